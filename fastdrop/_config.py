@@ -1,0 +1,146 @@
+"""Loads the compiled module with the settings this process should have, and tells them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+def _openmp_runtimes() -> set[str]:
+    """Paths of the OpenMP libraries that this process has loaded."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return set()
+    return set(re.findall(r"/\S*/lib(?:gomp|iomp5|omp)\b[^/\s]*", maps))
+
+
+def _load_core() -> tuple[Any, str]:
+    """Import the compiled module; return it and a sentence about how its threads wait.
+
+    Threads that spin after their work burn a core and slow NumPy's own threads ten times
+    (measured; docs/threads.md). libgomp reads its policy from the environment when it is loaded,
+    so that it is set for just that moment, unless the user has set it.
+    """
+    users = [f"{name}={os.environ[name]}" for name in _WAIT_VARIABLES if name in os.environ]
+    before = _openmp_runtimes()
+    if not users:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        from fastdrop import _core
+    except ImportError as error:
+        if any(Path(__file__).parent.glob("_core.*.so")):
+            raise
+        folder = Path(__file__).parents[1]
+        raise ImportError(
+            f"fastdrop is not built: run 'pip install -e .' in {folder} first ({error})"
+        ) from None
+    finally:
+        if not users:
+            del os.environ["OMP_WAIT_POLICY"]
+    if users:
+        return _core, "as the environment says: " + ", ".join(users)
+    if before and _openmp_runtimes() == before:
+        shared = ", ".join(sorted(before))
+        return _core, f"as {shared} was told to by whoever loaded it first; it may spin"
+    return _core, "asleep (OMP_WAIT_POLICY=passive)"
+
+
+def _cgroup_cpus() -> float:
+    """CPUs that this process's control group may use; infinite without a quota."""
+    limit = math.inf
+    try:
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return limit
+    for _, controllers, path in groups:
+        if controllers == "":
+            root, names = Path("/sys/fs/cgroup"), ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            root, names = Path("/sys/fs/cgroup/cpu"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        own = root / path.lstrip("/")
+        for folder in (own, *own.parents):    # a quota above limits all below
+            try:
+                quota, period = " ".join((folder / name).read_text() for name in names).split()
+            except (OSError, ValueError):
+                continue
+            if quota not in ("max", "-1"):
+                limit = min(limit, float(quota) / float(period))
+    return limit
+
+
+def _default_threads() -> int:
+    own = os.environ.get("FASTDROP_NUM_THREADS", "").strip()
+    if own:
+        if not re.fullmatch(r"[1-9]\d{0,4}", own):
+            raise ValueError(f"FASTDROP_NUM_THREADS: expected an integer from 1, got {own!r}")
+        return int(own)
+    openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))    # may be a list
+    if openmp and int(openmp[1]) > 0:
+        return int(openmp[1])
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:    # macOS
+        cpus = os.cpu_count() or 1
+    return max(1, min(cpus, math.ceil(min(_cgroup_cpus(), cpus))))
+
+
+def _choose_isa(core: Any) -> None:
+    wanted = os.environ.get("FASTDROP_ISA", "").strip()
+    if wanted and wanted not in core.available_isas():
+        available = ", ".join(core.available_isas())
+        raise ValueError(f"FASTDROP_ISA: expected one of {available}, got {wanted!r}")
+    if wanted:
+        core.set_isa(wanted)
+
+
+_core, _waiting = _load_core()
+_choose_isa(_core)
+_core.set_num_threads(_default_threads())
+
+
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Print how fastdrop is built and what it uses on this machine.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print it, or return it as a dictionary.
+
+    Returns
+    -------
+    dict or None
+
+    Raises
+    ------
+    ValueError
+        For another mode.
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
+    from fastdrop import __version__
+
+    date = _core.openmp_version()
+    openmp = f"{date // 100}-{date % 100:02}" if date else "none: built for one thread"
+    config = {
+        "version": __version__,
+        "isa": _core.active_isa(),
+        "available isas": ", ".join(_core.available_isas()),
+        "OpenMP": openmp,
+        "threads": min(_core.get_num_threads(), _core.openmp_max_threads()),
+        "threads wait": _waiting if date else "none",
+        "OpenMP libraries in this process": ", ".join(sorted(_openmp_runtimes())) or "none",
+    }
+    if mode == "dicts":
+        return config
+    width = max(map(len, config))
+    for name, value in config.items():
+        print(f"{name:{width}}  {value}")
+    return None

@@ -1,0 +1,46 @@
+from contextlib import AbstractContextManager
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+def available_isas() -> tuple[str, ...]: ...
+def active_isa() -> str: ...
+def set_isa(name: str) -> None: ...
+def use_isa(name: str) -> AbstractContextManager[None]: ...
+def set_num_threads(n: SupportsIndex) -> None: ...
+def get_num_threads() -> int: ...
+def openmp_version() -> int: ...
+def openmp_max_threads() -> int: ...
+def identity(x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
+def make_mask(
+    n: int,
+    p: float,
+    seed: int,
+    call: int,
+    offset: int,
+    packed: bool,
+    num_threads: SupportsIndex | None,
+) -> NDArray[np.uint8]: ...
+def masked_scale(
+    x: ArrayLike,
+    p: float,
+    scale: float,
+    seed: int,
+    call: int,
+    axes: tuple[int, ...],
+    offset: int,
+    out: NDArray[Any] | None,
+    return_mask: bool,
+    num_threads: SupportsIndex | None,
+) -> Any: ...
+def apply_packed(
+    x: ArrayLike,
+    packed: NDArray[np.uint8],
+    scale: float,
+    axes: tuple[int, ...],
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
+def philox(counter: tuple[int, ...] | list[int], seed: int) -> tuple[int, int, int, int]: ...
+def random_words(n: int, seed: int, call: int, offset: int) -> NDArray[np.uint32]: ...

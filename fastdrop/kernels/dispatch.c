@@ -1,0 +1,23 @@
+/* Which instruction sets this build has and this machine runs. */
+#include "kernels.h"
+
+const fd_kernels *const *fd_available(void)
+{
+    static const fd_kernels *list[4];
+    int n = 0;
+#if defined(__x86_64__)
+    /* gcc's and clang's test reads CPUID and XCR0: a set whose registers the operating system
+       does not save is not supported. */
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        list[n++] = &fd_avx512;
+    if (__builtin_cpu_supports("avx2"))
+        list[n++] = &fd_avx2;
+#elif defined(__aarch64__)
+    list[n++] = &fd_neon;    /* part of the architecture's base */
+#endif
+    list[n++] = &fd_generic;
+    list[n] = NULL;
+    return list;
+}

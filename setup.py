@@ -1,0 +1,90 @@
+"""The compiled module. Everything else about the package stands in pyproject.toml."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# A free-threaded interpreter has no limited API yet: it gets a build of its own.
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+OPENMP_PROBE = r"""
+#include <omp.h>
+#include <stdio.h>
+int main(void) {
+    int n = 0;
+    #pragma omp parallel num_threads(2) reduction(+:n)
+    n += 1;
+    printf("%d", n);
+    return n > 0 ? 0 : 1;
+}
+"""
+
+
+def openmp_flags() -> list[str]:
+    """Flags that compile, link and run an OpenMP program here; none where there are none."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    with tempfile.TemporaryDirectory() as folder:
+        source, program = Path(folder, "probe.c"), Path(folder, "probe")
+        source.write_text(OPENMP_PROBE)
+        try:
+            subprocess.run(
+                [*compiler, "-fopenmp", str(source), "-o", str(program)],
+                check=True,
+                capture_output=True,
+            )
+            subprocess.run([str(program)], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            print("fastdrop: no OpenMP with this compiler, building for one thread", file=sys.stderr)
+            return []
+    return ["-fopenmp"]
+
+
+OPENMP = openmp_flags()
+
+# name, sources
+EXTENSIONS = [
+    (
+        "fastdrop._core",
+        [
+            "fastdrop/_core.pyx",
+            "fastdrop/kernels/philox.c",
+            "fastdrop/kernels/mask.c",
+            "fastdrop/kernels/dispatch.c",
+            "fastdrop/kernels/isa_generic.c",
+            "fastdrop/kernels/isa_avx2.c",
+            "fastdrop/kernels/isa_avx512.c",
+            "fastdrop/kernels/isa_neon.c",
+        ],
+    ),
+]
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                name,
+                sources,
+                include_dirs=["fastdrop", np.get_include()],
+                depends=[str(p) for p in Path("fastdrop").rglob("*.h")],
+                define_macros=[
+                    ("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION"),
+                    ("NPY_TARGET_VERSION", "NPY_1_23_API_VERSION"),
+                    *([("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else []),
+                ],
+                # contraction would make values depend on the instruction set
+                extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", *OPENMP],
+                extra_link_args=OPENMP,
+                py_limited_api=LIMITED_API,
+            )
+            for name, sources in EXTENSIONS
+        ],
+    ),
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
+)

@@ -1,0 +1,74 @@
+"""The mask contract in NumPy, as slow as it is plain: what every kernel must equal, bit for bit."""
+
+import math
+
+import numpy as np
+
+M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+W0, W1 = 0x9E3779B9, 0xBB67AE85
+LOW = np.uint64(0xFFFFFFFF)
+MASKS, WORDS, FOLD = 0, 1, 2    # domains
+
+
+def philox(counter, seed):
+    """Philox4x32-10; counter: four integers or arrays of one shape; four uint64 arrays back."""
+    a, b, c, d = (np.asarray(word, np.uint64) for word in counter)
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = M0 * a, M1 * c
+        a, b, c, d = p1 >> np.uint64(32) ^ b ^ np.uint64(k0), p1 & LOW, \
+            p0 >> np.uint64(32) ^ d ^ np.uint64(k1), p0 & LOW
+        k0, k1 = (k0 + W0) & 0xFFFFFFFF, (k1 + W1) & 0xFFFFFFFF
+    return a, b, c, d
+
+
+def block_words(blocks, plane, domain, seed, call):
+    """Output words of blocks: array (4, len(blocks))."""
+    blocks = np.asarray(blocks, np.uint64)
+    word1 = blocks >> np.uint64(32) | np.uint64(plane << 16 | domain << 21)
+    call_words = (np.full_like(blocks, call & 0xFFFFFFFF), np.full_like(blocks, call >> 32))
+    return np.stack(philox((blocks & LOW, word1, *call_words), seed))
+
+
+def uniforms(first, last, seed, call):
+    """u_i of elements first <= i < last, as uint64."""
+    tiles = range(first >> 11, (last + 2047 >> 11) or 1)
+    blocks = np.arange(16 * tiles[0], 16 * (tiles[-1] + 1), dtype=np.uint64)
+    u = np.zeros(2048 * len(tiles), np.uint64)
+    for plane in range(32):
+        words = block_words(blocks, plane, MASKS, seed, call).reshape(4, len(tiles), 16)
+        words = words.transpose(1, 0, 2).ravel()    # word w = output word w >> 4 of block w & 15
+        bits = words[:, None] >> np.arange(32, dtype=np.uint64) & np.uint64(1)
+        u = u << np.uint64(1) | bits.ravel()
+    start = 2048 * tiles[0]
+    return u[first - start : last - start]
+
+
+def mask(n, p, seed, call=0, offset=0):
+    """Bool array: which of the elements offset ... offset + n - 1 are kept."""
+    threshold = round((1 - p) * 2**32)
+    return uniforms(offset, offset + n, seed, call) < np.uint64(threshold)
+
+
+def random_words(n, seed, call=0, offset=0):
+    """Domain 1: one 32-bit word for each element."""
+    i = np.arange(offset, offset + n, dtype=np.uint64)
+    e = i & np.uint64(63)
+    blocks = (i >> np.uint64(6)) * np.uint64(16) + (e & np.uint64(15))
+    words = block_words(blocks, 0, WORDS, seed, call)
+    return words[e >> np.uint64(4), np.arange(n)].astype(np.uint32)
+
+
+def fold_in(seed, call, n):
+    """The derived seed."""
+    words = philox((n & 0xFFFFFFFF, n >> 32 | FOLD << 21, call & 0xFFFFFFFF, call >> 32), seed)
+    return int(words[0]) | int(words[1]) << 32
+
+
+def dropout(x, p, seed, call=0, offset=0, shared_axes=()):
+    """Drop and scale, with the mask of x's shape with the shared axes set to 1."""
+    shape = tuple(1 if a in shared_axes else n for a, n in enumerate(x.shape))
+    kept = mask(math.prod(shape), p, seed, call, offset).reshape(shape)
+    scale = x.dtype.type(1 / (1 - p) if p < 1 else 0)
+    with np.errstate(all="ignore"):
+        return np.where(kept, x * scale, x.dtype.type(0))

@@ -1,0 +1,139 @@
+"""Threads: how many, what limits them, forks, callers in several threads."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+import fastdrop
+from fastdrop import Key, _core
+
+KEY = Key(1)
+LARGE = np.ones(3 << 20, np.float32)    # large enough for threads by default
+OPENMP = pytest.mark.skipif(not _core.openmp_version(), reason="this build has no OpenMP")
+
+
+def run(code, **environment):
+    """Standard output of a fresh interpreter with these environment variables."""
+    names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "FASTDROP_NUM_THREADS", "FASTDROP_ISA")
+    env = {name: value for name, value in os.environ.items() if name not in names} | environment
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def restore_threads():
+    before = fastdrop.get_num_threads()
+    yield
+    fastdrop.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_set_num_threads():
+    expected = fastdrop.dropout(LARGE, key=KEY, num_threads=1).tobytes()
+    for n in (1, 2, 5):
+        fastdrop.set_num_threads(n)
+        assert fastdrop.get_num_threads() == n
+        assert fastdrop.dropout(LARGE, key=KEY).tobytes() == expected
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError)])
+def test_set_num_threads_refuses(n, error):
+    with pytest.raises(error, match="num_threads: expected"):
+        fastdrop.set_num_threads(n)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"FASTDROP_NUM_THREADS": "5", "OMP_NUM_THREADS": "3"}, 5),
+    ],
+)
+def test_default_threads(environment, expected):
+    result = run("import fastdrop; print(fastdrop.get_num_threads())", **environment)
+    threads = int(result.stdout)
+    assert threads == expected or (not environment and threads < expected)    # a cgroup's quota
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "2.5"])
+def test_a_wrong_number_of_threads_in_the_environment(value):
+    result = run("import fastdrop", FASTDROP_NUM_THREADS=value)
+    assert f"ValueError: FASTDROP_NUM_THREADS: expected an integer from 1, got '{value}'" in (
+        result.stderr
+    )
+
+
+@OPENMP
+def test_threadpoolctl_limits_us():
+    with threadpool_limits(1):
+        assert _core.openmp_max_threads() == 1
+        assert fastdrop.show_config("dicts")["threads"] == 1
+    with threadpool_limits(3, user_api="openmp"):
+        assert _core.openmp_max_threads() == 3
+
+
+def test_python_threads_may_call_at_once():
+    expected = fastdrop.dropout(LARGE, key=KEY).tobytes()
+    results = [None] * 4
+
+    def call(i):
+        for _ in range(3):
+            results[i] = fastdrop.dropout(LARGE, key=KEY, num_threads=1 + i % 2).tobytes()
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(result == expected for result in results)
+
+
+def checksum(_=None):
+    return fastdrop.dropout(LARGE, key=KEY, num_threads=2).sum(dtype=np.float64)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_and_its_child_work():
+    expected = checksum()    # the parent's threads have run
+    child = os.fork()
+    if child == 0:
+        ok = checksum() == expected
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(0 if checksum() == expected else 1)
+        ok = ok and os.waitpid(grandchild, 0)[1] == 0
+        os._exit(0 if ok else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert checksum() == expected
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_process_pools(method):
+    expected = checksum()
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map_async(checksum, range(4)).get(timeout=60) == [expected] * 4
+
+
+@OPENMP
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc")
+def test_threads_sleep_by_default():
+    code = (
+        "import os, fastdrop; print(fastdrop.show_config('dicts')['threads wait']);"
+        "print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    sentence, variable = run(code).stdout.splitlines()
+    assert sentence == "asleep (OMP_WAIT_POLICY=passive)"
+    assert variable == "None"    # the user's environment stays as it was
+    sentence, variable = run(code, OMP_WAIT_POLICY="active").stdout.splitlines()
+    assert sentence == "as the environment says: OMP_WAIT_POLICY=active"
+    assert variable == "active"
