@@ -1,0 +1,238 @@
+"""Where masks get their randomness: keys, and generators that hand them out.
+
+Nothing here has a hidden state but the call counter of a `Generator`. The contract, with the
+meaning of every bit, is in ``kernels/kernels.h``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import threading
+from operator import index
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+
+from fastdrop import _core
+
+__all__ = ["Generator", "Key", "default_generator", "permutation", "seed", "uniform"]
+
+_FOLD_DOMAIN = 2
+
+
+def _unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
+    """`value` as an integer of so many bits."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{name}: expected 0 <= {name} < 2**{bits}, got {number}")
+    return number
+
+
+class _Key(NamedTuple):
+    seed: int
+    call: int
+
+
+class Key(_Key):
+    """What a mask is a function of, together with p and the element's index.
+
+    Parameters
+    ----------
+    seed, call : int
+        Unsigned 64-bit integers: which stream, and which use of it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If seed or call is not an integer in [0, 2**64).
+
+    Notes
+    -----
+    Keys are immutable, hashable and compare by value. Masks of different keys are independent;
+    masks of one key are nested: a smaller p keeps a superset. The generator is Philox4x32-10
+    (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11).
+
+    Examples
+    --------
+    >>> from fastdrop import Key
+    >>> Key(42).fold_in(1)
+    Key(seed=5592465107034116132, call=0)
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, seed: SupportsIndex, call: SupportsIndex = 0) -> Key:
+        return super().__new__(cls, _unsigned(seed, "seed"), _unsigned(call, "call"))
+
+    def fold_in(self, n: SupportsIndex) -> Key:
+        """Derive the n-th key of this one, independent of it and of all others.
+
+        Parameters
+        ----------
+        n : int
+            0 <= n < 2**48, for instance a layer's number or a rank.
+
+        Returns
+        -------
+        Key
+            With a new seed and call 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If n is not an integer in [0, 2**48).
+        """
+        n = _unsigned(n, "n", 48)
+        counter = (
+            n & 0xFFFFFFFF,
+            n >> 32 | _FOLD_DOMAIN << 21,
+            self.call & 0xFFFFFFFF,
+            self.call >> 32,
+        )
+        low, high, _, _ = _core.philox(counter, self.seed)
+        return _new_key((low | high << 32, 0))
+
+
+# Two checked integers to a key, without checking them again.
+_new_key = Key._make
+
+# One lock for all generators: it is held for a few instructions, and with one of them a fork can
+# wait until no thread holds it, so that no child inherits a locked lock.
+_lock = threading.Lock()
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
+
+
+class Generator:
+    """Hands out keys: one seed, and a counter of calls.
+
+    Parameters
+    ----------
+    seed : int, optional
+        0 <= seed < 2**64; by default drawn from the operating system.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If seed is not an integer in [0, 2**64).
+
+    Notes
+    -----
+    Threads may share a generator: every key is handed out once.
+    """
+
+    __slots__ = ("_call", "_seed")
+
+    def __init__(self, seed: SupportsIndex | None = None) -> None:
+        self._seed = secrets.randbits(64) if seed is None else _unsigned(seed, "seed")
+        self._call = 0
+
+    def __repr__(self) -> str:
+        return f"Generator(seed={self._seed}), call {self._call}"
+
+    def next_key(self) -> Key:
+        """Return (seed, call) and advance call by one, atomically.
+
+        Returns
+        -------
+        Key
+        """
+        with _lock:
+            call = self._call
+            self._call = call + 1 & 0xFFFFFFFFFFFFFFFF
+        return _new_key((self._seed, call))
+
+    def spawn(self, n: SupportsIndex) -> list[Generator]:
+        """Make n independent generators, at the cost of one key of this one.
+
+        Parameters
+        ----------
+        n : int
+            How many, at least 0.
+
+        Returns
+        -------
+        list of Generator
+        """
+        n = _unsigned(n, "n", 48)
+        key = self.next_key()
+        return [Generator(key.fold_in(i).seed) for i in range(n)]
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """(seed, call): all there is to save and restore."""
+        with _lock:
+            return self._seed, self._call
+
+    @state.setter
+    def state(self, state: tuple[SupportsIndex, SupportsIndex]) -> None:
+        try:
+            seed, call = state
+        except (TypeError, ValueError):
+            raise ValueError(f"state: expected (seed, call), got {state!r}") from None
+        key = Key(seed, call)
+        with _lock:
+            self._seed, self._call = key
+
+
+default_generator = Generator()
+
+
+def seed(n: SupportsIndex) -> None:
+    """Set the default generator to seed n, call 0.
+
+    It gives keys to calls of `dropout` without a key, to layers without a seed, and seeds to
+    models without one.
+
+    Parameters
+    ----------
+    n : int
+        0 <= n < 2**64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is not an integer in [0, 2**64).
+    """
+    default_generator.state = (n, 0)
+
+
+def uniform(key: Key, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform variates of a key: (word + 1/2) / 2**32, one domain-1 word for each element.
+
+    Parameters
+    ----------
+    key : Key
+    shape : tuple of int
+
+    Returns
+    -------
+    ndarray of float64
+        In (0, 1), of the given shape.
+    """
+    words = _core.random_words(math.prod(shape), key.seed, key.call, 0)
+    return ((words + 0.5) / 2.0**32).reshape(shape)
+
+
+def permutation(key: Key, n: int) -> np.ndarray:
+    """A permutation of range(n): the order of 64-bit words of the key's domain 1.
+
+    Parameters
+    ----------
+    key : Key
+    n : int
+        At least 0.
+
+    Returns
+    -------
+    ndarray of int64
+        Of shape (n,).
+    """
+    words = _core.random_words(2 * n, key.seed, key.call, 0)
+    return np.argsort(words.view(np.uint64), kind="stable")

@@ -1,0 +1,323 @@
+"""dropout, dropout_mask and apply_mask: values, memory layouts, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fastdrop
+import reference
+from fastdrop import Key
+from fastdrop.functional import masked_scale
+
+KEY = Key(3, 4)
+DTYPES = [np.float32, np.float64]
+
+
+def normal(shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def same(a, b):
+    """Equal bit for bit: a zero's sign and a NaN count too."""
+    assert a.dtype == b.dtype
+    assert a.shape == b.shape
+    assert a.tobytes() == b.tobytes()
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.5, 0.1, 0.3, 0.999, 1.0])
+@pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 2048, 2049, 70_000])
+def test_values(isa, dtype, p, n):
+    x = normal(n, dtype)
+    same(fastdrop.dropout(x, p, key=KEY), reference.dropout(x, p, *KEY))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropped_infinities_and_nans_are_positive_zeros(isa, dtype):
+    x = np.tile(np.array([np.inf, -np.inf, np.nan, -1, -0.0], dtype), 1000)
+    y = fastdrop.dropout(x, 0.5, key=KEY)
+    kept = fastdrop.dropout_mask(x.shape, 0.5, key=KEY)
+    assert not np.any(np.signbit(y[~kept]))
+    assert np.all(y[~kept] == 0)
+    np.testing.assert_array_equal(y[kept], x[kept] * 2)
+
+
+@given(
+    shape=hnp.array_shapes(min_dims=0, max_dims=5, max_side=7),
+    p=st.floats(0, 1),
+    dtype=st.sampled_from(DTYPES),
+    data=st.data(),
+)
+def test_shared_axes(shape, p, dtype, data):
+    axes = data.draw(st.lists(st.sampled_from(range(len(shape))), unique=True) if shape
+                     else st.just([]))
+    offset = data.draw(st.integers(0, 10_000))
+    x = normal(shape, dtype)
+    expected = reference.dropout(x, p, 3, 4, offset, axes) if p else x
+    for isa in fastdrop.available_isas():
+        with fastdrop.use_isa(isa):
+            y, mask = fastdrop.dropout(
+                x, p, key=KEY, shared_axes=axes, offset=offset, return_mask=True
+            )
+            same(y, expected)
+            bools = fastdrop.dropout_mask(x.shape, p, key=KEY, shared_axes=axes, offset=offset)
+            same(mask, np.packbits(bools, axis=None, bitorder="little"))
+            same(fastdrop.apply_mask(x, bools, p), expected)
+            same(fastdrop.apply_mask(x, mask, p, shared_axes=axes), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((8, 100, 64), 1), ((8, 100, 64), (0, 2)), ((16, 16, 30, 30), (2, 3)), ((5000,), 0),
+     ((3, 3000, 5), (-1,)), ((3, 3000, 5), (0,)), ((2, 3, 4, 5, 6, 7), (1, 3, 5))],
+)
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_shared_axes_of_large_arrays(isa, shape, axes, threads):
+    x = normal(shape)
+    axes_tuple = tuple(a % len(shape) for a in np.atleast_1d(axes))
+    y = fastdrop.dropout(x, 0.4, key=KEY, shared_axes=axes, num_threads=threads)
+    same(y, reference.dropout(x, 0.4, *KEY, shared_axes=axes_tuple))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_change_nothing(isa, threads):
+    x = normal(100_000)
+    expected, expected_mask = fastdrop.dropout(x, 0.3, key=KEY, offset=11, return_mask=True)
+    y, mask = fastdrop.dropout(x, 0.3, key=KEY, offset=11, return_mask=True, num_threads=threads)
+    same(y, expected)
+    same(mask, expected_mask)
+
+
+@given(data=st.data(), n=st.integers(1, 9000), p=st.floats(0.01, 0.99))
+def test_a_batch_may_be_split_anywhere(data, n, p):
+    cut = data.draw(st.integers(0, n))
+    x = normal(n)
+    whole = fastdrop.dropout(x, p, key=KEY, offset=5)
+    parts = [fastdrop.dropout(x[:cut], p, key=KEY, offset=5),
+             fastdrop.dropout(x[cut:], p, key=KEY, offset=5 + cut)]
+    same(np.concatenate(parts), whole)
+
+
+def test_the_gradient_is_dropout_of_dy():
+    x, dy = normal(1000, np.float64), normal(1000, np.float64, 1)
+    dx = fastdrop.dropout(dy, 0.3, key=KEY)
+    step = 1e-3
+
+    def loss(x):
+        return float(np.sum(dy * fastdrop.dropout(x, 0.3, key=KEY)))
+
+    for i in range(0, 1000, 97):
+        up, down = x.copy(), x.copy()
+        up[i] += step
+        down[i] -= step
+        assert (loss(up) - loss(down)) / (2 * step) == pytest.approx(dx[i], abs=1e-9)
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0, 3.0], 4.0, (), [[1.0], [2.0]]])
+def test_anything_asarray_takes(x):
+    y = fastdrop.dropout(x, 0.5, key=KEY)
+    same(y, reference.dropout(np.asarray(x), 0.5, *KEY))
+
+
+def test_default_keys_come_from_the_default_generator():
+    x = np.ones(1000, np.float32)
+    fastdrop.seed(9)
+    first, second = fastdrop.dropout(x), fastdrop.dropout(x)
+    same(first, fastdrop.dropout(x, key=Key(9, 0)))
+    same(second, fastdrop.dropout(x, key=Key(9, 1)))
+    assert first.tobytes() != second.tobytes()
+
+
+def test_tiny_p_keeps_everything():
+    x = normal(10_000)
+    assert np.all(fastdrop.dropout(x, 1e-10, key=KEY) == x)
+
+
+# ---- nothing to drop -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"p": 0.0}, {"training": False}, {"p": 1.0, "training": False}])
+def test_identity(options):
+    x, out = normal((3, 5)), np.zeros((3, 5), np.float32)
+    assert fastdrop.dropout(x, **options) is x
+    assert fastdrop.dropout(x, **options, out=out) is out
+    same(out, x)
+    y, mask = fastdrop.dropout(x, **options, shared_axes=0, return_mask=True)
+    assert y is x
+    assert mask.tolist() == [0b11111]
+
+
+# ---- memory layouts --------------------------------------------------------------------------------
+
+
+def unaligned(x):
+    buffer = np.empty(x.nbytes + 1, np.uint8)[1:]
+    view = buffer.view(x.dtype).reshape(x.shape)
+    view[...] = x
+    assert x.size < 2 or not view.flags.aligned
+    return view
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x.copy(),
+    "fortran": np.asfortranarray,
+    "every second": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "reversed": lambda x: x[::-1].copy()[::-1],
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "unaligned": unaligned,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("of_x", LAYOUTS)
+@pytest.mark.parametrize("of_out", LAYOUTS)
+def test_layouts(dtype, of_x, of_out):
+    x = normal((40, 70), dtype)
+    expected = fastdrop.dropout(x, 0.3, key=KEY)
+    source, out = LAYOUTS[of_x](x), LAYOUTS[of_out](np.zeros_like(x))
+    same(fastdrop.dropout(source, 0.3, key=KEY), expected)
+    np.testing.assert_array_equal(source, x)
+    assert fastdrop.dropout(source, 0.3, key=KEY, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_in_place(isa, layout):
+    x = normal((40, 70))
+    expected = fastdrop.dropout(x, 0.3, key=KEY)
+    for view in (lambda a: a, lambda a: a[...]):
+        a = LAYOUTS[layout](x)
+        fastdrop.dropout(a, 0.3, key=KEY, out=view(a))
+        np.testing.assert_array_equal(a, expected)
+
+
+def test_broadcast_input():
+    x = np.broadcast_to(normal(70), (40, 70))
+    same(fastdrop.dropout(x, 0.3, key=KEY), fastdrop.dropout(x.copy(), 0.3, key=KEY))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1, 1)])
+@pytest.mark.parametrize("axes", [(), "all"])
+def test_empty_and_0d(isa, shape, axes):
+    x = np.ones(shape, np.float32)
+    axes = tuple(range(len(shape))) if axes == "all" else axes
+    y, mask = fastdrop.dropout(x, 0.5, key=KEY, shared_axes=axes, return_mask=True)
+    same(y, reference.dropout(x, 0.5, *KEY, shared_axes=axes))
+    bools = fastdrop.dropout_mask(shape, 0.5, key=KEY, shared_axes=axes)
+    assert bools.shape == tuple(1 if a in axes else n for a, n in enumerate(shape))
+    same(mask, np.packbits(bools, axis=None, bitorder="little"))
+    same(fastdrop.apply_mask(x, bools, 0.5), y)
+
+
+def test_separate_interleaved_views_do_not_overlap():
+    both = normal(2000)
+    x, out = both[::2], both[1::2]
+    expected = fastdrop.dropout(x.copy(), 0.5, key=KEY)
+    np.testing.assert_array_equal(fastdrop.dropout(x, 0.5, key=KEY, out=out), expected)
+
+
+# ---- masks ------------------------------------------------------------------------------------------
+
+
+def test_dropout_mask_shapes():
+    assert fastdrop.dropout_mask(5, key=KEY).shape == (5,)
+    assert fastdrop.dropout_mask((5, 3), key=KEY, shared_axes=-1).shape == (5, 1)
+    assert fastdrop.dropout_mask((5, 3), key=KEY).dtype == np.bool_
+    assert fastdrop.dropout_mask((5, 3), key=KEY, packed=True).shape == (2,)
+
+
+def test_apply_mask_takes_any_bool_mask():
+    x, mask = normal((50, 70)), normal((50, 1), seed=2) > 0
+    same(fastdrop.apply_mask(x, mask, 0.75), np.where(mask, x * np.float32(4), np.float32(0)))
+    assert np.all(fastdrop.apply_mask(x, np.ones((50, 70), bool), 1.0) == 0)
+    fastdrop.apply_mask(x, mask.copy(order="F"), 0.75, out=x)
+    assert np.all(x[~mask[:, 0]] == 0)
+
+
+def test_masked_scale_scales_as_told():
+    x = normal(1000)
+    kept = fastdrop.dropout_mask(1000, 0.3, key=KEY)
+    same(masked_scale(x, 0.3, 1.0, key=KEY), np.where(kept, x, np.float32(0)))
+
+
+# ---- what is refused ---------------------------------------------------------------------------------
+
+X = np.ones((4, 6), np.float32)
+READ_ONLY = np.ones((4, 6), np.float32)
+READ_ONLY.flags.writeable = False
+BASE = np.ones((5, 6), np.float32)
+
+REFUSED = [
+    ({"p": -0.1}, ValueError, "p: expected .* got -0.1"),
+    ({"p": 1.1}, ValueError, "p: expected .* got 1.1"),
+    ({"p": float("nan")}, ValueError, "p: expected .* got nan"),
+    ({"p": "half"}, TypeError, "p: expected a number, got str"),
+    ({"p": None}, TypeError, "p: expected a number, got NoneType"),
+    ({"x": X.astype(np.int32)}, TypeError, "x: expected .* got int32"),
+    ({"x": X.astype(np.complex64)}, TypeError, "x: expected .* got complex64"),
+    ({"x": X.astype(bool)}, TypeError, "x: expected .* got bool"),
+    ({"x": X.astype(np.longdouble)}, TypeError, "x: expected .* got float128|longdouble"),
+    ({"x": [1, 2]}, TypeError, "x: expected .* got int64"),
+    ({"x": ["a"]}, TypeError, "x: expected .* got <U1"),
+    ({"x": np.array([1.0], object)}, TypeError, "x: expected .* got object"),
+    ({"key": 5}, TypeError, "key: expected a fastdrop.Key, got int"),
+    ({"key": (1, 2)}, TypeError, "key: expected a fastdrop.Key, got tuple"),
+    ({"shared_axes": 2}, ValueError, "shared_axes: expected axes of a 2-d array, got 2"),
+    ({"shared_axes": (0, -2)}, ValueError, "shared_axes: expected each axis once"),
+    ({"shared_axes": 0.5}, TypeError, "shared_axes: expected integers, got float"),
+    ({"offset": -1}, ValueError, "offset: expected .* got -1"),
+    ({"offset": 2**55}, ValueError, "offset: expected .*"),
+    ({"offset": 1.5}, TypeError, "offset: expected an integer, got float"),
+    ({"num_threads": 0}, ValueError, "num_threads: expected at least 1, got 0"),
+    ({"num_threads": -3}, ValueError, "num_threads: expected at least 1, got -3"),
+    ({"num_threads": 1.5}, TypeError, "num_threads: expected an integer, got float"),
+    ({"out": np.ones((6, 4), np.float32)}, ValueError, r"out: expected shape \(4, 6\), got \(6, 4\)"),
+    ({"out": np.ones((4, 6))}, TypeError, "out: expected dtype float32, got float64"),
+    ({"out": READ_ONLY}, ValueError, "out: expected a writeable array"),
+    ({"out": [1.0]}, TypeError, "out: expected a NumPy array, got list"),
+    ({"x": BASE[1:], "out": BASE[:-1]}, ValueError, "out: expected x itself or memory apart"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), REFUSED)
+def test_refused_before_anything_is_written(options, error, message):
+    arguments = {"x": X, "p": 0.5, "key": KEY} | options
+    out = arguments.get("out")
+    before = out.copy() if isinstance(out, np.ndarray) else None
+    with pytest.raises(error, match=f"^{message}") as caught:
+        fastdrop.dropout(**arguments)
+    assert "\n" not in str(caught.value)
+    if before is not None:
+        same(out, before)
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "error", "message"),
+    [
+        (np.ones((4, 5), bool), {}, ValueError, r"mask: expected shape \(4, 6\), got \(4, 5\)"),
+        (np.ones(24, bool), {}, ValueError, r"mask: expected shape \(4, 6\), got \(24,\)"),
+        (np.ones(4, np.uint8), {}, ValueError, r"mask: expected shape \(3,\) for 24 packed bits"),
+        (np.ones(3, np.uint8), {"shared_axes": 0}, ValueError, r"mask: expected shape \(1,\) for 6"),
+        (np.ones((4, 6)), {}, TypeError, "mask: expected an array of bool, .* got float64"),
+        ([True], {}, TypeError, "mask: expected an array of bool, .* got list"),
+        (np.ones((4, 6), bool), {"p": 2}, ValueError, "p: expected"),
+    ],
+)
+def test_apply_mask_refuses(mask, options, error, message):
+    with pytest.raises(error, match=message):
+        fastdrop.apply_mask(**({"x": X, "mask": mask, "p": 0.5} | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"shape": -1}, "shape: expected lengths"), ({"p": 3}, "p: expected"),
+     ({"offset": -1}, "offset: expected"), ({"shared_axes": 1}, "shared_axes: expected")],
+)
+def test_dropout_mask_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        fastdrop.dropout_mask(**({"shape": 5, "key": KEY} | options))
