@@ -1,0 +1,293 @@
+"""One table of cases drives what every layer must do; Dropout's own rules follow."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastdrop
+from fastdrop.functional import dropout_mask
+from fastdrop.layers import Activation, Dense, Dropout, Flatten, Input, Layer, ReLU, Softmax
+from fastdrop.random import Generator, Key
+
+KEY = Key(7, 3)
+
+
+class Case(NamedTuple):
+    make: Callable[[], Layer]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    params: int = 0
+
+
+CASES = {
+    "identity": Case(Layer, (3,), (3,)),
+    "dense": Case(lambda: Dense(4), (3,), (4,), 16),
+    "dense on 2 axes": Case(lambda: Dense(4, "tanh"), (5, 3), (5, 4), 16),
+    "dense relu": Case(lambda: Dense(4, "relu"), (3,), (4,), 16),
+    "dense sigmoid": Case(lambda: Dense(1, "sigmoid"), (3,), (1,), 4),
+    "dense softmax": Case(lambda: Dense(4, "softmax"), (3,), (4,), 16),
+    "flatten": Case(Flatten, (2, 3), (6,)),
+    "linear": Case(lambda: Activation("linear"), (3,), (3,)),
+    "tanh": Case(lambda: Activation("tanh"), (2, 3), (2, 3)),
+    "sigmoid": Case(lambda: Activation("sigmoid"), (3,), (3,)),
+    "relu": Case(ReLU, (3,), (3,)),
+    "softmax": Case(Softmax, (2, 3), (2, 3)),
+    "dropout": Case(Dropout, (5,), (5,)),
+    "dropout p=0": Case(lambda: Dropout(0), (5,), (5,)),
+    "dropout p=1": Case(lambda: Dropout(1), (5,), (5,)),
+    "dropout shared": Case(lambda: Dropout(0.3, shared_axes=(1,)), (4, 3), (4, 3)),
+    "dropout shared rows": Case(lambda: Dropout(0.3, shared_axes=0), (5,), (5,)),
+    "dropout vanilla": Case(lambda: Dropout(0.3, mode="vanilla"), (5,), (5,)),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=list(CASES))
+def case(request):
+    return request.param
+
+
+def batch(case, rows=6, dtype=np.float64):
+    x = np.random.default_rng(0).normal(size=(rows, *case.input_shape))
+    return x.astype(dtype)
+
+
+def built(case, dtype=np.float64):
+    layer = case.make()
+    layer.build(case.input_shape, Key(1))
+    layer.params = {name: param.astype(dtype) for name, param in layer.params.items()}
+    return layer
+
+
+def central_differences(f, x, h=1e-6):
+    gradient = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        kept = x[i]
+        x[i] = kept + h
+        above = f()
+        x[i] = kept - h
+        gradient[i] = (above - f()) / (2 * h)
+        x[i] = kept
+    return gradient
+
+
+def test_shapes_and_parameters(case):
+    layer = built(case)
+    y, backward = layer.forward(batch(case), key=KEY)
+    assert layer.output_shape(case.input_shape) == case.output_shape
+    assert y.shape == (6, *case.output_shape)
+    assert backward(np.ones_like(y)).shape == (6, *case.input_shape)
+    assert sum(param.size for param in layer.params.values()) == case.params
+    assert {k: v.shape for k, v in layer.grads.items()} == {
+        k: v.shape for k, v in layer.params.items()
+    }
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("method", ["forward", "forward_logits"])
+def test_gradients_are_those_of_central_differences(case, training, method):
+    layer, x = built(case), batch(case)
+
+    def forward():
+        return getattr(layer, method)(x, training, key=KEY)
+
+    y, backward = forward()
+    dy = np.random.default_rng(1).normal(size=y.shape)
+
+    def value():
+        return (forward()[0] * dy).sum()
+
+    dx = backward(dy)
+    np.testing.assert_allclose(dx, central_differences(value, x), rtol=1e-6, atol=1e-8)
+    for name, param in layer.params.items():
+        expected = central_differences(value, param)
+        np.testing.assert_allclose(layer.grads[name], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.params])
+def test_only_parameter_gradients_on_request(name):
+    layer, x = built(CASES[name]), batch(CASES[name])
+    y, backward = layer.forward(x)
+    backward(y)
+    expected = layer.grads
+    layer.grads = {}
+    assert backward(y, need_dx=False) is None
+    for name in expected:
+        np.testing.assert_array_equal(layer.grads[name], expected[name])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_is_the_parameters_else_the_inputs(case, dtype):
+    layer = built(case, np.float32)
+    y, backward = layer.forward(batch(case, dtype=dtype), key=KEY)
+    expected = np.float32 if layer.params else dtype
+    assert y.dtype == expected
+    assert backward(y).dtype == expected
+
+
+def test_what_forward_returned_stays(case):
+    layer = built(case)
+    x, other = batch(case), -batch(case)
+    y, backward = layer.forward(x, key=KEY)
+    kept, dx = y.copy(), backward(y).copy()
+    other_y, other_backward = layer.forward(other, key=Key(9))
+    other_backward(other_y)
+    np.testing.assert_array_equal(y, kept)
+    np.testing.assert_array_equal(backward(y), dx)
+
+
+def test_empty_batch(case):
+    y, backward = built(case).forward(batch(case, rows=0), key=KEY)
+    assert y.shape == (0, *case.output_shape)
+    assert backward(y).shape == (0, *case.input_shape)
+
+
+@given(cut=st.integers(0, 6))
+def test_a_split_batch_gets_the_masks_of_the_whole(cut):
+    for case in CASES.values():
+        layer, x = built(case), batch(case)
+        y, _ = layer.forward(x, key=KEY)
+        top, _ = layer.forward(x[:cut], key=KEY, row=0, rows=6)
+        bottom, _ = layer.forward(x[cut:], key=KEY, row=cut, rows=6)
+        np.testing.assert_allclose(np.concatenate([top, bottom]), y, rtol=1e-12)
+
+
+def test_call_is_inference_unless_told():
+    x = np.ones((4, 100))
+    np.testing.assert_array_equal(Dropout()(x), x)
+    assert (Dropout()(x, training=True) == 0).any()
+
+
+# Dense
+
+
+def test_dense_weights():
+    layer = Dense(300, input_shape=(200,))
+    layer.build((200,), Key(5))
+    weight, bias = layer.params["weight"], layer.params["bias"]
+    limit = math.sqrt(6 / 500)
+    assert weight.shape == (300, 200)
+    assert weight.dtype == bias.dtype == np.float32
+    assert abs(weight).max() <= limit
+    assert abs(weight.var() / (limit**2 / 3) - 1) < 0.02
+    assert not bias.any()
+
+
+def test_dense_alone_builds_itself():
+    layer = Dense(2)
+    x = np.ones((3, 4), np.float32)
+    y = layer(x)
+    np.testing.assert_allclose(y, x @ layer.params["weight"].T, rtol=1e-6)
+
+
+def test_build_keeps_parameters():
+    layer = Dense(2)
+    layer.build((4,), Key(1))
+    weight = layer.params["weight"]
+    layer.build((4,), Key(2))
+    assert layer.params["weight"] is weight
+
+
+@pytest.mark.parametrize("z", [1e4, -1e4])
+@pytest.mark.parametrize("name", ["sigmoid", "softmax", "tanh"])
+def test_activations_do_not_overflow(name, z):
+    y = Activation(name)(np.array([[z, 0.0]], np.float32))
+    assert np.isfinite(y).all()
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("shared_axes", [(), (0,), (1,), (0, 2), (-1,)])
+def test_dropout_is_the_mask_of_its_key(shared_axes):
+    x = np.ones((6, 5, 4), np.float32)
+    y, backward = Dropout(0.25, shared_axes=shared_axes).forward(x, key=KEY)
+    mask = dropout_mask(x.shape, 0.25, key=KEY, shared_axes=shared_axes)
+    expected = np.broadcast_to(mask, x.shape) * np.float32(4 / 3)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(backward(x), expected)
+
+
+def test_vanilla_rule():
+    x = np.full((3, 50), 2.0)
+    layer = Dropout(0.25, mode="vanilla")
+    mask = dropout_mask(x.shape, 0.25, key=KEY)
+    np.testing.assert_array_equal(layer.forward(x, key=KEY)[0], 2 * mask)
+    np.testing.assert_array_equal(layer(x), np.full_like(x, 1.5))
+
+
+def test_dropped_is_zero_whatever_was_there():
+    x = np.full((1, 100), np.nan)
+    y = Dropout(0.5)(x, training=True)
+    assert set(np.isnan(y).ravel()) == {True, False}
+    assert not np.signbit(y[y == 0]).any()
+
+
+def test_alone_a_layer_has_its_own_generator():
+    x = np.ones((2, 100))
+    first, second = Dropout(seed=3), Dropout(seed=3)
+    for _ in range(2):
+        np.testing.assert_array_equal(first(x, training=True), second(x, training=True))
+    key = Generator(3).next_key()
+    expected, _ = Dropout().forward(x, key=key)
+    np.testing.assert_array_equal(Dropout(seed=3)(x, training=True), expected)
+
+
+def test_without_seed_the_default_generator_decides():
+    x = np.ones((2, 100))
+    results = []
+    for _ in range(2):
+        fastdrop.seed(11)
+        layers = Dropout(), Dropout()
+        results.append([layer(x, training=True) for layer in layers])
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[0][0] != results[0][1]).any()
+
+
+def test_keras_names():
+    assert Dropout(rate=0.2).p == 0.2
+    assert Dense(2, input_dim=3).input_shape == (3,)
+
+
+BAD_ARGUMENTS = {
+    "p above 1": (lambda: Dropout(1.5), ValueError, "p: expected .* got 1.5"),
+    "p below 0": (lambda: Dropout(-0.1), ValueError, "p: expected"),
+    "p NaN": (lambda: Dropout(math.nan), ValueError, "p: expected .* got nan"),
+    "p text": (lambda: Dropout("half"), TypeError, "p: expected"),
+    "rate": (lambda: Dropout(rate=2), ValueError, "p: expected .* got 2"),
+    "p and rate": (lambda: Dropout(0.3, rate=0.3), TypeError, "rate: expected"),
+    "noise_shape": (lambda: Dropout(noise_shape=(None, 1)), TypeError, "shared_axes"),
+    "mode": (lambda: Dropout(mode="other"), ValueError, "mode: expected .* got 'other'"),
+    "activation": (lambda: Dense(2, "rely"), ValueError, "activation: .*relu.*got 'rely'"),
+    "activation layer": (lambda: Activation(None), ValueError, "activation: expected"),
+    "units 0": (lambda: Dense(0), ValueError, "units: expected .* got 0"),
+    "units float": (lambda: Dense(2.5), ValueError, "units: expected .* got 2.5"),
+    "input_dim": (lambda: Dense(2, input_dim=-1), ValueError, "input_dim: expected"),
+    "both": (lambda: Dense(2, input_dim=1, input_shape=(1,)), ValueError, "input_dim: expected"),
+    "input_shape": (lambda: Flatten(input_shape=3), ValueError, "input_shape: expected .* got 3"),
+    "Input": (lambda: Input((None, 3)), ValueError, "shape: expected .* got"),
+    "features": (
+        lambda: built(CASES["dense"])(np.ones((2, 5))),
+        ValueError,
+        r"layer 'dense' expects x of shape \(samples, ..., 3\), got \(samples, 5\)",
+    ),
+    "no features": (lambda: Dense(2)(np.ones(5)), ValueError, "layer 'dense' expects"),
+    "no batch": (lambda: Dense(2)(1.0), ValueError, "layer 'dense' expects"),
+    "axis": (
+        lambda: Dropout(shared_axes=(2,)).output_shape((3,)),
+        ValueError,
+        "shared_axes: expected",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"), BAD_ARGUMENTS.values(), ids=list(BAD_ARGUMENTS)
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
