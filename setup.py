@@ -41,7 +41,7 @@ def openmp_flags() -> list[str]:
             )
             subprocess.run([str(program)], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
-            print("fastdrop: no OpenMP with this compiler, building for one thread", file=sys.stderr)
+            print("fastdrop: no OpenMP here, building for one thread", file=sys.stderr)
             return []
     return ["-fopenmp"]
 
@@ -55,7 +55,8 @@ EXTENSIONS = [
         [
             "fastdrop/_core.pyx",
             "fastdrop/kernels/philox.c",
-            "fastdrop/kernels/mask.c",
+            "fastdrop/kernels/bits.c",
+            "fastdrop/kernels/run.c",
             "fastdrop/kernels/dispatch.c",
             "fastdrop/kernels/isa_generic.c",
             "fastdrop/kernels/isa_avx2.c",
@@ -79,7 +80,14 @@ setup(
                     *([("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else []),
                 ],
                 # contraction would make values depend on the instruction set
-                extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", *OPENMP],
+                extra_compile_args=[
+                    "-std=c11",
+                    "-O3",
+                    "-ffp-contract=off",
+                    "-Wall",
+                    "-Wextra",
+                    *OPENMP,
+                ],
                 extra_link_args=OPENMP,
                 py_limited_api=LIMITED_API,
             )

@@ -9,7 +9,14 @@ from fastdrop._core import (
     set_num_threads,
     use_isa,
 )
-from fastdrop.functional import apply_mask, dropout, dropout_mask
+from fastdrop.functional import (
+    apply_mask,
+    bias_act_dropout,
+    bias_act_dropout_backward,
+    dropout,
+    dropout_add,
+    dropout_mask,
+)
 from fastdrop.random import Generator, Key, seed
 
 __all__ = [
@@ -17,7 +24,10 @@ __all__ = [
     "Key",
     "apply_mask",
     "available_isas",
+    "bias_act_dropout",
+    "bias_act_dropout_backward",
     "dropout",
+    "dropout_add",
     "dropout_mask",
     "get_num_threads",
     "seed",

@@ -59,6 +59,7 @@ def _cgroup_cpus() -> float:
     except OSError:
         return limit
     for _, controllers, path in groups:
+        names: tuple[str, ...]
         if controllers == "":
             root, names = Path("/sys/fs/cgroup"), ("cpu.max",)
         elif "cpu" in controllers.split(","):
@@ -66,7 +67,7 @@ def _cgroup_cpus() -> float:
         else:
             continue
         own = root / path.lstrip("/")
-        for folder in (own, *own.parents):    # a quota above limits all below
+        for folder in (own, *own.parents):  # a quota above limits all below
             try:
                 quota, period = " ".join((folder / name).read_text() for name in names).split()
             except (OSError, ValueError):
@@ -82,14 +83,24 @@ def _default_threads() -> int:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
             raise ValueError(f"FASTDROP_NUM_THREADS: expected an integer from 1, got {own!r}")
         return int(own)
-    openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))    # may be a list
+    openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
     if openmp and int(openmp[1]) > 0:
         return int(openmp[1])
     try:
         cpus = len(os.sched_getaffinity(0))
-    except AttributeError:    # macOS
+    except AttributeError:  # macOS
         cpus = os.cpu_count() or 1
     return max(1, min(cpus, math.ceil(min(_cgroup_cpus(), cpus))))
+
+
+def _cache_bytes() -> int:
+    """Size of the last-level cache; 32 MiB where the system does not tell."""
+    sizes = [0]
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        number = re.match(r"(\d+)([KM])", file.read_text())
+        if number:
+            sizes.append(int(number[1]) << {"K": 10, "M": 20}[number[2]])
+    return max(sizes) or 32 << 20
 
 
 def _choose_isa(core: Any) -> None:
@@ -104,6 +115,7 @@ def _choose_isa(core: Any) -> None:
 _core, _waiting = _load_core()
 _choose_isa(_core)
 _core.set_num_threads(_default_threads())
+_core.set_cache_bytes(_cache_bytes())
 
 
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ def set_num_threads(n: SupportsIndex) -> None: ...
 def get_num_threads() -> int: ...
 def openmp_version() -> int: ...
 def openmp_max_threads() -> int: ...
+def set_cache_bytes(n: int) -> None: ...
+def cache_bytes() -> int: ...
 def identity(x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def make_mask(
     n: int,
@@ -41,6 +43,47 @@ def apply_packed(
     axes: tuple[int, ...],
     out: NDArray[Any] | None,
     num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
+def masked_add(
+    x: ArrayLike,
+    residual: NDArray[Any],
+    p: float,
+    scale: float,
+    seed: int,
+    call: int,
+    axes: tuple[int, ...],
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
+def masked_bias(
+    x: ArrayLike,
+    bias: NDArray[Any],
+    relu: bool,
+    p: float,
+    scale: float,
+    seed: int,
+    call: int,
+    axes: tuple[int, ...],
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
+def bias_backward(
+    dy: ArrayLike,
+    y: NDArray[Any] | None,
+    relu: bool,
+    p: float,
+    scale: float,
+    seed: int,
+    call: int,
+    axes: tuple[int, ...],
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def stream_copy(
+    x: NDArray[Any], out: NDArray[Any], num_threads: SupportsIndex | None
 ) -> NDArray[Any]: ...
 def philox(counter: tuple[int, ...] | list[int], seed: int) -> tuple[int, int, int, int]: ...
 def random_words(n: int, seed: int, call: int, offset: int) -> NDArray[np.uint32]: ...

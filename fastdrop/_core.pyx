@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
@@ -26,8 +27,17 @@ cdef extern from "kernels/kernels.h" nogil:
         FD_TILE
         FD_MAX_DIMS
     ctypedef enum fd_dtype:
+        FD_FLOAT16
+        FD_BFLOAT16
         FD_FLOAT32
         FD_FLOAT64
+    ctypedef enum fd_op:
+        FD_SCALE
+        FD_ADD
+        FD_BIAS
+        FD_BIAS_RELU
+        FD_RELU_BACKWARD
+        FD_COPY
     ctypedef struct fd_key:
         pass
     ctypedef struct fd_kernels:
@@ -47,20 +57,27 @@ cdef extern from "kernels/kernels.h" nogil:
     const fd_kernels *const *fd_available()
     uint64_t fd_threshold(double p)
     ctypedef struct fd_job:
+        const fd_kernels *kernels
         const fd_bits *bits
+        fd_op op
         fd_dtype dtype
         const void *x
+        const void *z
+        uint64_t z_period
         void *y
         double scale
+        int stream
         uint8_t *packed
         uint8_t *bools
+        void *column_sum
+        uint64_t sum_period
     void fd_run(const fd_job *job, uint64_t start, uint64_t n)
     void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uint64_t n,
                   uint32_t *out)
 
 fd_guard_forks()
 
-# ---- instruction sets ------------------------------------------------------------------------------
+# ---- instruction sets --------------------------------------------------------------------------
 
 cdef const fd_kernels *active = fd_available()[0]
 
@@ -118,7 +135,7 @@ def use_isa(name):
     finally:
         set_isa(before)
 
-# ---- threads ---------------------------------------------------------------------------------------
+# ---- threads -----------------------------------------------------------------------------------
 
 # Below this many elements a second thread costs more than it saves: waking it takes about 40 us,
 # and one thread drops half a million elements meanwhile.
@@ -126,7 +143,23 @@ cdef uint64_t THREADS_PAY = 1 << 20
 # Below this many elements releasing the GIL (about 30 ns) is not worth it either.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 15
 
+# From this many elements on, aligned stores gain more than bits that start inside a tile cost.
+cdef uint64_t ALIGNING_PAYS = 1 << 13
+
 cdef int default_threads = 1
+
+# A larger output is written around the cache, which it would only empty; set by _config.py.
+cdef uint64_t last_cache_bytes = 32 << 20
+
+
+def set_cache_bytes(uint64_t n):
+    global last_cache_bytes
+    last_cache_bytes = n
+
+
+def cache_bytes():
+    """Size of the last-level cache, as far as streaming stores are concerned."""
+    return last_cache_bytes
 
 
 def set_num_threads(n):
@@ -193,22 +226,52 @@ cdef int threads_for(uint64_t n, num_threads) except -1:
         count = min(default_threads, fd_max_threads())
     return <int>max(<uint64_t>1, min(count, tiles))
 
-cdef void run(const fd_job *job, uint64_t n, int threads) noexcept:
+cdef void run(const fd_job *job, uint64_t n, uint64_t head, int threads) noexcept:
+    """Elements [0, n) in tiles that start at element `head`, what lies before it first."""
     cdef uint64_t tiles, first, last
     cdef int t
     if threads == 1 and n < GIL_RELEASE_PAYS:
-        fd_run(job, 0, n)
+        fd_run(job, 0, head)
+        fd_run(job, head, n - head)
     elif threads == 1:
         with nogil:
-            fd_run(job, 0, n)
+            fd_run(job, 0, head)
+            fd_run(job, head, n - head)
     else:
-        tiles = (n + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
+        fd_run(job, 0, head)
+        tiles = (n - head + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
         for t in prange(threads, nogil=True, schedule="static", chunksize=1, num_threads=threads):
-            first = tiles * <uint64_t>t // <uint64_t>threads * <uint64_t>FD_TILE
-            last = tiles * <uint64_t>(t + 1) // <uint64_t>threads * <uint64_t>FD_TILE
+            first = head + tiles * <uint64_t>t // <uint64_t>threads * <uint64_t>FD_TILE
+            last = head + tiles * <uint64_t>(t + 1) // <uint64_t>threads * <uint64_t>FD_TILE
             fd_run(job, first, min(last, n) - first)
 
-# ---- arrays ----------------------------------------------------------------------------------------
+
+cdef void run_block(const fd_job *job, uint64_t first, uint64_t last, char *sums) noexcept nogil:
+    cdef fd_job block = job[0]
+    block.column_sum = sums
+    fd_run(&block, first, last - first)
+
+
+cdef void run_blocks(fd_job *job, uint64_t rows, cnp.ndarray partial, int threads) noexcept:
+    """`rows` rows in as many blocks as `partial` has rows: sums never depend on threads."""
+    cdef uint64_t units = cnp.PyArray_DIM(partial, 2), blocks = cnp.PyArray_DIM(partial, 0)
+    cdef char *sums = <char *>cnp.PyArray_DATA(partial)
+    cdef size_t stride = cnp.PyArray_STRIDE(partial, 0)
+    cdef uint64_t b
+    job.sum_period = units * <uint64_t>cnp.PyArray_DIM(partial, 1)
+    if threads == 1:
+        with nogil:
+            for b in range(blocks):
+                run_block(job, rows * b // blocks * units, rows * (b + 1) // blocks * units,
+                          sums + b * stride)
+    else:
+        for b in prange(blocks, nogil=True, schedule="static", num_threads=threads):
+            run_block(job, rows * b // blocks * units, rows * (b + 1) // blocks * units,
+                      sums + b * stride)
+
+# ---- arrays ------------------------------------------------------------------------------------
+
+cdef int bfloat16_num = -1     # ml_dtypes' type number, once such an array has come
 
 
 cdef inline bint is_plain(cnp.ndarray a) noexcept:
@@ -218,36 +281,76 @@ cdef inline bint is_plain(cnp.ndarray a) noexcept:
 
 
 cdef int dtype_of(cnp.ndarray x) except -1:
+    global bfloat16_num
     cdef int type_num = cnp.PyArray_TYPE(x)
     if type_num == cnp.NPY_FLOAT32:
         return FD_FLOAT32
     if type_num == cnp.NPY_FLOAT64:
         return FD_FLOAT64
-    raise TypeError(f"x: expected an array of float32 or float64, got {x.dtype}")
+    if type_num == cnp.NPY_FLOAT16:
+        return FD_FLOAT16
+    if type_num == bfloat16_num:
+        return FD_BFLOAT16
+    if type_num >= 256 and x.dtype.name == "bfloat16":
+        bfloat16_num = type_num
+        return FD_BFLOAT16
+    raise TypeError(
+        f"x: expected an array of float16, bfloat16, float32 or float64, got {x.dtype}"
+    )
 
 
 cdef cnp.ndarray as_input(x):
-    cdef cnp.ndarray a = np.asarray(x)
+    cdef cnp.ndarray a = x if type(x) is np.ndarray else np.asarray(x)
     dtype_of(a)
     return a
 
 
 cdef bint is_same(cnp.ndarray a, cnp.ndarray b):
-    return cnp.PyArray_DATA(a) == cnp.PyArray_DATA(b) and (<object>a).strides == (<object>b).strides
+    """Do two arrays of one shape have their elements at the same places?"""
+    if cnp.PyArray_DATA(a) != cnp.PyArray_DATA(b):
+        return False
+    return (is_plain(a) and is_plain(b)) or (<object>a).strides == (<object>b).strides
+
+
+cdef bint may_share(cnp.ndarray a, cnp.ndarray b):
+    """Do their stretches of memory meet? Exact for contiguous arrays."""
+    cdef char *first_a = <char *>cnp.PyArray_DATA(a)
+    cdef char *first_b = <char *>cnp.PyArray_DATA(b)
+    if is_plain(a) and is_plain(b):
+        return first_a < first_b + cnp.PyArray_NBYTES(b) and first_b < first_a + cnp.PyArray_NBYTES(a)
+    return np.shares_memory(a, b)
+
+
+cdef int check_like(cnp.ndarray x, other, str name) except -1:
+    """Is `other` an array of x's shape and, but for byte order, dtype?"""
+    if not isinstance(other, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(other).__name__}")
+    cdef cnp.ndarray o = other
+    cdef int d, ndim = cnp.PyArray_NDIM(x)
+    cdef bint fits = cnp.PyArray_NDIM(o) == ndim
+    if fits:
+        for d in range(ndim):
+            fits = fits and cnp.PyArray_DIM(o, d) == cnp.PyArray_DIM(x, d)
+    if not fits:
+        raise ValueError(f"{name}: expected shape {(<object>x).shape}, got {other.shape}")
+    if cnp.PyArray_TYPE(o) != cnp.PyArray_TYPE(x):
+        raise TypeError(f"{name}: expected dtype {x.dtype}, got {other.dtype}")
+    return 0
+
+
+cdef int check_apart(cnp.ndarray out, cnp.ndarray other, str name) except -1:
+    if may_share(other, out) and not is_same(other, out):
+        raise ValueError(
+            f"out: expected {name} itself or memory apart from it, got an overlapping array"
+        )
+    return 0
 
 
 cdef int check_out(cnp.ndarray x, out) except -1:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out: expected a NumPy array, got {type(out).__name__}")
-    if out.shape != (<object>x).shape:
-        raise ValueError(f"out: expected shape {(<object>x).shape}, got {out.shape}")
-    if not np.can_cast(out.dtype, x.dtype, "equiv"):
-        raise TypeError(f"out: expected dtype {x.dtype}, got {out.dtype}")
-    if not out.flags.writeable:
+    check_like(x, out, "out")
+    if not cnp.PyArray_ISWRITEABLE(out):
         raise ValueError("out: expected a writeable array, got a read-only one")
-    if not is_same(x, out) and np.shares_memory(x, out):
-        raise ValueError("out: expected x itself or memory apart from x, got an overlapping array")
-    return 0
+    return check_apart(out, x, "x")
 
 
 def identity(x, out):
@@ -260,11 +363,13 @@ def identity(x, out):
     return out
 
 
-cdef object apply(fd_bits *bits, cnp.ndarray x, out, double scale, uint8_t *packed, num_threads):
-    """y = mask ? x * scale : +0.0, into `out` or a new array."""
-    cdef fd_job job
+cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray partial=None):
+    """Fill in x, y and how the walk goes; run; return y, which is `out` or a new array.
+
+    The rows of `partial` get column sums of y, of a block of y's rows each.
+    """
     cdef cnp.ndarray source = x, y
-    cdef uint64_t n = cnp.PyArray_SIZE(x)
+    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x), head = 0
     cdef int threads = threads_for(n, num_threads)
     if out is not None:
         check_out(x, out)
@@ -275,20 +380,26 @@ cdef object apply(fd_bits *bits, cnp.ndarray x, out, double scale, uint8_t *pack
     if not is_plain(x):
         np.copyto(y, x)
         source = y
-    job.bits = bits
+    job.kernels = active
     job.dtype = <fd_dtype>dtype_of(x)
     job.x = cnp.PyArray_DATA(source)
     job.y = cnp.PyArray_DATA(y)
-    job.scale = scale
-    job.packed = packed
     job.bools = NULL
-    run(&job, n, threads)
+    if partial is not None:
+        run_blocks(job, n // cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1) if n else 0,
+                   partial, threads)
+    else:
+        if job.packed == NULL and n >= ALIGNING_PAYS:
+            # vectors that lie in one cache line each
+            head = (-<uintptr_t>job.y) % 64 // itemsize
+        job.stream = n * itemsize > last_cache_bytes and (<uintptr_t>job.y + head * itemsize) % 64 == 0
+        run(job, n, head, threads)
     if out is not None and y is not out:
         np.copyto(out, y)
         return out
     return y
 
-# ---- masks -----------------------------------------------------------------------------------------
+# ---- masks -------------------------------------------------------------------------------------
 
 
 cdef void generate(fd_bits *bits, double p, uint64_t seed, uint64_t call, uint64_t offset) noexcept:
@@ -343,14 +454,52 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
     cdef int threads = threads_for(n, num_threads)
     cdef cnp.ndarray mask = empty_bytes((n + 7) // 8 if packed else n)
     generate(&bits, p, seed, call, offset)
+    memset(&job, 0, sizeof(job))
+    job.kernels = active
     job.bits = &bits
-    job.dtype = FD_FLOAT32
-    job.x = NULL
-    job.y = NULL
     job.packed = <uint8_t *>cnp.PyArray_DATA(mask) if packed else NULL
     job.bools = NULL if packed else <uint8_t *>cnp.PyArray_DATA(mask)
-    run(&job, n, threads)
+    run(&job, n, 0, threads)
     return mask
+
+
+cdef cnp.ndarray shared_mask(cnp.ndarray x, double p, uint64_t seed, uint64_t call, tuple axes,
+                             uint64_t offset, num_threads):
+    """The packed mask of x's shape with `axes` set to 1."""
+    cdef uint64_t n = 1
+    cdef int d
+    for d in range(cnp.PyArray_NDIM(x)):
+        if d not in axes:
+            n *= cnp.PyArray_DIM(x, d)
+    return make_mask(n, p, seed, call, offset, True, num_threads)
+
+
+cdef object masked(fd_job *job, cnp.ndarray x, double p, uint64_t seed, uint64_t call, tuple axes,
+                   uint64_t offset, out, bint return_mask, num_threads):
+    """`apply` with the mask of (seed, call, p); y, or (y, packed mask)."""
+    cdef fd_bits bits
+    cdef cnp.ndarray mask
+    job.bits = &bits
+    if axes:
+        mask = shared_mask(x, p, seed, call, axes, offset, num_threads)
+        stored(&bits, mask, x, axes)
+        y = apply(job, x, out, num_threads)
+    else:
+        generate(&bits, p, seed, call, offset)
+        if not return_mask:
+            return apply(job, x, out, num_threads)
+        mask = empty_bytes((cnp.PyArray_SIZE(x) + 7) // 8)
+        job.packed = <uint8_t *>cnp.PyArray_DATA(mask)
+        y = apply(job, x, out, num_threads)
+    return (y, mask) if return_mask else y
+
+# ---- operations --------------------------------------------------------------------------------
+
+
+cdef void set_op(fd_job *job, fd_op op, double scale) noexcept:
+    memset(job, 0, sizeof(fd_job))
+    job.op = op
+    job.scale = scale
 
 
 def masked_scale(x, double p, double scale, uint64_t seed, uint64_t call, tuple axes,
@@ -359,35 +508,123 @@ def masked_scale(x, double p, double scale, uint64_t seed, uint64_t call, tuple 
 
     `axes` are the shared axes, each in [0, x.ndim). Returns y, or (y, packed mask).
     """
-    cdef fd_bits bits
-    cdef cnp.ndarray a = as_input(x), mask
-    cdef uint64_t n
-    cdef int d
-    if axes:
-        n = 1
-        for d in range(cnp.PyArray_NDIM(a)):
-            if d not in axes:
-                n *= cnp.PyArray_DIM(a, d)
-        mask = make_mask(n, p, seed, call, offset, True, num_threads)
-        stored(&bits, mask, a, axes)
-        y = apply(&bits, a, out, scale, NULL, num_threads)
-    else:
-        generate(&bits, p, seed, call, offset)
-        if not return_mask:
-            return apply(&bits, a, out, scale, NULL, num_threads)
-        mask = empty_bytes((cnp.PyArray_SIZE(a) + 7) // 8)
-        y = apply(&bits, a, out, scale, <uint8_t *>cnp.PyArray_DATA(mask), num_threads)
-    return (y, mask) if return_mask else y
+    cdef fd_job job
+    set_op(&job, FD_SCALE, scale)
+    return masked(&job, as_input(x), p, seed, call, axes, offset, out, return_mask, num_threads)
 
 
 def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threads):
     """masked_scale with the bits of `packed`, a contiguous uint8 array of the right length."""
     cdef fd_bits bits
+    cdef fd_job job
     cdef cnp.ndarray a = as_input(x)
     stored(&bits, packed, a, axes)
-    return apply(&bits, a, out, scale, NULL, num_threads)
+    set_op(&job, FD_SCALE, scale)
+    job.bits = &bits
+    return apply(&job, a, out, num_threads)
 
-# ---- the generator itself --------------------------------------------------------------------------
+
+def masked_add(x, residual, double p, double scale, uint64_t seed, uint64_t call, tuple axes,
+               uint64_t offset, out, num_threads):
+    """masked_scale(x) + residual."""
+    cdef fd_job job
+    cdef cnp.ndarray a = as_input(x), z
+    check_like(a, residual, "residual")
+    if out is not None:
+        check_out(a, out)
+        check_apart(out, residual, "residual")
+    z = residual
+    # kernels read z where they write y; elsewhere x is copied to y first, which may be z
+    if not is_plain(z) or (not is_plain(a) and out is not None and is_same(out, z)):
+        z = np.array(residual, a.dtype.newbyteorder("="), order="C")
+    set_op(&job, FD_ADD, scale)
+    job.z = cnp.PyArray_DATA(z)
+    return masked(&job, a, p, seed, call, axes, offset, out, False, num_threads)
+
+
+cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
+    """The bias and a tile's length more of it, repeated: a tile finds its part in one piece."""
+    if cnp.PyArray_NDIM(x) == 0:
+        raise ValueError("x: expected at least one axis, got a 0-d array")
+    if not isinstance(bias, np.ndarray):
+        raise TypeError(f"bias: expected a NumPy array, got {type(bias).__name__}")
+    cdef cnp.npy_intp units = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    if bias.shape != (units,):
+        raise ValueError(f"bias: expected shape ({units},), got {bias.shape}")
+    if not np.can_cast(bias.dtype, x.dtype, "equiv"):
+        raise TypeError(f"bias: expected dtype {x.dtype}, got {bias.dtype}")
+    cdef cnp.npy_intp dims[1]
+    dims[0] = units + FD_TILE
+    cdef cnp.ndarray result = cnp.PyArray_EMPTY(1, dims, cnp.PyArray_TYPE(x), 0)
+    (<object>result)[:units] = bias
+    cdef char *data = <char *>cnp.PyArray_DATA(result)
+    cdef size_t done = units * cnp.PyArray_ITEMSIZE(x), total = cnp.PyArray_NBYTES(result)
+    cdef size_t piece
+    while 0 < done < total:
+        piece = min(done, total - done)
+        memcpy(data + done, data, piece)
+        done += piece
+    return result
+
+
+def masked_bias(x, bias, bint relu, double p, double scale, uint64_t seed, uint64_t call,
+                tuple axes, uint64_t offset, out, num_threads):
+    """masked_scale(x + bias) or, with relu, masked_scale(relu(x + bias)); bias on the last axis."""
+    cdef fd_job job
+    cdef cnp.ndarray a = as_input(x)
+    cdef cnp.ndarray z = cyclic_bias(a, bias)
+    set_op(&job, FD_BIAS_RELU if relu else FD_BIAS, scale)
+    job.z = cnp.PyArray_DATA(z)
+    job.z_period = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    return masked(&job, a, p, seed, call, axes, offset, out, False, num_threads)
+
+cdef cnp.ndarray block_sums(cnp.ndarray x):
+    """Zeros for the column sums of 1 to 16 blocks of x's rows; short rows are summed in bundles."""
+    cdef Py_ssize_t units = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    cdef Py_ssize_t rows = cnp.PyArray_SIZE(x) // units if units else 0
+    dtype = np.float64 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64 else np.float32
+    return np.zeros((max(1, min(16, rows)), max(1, min(512 // max(units, 1), rows)), units), dtype)
+
+
+def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint64_t call,
+                  tuple axes, uint64_t offset, out, num_threads):
+    """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask."""
+    cdef fd_job job
+    cdef fd_bits bits
+    cdef cnp.ndarray a = as_input(dy), partial, z, mask
+    if cnp.PyArray_NDIM(a) == 0:
+        raise ValueError("dy: expected at least one axis, got a 0-d array")
+    partial = block_sums(a)
+    if relu:
+        check_like(a, y, "y")
+        if out is not None:
+            check_out(a, out)
+            check_apart(out, y, "y")
+        z = y
+        if not is_plain(z) or (not is_plain(a) and out is not None and is_same(out, z)):
+            z = np.array(y, a.dtype.newbyteorder("="), order="C")
+        set_op(&job, FD_RELU_BACKWARD, scale)
+        job.z = cnp.PyArray_DATA(z)
+    else:
+        set_op(&job, FD_SCALE, scale)
+        if axes:
+            mask = shared_mask(a, p, seed, call, axes, offset, num_threads)
+            stored(&bits, mask, a, axes)
+        else:
+            generate(&bits, p, seed, call, offset)
+        job.bits = &bits
+    dx = apply(&job, a, out, num_threads, partial)
+    dbias = (<object>partial).reshape(-1, (<object>partial).shape[2]).sum(axis=0)
+    return dx, dbias.astype(a.dtype.newbyteorder("="), copy=False)
+
+
+def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):
+    """out = x, around the cache: the limit that large arrays are measured against."""
+    cdef fd_job job
+    set_op(&job, FD_COPY, 1)
+    return apply(&job, as_input(x), out, num_threads)
+
+# ---- the generator itself ----------------------------------------------------------------------
 
 
 def philox(counter, uint64_t seed):

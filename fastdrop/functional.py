@@ -11,66 +11,34 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _core
+from fastdrop._checks import Axes, checked_axes, checked_offset, checked_p, mask_shape
 from fastdrop.random import Key, default_generator
 
-__all__ = ["apply_mask", "dropout", "dropout_mask", "masked_scale"]
-
-_MAX_ELEMENTS = 1 << 55
-
-
-def _checked_p(p: float) -> float:
-    try:
-        ok = 0 <= p <= 1    # also refuses NaN
-    except (TypeError, ValueError):
-        raise TypeError(f"p: expected a number, got {type(p).__name__}") from None
-    if not ok:
-        raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {p}")
-    return float(p)
+__all__ = [
+    "apply_mask",
+    "bias_act_dropout",
+    "bias_act_dropout_backward",
+    "dropout",
+    "dropout_add",
+    "dropout_mask",
+    "masked_scale",
+]
 
 
 def _inverted_scale(p: float) -> float:
     return 1 / (1 - p) if p < 1 else 0.0
 
 
-def _checked_key(key: Key) -> Key:
+def _checked_key(key: Key | None) -> Key:
     if not isinstance(key, Key):
         raise TypeError(f"key: expected a fastdrop.Key, got {type(key).__name__}")
     return key
 
 
-def _checked_axes(axes: SupportsIndex | Iterable[SupportsIndex], ndim: int) -> tuple[int, ...]:
-    """Each of the axes once, in [0, ndim)."""
-    given = axes if isinstance(axes, Iterable) else (axes,)
-    result = []
-    for axis in given:
-        try:
-            number = index(axis)
-        except TypeError:
-            raise TypeError(
-                f"shared_axes: expected integers, got {type(axis).__name__}"
-            ) from None
-        if not -ndim <= number < ndim:
-            raise ValueError(f"shared_axes: expected axes of a {ndim}-d array, got {number}")
-        result.append(number % ndim)
-    if len(set(result)) < len(result):
-        raise ValueError(f"shared_axes: expected each axis once, got {tuple(given)}")
-    return tuple(result)
-
-
-def _checked_offset(offset: SupportsIndex, elements: int) -> int:
-    try:
-        number = index(offset)
-    except TypeError:
-        raise TypeError(f"offset: expected an integer, got {type(offset).__name__}") from None
-    if number < 0 or number + elements > _MAX_ELEMENTS:
-        raise ValueError(
-            f"offset: expected 0 <= offset and offset + elements <= 2**55, got {number}"
-        )
-    return number
-
-
-def _mask_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(1 if axis in axes else length for axis, length in enumerate(shape))
+def _activation_is_relu(activation: str | None) -> bool:
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    return activation == "relu"
 
 
 def masked_scale(
@@ -79,7 +47,7 @@ def masked_scale(
     scale: float,
     *,
     key: Key,
-    shared_axes: SupportsIndex | Iterable[SupportsIndex] = (),
+    shared_axes: Axes = (),
     offset: SupportsIndex = 0,
     out: NDArray[Any] | None = None,
     return_mask: bool = False,
@@ -98,17 +66,29 @@ def masked_scale(
     -------
     ndarray, or (ndarray, packed mask)
     """
-    if not isinstance(x, np.ndarray):
+    p = checked_p(p)
+    return _masked_scale(x, p, scale, key, shared_axes, offset, out, return_mask, num_threads)
+
+
+def _masked_scale(
+    x: ArrayLike,
+    p: float,
+    scale: float,
+    key: Key,
+    shared_axes: Axes,
+    offset: SupportsIndex,
+    out: NDArray[Any] | None,
+    return_mask: bool,
+    num_threads: SupportsIndex | None,
+) -> Any:
+    """`masked_scale` for a checked p; the usual arguments cost a small array next to nothing."""
+    if type(x) is not np.ndarray:
         x = np.asarray(x)
-    seed, call = _checked_key(key)
-    axes: tuple[int, ...] = ()
-    if shared_axes != ():
-        axes = _checked_axes(shared_axes, x.ndim)
+    seed, call = key if type(key) is Key else _checked_key(key)
+    axes = checked_axes(shared_axes, x.ndim) if shared_axes != () else ()
     if offset != 0:
-        offset = _checked_offset(offset, math.prod(_mask_shape(x.shape, axes)))
-    return _core.masked_scale(
-        x, _checked_p(p), scale, seed, call, axes, offset, out, return_mask, num_threads
-    )
+        offset = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))
+    return _core.masked_scale(x, p, scale, seed, call, axes, offset, out, return_mask, num_threads)
 
 
 def dropout(
@@ -117,7 +97,7 @@ def dropout(
     *,
     key: Key | None = None,
     training: bool = True,
-    shared_axes: SupportsIndex | Iterable[SupportsIndex] = (),
+    shared_axes: Axes = (),
     offset: SupportsIndex = 0,
     out: NDArray[Any] | None = None,
     return_mask: bool = False,
@@ -178,23 +158,16 @@ def dropout(
     >>> fastdrop.dropout(np.ones(8, np.float32), 0.5, key=key)
     array([2., 2., 2., 0., 2., 2., 0., 0.], dtype=float32)
     """
-    p = _checked_p(p)
+    p = checked_p(p)
     if training and p:
-        return masked_scale(
-            x,
-            p,
-            _inverted_scale(p),
-            key=default_generator.next_key() if key is None else key,
-            shared_axes=shared_axes,
-            offset=offset,
-            out=out,
-            return_mask=return_mask,
-            num_threads=num_threads,
-        )
+        if key is None:
+            key = default_generator.next_key()
+        scale = _inverted_scale(p)
+        return _masked_scale(x, p, scale, key, shared_axes, offset, out, return_mask, num_threads)
     if not return_mask:
         return _core.identity(x, out)
     x = np.asarray(x)
-    shape = _mask_shape(x.shape, _checked_axes(shared_axes, x.ndim))
+    shape = mask_shape(x.shape, checked_axes(shared_axes, x.ndim))
     mask = np.packbits(np.ones(math.prod(shape), np.uint8), bitorder="little")
     return _core.identity(x, out), mask
 
@@ -204,7 +177,7 @@ def dropout_mask(
     p: float = 0.5,
     *,
     key: Key,
-    shared_axes: SupportsIndex | Iterable[SupportsIndex] = (),
+    shared_axes: Axes = (),
     offset: SupportsIndex = 0,
     packed: bool = False,
 ) -> NDArray[Any]:
@@ -233,12 +206,10 @@ def dropout_mask(
     lengths = tuple(map(index, shape)) if isinstance(shape, Iterable) else (index(shape),)
     if any(length < 0 for length in lengths):
         raise ValueError(f"shape: expected lengths of at least 0, got {shape}")
-    own = _mask_shape(lengths, _checked_axes(shared_axes, len(lengths)))
+    own = mask_shape(lengths, checked_axes(shared_axes, len(lengths)))
     n = math.prod(own)
     seed, call = _checked_key(key)
-    bits = _core.make_mask(
-        n, _checked_p(p), seed, call, _checked_offset(offset, n), packed, None
-    )
+    bits = _core.make_mask(n, checked_p(p), seed, call, checked_offset(offset, n), packed, None)
     return bits if packed else bits.view(np.bool_).reshape(own)
 
 
@@ -247,7 +218,7 @@ def apply_mask(
     mask: NDArray[Any],
     p: float,
     *,
-    shared_axes: SupportsIndex | Iterable[SupportsIndex] = (),
+    shared_axes: Axes = (),
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Apply a mask that is there already: kept elements times 1 / (1 - p), the others +0.0.
@@ -277,26 +248,171 @@ def apply_mask(
         If the mask does not fit x, or p or out is out of bounds.
     """
     x = np.asarray(x)
-    p = _checked_p(p)
-    axes = _checked_axes(shared_axes, x.ndim)
+    p = checked_p(p)
+    axes = checked_axes(shared_axes, x.ndim)
     if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
         kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
         raise TypeError(f"mask: expected an array of bool, or of uint8 if packed, got {kind}")
     if mask.dtype == np.bool_:
         if mask.ndim == x.ndim and not axes:
             axes = tuple(a for a in range(x.ndim) if mask.shape[a] == 1 != x.shape[a])
-        if mask.shape != _mask_shape(x.shape, axes):
-            raise ValueError(
-                f"mask: expected shape {_mask_shape(x.shape, axes)}, got {mask.shape}"
-            )
+        if mask.shape != mask_shape(x.shape, axes):
+            raise ValueError(f"mask: expected shape {mask_shape(x.shape, axes)}, got {mask.shape}")
         mask = np.packbits(mask, axis=None, bitorder="little")
-    elif mask.shape != ((math.prod(_mask_shape(x.shape, axes)) + 7) // 8,):
-        n = math.prod(_mask_shape(x.shape, axes))
+    elif mask.shape != ((math.prod(mask_shape(x.shape, axes)) + 7) // 8,):
+        n = math.prod(mask_shape(x.shape, axes))
         raise ValueError(
             f"mask: expected shape ({(n + 7) // 8},) for {n} packed bits, got {mask.shape}"
         )
     if p == 1:
         mask = np.zeros_like(mask)
-    return _core.apply_packed(
-        x, np.ascontiguousarray(mask), _inverted_scale(p), axes, out, None
+    return _core.apply_packed(x, np.ascontiguousarray(mask), _inverted_scale(p), axes, out, None)
+
+
+def _fused(
+    function: Any,
+    x: ArrayLike,
+    others: tuple[Any, ...],
+    p: float,
+    key: Key | None,
+    shared_axes: Axes,
+    offset: SupportsIndex,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> Any:
+    """Check what all fused operations share, and call the compiled one."""
+    x = np.asarray(x)
+    p = checked_p(p)
+    seed, call = _checked_key(key)
+    axes = checked_axes(shared_axes, x.ndim)
+    offset = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))
+    scale = _inverted_scale(p)
+    return function(x, *others, p, scale, seed, call, axes, offset, out, num_threads)
+
+
+def dropout_add(
+    x: ArrayLike,
+    residual: NDArray[Any],
+    p: float = 0.5,
+    *,
+    key: Key | None = None,
+    shared_axes: Axes = (),
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """``dropout(x, p) + residual`` in one pass: the end of a residual branch.
+
+    Its gradients are ``dropout(dy, p, key=key)`` for x and dy itself for the residual.
+
+    Parameters
+    ----------
+    x, p, key, shared_axes, offset, num_threads
+        As in `dropout`.
+    residual : ndarray
+        Of x's shape and dtype.
+    out : ndarray, optional
+        Result array of x's shape and dtype; may be x or residual itself.
+
+    Returns
+    -------
+    ndarray
+        x's shape and dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; also if the residual's shape or dtype is not x's.
+    """
+    key = default_generator.next_key() if key is None else key
+    return _fused(_core.masked_add, x, (residual,), p, key, shared_axes, offset, out, num_threads)
+
+
+def bias_act_dropout(
+    x: ArrayLike,
+    bias: NDArray[Any],
+    activation: str | None,
+    p: float = 0.5,
+    *,
+    key: Key | None = None,
+    shared_axes: Axes = (),
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """``dropout(activation(x + bias), p)`` in one pass: what follows a matrix product.
+
+    Parameters
+    ----------
+    x, p, key, shared_axes, offset, out, num_threads
+        As in `dropout`; x has at least one axis.
+    bias : ndarray
+        Of shape (x.shape[-1],) and x's dtype.
+    activation : {None, "relu"}
+
+    Returns
+    -------
+    ndarray
+        x's shape and dtype. `bias_act_dropout_backward` is its gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; also if the bias does not fit x, or for another activation.
+    """
+    key = default_generator.next_key() if key is None else key
+    others = (bias, _activation_is_relu(activation))
+    return _fused(_core.masked_bias, x, others, p, key, shared_axes, offset, out, num_threads)
+
+
+def bias_act_dropout_backward(
+    dy: ArrayLike,
+    y: NDArray[Any] | None,
+    activation: str | None,
+    p: float = 0.5,
+    *,
+    key: Key | None = None,
+    shared_axes: Axes = (),
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Gradients of `bias_act_dropout` for x and bias, in one pass.
+
+    Behind a ReLU y > 0 is ReLU's and dropout's mask in one, so that neither key nor generator is
+    needed. Without activation the mask is made again from the key.
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient with respect to the output.
+    y : ndarray
+        The output, of dy's shape and dtype; not read, and may be None, without activation.
+    activation, p, shared_axes, offset, num_threads
+        As in the forward call.
+    key : Key
+        As in the forward call; not needed with "relu".
+    out : ndarray, optional
+        Where dx goes; may be dy or y itself.
+
+    Returns
+    -------
+    dx : ndarray
+        dy's shape and dtype.
+    dbias : ndarray
+        dx summed over all axes but the last, in an order that no number of threads changes;
+        half types are summed in float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `bias_act_dropout`.
+    """
+    relu = _activation_is_relu(activation)
+    if relu and key is None:
+        key = Key(0)  # not used
+    others = (y, relu)
+    result: tuple[NDArray[Any], NDArray[Any]] = _fused(
+        _core.bias_backward, dy, others, p, key, shared_axes, offset, out, num_threads
     )
+    return result

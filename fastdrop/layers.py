@@ -10,19 +10,21 @@ the layer: what the backward pass needs lives in the function that `forward` ret
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop.functional import (
-    _checked_axes,
-    _checked_p,
-    _mask_shape,
-    dropout,
-    masked_scale,
+from fastdrop._checks import (
+    check_count,
+    checked_axes,
+    checked_p,
+    is_count,
+    lookup,
+    mask_shape,
 )
+from fastdrop.functional import dropout, masked_scale
 from fastdrop.random import Generator, Key, default_generator, uniform
 
 __all__ = ["Activation", "Dense", "Dropout", "Flatten", "Input", "Layer", "ReLU", "Softmax"]
@@ -30,25 +32,6 @@ __all__ = ["Activation", "Dense", "Dropout", "Flatten", "Input", "Layer", "ReLU"
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Backward: TypeAlias = Callable[..., Any]
-T = TypeVar("T")
-
-
-def lookup(argument: str, name: object, table: Mapping[str, T]) -> T:
-    """Return ``table[name]``; an unknown name raises a ValueError that lists the known ones."""
-    if not isinstance(name, str) or name not in table:
-        raise ValueError(f"{argument}: expected one of {', '.join(sorted(table))}, got {name!r}")
-    return table[name]
-
-
-def is_count(value: object) -> bool:
-    """Tell whether `value` is a whole number of at least 1 (True and 2.0 are not)."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
-
-
-def check_count(argument: str, value: object) -> None:
-    """Refuse what is no whole number of at least 1."""
-    if not is_count(value):
-        raise ValueError(f"{argument}: expected a whole number of at least 1, got {value!r}")
 
 
 def batch_shape(shape: Shape) -> str:
@@ -506,13 +489,13 @@ class Dropout(Layer):
         if mode not in ("inverted", "vanilla"):
             raise ValueError(f"mode: expected 'inverted' or 'vanilla', got {mode!r}")
         super().__init__(input_shape=input_shape, name=name)
-        self.p = _checked_p(p)
+        self.p = checked_p(p)
         self.shared_axes = shared_axes
         self.mode = mode
         self._seed = seed
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        _checked_axes(self.shared_axes, 1 + len(input_shape))
+        checked_axes(self.shared_axes, 1 + len(input_shape))
         return input_shape
 
     def forward(
@@ -534,8 +517,8 @@ class Dropout(Layer):
         vanilla = self.mode == "vanilla"
         if not training:
             return (lambda a: a * (1 - p)) if vanilla else (lambda a: a)
-        axes = _checked_axes(self.shared_axes, x.ndim)
-        per_row = math.prod(_mask_shape(x.shape, axes)[1:])
+        axes = checked_axes(self.shared_axes, x.ndim)
+        per_row = math.prod(mask_shape(x.shape, axes)[1:])
         mask: dict[str, Any] = {
             "key": self._next_key() if key is None else key,
             "shared_axes": axes,

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from fastdrop._checks import check_count, lookup
 from fastdrop.callbacks import Callback, EpochLines, History, ProgressBar, format_logs
-from fastdrop.layers import Array, Backward, Input, Layer, Shape, batch_shape, check_count, lookup
+from fastdrop.layers import Array, Backward, Input, Layer, Shape, batch_shape
 from fastdrop.losses import LOSSES, Loss
 from fastdrop.metrics import METRICS
 from fastdrop.optimizers import OPTIMIZERS, Optimizer

@@ -10,27 +10,17 @@ import math
 import os
 import secrets
 import threading
-from operator import index
+from functools import partial
 from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
 from fastdrop import _core
+from fastdrop._checks import unsigned
 
 __all__ = ["Generator", "Key", "default_generator", "permutation", "seed", "uniform"]
 
 _FOLD_DOMAIN = 2
-
-
-def _unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
-    """`value` as an integer of so many bits."""
-    try:
-        number = index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
-    if not 0 <= number < 1 << bits:
-        raise ValueError(f"{name}: expected 0 <= {name} < 2**{bits}, got {number}")
-    return number
 
 
 class _Key(NamedTuple):
@@ -67,7 +57,7 @@ class Key(_Key):
     __slots__ = ()
 
     def __new__(cls, seed: SupportsIndex, call: SupportsIndex = 0) -> Key:
-        return super().__new__(cls, _unsigned(seed, "seed"), _unsigned(call, "call"))
+        return super().__new__(cls, unsigned(seed, "seed"), unsigned(call, "call"))
 
     def fold_in(self, n: SupportsIndex) -> Key:
         """Derive the n-th key of this one, independent of it and of all others.
@@ -87,7 +77,7 @@ class Key(_Key):
         TypeError, ValueError
             If n is not an integer in [0, 2**48).
         """
-        n = _unsigned(n, "n", 48)
+        n = unsigned(n, "n", 48)
         counter = (
             n & 0xFFFFFFFF,
             n >> 32 | _FOLD_DOMAIN << 21,
@@ -99,7 +89,7 @@ class Key(_Key):
 
 
 # Two checked integers to a key, without checking them again.
-_new_key = Key._make
+_new_key = partial(tuple.__new__, Key)
 
 # One lock for all generators: it is held for a few instructions, and with one of them a fork can
 # wait until no thread holds it, so that no child inherits a locked lock.
@@ -130,7 +120,7 @@ class Generator:
     __slots__ = ("_call", "_seed")
 
     def __init__(self, seed: SupportsIndex | None = None) -> None:
-        self._seed = secrets.randbits(64) if seed is None else _unsigned(seed, "seed")
+        self._seed = secrets.randbits(64) if seed is None else unsigned(seed, "seed")
         self._call = 0
 
     def __repr__(self) -> str:
@@ -160,7 +150,7 @@ class Generator:
         -------
         list of Generator
         """
-        n = _unsigned(n, "n", 48)
+        n = unsigned(n, "n", 48)
         key = self.next_key()
         return [Generator(key.fold_in(i).seed) for i in range(n)]
 

@@ -7,7 +7,7 @@ import numpy as np
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 LOW = np.uint64(0xFFFFFFFF)
-MASKS, WORDS, FOLD = 0, 1, 2    # domains
+MASKS, WORDS, FOLD = 0, 1, 2  # domains
 
 
 def philox(counter, seed):
@@ -16,8 +16,12 @@ def philox(counter, seed):
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in range(10):
         p0, p1 = M0 * a, M1 * c
-        a, b, c, d = p1 >> np.uint64(32) ^ b ^ np.uint64(k0), p1 & LOW, \
-            p0 >> np.uint64(32) ^ d ^ np.uint64(k1), p0 & LOW
+        a, b, c, d = (
+            p1 >> np.uint64(32) ^ b ^ np.uint64(k0),
+            p1 & LOW,
+            p0 >> np.uint64(32) ^ d ^ np.uint64(k1),
+            p0 & LOW,
+        )
         k0, k1 = (k0 + W0) & 0xFFFFFFFF, (k1 + W1) & 0xFFFFFFFF
     return a, b, c, d
 
@@ -37,7 +41,7 @@ def uniforms(first, last, seed, call):
     u = np.zeros(2048 * len(tiles), np.uint64)
     for plane in range(32):
         words = block_words(blocks, plane, MASKS, seed, call).reshape(4, len(tiles), 16)
-        words = words.transpose(1, 0, 2).ravel()    # word w = output word w >> 4 of block w & 15
+        words = words.transpose(1, 0, 2).ravel()  # word w = output word w >> 4 of block w & 15
         bits = words[:, None] >> np.arange(32, dtype=np.uint64) & np.uint64(1)
         u = u << np.uint64(1) | bits.ravel()
     start = 2048 * tiles[0]

@@ -6,16 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_threads import run
 
 import fastdrop
 from fastdrop import _core
-from test_threads import run
 
 
 def test_use_isa_ends_with_its_block():
     before = _core.active_isa()
-    with pytest.raises(KeyError), fastdrop.use_isa("generic"):
+    with fastdrop.use_isa("generic"):
         assert _core.active_isa() == "generic"
+    assert _core.active_isa() == before
+    with pytest.raises(KeyError), fastdrop.use_isa("generic"):
         raise KeyError
     assert _core.active_isa() == before
 
@@ -53,8 +55,13 @@ def test_show_config(capsys):
 def test_an_unbuilt_checkout_says_how_to_build(tmp_path):
     package = Path(fastdrop.__file__).parent
     shutil.copytree(package, tmp_path / "fastdrop", ignore=shutil.ignore_patterns("*.so"))
+    # without the finder of an editable install, which would find the built module elsewhere
+    code = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)];"
+        "import fastdrop"
+    )
     result = subprocess.run(
-        [sys.executable, "-c", "import fastdrop"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     error = result.stderr.splitlines()[-1]
     assert error.startswith("ImportError: fastdrop is not built: run 'pip install -e .' in ")

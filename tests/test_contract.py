@@ -1,15 +1,16 @@
 """The mask contract: every instruction set against the NumPy reference, bit for bit."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdrop
-import reference
 from fastdrop import Key, _core
 from fastdrop.functional import masked_scale
 
@@ -47,8 +48,24 @@ def test_probabilities(isa, p):
 
 @pytest.mark.parametrize(
     "offset",
-    [0, 1, 7, 31, 32, 33, 2047, 2048, 2049, 4095, 10**6 + 3, 2**32 - 5, 2**36 - 1000,
-     2**36 + 64, 2**43 + 17, 2**55 - 3000],
+    [
+        0,
+        1,
+        7,
+        31,
+        32,
+        33,
+        2047,
+        2048,
+        2049,
+        4095,
+        10**6 + 3,
+        2**32 - 5,
+        2**36 - 1000,
+        2**36 + 64,
+        2**43 + 17,
+        2**55 - 3000,
+    ],
 )
 def test_offsets(isa, offset):
     expected = reference.mask(3000, 0.2, 7, 3, offset)
@@ -83,9 +100,7 @@ def test_random_words(n, offset, seed):
             assert np.array_equal(_core.random_words(n, seed, CALL, offset), expected)
 
 
-@given(
-    seed=st.integers(0, 2**64 - 1), call=st.integers(0, 2**64 - 1), n=st.integers(0, 2**48 - 1)
-)
+@given(seed=st.integers(0, 2**64 - 1), call=st.integers(0, 2**64 - 1), n=st.integers(0, 2**48 - 1))
 def test_fold_in(seed, call, n):
     assert Key(seed, call).fold_in(n) == Key(reference.fold_in(seed, call, n), 0)
 
@@ -93,7 +108,7 @@ def test_fold_in(seed, call, n):
 def test_masks_of_one_key_are_nested():
     key = Key(5)
     masks = [fastdrop.dropout_mask(10_000, p, key=key) for p in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0)]
-    for more, less in zip(masks, masks[1:]):
+    for more, less in itertools.pairwise(masks):
         assert np.all(more | ~less)
         assert more.sum() > less.sum()
 

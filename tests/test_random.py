@@ -7,9 +7,9 @@ import threading
 
 import numpy as np
 import pytest
+import reference
 
 import fastdrop
-import reference
 from fastdrop import Generator, Key
 from fastdrop.random import permutation, uniform
 

@@ -14,7 +14,7 @@ import fastdrop
 from fastdrop import Key, _core
 
 KEY = Key(1)
-LARGE = np.ones(3 << 20, np.float32)    # large enough for threads by default
+LARGE = np.ones(3 << 20, np.float32)  # large enough for threads by default
 OPENMP = pytest.mark.skipif(not _core.openmp_version(), reason="this build has no OpenMP")
 
 
@@ -61,7 +61,7 @@ def test_set_num_threads_refuses(n, error):
 def test_default_threads(environment, expected):
     result = run("import fastdrop; print(fastdrop.get_num_threads())", **environment)
     threads = int(result.stdout)
-    assert threads == expected or (not environment and threads < expected)    # a cgroup's quota
+    assert threads == expected or (not environment and threads < expected)  # a cgroup's quota
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "2.5"])
@@ -103,7 +103,7 @@ def checksum(_=None):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_and_its_child_work():
-    expected = checksum()    # the parent's threads have run
+    expected = checksum()  # the parent's threads have run
     child = os.fork()
     if child == 0:
         ok = checksum() == expected
@@ -133,7 +133,7 @@ def test_threads_sleep_by_default():
     )
     sentence, variable = run(code).stdout.splitlines()
     assert sentence == "asleep (OMP_WAIT_POLICY=passive)"
-    assert variable == "None"    # the user's environment stays as it was
+    assert variable == "None"  # the user's environment stays as it was
     sentence, variable = run(code, OMP_WAIT_POLICY="active").stdout.splitlines()
     assert sentence == "as the environment says: OMP_WAIT_POLICY=active"
     assert variable == "active"

@@ -1,4 +1,4 @@
-/* AVX2: four 64-bit lanes; a tile is two halves of eight blocks. */
+/* AVX2 and F16C: four 64-bit lanes; a tile is two halves of eight blocks. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <string.h>
@@ -7,10 +7,10 @@
 #include "philox.h"
 #include "target.h"
 
-FD_TARGET_BEGIN("avx2")
+FD_TARGET_BEGIN("avx2,f16c")
 
 typedef __m256i vu64;
-enum { VU64_LANES = 4, VF32_LANES = 8, VF64_LANES = 4 };
+enum { STREAMS = 1, VU64_LANES = 4, VF32_LANES = 8, VF64_LANES = 4 };
 
 static inline vu64 vu64_lanes(uint32_t a)
 {
@@ -31,26 +31,74 @@ static inline int vu64_none(vu64 a) { return _mm256_testz_si256(a, a); }
 static inline void vu64_store(uint32_t *p, vu64 a) { _mm256_storeu_si256((__m256i *)p, a); }
 
 typedef __m256 vf32;
-typedef __m256d vf64;
-static inline vf32 vf32_set(float a) { return _mm256_set1_ps(a); }
-static inline vf64 vf64_set(double a) { return _mm256_set1_pd(a); }
-
-static inline void vf32_apply(float *y, const float *x, vf32 scale, uint32_t word, int j)
+static inline vf32 vf32_set(double a) { return _mm256_set1_ps((float)a); }
+static inline vf32 vf32_add(vf32 a, vf32 b) { return _mm256_add_ps(a, b); }
+static inline vf32 vf32_mul(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
+static inline vf32 vf32_relu(vf32 a) { return _mm256_max_ps(_mm256_setzero_ps(), a); }
+static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
 {
     const __m256i bits = _mm256_slli_epi32(_mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), j);
     __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)word), bits), bits);
-    __m256 product = _mm256_mul_ps(_mm256_loadu_ps(x), scale);
-    _mm256_storeu_ps(y, _mm256_and_ps(product, _mm256_castsi256_ps(kept)));
+    return _mm256_and_ps(a, _mm256_castsi256_ps(kept));
+}
+static inline vf32 vf32_keep_positive(vf32 a, vf32 z)
+{
+    return _mm256_and_ps(a, _mm256_cmp_ps(z, _mm256_setzero_ps(), _CMP_GT_OQ));
 }
 
-static inline void vf64_apply(double *y, const double *x, vf64 scale, uint32_t word, int j)
+typedef __m256d vf64;
+static inline vf64 vf64_set(double a) { return _mm256_set1_pd(a); }
+static inline vf64 vf64_add(vf64 a, vf64 b) { return _mm256_add_pd(a, b); }
+static inline vf64 vf64_mul(vf64 a, vf64 b) { return _mm256_mul_pd(a, b); }
+static inline vf64 vf64_relu(vf64 a) { return _mm256_max_pd(_mm256_setzero_pd(), a); }
+static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
 {
     const __m256i bits = _mm256_slli_epi64(_mm256_setr_epi64x(1, 2, 4, 8), j);
     __m256i kept = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(word), bits), bits);
-    __m256d product = _mm256_mul_pd(_mm256_loadu_pd(x), scale);
-    _mm256_storeu_pd(y, _mm256_and_pd(product, _mm256_castsi256_pd(kept)));
+    return _mm256_and_pd(a, _mm256_castsi256_pd(kept));
+}
+static inline vf64 vf64_keep_positive(vf64 a, vf64 z)
+{
+    return _mm256_and_pd(a, _mm256_cmp_pd(z, _mm256_setzero_pd(), _CMP_GT_OQ));
 }
 
+static inline __m128i load128(const uint16_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+
+static inline vf32 f16_load(const uint16_t *p) { return _mm256_cvtph_ps(load128(p)); }
+static inline __m128i f16_round(vf32 a) { return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
+
+static inline vf32 bf16_load(const uint16_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load128(p)), 16));
+}
+static inline __m128i bf16_round(vf32 a)
+{
+    const __m256i bits = _mm256_castps_si256(a), high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    __m256i even = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+    __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    __m256i rounded = _mm256_blendv_epi8(_mm256_srli_epi32(even, 16), quiet, nan);
+    return _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+}
+
+static inline void f16_store(uint16_t *p, vf32 a) { _mm_storeu_si128((__m128i *)p, f16_round(a)); }
+static inline void f16_stream(uint16_t *p, vf32 a) { _mm_stream_si128((__m128i *)p, f16_round(a)); }
+static inline void bf16_store(uint16_t *p, vf32 a) { _mm_storeu_si128((__m128i *)p, bf16_round(a)); }
+static inline void bf16_stream(uint16_t *p, vf32 a)
+{
+    _mm_stream_si128((__m128i *)p, bf16_round(a));
+}
+
+static inline vf32 f32_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void f32_store(float *p, vf32 a) { _mm256_storeu_ps(p, a); }
+static inline void f32_stream(float *p, vf32 a) { _mm256_stream_ps(p, a); }
+static inline vf64 f64_load(const double *p) { return _mm256_loadu_pd(p); }
+static inline void f64_store(double *p, vf64 a) { _mm256_storeu_pd(p, a); }
+static inline void f64_stream(double *p, vf64 a) { _mm256_stream_pd(p, a); }
+static void stream_fence(void) { _mm_sfence(); }
+
+#define FD_UNROLL_GROUP FD_UNROLL
 #define FD_ISA avx2
 #include "loops.h"
 

@@ -10,7 +10,7 @@
 FD_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
 typedef __m512i vu64;
-enum { VU64_LANES = 8, VF32_LANES = 16, VF64_LANES = 8 };
+enum { STREAMS = 1, VU64_LANES = 8, VF32_LANES = 16, VF64_LANES = 8 };
 
 static inline vu64 vu64_lanes(uint32_t a)
 {
@@ -31,20 +31,76 @@ static inline int vu64_none(vu64 a) { return _mm512_test_epi32_mask(a, a) == 0; 
 static inline void vu64_store(uint32_t *p, vu64 a) { _mm512_storeu_si512(p, a); }
 
 typedef __m512 vf32;
+static inline vf32 vf32_set(double a) { return _mm512_set1_ps((float)a); }
+static inline vf32 vf32_add(vf32 a, vf32 b) { return _mm512_add_ps(a, b); }
+static inline vf32 vf32_mul(vf32 a, vf32 b) { return _mm512_mul_ps(a, b); }
+static inline vf32 vf32_relu(vf32 a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
+static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
+{
+    return _mm512_maskz_mov_ps((__mmask16)(word >> j), a);
+}
+static inline vf32 vf32_keep_positive(vf32 a, vf32 z)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(z, _mm512_setzero_ps(), _CMP_GT_OQ), a);
+}
+
 typedef __m512d vf64;
-static inline vf32 vf32_set(float a) { return _mm512_set1_ps(a); }
 static inline vf64 vf64_set(double a) { return _mm512_set1_pd(a); }
-
-static inline void vf32_apply(float *y, const float *x, vf32 scale, uint32_t word, int j)
+static inline vf64 vf64_add(vf64 a, vf64 b) { return _mm512_add_pd(a, b); }
+static inline vf64 vf64_mul(vf64 a, vf64 b) { return _mm512_mul_pd(a, b); }
+static inline vf64 vf64_relu(vf64 a) { return _mm512_max_pd(_mm512_setzero_pd(), a); }
+static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
 {
-    _mm512_storeu_ps(y, _mm512_maskz_mul_ps((__mmask16)(word >> j), _mm512_loadu_ps(x), scale));
+    return _mm512_maskz_mov_pd((__mmask8)(word >> j), a);
+}
+static inline vf64 vf64_keep_positive(vf64 a, vf64 z)
+{
+    return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(z, _mm512_setzero_pd(), _CMP_GT_OQ), a);
 }
 
-static inline void vf64_apply(double *y, const double *x, vf64 scale, uint32_t word, int j)
+static inline __m256i load256(const uint16_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+static inline vf32 f16_load(const uint16_t *p) { return _mm512_cvtph_ps(load256(p)); }
+static inline __m256i f16_round(vf32 a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
+
+static inline vf32 bf16_load(const uint16_t *p)
 {
-    _mm512_storeu_pd(y, _mm512_maskz_mul_pd((__mmask8)(word >> j), _mm512_loadu_pd(x), scale));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16));
+}
+/* AVX512_BF16 has an instruction for it, which flushes subnormals to zero. */
+static inline __m256i bf16_round(vf32 a)
+{
+    const __m512i bits = _mm512_castps_si512(a), high = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i even = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+    __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(even, 16), nan, quiet));
 }
 
+static inline void f16_store(uint16_t *p, vf32 a) { _mm256_storeu_si256((__m256i *)p, f16_round(a)); }
+static inline void f16_stream(uint16_t *p, vf32 a)
+{
+    _mm256_stream_si256((__m256i *)p, f16_round(a));
+}
+static inline void bf16_store(uint16_t *p, vf32 a)
+{
+    _mm256_storeu_si256((__m256i *)p, bf16_round(a));
+}
+static inline void bf16_stream(uint16_t *p, vf32 a)
+{
+    _mm256_stream_si256((__m256i *)p, bf16_round(a));
+}
+
+static inline vf32 f32_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void f32_store(float *p, vf32 a) { _mm512_storeu_ps(p, a); }
+static inline void f32_stream(float *p, vf32 a) { _mm512_stream_ps(p, a); }
+static inline vf64 f64_load(const double *p) { return _mm512_loadu_pd(p); }
+static inline void f64_store(double *p, vf64 a) { _mm512_storeu_pd(p, a); }
+static inline void f64_stream(double *p, vf64 a) { _mm512_stream_pd(p, a); }
+static void stream_fence(void) { _mm_sfence(); }
+
+#define FD_UNROLL_GROUP FD_UNROLL
 #define FD_ISA avx512
 #include "loops.h"
 

@@ -8,7 +8,7 @@
 #include "target.h"
 
 typedef uint64x2_t vu64;
-enum { VU64_LANES = 2, VF32_LANES = 4, VF64_LANES = 2 };
+enum { STREAMS = 0, VU64_LANES = 2, VF32_LANES = 4, VF64_LANES = 2 };
 
 static inline vu64 vu64_lanes(uint32_t a)
 {
@@ -26,26 +26,77 @@ static inline int vu64_none(vu64 a) { return vmaxvq_u32(vreinterpretq_u32_u64(a)
 static inline void vu64_store(uint32_t *p, vu64 a) { vst1q_u32(p, vreinterpretq_u32_u64(a)); }
 
 typedef float32x4_t vf32;
-typedef float64x2_t vf64;
-static inline vf32 vf32_set(float a) { return vdupq_n_f32(a); }
-static inline vf64 vf64_set(double a) { return vdupq_n_f64(a); }
-
-static inline void vf32_apply(float *y, const float *x, vf32 scale, uint32_t word, int j)
+static inline vf32 vf32_set(double a) { return vdupq_n_f32((float)a); }
+static inline vf32 vf32_add(vf32 a, vf32 b) { return vaddq_f32(a, b); }
+static inline vf32 vf32_mul(vf32 a, vf32 b) { return vmulq_f32(a, b); }
+static inline vf32 vf32_zero_unless(vf32 a, uint32x4_t kept)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), kept));
+}
+static inline vf32 vf32_relu(vf32 a)
+{
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), vcltzq_f32(a)));
+}
+static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
 {
     const uint32_t first[4] = {1, 2, 4, 8};
-    uint32x4_t kept = vtstq_u32(vdupq_n_u32(word >> j), vld1q_u32(first));
-    float32x4_t product = vmulq_f32(vld1q_f32(x), scale);
-    vst1q_f32(y, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(product), kept)));
+    return vf32_zero_unless(a, vtstq_u32(vdupq_n_u32(word >> j), vld1q_u32(first)));
 }
+static inline vf32 vf32_keep_positive(vf32 a, vf32 z) { return vf32_zero_unless(a, vcgtzq_f32(z)); }
 
-static inline void vf64_apply(double *y, const double *x, vf64 scale, uint32_t word, int j)
+typedef float64x2_t vf64;
+static inline vf64 vf64_set(double a) { return vdupq_n_f64(a); }
+static inline vf64 vf64_add(vf64 a, vf64 b) { return vaddq_f64(a, b); }
+static inline vf64 vf64_mul(vf64 a, vf64 b) { return vmulq_f64(a, b); }
+static inline vf64 vf64_zero_unless(vf64 a, uint64x2_t kept)
+{
+    return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(a), kept));
+}
+static inline vf64 vf64_relu(vf64 a)
+{
+    return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(a), vcltzq_f64(a)));
+}
+static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
 {
     const uint64_t first[2] = {1, 2};
-    uint64x2_t kept = vtstq_u64(vdupq_n_u64(word >> j), vld1q_u64(first));
-    float64x2_t product = vmulq_f64(vld1q_f64(x), scale);
-    vst1q_f64(y, vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(product), kept)));
+    return vf64_zero_unless(a, vtstq_u64(vdupq_n_u64(word >> j), vld1q_u64(first)));
+}
+static inline vf64 vf64_keep_positive(vf64 a, vf64 z) { return vf64_zero_unless(a, vcgtzq_f64(z)); }
+
+static inline vf32 f16_load(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+static inline void f16_store(uint16_t *p, vf32 a)
+{
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)));
+}
+static inline vf32 bf16_load(const uint16_t *p)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+static inline void bf16_store(uint16_t *p, vf32 a)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(a), high = vshrq_n_u32(bits, 16);
+    const uint32x4_t odd = vandq_u32(high, vdupq_n_u32(1));
+    uint32x4_t even = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7FFF)), odd);
+    uint32x4_t quiet = vorrq_u32(high, vdupq_n_u32(0x40));
+    vst1_u16(p, vmovn_u32(vbslq_u32(vceqq_f32(a, a), vshrq_n_u32(even, 16), quiet)));
 }
 
+static inline vf32 f32_load(const float *p) { return vld1q_f32(p); }
+static inline void f32_store(float *p, vf32 a) { vst1q_f32(p, a); }
+static inline vf64 f64_load(const double *p) { return vld1q_f64(p); }
+static inline void f64_store(double *p, vf64 a) { vst1q_f64(p, a); }
+
+/* its streaming store (STNP) has no intrinsic, and ordinary stores that fill lines do not read them */
+#define f16_stream f16_store
+#define bf16_stream bf16_store
+#define f32_stream f32_store
+#define f64_stream f64_store
+static void stream_fence(void) {}
+
+#define FD_UNROLL_GROUP FD_UNROLL
 #define FD_ISA neon
 #include "loops.h"
 

@@ -60,7 +60,19 @@ enum { FD_TILE = 2048, FD_TILE_WORDS = 64 };       /* elements and 32-bit words 
 enum { FD_DOMAIN_MASK = 0, FD_DOMAIN_WORDS = 1, FD_DOMAIN_FOLD = 2 };
 enum { FD_MAX_DIMS = 64 };                         /* NumPy's limit since 2.0 */
 
-typedef enum { FD_FLOAT32, FD_FLOAT64, FD_NUM_DTYPES } fd_dtype;
+typedef enum { FD_FLOAT16, FD_BFLOAT16, FD_FLOAT32, FD_FLOAT64, FD_NUM_DTYPES } fd_dtype;
+
+/* What is done to an element. Half types are computed in float32. */
+typedef enum {
+    FD_SCALE,            /* y = kept ? x * scale : +0.0 */
+    FD_ADD,              /* y = (kept ? x * scale : +0.0) + z */
+    FD_BIAS,             /* y = kept ? (x + z) * scale : +0.0 */
+    FD_BIAS_RELU,        /* y = kept ? relu(x + z) * scale : +0.0 */
+    FD_NUM_MASKED_OPS,
+    FD_RELU_BACKWARD = FD_NUM_MASKED_OPS,    /* y = z > 0 ? x * scale : +0.0 */
+    FD_COPY,             /* y = x */
+    FD_NUM_OPS
+} fd_op;
 
 /* ---- Philox4x32-10: f(counter, key), no state ------------------------------------------------ */
 
@@ -75,14 +87,31 @@ void fd_philox(const uint32_t counter[4], uint64_t seed, uint32_t out[4]);
 /* ---- One table of loops per instruction set --------------------------------------------------- */
 
 typedef struct {
+    const void *x, *z;    /* z is x where the operation has no second operand */
+    void *y;              /* may be x */
+    double scale;
+    int stream;           /* write around the cache; y is 64-byte aligned */
+} fd_operands;
+
+typedef struct {
     const char *name;
     /* the 64 words of a tile's mask; 0 < threshold < 2^32 */
     void (*mask_tile)(const fd_key *key, uint32_t threshold, uint64_t tile, uint32_t *words);
     /* the 64 words of a domain-1 tile */
     void (*word_tile)(const fd_key *key, uint64_t tile, uint32_t *words);
-    /* y[i] = bit i of words ? x[i] * scale : +0.0, for i < n; y may be x */
-    void (*apply[FD_NUM_DTYPES])(const uint32_t *words, size_t n, const void *x, void *y,
-                                 double scale);
+    /* n elements; element i is kept where bit i of words is 1 */
+    void (*apply[FD_NUM_OPS][FD_NUM_DTYPES])(const uint32_t *words, size_t n,
+                                             const fd_operands *operands);
+    /* both at once: mask_tile into next, apply of a whole tile with words. One waits for the
+       multipliers and the other for memory, so together they take little more than the longer. */
+    void (*apply_and_draw[FD_NUM_MASKED_OPS][FD_NUM_DTYPES])(const uint32_t *words,
+                                                             const fd_operands *operands,
+                                                             const fd_key *key, uint32_t threshold,
+                                                             uint64_t tile, uint32_t *next);
+    /* sum[c] += x[c] for c < n; sum is float, or double for float64 */
+    void (*accumulate[FD_NUM_DTYPES])(size_t n, const void *x, void *sum);
+    /* after streamed stores, before another thread reads them */
+    void (*fence)(void);
 } fd_kernels;
 
 extern const fd_kernels fd_generic, fd_avx2, fd_avx512, fd_neon;    /* those this build has */
@@ -108,19 +137,27 @@ typedef struct {
 /* T of the contract. */
 uint64_t fd_threshold(double p);
 
-/* What is made of it; outputs that are NULL are left out. All point to the array's element 0. */
+/* What is made of it; outputs that are NULL are left out. All but z point to element 0. */
 typedef struct {
-    const fd_bits *bits;
+    const fd_kernels *kernels;
+    const fd_bits *bits;    /* not read by operations without a mask */
+    fd_op op;
     fd_dtype dtype;
-    const void *x;
-    void *y;            /* mask ? x * scale : +0.0; may be x */
+    const void *x, *z;      /* z: NULL; of x's shape; or, with z_period > 0, a bias of that many
+                               elements and FD_TILE more, which go on with it cyclically */
+    uint64_t z_period;
+    void *y;                /* may be x */
     double scale;
-    uint8_t *packed;    /* the mask, one bit per element */
-    uint8_t *bools;     /* the mask, one byte (0 or 1) per element */
+    int stream;
+    uint8_t *packed;        /* the mask, one bit per element */
+    uint8_t *bools;         /* the mask, one byte (0 or 1) per element */
+    void *column_sum;       /* y's elements are added to sum_period sums in turn, the first of a
+                               range to the first; float, or double for float64 */
+    uint64_t sum_period;
 } fd_job;
 
-/* Elements [start, start + n) of an array. start is a multiple of FD_TILE, and so is n unless the
-   range ends the array: then no two ranges write to the same byte, and threads may take one each. */
+/* Elements [start, start + n) of an array. Threads may take a range each where no two ranges write
+   to the same byte: bits of packed masks are written up to the end of their byte. */
 void fd_run(const fd_job *job, uint64_t start, uint64_t n);
 
 /* Words [offset, offset + n) of domain 1. */

@@ -8,8 +8,15 @@
  *   vu64_pair(a, b)   low halves of a and b in turn: a0 b0 a1 b1 ... as 32-bit lanes
  *   vu64_xor, vu64_and, vu64_andnot(a, b) = ~a & b, vu64_or; vu64_none(a): is every bit 0?
  *   vu64_store(p, a)
- *   VF32_LANES, vf32_apply(y, x, scale, word, j): lanes j, j + 1, ... of a 32-element group whose
- *   mask is `word`; scale is vf32 from vf32_set. The same with f64.
+ *
+ *   vf32              a vector of VF32_LANES floats
+ *   vf32_set, vf32_add, vf32_mul; vf32_relu(a) = 0 > a ? 0 : a, so that NaN stays NaN
+ *   vf32_keep(a, word, j)          lane k is a's where bit j + k of word is 1, else +0.0
+ *   vf32_keep_positive(a, z)       lane k is a's where z > 0, else +0.0
+ *   vf64              the same with doubles
+ *   f32_load(p), f32_store(p, a), f32_stream(p, a); likewise f16 and bf16 (to and from vf32), f64
+ *   STREAMS: are there streaming stores?    stream_fence(): after them
+ *   FD_UNROLL_GROUP: before a loop over the vectors of 32 elements
  *
  * The Philox state lies in 64-bit lanes whose high halves are garbage: a 32 x 32 -> 64 product
  * reads only low halves, so a round is two products, two moves and two three-way xors, no blends.
@@ -88,7 +95,10 @@ static inline void FD_FN(blocks_at)(const fd_key *key, uint64_t block, FD_FN(blo
     part[1] = FD_FN(block_rounds)(key, vu64_lanes((uint32_t)block + 1));
 }
 
-static void FD_FN(mask_tile)(const fd_key *key, uint32_t threshold, uint64_t tile, uint32_t *words)
+/* The mask of a tile. work(state) is called once per plane, so that the processor finds something
+   else to do between multiplications; it is inlined. */
+static FD_ALWAYS_INLINE void FD_FN(draw_tile)(const fd_key *key, uint32_t threshold, uint64_t tile,
+                                              uint32_t *words, void (*work)(void *), void *state)
 {
     for (int lane = 0; lane < 16; lane += FD_FN(BLOCKS)) {
         const uint64_t block = 16 * tile + (uint64_t)lane;
@@ -103,6 +113,7 @@ static void FD_FN(mask_tile)(const fd_key *key, uint32_t threshold, uint64_t til
         for (uint32_t digits = threshold; digits; digits <<= 1, counter1 += 1u << 16) {
             vu64 plane[4];
             FD_FN(philox)(key, part, counter1, plane);
+            work(state);
             vu64 any = vu64_set(0);
             if (digits >> 31) {
                 FD_UNROLL
@@ -126,6 +137,13 @@ static void FD_FN(mask_tile)(const fd_key *key, uint32_t threshold, uint64_t til
     }
 }
 
+static FD_ALWAYS_INLINE void FD_FN(no_work)(void *state) { (void)state; }
+
+static void FD_FN(mask_tile)(const fd_key *key, uint32_t threshold, uint64_t tile, uint32_t *words)
+{
+    FD_FN(draw_tile)(key, threshold, tile, words, FD_FN(no_work), NULL);
+}
+
 static void FD_FN(word_tile)(const fd_key *key, uint64_t tile, uint32_t *words)
 {
     for (int lane = 0; lane < 16; lane += FD_FN(BLOCKS)) {
@@ -139,40 +157,131 @@ static void FD_FN(word_tile)(const fd_key *key, uint64_t tile, uint32_t *words)
     }
 }
 
-/* y = mask ? x * scale : +0.0 for one float type. A last group of fewer than 32 elements goes
-   through a buffer, so that no load or store reaches beyond the arrays. */
-#define FD_DEFINE_APPLY(f, T, LANES)                                                              \
-    static inline void FD_FN(group_##f)(uint32_t word, const T *x, T *y, v##f scale)              \
+/* ---- operations --------------------------------------------------------------------------------- */
+
+/* Vector family V, loads and stores of f, operand pointers x and z, s the scale. */
+#define FD_OP_scale(V, f, x, z, s, word, j) V##_keep(V##_mul(f##_load(x), s), word, j)
+#define FD_OP_add(V, f, x, z, s, word, j)                                                         \
+    V##_add(V##_keep(V##_mul(f##_load(x), s), word, j), f##_load(z))
+#define FD_OP_bias(V, f, x, z, s, word, j)                                                        \
+    V##_keep(V##_mul(V##_add(f##_load(x), f##_load(z)), s), word, j)
+#define FD_OP_bias_relu(V, f, x, z, s, word, j)                                                   \
+    V##_keep(V##_mul(V##_relu(V##_add(f##_load(x), f##_load(z))), s), word, j)
+#define FD_OP_relu_backward(V, f, x, z, s, word, j)                                               \
+    V##_keep_positive(V##_mul(f##_load(x), s), f##_load(z))
+#define FD_OP_copy(V, f, x, z, s, word, j) f##_load(x)
+
+/* A group is 32 elements, one word of the mask. The last one, where shorter, goes through buffers,
+   so that no load or store reaches beyond the arrays. */
+#define FD_DEFINE_APPLY(op, f, T, V, LANES)                                                       \
+    static inline void FD_FN(op##_##f##_group)(uint32_t word, const T *x, const T *z, T *y,       \
+                                               V scale, int stream)                               \
     {                                                                                             \
-        FD_UNROLL                                                                                 \
-        for (int j = 0; j < 32; j += LANES)                                                       \
-            v##f##_apply(y + j, x + j, scale, word, j);                                           \
+        (void)word, (void)z, (void)scale;                                                         \
+        if (STREAMS && stream) {                                                                  \
+            FD_UNROLL_GROUP                                                                       \
+            for (int j = 0; j < 32; j += LANES)                                                   \
+                f##_stream(y + j, FD_OP_##op(V, f, x + j, z + j, scale, word, j));                \
+        } else {                                                                                  \
+            FD_UNROLL_GROUP                                                                       \
+            for (int j = 0; j < 32; j += LANES)                                                   \
+                f##_store(y + j, FD_OP_##op(V, f, x + j, z + j, scale, word, j));                 \
+        }                                                                                         \
     }                                                                                             \
-    static void FD_FN(apply_##f)(const uint32_t *words, size_t n, const void *xv, void *yv,       \
-                                 double scale_value)                                              \
+    static void FD_FN(op##_##f##_apply)(const uint32_t *words, size_t n, const fd_operands *o)    \
     {                                                                                             \
-        const T *x = xv;                                                                          \
-        T *y = yv;                                                                                \
-        const v##f scale = v##f##_set((T)scale_value);                                            \
-        for (; n >= 32; n -= 32, x += 32, y += 32)                                                \
-            FD_FN(group_##f)(*words++, x, y, scale);                                              \
-        if (n) {                                                                                  \
-            T buffer[32] = {0};                                                                   \
-            memcpy(buffer, x, n * sizeof(T));                                                     \
-            FD_FN(group_##f)(*words, buffer, buffer, scale);                                      \
-            memcpy(y, buffer, n * sizeof(T));                                                     \
+        const T *x = o->x, *z = o->z;                                                             \
+        T *y = o->y;                                                                              \
+        const V scale = V##_set(o->scale);                                                        \
+        size_t i = 0;                                                                             \
+        for (; i + 32 <= n; i += 32)                                                              \
+            FD_FN(op##_##f##_group)(words[i / 32], x + i, z + i, y + i, scale, o->stream);        \
+        if (i < n) {                                                                              \
+            T x32[32] = {0}, z32[32] = {0};                                                       \
+            memcpy(x32, x + i, (n - i) * sizeof(T));                                              \
+            memcpy(z32, z + i, (n - i) * sizeof(T));                                              \
+            FD_FN(op##_##f##_group)(words[i / 32], x32, z32, x32, scale, 0);                      \
+            memcpy(y + i, x32, (n - i) * sizeof(T));                                              \
         }                                                                                         \
     }
 
-FD_DEFINE_APPLY(f32, float, VF32_LANES)
-FD_DEFINE_APPLY(f64, double, VF64_LANES)
+/* VU64_LANES groups with each plane: so many that they are done when the planes of p = 0.1 are. */
+#define FD_DEFINE_APPLY_AND_DRAW(op, f, T, V, LANES)                                              \
+    FD_DEFINE_APPLY(op, f, T, V, LANES)                                                           \
+    typedef struct {                                                                              \
+        const uint32_t *words, *end;                                                              \
+        const T *x, *z;                                                                           \
+        T *y;                                                                                     \
+        V scale;                                                                                  \
+        int stream;                                                                               \
+    } FD_FN(op##_##f##_walk);                                                                     \
+    static FD_ALWAYS_INLINE void FD_FN(op##_##f##_steps)(void *state)                             \
+    {                                                                                             \
+        FD_FN(op##_##f##_walk) *w = state;                                                        \
+        if (w->words < w->end)                                                                    \
+            for (int g = 0; g < VU64_LANES; g++, w->words++, w->x += 32, w->z += 32, w->y += 32)  \
+                FD_FN(op##_##f##_group)(*w->words, w->x, w->z, w->y, w->scale, w->stream);        \
+    }                                                                                             \
+    static void FD_FN(op##_##f##_apply_and_draw)(const uint32_t *words, const fd_operands *o,     \
+                                                 const fd_key *key, uint32_t threshold,           \
+                                                 uint64_t tile, uint32_t *next)                   \
+    {                                                                                             \
+        FD_FN(op##_##f##_walk) walk = {                                                           \
+            words, words + FD_TILE_WORDS, o->x, o->z, o->y, V##_set(o->scale), o->stream};        \
+        FD_FN(draw_tile)(key, threshold, tile, next, FD_FN(op##_##f##_steps), &walk);             \
+        while (walk.words < walk.end)                                                             \
+            FD_FN(op##_##f##_steps)(&walk);                                                       \
+    }
+
+/* sum += x, LANES at a time */
+#define FD_DEFINE_ACCUMULATE(f, T, V, LANES, S, SF)                                               \
+    static void FD_FN(accumulate_##f)(size_t n, const void *xv, void *sumv)                       \
+    {                                                                                             \
+        const T *x = xv;                                                                          \
+        S *sum = sumv;                                                                            \
+        size_t i = 0;                                                                             \
+        for (; i + LANES <= n; i += LANES)                                                        \
+            SF##_store(sum + i, V##_add(SF##_load(sum + i), f##_load(x + i)));                    \
+        if (i < n) {                                                                              \
+            T x32[LANES] = {0};                                                                   \
+            S s32[LANES] = {0};                                                                   \
+            memcpy(x32, x + i, (n - i) * sizeof(T));                                              \
+            memcpy(s32, sum + i, (n - i) * sizeof(S));                                            \
+            SF##_store(s32, V##_add(SF##_load(s32), f##_load(x32)));                              \
+            memcpy(sum + i, s32, (n - i) * sizeof(S));                                            \
+        }                                                                                         \
+    }
+
+#define FD_DEFINE_DTYPE(f, T, V, LANES, S, SF)                                                    \
+    FD_DEFINE_APPLY_AND_DRAW(scale, f, T, V, LANES)                                               \
+    FD_DEFINE_APPLY_AND_DRAW(add, f, T, V, LANES)                                                 \
+    FD_DEFINE_APPLY_AND_DRAW(bias, f, T, V, LANES)                                                \
+    FD_DEFINE_APPLY_AND_DRAW(bias_relu, f, T, V, LANES)                                           \
+    FD_DEFINE_APPLY(relu_backward, f, T, V, LANES)                                                \
+    FD_DEFINE_APPLY(copy, f, T, V, LANES)                                                         \
+    FD_DEFINE_ACCUMULATE(f, T, V, LANES, S, SF)
+
+FD_DEFINE_DTYPE(f16, uint16_t, vf32, VF32_LANES, float, f32)
+FD_DEFINE_DTYPE(bf16, uint16_t, vf32, VF32_LANES, float, f32)
+FD_DEFINE_DTYPE(f32, float, vf32, VF32_LANES, float, f32)
+FD_DEFINE_DTYPE(f64, double, vf64, VF64_LANES, double, f64)
 
 #define FD_STRING2(name) #name
 #define FD_STRING(name) FD_STRING2(name)
+#define FD_EACH_DTYPE(op, kind)                                                                   \
+    {FD_FN(op##_f16_##kind), FD_FN(op##_bf16_##kind), FD_FN(op##_f32_##kind), FD_FN(op##_f64_##kind)}
 
 const fd_kernels FD_NAME3(fd_, FD_ISA, ) = {
     .name = FD_STRING(FD_ISA),
     .mask_tile = FD_FN(mask_tile),
     .word_tile = FD_FN(word_tile),
-    .apply = {FD_FN(apply_f32), FD_FN(apply_f64)},
+    .apply = {FD_EACH_DTYPE(scale, apply), FD_EACH_DTYPE(add, apply), FD_EACH_DTYPE(bias, apply),
+              FD_EACH_DTYPE(bias_relu, apply), FD_EACH_DTYPE(relu_backward, apply),
+              FD_EACH_DTYPE(copy, apply)},
+    .apply_and_draw = {FD_EACH_DTYPE(scale, apply_and_draw), FD_EACH_DTYPE(add, apply_and_draw),
+                       FD_EACH_DTYPE(bias, apply_and_draw),
+                       FD_EACH_DTYPE(bias_relu, apply_and_draw)},
+    .accumulate = {FD_FN(accumulate_f16), FD_FN(accumulate_bf16), FD_FN(accumulate_f32),
+                   FD_FN(accumulate_f64)},
+    .fence = stream_fence,
 };

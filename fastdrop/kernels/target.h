@@ -15,5 +15,6 @@
 #endif
 
 #define FD_UNROLL FD_PRAGMA(GCC unroll 64)
+#define FD_ALWAYS_INLINE inline __attribute__((always_inline))
 
 #endif

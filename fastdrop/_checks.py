@@ -1,0 +1,89 @@
+"""Checks of arguments, with one form of message: the argument, what was expected, what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from operator import index
+from typing import SupportsIndex, TypeAlias, TypeVar
+
+import numpy as np
+
+Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
+T = TypeVar("T")
+
+_MAX_ELEMENTS = 1 << 55  # the contract's index space
+
+
+def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
+    """`value` as an integer of so many bits."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{name}: expected 0 <= {name} < 2**{bits}, got {number}")
+    return number
+
+
+def checked_p(p: float) -> float:
+    """`p` as a float in [0, 1]."""
+    try:
+        ok = 0 <= p <= 1  # also refuses NaN
+    except (TypeError, ValueError):
+        raise TypeError(f"p: expected a number, got {type(p).__name__}") from None
+    if not ok:
+        raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {p}")
+    return float(p)
+
+
+def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
+    """Each of the axes once, in [0, ndim)."""
+    given = axes if isinstance(axes, Iterable) else (axes,)
+    result = []
+    for axis in given:
+        try:
+            number = index(axis)
+        except TypeError:
+            raise TypeError(f"shared_axes: expected integers, got {type(axis).__name__}") from None
+        if not -ndim <= number < ndim:
+            raise ValueError(f"shared_axes: expected axes of a {ndim}-d array, got {number}")
+        result.append(number % ndim)
+    if len(set(result)) < len(result):
+        raise ValueError(f"shared_axes: expected each axis once, got {tuple(given)}")
+    return tuple(result)
+
+
+def checked_offset(offset: SupportsIndex, elements: int) -> int:
+    """`offset` as an integer that leaves room for so many elements."""
+    try:
+        number = index(offset)
+    except TypeError:
+        raise TypeError(f"offset: expected an integer, got {type(offset).__name__}") from None
+    if number < 0 or number + elements > _MAX_ELEMENTS:
+        raise ValueError(
+            f"offset: expected 0 <= offset and offset + elements <= 2**55, got {number}"
+        )
+    return number
+
+
+def mask_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The mask's own shape: `shape` with the shared axes set to 1."""
+    return tuple(1 if axis in axes else length for axis, length in enumerate(shape))
+
+
+def lookup(argument: str, name: object, table: Mapping[str, T]) -> T:
+    """Return ``table[name]``; an unknown name raises a ValueError that lists the known ones."""
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"{argument}: expected one of {', '.join(sorted(table))}, got {name!r}")
+    return table[name]
+
+
+def is_count(value: object) -> bool:
+    """Tell whether `value` is a whole number of at least 1 (True and 2.0 are not)."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
+
+
+def check_count(argument: str, value: object) -> None:
+    """Refuse what is no whole number of at least 1."""
+    if not is_count(value):
+        raise ValueError(f"{argument}: expected a whole number of at least 1, got {value!r}")

@@ -1,0 +1,29 @@
+/* A walk over the bits of a mask, in chunks of FD_TILE elements. */
+#ifndef FASTDROP_BITS_H
+#define FASTDROP_BITS_H
+
+#include "kernels.h"
+
+typedef struct {
+    const fd_bits *bits;
+    uint64_t start;    /* the array's next element */
+    uint64_t tile;     /* drawn bits: the next tile, */
+    unsigned skip;     /* how many bits of a tile lie before a chunk, */
+    uint32_t pair[2 * FD_TILE_WORDS];    /* and the two tiles that a chunk lies in, if skip > 0 */
+} fd_walk;
+
+/* A whole chunk whose words are there, and which waits to be applied; operands are NULL if not. */
+typedef struct {
+    fd_op op;
+    fd_dtype dtype;
+    const uint32_t *words;
+    const fd_operands *operands;
+} fd_pending;
+
+void fd_walk_from(fd_walk *walk, const fd_bits *bits, uint64_t start);
+
+/* Words of the next n <= FD_TILE elements. Where a tile is drawn, a pending chunk is applied
+   on the way and its operands set to NULL. */
+void fd_next_words(fd_walk *walk, uint64_t n, uint32_t *words, fd_pending *pending);
+
+#endif
