@@ -1,17 +1,43 @@
 # make demo: the main job.  make test: the tests.  Both set up .venv first.
+# make test-sanitizers, make test-aarch64: the kernels again, as a developer wants them tested.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
 SOURCES := pyproject.toml setup.py $(wildcard fastdrop/*.pyx fastdrop/*.h fastdrop/kernels/*)
 
-.PHONY: demo test clean
+KERNELS := $(wildcard fastdrop/kernels/*.c)
+CTEST := tests/c/test_kernels.c $(KERNELS) -Ifastdrop -std=c11 -Wall -Wextra -Werror -ffp-contract=off
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
+
+.PHONY: demo test test-sanitizers test-aarch64 clean
 
 demo: $(VENV)/.plot
 	$(BIN)/fastdrop train --out demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# C test and Python suite under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
+test-sanitizers: $(VENV)/.test build/cases.bin
+	$(CC) $(CTEST) $(SANITIZE) -lm -o build/test_kernels_asan
+	build/test_kernels_asan tests/known_answers.txt build/cases.bin
+	rm -rf build/temp.* build/lib.* build/asan    # objects of other flags
+	CFLAGS="$(SANITIZE)" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    --target build/asan .
+	rm -rf build/temp.* build/lib.*
+	LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	    PYTHONPATH=build/asan $(BIN)/pytest -m "not slow"
+
+# C test built for NEON and run under an emulator
+# (Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
+test-aarch64: build/cases.bin
+	aarch64-linux-gnu-gcc $(CTEST) -O3 -static -lm -o build/test_kernels_aarch64
+	qemu-aarch64-static -cpu neoverse-n1 build/test_kernels_aarch64 tests/known_answers.txt build/cases.bin
+
+build/cases.bin: tests/c/make_cases.py tests/reference.py $(VENV)/.test
+	@mkdir -p build
+	$(BIN)/python tests/c/make_cases.py $@
 
 # an editable install with the extra of the stamp's name, anew when a source of the build changes
 $(VENV)/.%: $(SOURCES) | $(VENV)/.tools
