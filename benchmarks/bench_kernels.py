@@ -1,7 +1,7 @@
 """Kernel latency and bandwidth, with a copy and the NumPy idiom beside each.
 
-    pytest benchmarks/                    all of it
-    pytest benchmarks/ -k "64Ki"          one size
+pytest benchmarks/                    all of it
+pytest benchmarks/ -k "64Ki"          one size
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """A Keras script for 28 x 28 images; only its import lines were changed.
 
-    python keras_fashion.py FOLDER      # with the four IDX files of Fashion-MNIST or MNIST
+python keras_fashion.py FOLDER      # with the four IDX files of Fashion-MNIST or MNIST
 """
 
 import sys
@@ -11,14 +11,16 @@ from fastdrop.datasets import load_idx
 (x_train, y_train), (x_test, y_test) = load_idx(sys.argv[1])
 x_train, x_test = x_train / 255, x_test / 255
 
-model = models.Sequential([
-    layers.Flatten(input_shape=(28, 28)),
-    layers.Dense(512, activation="relu"),
-    layers.Dropout(0.5),
-    layers.Dense(256, activation="relu"),
-    layers.Dropout(0.3),
-    layers.Dense(10, activation="softmax"),
-])
+model = models.Sequential(
+    [
+        layers.Flatten(input_shape=(28, 28)),
+        layers.Dense(512, activation="relu"),
+        layers.Dropout(0.5),
+        layers.Dense(256, activation="relu"),
+        layers.Dropout(0.3),
+        layers.Dense(10, activation="softmax"),
+    ]
+)
 model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(x_train, y_train, epochs=10, validation_data=(x_test, y_test), verbose=2)
 

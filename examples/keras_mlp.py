@@ -13,13 +13,13 @@ x_train, y_train, x_val, y_val = x[:1400], y[:1400], x[1400:], y[1400:]
 input_dim, num_classes = x.shape[1], y.shape[1]
 
 model = Sequential()
-model.add(Dense(128, activation='relu', input_shape=(input_dim,)))
+model.add(Dense(128, activation="relu", input_shape=(input_dim,)))
 model.add(Dropout(0.5))
-model.add(Dense(64, activation='relu'))
+model.add(Dense(64, activation="relu"))
 model.add(Dropout(0.5))
-model.add(Dense(num_classes, activation='softmax'))
+model.add(Dense(num_classes, activation="softmax"))
 
-model.compile(optimizer='adam', loss='categorical_crossentropy', metrics=['accuracy'])
+model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
 model.fit(x_train, y_train, epochs=10, batch_size=32, validation_data=(x_val, y_val))
 
 loss, accuracy = model.evaluate(x_val, y_val, verbose=0)

@@ -1,0 +1,293 @@
+"""`fastdrop bench`: this machine's dropout, in one run, against a copy and the frameworks.
+
+Each library runs in a process of its own, so that no thread pool slows another one; all wait while
+one measures, and the sides take turns, round after round: a ratio within one run is a result, a
+single time is not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from fastdrop import _core
+from fastdrop.bench_sides import LIBRARIES, as_dtype
+
+__all__ = ["measure", "plot", "table"]
+
+SIZES = (1 << 10, 1 << 14, 1 << 17, 1 << 20, 1 << 24, 1 << 26)
+SECONDS = 0.06  # of measuring, for each side in each round
+
+
+class Point(NamedTuple):
+    """What all sides are given at once."""
+
+    threads: int
+    dtype: str
+    p: float
+    backward: bool
+    elements: int
+
+
+class _Peer:
+    """A library in a process of its own, held to as many CPUs as it is given threads."""
+
+    def __init__(self, library: str, threads: int) -> None:
+        cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+
+        def limit() -> None:
+            if cpus:
+                os.sched_setaffinity(0, cpus)
+
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fastdrop.bench_sides", library, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env=environment,
+            preexec_fn=limit,
+        )
+        hello = self._answer()
+        self.name: str = hello["name"]
+        self.sides: list[str] = hello["sides"]
+
+    def seconds(self, side: str, point: Point) -> float:
+        request = {"side": side, "seconds": SECONDS, "point": point._asdict()}
+        assert self._process.stdin
+        print(json.dumps(request), file=self._process.stdin)
+        return float(self._answer())
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            _, errors = self._process.communicate()
+            last = errors.strip().splitlines()[-1:] or ["no message"]
+            raise ChildProcessError(f"a side of the benchmark ended: {last[0]}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def _machine() -> dict[str, Any]:
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "cpu": model,
+        "cpus": os.cpu_count(),
+        "isa": _core.active_isa(),
+        "last-level cache, MiB": _core.cache_bytes() / 2**20,
+        "system": f"{platform.system()}, Python {platform.python_version()}",
+    }
+
+
+def measure(
+    sizes: Sequence[int],
+    rates: Sequence[float],
+    dtypes: Sequence[str],
+    threads: Sequence[int],
+    rounds: int,
+) -> dict[str, Any]:
+    """Measure all libraries that are installed.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Elements.
+    rates : sequence of float
+        Probabilities of dropping.
+    dtypes : sequence of str
+    threads : sequence of int
+        Numbers of threads, and of CPUs that each process is held to.
+    rounds : int
+        How often the sides take turns.
+
+    Returns
+    -------
+    dict
+        "machine", "libraries" (names with versions) and "results": a list of dicts with the fields
+        of a point, "side", "ns" (per element, median of the rounds) and "spread" (of the rounds,
+        half the distance of the quartiles over the median).
+
+    Raises
+    ------
+    ImportError
+        For bfloat16 without ml_dtypes.
+    ChildProcessError
+        When a library fails, or its result is wrong.
+    """
+    for dtype in dtypes:
+        as_dtype(dtype)
+    installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
+    found: dict[str, Any] = {"machine": _machine(), "libraries": [], "results": []}
+    points = len(sizes) * len(rates) * len(dtypes) * 2
+    with tqdm(total=len(threads) * points, unit="point", dynamic_ncols=True) as bar:
+        for count in threads:
+            peers = [_Peer(name, count) for name in installed]
+            found["libraries"] = [peer.name for peer in peers]
+            try:
+                for point in _points(sizes, rates, dtypes, count):
+                    found["results"] += _measure_point(peers, point, rounds)
+                    bar.update()
+            finally:
+                for peer in peers:
+                    peer.close()
+    return found
+
+
+def _points(
+    sizes: Sequence[int], rates: Sequence[float], dtypes: Sequence[str], threads: int
+) -> Iterator[Point]:
+    for dtype in dtypes:
+        for p in rates:
+            for backward in (False, True):
+                for elements in sizes:
+                    yield Point(threads, dtype, p, backward, elements)
+
+
+def _measure_point(peers: Sequence[_Peer], point: Point, rounds: int) -> list[dict[str, Any]]:
+    turns: dict[str, list[float]] = {side: [] for peer in peers for side in peer.sides}
+    for _ in range(rounds):
+        for peer in peers:
+            for side in peer.sides:
+                turns[side].append(peer.seconds(side, point) / point.elements * 1e9)
+    results = []
+    for side, ns in turns.items():
+        low, middle, high = statistics.quantiles(ns, n=4, method="inclusive")
+        spread = (high - low) / 2 / middle
+        results.append({**point._asdict(), "side": side, "ns": middle, "spread": spread})
+    return results
+
+
+def _by_point(results: Sequence[Mapping[str, Any]]) -> dict[Point, dict[str, float]]:
+    points: dict[Point, dict[str, float]] = {}
+    for row in results:
+        point = Point(*(row[field] for field in Point._fields))
+        points.setdefault(point, {})[row["side"]] = row["ns"]
+    return points
+
+
+def _size_name(elements: int) -> str:
+    for unit, power in (("Mi", 20), ("Ki", 10)):
+        if elements % (1 << power) == 0:
+            return f"{elements >> power} {unit}"
+    return str(elements)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Format results as Markdown: ns per element, a table for each direction and p.
+
+    Parameters
+    ----------
+    found : dict
+        What `measure` returned.
+
+    Returns
+    -------
+    str
+    """
+    machine = found["machine"]
+    lines = [
+        f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['isa']}; {machine['system']}; "
+        + ", ".join(found["libraries"])
+        + ". Median ns per element."
+    ]
+    before = None
+    for point, ns in _by_point(found["results"]).items():
+        head = point[:-1]
+        if head != before:
+            direction = "forward + backward" if point.backward else "forward"
+            lines += [
+                "",
+                f"**{direction}, p = {point.p:g}, {point.dtype}, {point.threads} "
+                f"{'thread' if point.threads == 1 else 'threads'}**",
+                "",
+                "| elements | " + " | ".join(ns) + " |",
+                "|---:|" + "---:|" * len(ns),
+            ]
+            before = head
+        lines.append(
+            f"| {_size_name(point.elements)} | "
+            + " | ".join(f"{value:.3g}" for value in ns.values())
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def plot(found: Mapping[str, Any]) -> bytes:
+    """Draw the forward results: ns per element over elements, both logarithmic.
+
+    Parameters
+    ----------
+    found : dict
+        What `measure` returned.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    """
+    from matplotlib.figure import Figure
+
+    points = {k: v for k, v in _by_point(found["results"]).items() if not k.backward}
+    panels = sorted({(k.threads, k.dtype, k.p) for k in points})
+    figure = Figure(figsize=(5.2 * len(panels), 5), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (threads, dtype, p) in zip(axes, panels):
+        chosen = {k.elements: v for k, v in points.items() if k[:3] == (threads, dtype, p)}
+        for side in next(iter(chosen.values())):
+            ours, limit = side.startswith("fastdrop"), side.endswith("copy")
+            axis.plot(
+                list(chosen),
+                [ns[side] for ns in chosen.values()],
+                marker="" if limit else "o",
+                markersize=4,
+                linewidth=2.5 if ours else 1.2,
+                linestyle={"copy": "--", "streaming copy": ":"}.get(side, "-"),
+                color="#1b6ca8" if side == "fastdrop" else "#555555" if limit else None,
+                label=side,
+            )
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_title(f"p = {p:g}, {dtype}, {threads} thread{'s' * (threads > 1)}", loc="left")
+        axis.set_xlabel("elements")
+        axis.set_xticks(list(chosen), [_size_name(n) for n in chosen], rotation=45, minor=False)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("ns per element, forward")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+    )
+    machine = found["machine"]
+    figure.suptitle(
+        f"Dropout on {machine['cpu']} ({machine['isa']}); " + ", ".join(found["libraries"]),
+        fontsize=10,
+    )
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

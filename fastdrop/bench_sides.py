@@ -1,0 +1,278 @@
+"""What `fastdrop bench` compares: one library per process, told on standard input what to measure.
+
+Each line of input is a request in JSON, each line of output its answer; `_serve` has both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LIBRARIES", "as_dtype"]
+
+Array: TypeAlias = NDArray[Any]
+
+
+class Measured(NamedTuple):
+    """A call that is timed, and its latest output as a NumPy array."""
+
+    run: Callable[[], object]
+    result: Callable[[], Any]
+
+
+class Library:
+    """One library: its name with versions, and the sides it can measure."""
+
+    name: str
+    sides: tuple[str, ...]
+
+    def __init__(self, threads: int) -> None:
+        raise NotImplementedError
+
+    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+        """Get ready to drop x, and with `backward` to propagate a gradient too."""
+        raise NotImplementedError
+
+
+def as_dtype(name: str) -> np.dtype[Any]:
+    """Return a float dtype by its name, bfloat16 with the help of ml_dtypes."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
+    return np.dtype(bfloat16)
+
+
+class Fastdrop(Library):
+    """fastdrop, and the limits it is held against."""
+
+    sides = ("copy", "streaming copy", "NumPy", "fastdrop", "fastdrop, new output")
+
+    def __init__(self, threads: int) -> None:
+        import fastdrop
+
+        fastdrop.set_num_threads(threads)
+        self.threads = threads
+        self.name = f"fastdrop {fastdrop.__version__}, NumPy {np.__version__}"
+
+    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+        from fastdrop import _core, dropout
+        from fastdrop.random import Generator
+
+        y, dx = np.empty_like(x), np.empty_like(x) if backward else None
+        generator, random = Generator(1), np.random.Generator(np.random.SFC64(1))
+        scale = x.dtype.type(1 / (1 - p))
+        outputs: dict[str, Array] = {"y": y}
+
+        def both(step: Callable[[Array, Array], object]) -> Callable[[], object]:
+            """`step` from x to y and, if asked for, from dy (x serves as such) to dx."""
+            return lambda: (step(x, y), step(x, dx) if dx is not None else None)
+
+        def numpy() -> None:
+            keep = random.random(x.shape, np.float32) >= p
+            for out in (y, dx):
+                if out is not None:
+                    np.multiply(x, keep, out=out)
+                    np.multiply(out, scale, out=out)
+
+        def drop() -> None:
+            key = generator.next_key()
+            dropout(x, p, key=key, out=y)
+            if dx is not None:
+                dropout(x, p, key=key, out=dx)
+
+        def drop_new() -> None:
+            key = generator.next_key()
+            outputs["y"] = dropout(x, p, key=key)
+            if backward:
+                dropout(x, p, key=key)
+
+        run = {
+            "copy": both(lambda a, b: np.copyto(b, a)),
+            "streaming copy": both(lambda a, b: _core.stream_copy(a, b, self.threads)),
+            "NumPy": numpy,
+            "fastdrop": drop,
+            "fastdrop, new output": drop_new,
+        }[side]
+        return Measured(run, lambda: outputs["y"])
+
+
+class PyTorch(Library):
+    """torch.nn.functional.dropout."""
+
+    sides = ("PyTorch",)
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.name = f"PyTorch {torch.__version__}"
+
+    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+        import torch
+
+        kinds = {2: torch.float16, 4: torch.float32, 8: torch.float64}
+        kind = torch.bfloat16 if x.dtype.name == "bfloat16" else kinds[x.itemsize]
+        tensor = torch.from_numpy(x.astype(np.float32)).to(kind).requires_grad_(backward)
+        dy = torch.ones_like(tensor)
+        outputs: dict[str, Any] = {}
+
+        def run() -> None:
+            outputs["y"] = torch.nn.functional.dropout(tensor, p, True)
+            if backward:
+                tensor.grad = None
+                outputs["y"].backward(dy)
+
+        return Measured(run, lambda: outputs["y"].detach().float().numpy().astype(x.dtype))
+
+
+class Jax(Library):
+    """The idiom of Flax's layer, jitted, with JAX's default generator and its fastest."""
+
+    sides = ("JAX threefry", "JAX rbg")
+
+    def __init__(self, threads: int) -> None:
+        import jax
+
+        self.name = f"JAX {jax.__version__}"
+
+    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+        import jax
+
+        if x.itemsize == 8:
+            jax.config.update("jax_enable_x64", True)
+        generator = {"JAX threefry": "threefry2x32", "JAX rbg": "rbg"}[side]
+        array, keys = jax.numpy.asarray(x), [jax.random.key(1, impl=generator)]
+        outputs: dict[str, Any] = {}
+
+        def dropout(key: Any, x: Any) -> Any:
+            keep = jax.random.bernoulli(key, 1 - p, x.shape)
+            return jax.numpy.where(keep, x / (1 - p), 0).astype(x.dtype)
+
+        @jax.jit
+        def step(key: Any, x: Any, dy: Any) -> Any:
+            key, now = jax.random.split(key)
+            if not backward:
+                return key, dropout(now, x)
+            y, pull = jax.vjp(lambda x: dropout(now, x), x)
+            return key, y, pull(dy)
+
+        def run() -> None:
+            keys[0], *results = jax.block_until_ready(step(keys[0], array, array))
+            outputs["y"] = results[0]
+
+        return Measured(run, lambda: np.asarray(outputs["y"]))
+
+
+class TensorFlow(Library):
+    """tf.nn.dropout and its stateless form, compiled as graphs."""
+
+    sides = ("TensorFlow", "TensorFlow stateless")
+
+    def __init__(self, threads: int) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        self.name = f"TensorFlow {tf.__version__}"
+
+    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+        import tensorflow as tf
+
+        tensor = tf.constant(x)
+        outputs: dict[str, Any] = {"call": 0}
+
+        def dropout(x: Any, call: Any) -> Any:
+            if side == "TensorFlow":
+                return tf.nn.dropout(x, p)
+            return tf.nn.experimental.stateless_dropout(x, p, seed=tf.stack([1, call]))
+
+        @tf.function(autograph=False)
+        def step(x: Any, call: Any) -> Any:
+            if not backward:
+                return dropout(x, call)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = dropout(x, call)
+            return y, tape.gradient(y, x)
+
+        def run() -> None:
+            outputs["call"] += 1
+            result = step(tensor, tf.constant(outputs["call"]))
+            outputs["y"] = result[0] if backward else result
+
+        return Measured(run, lambda: outputs["y"].numpy())
+
+
+# by the module that has to be installed
+LIBRARIES: dict[str, type[Library]] = {
+    "fastdrop": Fastdrop,
+    "torch": PyTorch,
+    "jax": Jax,
+    "tensorflow": TensorFlow,
+}
+
+
+def _check(side: str, x: Array, y: Array, p: float) -> None:
+    """Is y x with a share p of its elements dropped and the others scaled?"""
+    expected = x.astype(np.float64)
+    y = y.astype(np.float64)
+    kept = y != 0
+    if side.endswith("copy"):
+        p, kept = 0.0, np.ones(x.shape, bool)
+    error = np.abs(y - expected / (1 - p))[kept].max(initial=0)
+    if error > 4 * np.finfo(np.float16 if x.itemsize == 2 else np.float32).eps * 8:
+        raise ValueError(f"{side}: kept elements are not x / (1 - p), off by {error:.2g}")
+    if abs(kept.mean() - (1 - p)) > 6 * (p * (1 - p) / x.size) ** 0.5 + 1e-3 * p:
+        raise ValueError(f"{side}: dropped {1 - kept.mean():.4f} of the elements at p = {p}")
+
+
+def _median_time(run: Callable[[], object], seconds: float) -> float:
+    """Median time of a call, of as many as fit in about so many seconds, at least 3."""
+    run()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < 100_000):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _prepare(library: Library, side: str, point: dict[str, Any]) -> Measured:
+    x = np.random.default_rng(0).uniform(0.5, 1, point["elements"]).astype(as_dtype(point["dtype"]))
+    measured = library.prepare(side, x, point["p"], point["backward"])
+    measured.run()
+    _check(side, x, measured.result(), point["p"])
+    return measured
+
+
+def _serve(name: str, threads: int) -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)  # libraries chat on standard output
+    os.dup2(2, 1)
+    library = LIBRARIES[name](threads)
+    print(json.dumps({"name": library.name, "sides": library.sides}), file=answers)
+    point, ready = None, dict[str, Measured]()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["point"] != point:
+            point, ready = request["point"], {}  # lets go of the last point's arrays
+        side = request["side"]
+        if side not in ready:
+            ready[side] = _prepare(library, side, request["point"])
+        print(json.dumps(_median_time(ready[side].run, request["seconds"])), file=answers)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]))
