@@ -7,6 +7,7 @@ single time is not.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import io
 import json
@@ -22,11 +23,12 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from fastdrop import _core
+from fastdrop._output import make_writable, write
 from fastdrop.bench_sides import LIBRARIES, as_dtype
 
-__all__ = ["measure", "plot", "table"]
+__all__ = ["PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "table"]
 
-SIZES = (1 << 10, 1 << 14, 1 << 17, 1 << 20, 1 << 24, 1 << 26)
+PICTURE, RESULTS, TABLE = "bench.png", "bench.json", "bench.md"
 SECONDS = 0.06  # of measuring, for each side in each round
 
 
@@ -38,6 +40,35 @@ class Point(NamedTuple):
     p: float
     backward: bool
     elements: int
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure; print a table, write it with all figures and a plot.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        What the command line's parser for ``bench`` gave.
+
+    Raises
+    ------
+    ValueError, OSError, ImportError
+        For arguments or a folder that do not serve, or a library that fails.
+    """
+    make_writable(arguments.out)
+    found = measure(
+        arguments.sizes, arguments.p, arguments.dtypes, arguments.threads, arguments.rounds
+    )
+    text = table(found)
+    print(text)
+    write(arguments.out / TABLE, f"{text}\n".encode())
+    write(arguments.out / RESULTS, json.dumps(found, indent=1).encode())
+    try:
+        picture = plot(found)
+    except ImportError as error:
+        print(f"no picture: it needs matplotlib, pip install fastdrop[plot] ({error})")
+    else:
+        write(arguments.out / PICTURE, picture)
 
 
 class _Peer:
@@ -127,8 +158,8 @@ def measure(
     -------
     dict
         "machine", "libraries" (names with versions) and "results": a list of dicts with the fields
-        of a point, "side", "ns" (per element, median of the rounds) and "spread" (of the rounds,
-        half the distance of the quartiles over the median).
+        of a point, "side", "ns" (per element, median of the rounds) and "spread" (half the
+        distance between the fastest and the slowest round, over the median).
 
     Raises
     ------
@@ -174,8 +205,8 @@ def _measure_point(peers: Sequence[_Peer], point: Point, rounds: int) -> list[di
                 turns[side].append(peer.seconds(side, point) / point.elements * 1e9)
     results = []
     for side, ns in turns.items():
-        low, middle, high = statistics.quantiles(ns, n=4, method="inclusive")
-        spread = (high - low) / 2 / middle
+        middle = statistics.median(ns)
+        spread = (max(ns) - min(ns)) / 2 / middle
         results.append({**point._asdict(), "side": side, "ns": middle, "spread": spread})
     return results
 

@@ -1,53 +1,23 @@
-"""The command line: ``fastdrop train`` shows what dropout does to a data set."""
+"""The command line: its commands, and how their arguments are read."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-import numpy as np
-
-from fastdrop.callbacks import Callback, ProgressBar
-from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
-from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
-from fastdrop.losses import SparseCategoricalCrossentropy
-from fastdrop.models import Sequential
-from fastdrop.optimizers import OPTIMIZERS, Optimizer
-from fastdrop.random import Key, permutation
+from fastdrop import bench, get_num_threads, train
+from fastdrop.optimizers import OPTIMIZERS
 
 __all__ = ["main"]
 
-DIGITS_TRAINING_SAMPLES = 1400  # the others were written by people whom the net has not seen
-VALIDATION_SHARE = 0.2
-SPLIT = 2**40  # folded into the seed for the split; no layer has this number
-PICTURE, RESULTS = "training.png", "training.json"
-
-Figures = dict[str, list[float]]  # History.history
 N = TypeVar("N", int, float)
-
-
-class Data(NamedTuple):
-    """A training and a validation part, with class numbers as labels."""
-
-    name: str
-    classes: int
-    x: Array
-    y: Array
-    x_val: Array
-    y_val: Array
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {len(self.x)} training and {len(self.x_val)} validation samples, "
-            f"{self.classes} classes"
-        )
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,25 +40,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        _train(arguments)
-    except (ValueError, OSError) as error:
-        print(f"fastdrop train: error: {error}", file=sys.stderr)
+        arguments.run(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"fastdrop {arguments.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fastdrop train: interrupted", file=sys.stderr)
+        print(f"fastdrop {arguments.command}: interrupted", file=sys.stderr)
         return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fastdrop", description="Dropout on a CPU.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    add = commands.add_parser(
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    _add_train(commands)
+    _add_bench(commands)
+    return parser
+
+
+def _add_train(commands: Commands) -> None:
+    parser = commands.add_parser(
         "train",
         help="train a network with dropout and without, and compare",
         description="Train the same network twice, with dropout and without, and compare: a table "
-        f"on the screen, and in --out the files {PICTURE} (needs matplotlib) and {RESULTS}.",
-    ).add_argument
+        f"on the screen, and in --out the files {train.PICTURE} (needs matplotlib) and "
+        f"{train.RESULTS}.",
+    )
+    parser.set_defaults(run=train.run)
+    add = parser.add_argument
     add(
         "--data",
         type=Path,
@@ -100,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--label", default="label", metavar="NAME", help="label column of a .csv (%(default)s)")
     add(
         "--hidden",
-        type=_sizes,
+        type=_list_of(_count),
         default="512,512",
         metavar="UNITS",
         help="sizes of the hidden layers (%(default)s)",
@@ -123,197 +102,91 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="fixes weights, masks, the order of samples and the split (%(default)s)",
     )
+    _add_out(parser)
+
+
+def _add_bench(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure dropout on this machine, beside the frameworks that are installed",
+        description="Measure fastdrop, a copy, the NumPy idiom and whichever of PyTorch, JAX and "
+        "TensorFlow are installed, all in turn, each library in a process of its own: a table on "
+        f"the screen, and in --out the files {bench.TABLE}, {bench.RESULTS} and {bench.PICTURE} "
+        "(needs matplotlib).",
+    )
+    parser.set_defaults(run=bench.run)
+    add = parser.add_argument
     add(
+        "--sizes",
+        type=_list_of(_elements),
+        default="1Ki,16Ki,128Ki,1Mi,16Mi,64Mi",
+        metavar="N",
+        help="elements (%(default)s)",
+    )
+    add(
+        "--p",
+        type=_list_of(_rate),
+        default="0.5,0.1",
+        metavar="P",
+        help="probabilities of dropping (%(default)s)",
+    )
+    add(
+        "--dtypes",
+        type=_list_of(_dtype),
+        default="float32",
+        metavar="NAME",
+        help="float16, bfloat16, float32, float64 (%(default)s)",
+    )
+    add(
+        "--threads",
+        type=_list_of(_count),
+        default=f"1,{get_num_threads()}" if get_num_threads() > 1 else "1",
+        metavar="N",
+        help="threads, and CPUs that each library is held to (%(default)s)",
+    )
+    add(
+        "--rounds",
+        type=_count,
+        default=5,
+        metavar="N",
+        help="how often the sides take turns (%(default)s)",
+    )
+    _add_out(parser)
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path(),
         metavar="DIR",
         help="folder for the results, made if missing (the current one)",
     )
-    return parser
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    data = _load(arguments.data, arguments.label, arguments.seed)
-    if arguments.epochs is None:
-        arguments.epochs = 100 if arguments.data is None else 10
-    _make_writable(arguments.out)
-    print(data)
-    p = arguments.dropout
-    runs = {
-        "without dropout": _fit("without dropout", data, 0.0, arguments),
-        f"dropout p = {p:g}": _fit(f"dropout p = {p:g}", data, p, arguments),
-    }
-    print(_table(runs))
-    for name, content in _files(data, runs, arguments).items():
-        _write(arguments.out / name, content)
-        print(f"written: {arguments.out / name}")
-
-
-def _fit(title: str, data: Data, p: float, arguments: argparse.Namespace) -> Figures:
-    model = Sequential(_layers(arguments.hidden, p, data.classes), seed=arguments.seed)
-    model.compile(_optimizer(arguments), "sparse_categorical_crossentropy", ["accuracy"])
-    with np.errstate(over="ignore", invalid="ignore"):  # said better below
-        figures = model.fit(
-            data.x,
-            data.y,
-            arguments.batch_size,
-            arguments.epochs,
-            verbose=0,
-            callbacks=[_MeasureTraining(data.x, data.y), ProgressBar(title)],
-            validation_data=(data.x_val, data.y_val),
-        ).history
-    if not np.isfinite([figures["loss"], figures["val_loss"]]).all():
-        raise ValueError("--lr: expected a smaller learning rate, got a loss that is not finite")
-    return figures
-
-
-def _optimizer(arguments: argparse.Namespace) -> Optimizer:
-    rate = {} if arguments.lr is None else {"learning_rate": arguments.lr}
-    return OPTIMIZERS[arguments.optimizer](**rate)
-
-
-class _MeasureTraining(Callback):
-    """Replace the training figures by those at inference, to compare with the validation's."""
-
-    def __init__(self, x: Array, y: Array) -> None:
-        self.x, self.y = x, y
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        logs.update(self.model.evaluate(self.x, self.y, verbose=0, return_dict=True))
-
-
-def _layers(hidden: Sequence[int], p: float, classes: int) -> list[Layer]:
-    layers: list[Layer] = [Flatten()]
-    for units in hidden:
-        layers.append(Dense(units, "relu"))
-        if p:
-            layers.append(Dropout(p))
-    return [*layers, Dense(classes, "softmax")]
-
-
-def _files(
-    data: Data, runs: Mapping[str, Figures], arguments: argparse.Namespace
-) -> dict[str, bytes]:
-    """Return the contents of the files to write, by their names."""
-    settings = {
-        "data": data.name,
-        "hidden": arguments.hidden,
-        "dropout": arguments.dropout,
-        "epochs": arguments.epochs,
-        "batch_size": arguments.batch_size,
-        "optimizer": arguments.optimizer,
-        "lr": _optimizer(arguments).learning_rate,
-        "seed": arguments.seed,
-    }
-    results = json.dumps({"settings": settings, "runs": runs}, indent=1)
-    try:
-        from fastdrop.plots import render_comparison
-    except ImportError as error:
-        print(f"no picture: it needs matplotlib, pip install fastdrop[plot] ({error})")
-        return {RESULTS: results.encode()}
-    without, with_dropout = (figures["val_loss"][-1] for figures in runs.values())
-    title = f"Validation loss: {without:.3f} without dropout, {with_dropout:.3f} with"
-    subtitle = (
-        f"{data}; hidden layers {', '.join(map(str, arguments.hidden))}; "
-        f"batch {arguments.batch_size}; {arguments.optimizer}, learning rate {settings['lr']:g}; "
-        f"seed {arguments.seed}"
-    )
-    return {RESULTS: results.encode(), PICTURE: render_comparison(runs, title, subtitle)}
-
-
-def _table(runs: Mapping[str, Figures]) -> str:
-    """Return both runs' last figures side by side."""
-    lines = [("", *runs)]
-    for name, form in (("loss", "{:.4f}"), ("accuracy", "{:.2%}")):
-        last = [(figures[name][-1], figures[f"val_{name}"][-1]) for figures in runs.values()]
-        lines += [
-            (f"training {name}", *(form.format(training) for training, _ in last)),
-            (f"validation {name}", *(form.format(validation) for _, validation in last)),
-            ("  gap", *(form.format(abs(validation - training)) for training, validation in last)),
-        ]
-    return "\n".join(
-        f"{line[0]:<20}" + "".join(f"{cell:>20}" for cell in line[1:]) for line in lines
-    )
-
-
-def _load(path: Path | None, label: str, seed: int) -> Data:
-    if path is None:
-        x, y = load_digits()
-        x = (x / 16).astype(np.float32)
-        n = DIGITS_TRAINING_SAMPLES
-        return _data("embedded digits", x[:n], y[:n], x[n:], y[n:])
-    if not path.exists():
-        raise FileNotFoundError(f"--data: expected an existing folder or file, got {path}")
-    if path.is_dir():
-        train, test = load_idx(path)
-        return _data(path.resolve().name, *train, *test)
-    if path.suffix == ".npz":
-        arrays = load_npz(path)
-        if len(arrays) == 4:
-            return _data(path.name, **arrays)
-        return _split(path.name, arrays["x"], arrays["y"], seed)
-    if path.suffix == ".csv":
-        x, y, _ = load_csv(path, label)
-        data = _split(path.name, x, y, seed)
-        mean, deviation = data.x.mean(axis=0), data.x.std(axis=0)
-        deviation[deviation == 0] = 1
-        return data._replace(x=(data.x - mean) / deviation, x_val=(data.x_val - mean) / deviation)
-    raise ValueError(f"--data: expected a folder, an .npz or a .csv file, got {path}")
-
-
-def _split(name: str, x: Array, y: Array, seed: int) -> Data:
-    """Set samples apart for validation, in an order that the seed fixes."""
-    if x.ndim < 2 or y.shape[:1] != x.shape[:1] or len(x) < 2:
-        raise ValueError(
-            f"{name}: expected x of shape (samples, ...) and a label in y for each of at least 2 "
-            f"samples, got x {x.shape} and y {y.shape}"
-        )
-    order = permutation(Key(seed).fold_in(SPLIT), len(x))
-    held_out = math.ceil(len(x) * VALIDATION_SHARE)
-    rest, first = order[:held_out], order[held_out:]
-    return _data(name, x[first], y[first], x[rest], y[rest])
-
-
-def _data(name: str, x: Array, y: Array, x_val: Array, y_val: Array) -> Data:
-    def prepared(images: Array) -> Array:
-        return images / np.float32(255) if images.dtype == np.uint8 else images
-
-    # Nobody has more classes than samples: a number or date was taken for a label.
-    limit = (y.size + y_val.size,)
-    y = SparseCategoricalCrossentropy().targets(y, limit, "y")
-    y_val = SparseCategoricalCrossentropy().targets(y_val, limit, "y_val")
-    classes = 1 + max(int(labels.max(initial=0)) for labels in (y, y_val))
-    return Data(name, classes, prepared(x), y, prepared(x_val), y_val)
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"--out: expected a folder that can be written, got {folder} ({error.strerror})"
-        ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that under its name there is the whole of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _count(text: str) -> int:
     return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
-def _sizes(text: str) -> list[int]:
-    return [_count(size) for size in text.split(",")]
+def _list_of(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
+    return lambda text: [kind(item) for item in text.split(",")]
+
+
+def _elements(text: str) -> int:
+    unit = {"Ki": 1 << 10, "Mi": 1 << 20}.get(text[-2:], 1)
+    return unit * _count(text[:-2] if unit > 1 else text)
+
+
+def _dtype(text: str) -> str:
+    if text not in ("float16", "bfloat16", "float32", "float64"):
+        raise argparse.ArgumentTypeError(
+            f"expected float16, bfloat16, float32 or float64, got {text!r}"
+        )
+    return text
+
+
+def _rate(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < 1, "a probability between 0 and 1")
 
 
 def _seed(text: str) -> int:

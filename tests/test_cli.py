@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_datasets import IDX_STEMS, idx, idx_arrays
 
-from fastdrop.cli import PICTURE, RESULTS, main
+from fastdrop.cli import main
+from fastdrop.train import PICTURE, RESULTS
 
 QUICK = ["--epochs", "2", "--hidden", "8,4", "--batch-size", "4"]
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -1,0 +1,212 @@
+"""`fastdrop train`: what dropout does to a network on a data set, shown side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdrop._output import make_writable, write
+from fastdrop.callbacks import Callback, ProgressBar
+from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
+from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
+from fastdrop.losses import SparseCategoricalCrossentropy
+from fastdrop.models import Sequential
+from fastdrop.optimizers import OPTIMIZERS, Optimizer
+from fastdrop.random import Key, permutation
+
+__all__ = ["PICTURE", "RESULTS", "run"]
+
+DIGITS_TRAINING_SAMPLES = 1400  # the others were written by people whom the net has not seen
+VALIDATION_SHARE = 0.2
+SPLIT = 2**40  # folded into the seed for the split; no layer has this number
+PICTURE, RESULTS = "training.png", "training.json"
+
+Figures = dict[str, list[float]]  # History.history
+
+
+class Data(NamedTuple):
+    """A training and a validation part, with class numbers as labels."""
+
+    name: str
+    classes: int
+    x: Array
+    y: Array
+    x_val: Array
+    y_val: Array
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {len(self.x)} training and {len(self.x_val)} validation samples, "
+            f"{self.classes} classes"
+        )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train with and without dropout; print both results, write them and a picture.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        What the command line's parser for ``train`` gave.
+
+    Raises
+    ------
+    ValueError, OSError
+        For arguments, data or a folder that do not serve.
+    """
+    data = _load(arguments.data, arguments.label, arguments.seed)
+    if arguments.epochs is None:
+        arguments.epochs = 100 if arguments.data is None else 10
+    make_writable(arguments.out)
+    print(data)
+    p = arguments.dropout
+    runs = {
+        "without dropout": _fit("without dropout", data, 0.0, arguments),
+        f"dropout p = {p:g}": _fit(f"dropout p = {p:g}", data, p, arguments),
+    }
+    print(_table(runs))
+    for name, content in _files(data, runs, arguments).items():
+        write(arguments.out / name, content)
+
+
+def _fit(title: str, data: Data, p: float, arguments: argparse.Namespace) -> Figures:
+    model = Sequential(_layers(arguments.hidden, p, data.classes), seed=arguments.seed)
+    model.compile(_optimizer(arguments), "sparse_categorical_crossentropy", ["accuracy"])
+    with np.errstate(over="ignore", invalid="ignore"):  # said better below
+        figures = model.fit(
+            data.x,
+            data.y,
+            arguments.batch_size,
+            arguments.epochs,
+            verbose=0,
+            callbacks=[_MeasureTraining(data.x, data.y), ProgressBar(title)],
+            validation_data=(data.x_val, data.y_val),
+        ).history
+    if not np.isfinite([figures["loss"], figures["val_loss"]]).all():
+        raise ValueError("--lr: expected a smaller learning rate, got a loss that is not finite")
+    return figures
+
+
+def _optimizer(arguments: argparse.Namespace) -> Optimizer:
+    rate = {} if arguments.lr is None else {"learning_rate": arguments.lr}
+    return OPTIMIZERS[arguments.optimizer](**rate)
+
+
+class _MeasureTraining(Callback):
+    """Replace the training figures by those at inference, to compare with the validation's."""
+
+    def __init__(self, x: Array, y: Array) -> None:
+        self.x, self.y = x, y
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        logs.update(self.model.evaluate(self.x, self.y, verbose=0, return_dict=True))
+
+
+def _layers(hidden: Sequence[int], p: float, classes: int) -> list[Layer]:
+    layers: list[Layer] = [Flatten()]
+    for units in hidden:
+        layers.append(Dense(units, "relu"))
+        if p:
+            layers.append(Dropout(p))
+    return [*layers, Dense(classes, "softmax")]
+
+
+def _files(
+    data: Data, runs: Mapping[str, Figures], arguments: argparse.Namespace
+) -> dict[str, bytes]:
+    """Return the contents of the files to write, by their names."""
+    settings = {
+        "data": data.name,
+        "hidden": arguments.hidden,
+        "dropout": arguments.dropout,
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "optimizer": arguments.optimizer,
+        "lr": _optimizer(arguments).learning_rate,
+        "seed": arguments.seed,
+    }
+    results = json.dumps({"settings": settings, "runs": runs}, indent=1)
+    try:
+        from fastdrop.plots import render_comparison
+    except ImportError as error:
+        print(f"no picture: it needs matplotlib, pip install fastdrop[plot] ({error})")
+        return {RESULTS: results.encode()}
+    without, with_dropout = (figures["val_loss"][-1] for figures in runs.values())
+    title = f"Validation loss: {without:.3f} without dropout, {with_dropout:.3f} with"
+    subtitle = (
+        f"{data}; hidden layers {', '.join(map(str, arguments.hidden))}; "
+        f"batch {arguments.batch_size}; {arguments.optimizer}, learning rate {settings['lr']:g}; "
+        f"seed {arguments.seed}"
+    )
+    return {RESULTS: results.encode(), PICTURE: render_comparison(runs, title, subtitle)}
+
+
+def _table(runs: Mapping[str, Figures]) -> str:
+    """Return both runs' last figures side by side."""
+    lines = [("", *runs)]
+    for name, form in (("loss", "{:.4f}"), ("accuracy", "{:.2%}")):
+        last = [(figures[name][-1], figures[f"val_{name}"][-1]) for figures in runs.values()]
+        lines += [
+            (f"training {name}", *(form.format(training) for training, _ in last)),
+            (f"validation {name}", *(form.format(validation) for _, validation in last)),
+            ("  gap", *(form.format(abs(validation - training)) for training, validation in last)),
+        ]
+    return "\n".join(
+        f"{line[0]:<20}" + "".join(f"{cell:>20}" for cell in line[1:]) for line in lines
+    )
+
+
+def _load(path: Path | None, label: str, seed: int) -> Data:
+    if path is None:
+        x, y = load_digits()
+        x = (x / 16).astype(np.float32)
+        n = DIGITS_TRAINING_SAMPLES
+        return _data("embedded digits", x[:n], y[:n], x[n:], y[n:])
+    if not path.exists():
+        raise FileNotFoundError(f"--data: expected an existing folder or file, got {path}")
+    if path.is_dir():
+        train, test = load_idx(path)
+        return _data(path.resolve().name, *train, *test)
+    if path.suffix == ".npz":
+        arrays = load_npz(path)
+        if len(arrays) == 4:
+            return _data(path.name, **arrays)
+        return _split(path.name, arrays["x"], arrays["y"], seed)
+    if path.suffix == ".csv":
+        x, y, _ = load_csv(path, label)
+        data = _split(path.name, x, y, seed)
+        mean, deviation = data.x.mean(axis=0), data.x.std(axis=0)
+        deviation[deviation == 0] = 1
+        return data._replace(x=(data.x - mean) / deviation, x_val=(data.x_val - mean) / deviation)
+    raise ValueError(f"--data: expected a folder, an .npz or a .csv file, got {path}")
+
+
+def _split(name: str, x: Array, y: Array, seed: int) -> Data:
+    """Set samples apart for validation, in an order that the seed fixes."""
+    if x.ndim < 2 or y.shape[:1] != x.shape[:1] or len(x) < 2:
+        raise ValueError(
+            f"{name}: expected x of shape (samples, ...) and a label in y for each of at least 2 "
+            f"samples, got x {x.shape} and y {y.shape}"
+        )
+    order = permutation(Key(seed).fold_in(SPLIT), len(x))
+    held_out = math.ceil(len(x) * VALIDATION_SHARE)
+    rest, first = order[:held_out], order[held_out:]
+    return _data(name, x[first], y[first], x[rest], y[rest])
+
+
+def _data(name: str, x: Array, y: Array, x_val: Array, y_val: Array) -> Data:
+    def prepared(images: Array) -> Array:
+        return images / np.float32(255) if images.dtype == np.uint8 else images
+
+    # Nobody has more classes than samples: a number or date was taken for a label.
+    limit = (y.size + y_val.size,)
+    y = SparseCategoricalCrossentropy().targets(y, limit, "y")
+    y_val = SparseCategoricalCrossentropy().targets(y_val, limit, "y_val")
+    classes = 1 + max(int(labels.max(initial=0)) for labels in (y, y_val))
+    return Data(name, classes, prepared(x), y, prepared(x_val), y_val)
