@@ -137,9 +137,11 @@ def use_isa(name):
 
 # ---- threads -----------------------------------------------------------------------------------
 
-# Below this many elements a second thread costs more than it saves: waking it takes about 40 us,
-# and one thread drops half a million elements meanwhile.
-cdef uint64_t THREADS_PAY = 1 << 20
+# A second thread pays from about this many nanoseconds of one thread's work on: sleeping threads
+# take 30 to 40 us to wake, and two reach memory only a little faster than one. Measured by
+# benchmarks/threads.py on 2 cores (docs/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at p = 0.1.
+cdef double THREADS_PAY = 190e3
+
 # Below this many elements releasing the GIL (about 30 ns) is not worth it either.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 15
 
@@ -215,16 +217,29 @@ cdef int checked_threads(n) except -1:
     return min(count, 1 << 16)
 
 
-cdef int threads_for(uint64_t n, num_threads) except -1:
+cdef double work(uint64_t n, uint64_t bytes_moved, const fd_bits *bits) noexcept:
+    """Nanoseconds that n elements take one thread, roughly: bytes written, planes drawn."""
+    cdef double planes = 0
+    cdef uint32_t digits
+    if bits != NULL and bits.packed == NULL:
+        digits = <uint32_t>bits.threshold
+        while digits and planes < 12:       # then nothing is undecided any more
+            digits <<= 1
+            planes += 1
+    return 0.022 * bytes_moved + 0.008 * planes * n
+
+
+cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
     cdef uint64_t tiles = (n + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
     cdef uint64_t count
     if num_threads is not None:
         count = fd_usable_threads(checked_threads(num_threads))
-    elif n < THREADS_PAY:
+    elif nanoseconds < THREADS_PAY:
         count = 1
     else:
         count = min(default_threads, fd_max_threads())
     return <int>max(<uint64_t>1, min(count, tiles))
+
 
 cdef void run(const fd_job *job, uint64_t n, uint64_t head, int threads) noexcept:
     """Elements [0, n) in tiles that start at element `head`, what lies before it first."""
@@ -370,7 +385,7 @@ cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray part
     """
     cdef cnp.ndarray source = x, y
     cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x), head = 0
-    cdef int threads = threads_for(n, num_threads)
+    cdef int threads = threads_for(n, work(n, n * itemsize, job.bits), num_threads)
     if out is not None:
         check_out(x, out)
     if out is not None and is_plain(out):
@@ -451,9 +466,9 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
     """Flat uint8 array: the mask bits of n elements, packed or one byte (0 or 1) each."""
     cdef fd_bits bits
     cdef fd_job job
-    cdef int threads = threads_for(n, num_threads)
     cdef cnp.ndarray mask = empty_bytes((n + 7) // 8 if packed else n)
     generate(&bits, p, seed, call, offset)
+    cdef int threads = threads_for(n, work(n, cnp.PyArray_SIZE(mask), &bits), num_threads)
     memset(&job, 0, sizeof(job))
     job.kernels = active
     job.bits = &bits

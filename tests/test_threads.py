@@ -14,7 +14,7 @@ import fastdrop
 from fastdrop import Key, _core
 
 KEY = Key(1)
-LARGE = np.ones(3 << 20, np.float32)  # large enough for threads by default
+LARGE = np.ones(5 << 20, np.float32)  # large enough for threads by default
 OPENMP = pytest.mark.skipif(not _core.openmp_version(), reason="this build has no OpenMP")
 
 

@@ -1,0 +1,76 @@
+"""When do threads pay, and what does dropout cost behind a matrix product?
+
+    python benchmarks/threads.py
+
+The first table is where the cut-off in _core.pyx comes from; docs/threads.md has the results.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import fastdrop
+
+KEY = fastdrop.Key(1)
+
+
+def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median microseconds of each call; the calls take turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - start) * 1e6)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def cut_off() -> None:
+    print("| p | elements | 1 thread, us | 2 threads, us | ratio |\n|---:|---:|---:|---:|---:|")
+    for p in (0.5, 0.1):
+        for power in range(17, 25):
+            x = np.random.default_rng(0).random(1 << power, np.float32)
+            y = np.empty_like(x)
+            calls = {
+                str(n): lambda n=n, x=x, y=y, p=p: fastdrop.dropout(
+                    x, p, key=KEY, out=y, num_threads=n
+                )
+                for n in (1, 2)
+            }
+            one, two = medians(calls, max(21, min(401, (1 << 25) >> power))).values()
+            print(f"| {p} | 2^{power} | {one:.0f} | {two:.0f} | {two / one:.2f} |")
+
+
+def behind_a_product() -> None:
+    rng = np.random.default_rng(0)
+    a, w = rng.random((128, 1024), np.float32), rng.random((1024, 1024), np.float32)
+    product, y = np.empty_like(a), np.empty_like(a)
+    followers = {
+        "copy": lambda: np.copyto(y, product),
+        "p = 0.5": lambda: fastdrop.dropout(product, 0.5, key=KEY, out=y),
+        "p = 0.5, in place": lambda: fastdrop.dropout(product, 0.5, key=KEY, out=product),
+        "p = 0.1": lambda: fastdrop.dropout(product, 0.1, key=KEY, out=y),
+    }
+
+    def multiply() -> None:
+        np.matmul(a, w, out=product)
+
+    print("\n| behind a product 128x1024x1024 | alone, us | added, us | ratio |\n|---|---:|---:|---:|")
+    for name, follower in followers.items():
+        alone: list[float] = []
+        added: list[float] = []
+        for _ in range(7):
+            alone.append(medians({"alone": follower}, 101)["alone"])
+            bare = medians({"product": multiply}, 101)["product"]
+            added.append(sum(medians({"product": multiply, "then": follower}, 101).values()) - bare)
+        own, extra = statistics.median(alone), statistics.median(added)
+        print(f"| {name} | {own:.1f} | {extra:.1f} | {extra / own:.2f} |")
+
+
+if __name__ == "__main__":
+    fastdrop.show_config()
+    print()
+    cut_off()
+    behind_a_product()
