@@ -57,7 +57,9 @@ def behind_a_product() -> None:
     def multiply() -> None:
         np.matmul(a, w, out=product)
 
-    print("\n| behind a product 128x1024x1024 | alone, us | added, us | ratio |\n|---|---:|---:|---:|")
+    print(
+        "\n| behind a product 128x1024x1024 | alone, us | added, us | ratio |\n|---|---:|---:|---:|"
+    )
     for name, follower in followers.items():
         alone: list[float] = []
         added: list[float] = []

@@ -1,5 +1,7 @@
 """dropout, dropout_mask and apply_mask: values, memory layouts, and what is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import reference
@@ -270,6 +272,47 @@ def test_separate_interleaved_views_do_not_overlap():
     x, out = both[::2], both[1::2]
     expected = fastdrop.dropout(x.copy(), 0.5, key=KEY)
     np.testing.assert_array_equal(fastdrop.dropout(x, 0.5, key=KEY, out=out), expected)
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+def peak_memory(call):
+    """Bytes that a call takes at most, beyond what is there before; its result stays alive."""
+    tracemalloc.start()
+    try:
+        result = call()
+        return tracemalloc.get_traced_memory()[1], result
+    finally:
+        tracemalloc.stop()
+
+
+N = 1 << 20
+SMALL = 40_000  # Python's own objects, and a bias with a tile's length of repetitions
+
+
+@pytest.mark.parametrize(
+    ("call", "allowed"),
+    [
+        (lambda x, y: fastdrop.dropout(x, key=KEY), 4 * N),
+        (lambda x, y: fastdrop.dropout(x, key=KEY, out=y), 0),
+        (lambda x, y: fastdrop.dropout(x, key=KEY, out=x), 0),
+        (lambda x, y: fastdrop.dropout(x[:, ::-1], key=KEY), 4 * N),
+        (lambda x, y: fastdrop.dropout(x, key=KEY, num_threads=4), 4 * N),
+        (lambda x, y: fastdrop.dropout(x, key=KEY, return_mask=True), 4 * N + N // 8),
+        (lambda x, y: fastdrop.dropout(x, key=KEY, shared_axes=1), 4 * N + N // 1024 // 8),
+        (lambda x, y: fastdrop.dropout(x, key=KEY, shared_axes=0, out=y), 1024 // 8),
+        (lambda x, y: fastdrop.dropout_mask(N, key=KEY, packed=True), N // 8),
+        (lambda x, y: fastdrop.dropout_add(x, y, key=KEY), 4 * N),
+        (lambda x, y: fastdrop.bias_act_dropout(x, y[0], "relu", key=KEY), 4 * N),
+        (lambda x, y: fastdrop.bias_act_dropout_backward(x, y, "relu", out=x), 16 * 4 * 1024),
+    ],
+)
+def test_no_memory_beyond_the_result(call, allowed):
+    x, y = np.ones((1024, N // 1024), np.float32), np.ones((1024, N // 1024), np.float32)
+    peak, _ = peak_memory(lambda: call(x, y))
+    assert allowed <= peak + SMALL
+    assert peak <= allowed + SMALL
 
 
 # ---- masks -------------------------------------------------------------------------------------

@@ -97,6 +97,23 @@ def test_python_threads_may_call_at_once():
     assert all(result == expected for result in results)
 
 
+def test_other_python_threads_go_on_meanwhile():
+    x = np.ones(1 << 24, np.float32)
+    for _ in range(20):  # a busy machine may not let the other thread run at once
+        steps, done = 0, threading.Event()
+
+        def drop(done=done):
+            fastdrop.dropout(x, 0.1, key=KEY, out=x, num_threads=1)
+            done.set()
+
+        threading.Thread(target=drop).start()
+        while not done.is_set():
+            steps += 1
+        if steps > 1000:
+            return
+    raise AssertionError("the GIL was held all the time")
+
+
 def checksum(_=None):
     return fastdrop.dropout(LARGE, key=KEY, num_threads=2).sum(dtype=np.float64)
 
