@@ -10,13 +10,18 @@ KERNELS := $(wildcard fastdrop/kernels/*.c)
 CTEST := tests/c/test_kernels.c $(KERNELS) -Ifastdrop -std=c11 -Wall -Wextra -Werror -ffp-contract=off
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 
-.PHONY: demo test test-sanitizers test-aarch64 clean
+.PHONY: demo test bench test-sanitizers test-aarch64 clean
 
 demo: $(VENV)/.plot
 	$(BIN)/fastdrop train --out demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# this machine's figures, with the frameworks that .venv has, into docs/bench and the README
+bench: $(VENV)/.plot
+	$(BIN)/fastdrop bench --out docs/bench
+	$(BIN)/python benchmarks/readme_table.py
 
 # C test and Python suite under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
 test-sanitizers: $(VENV)/.test build/cases.bin

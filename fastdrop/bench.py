@@ -29,6 +29,13 @@ from fastdrop.bench_sides import LIBRARIES, as_dtype
 __all__ = ["PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "table"]
 
 PICTURE, RESULTS, TABLE = "bench.png", "bench.json", "bench.md"
+_STYLES: dict[str, dict[str, Any]] = {
+    "copy": {"color": "#555555", "linestyle": "--"},
+    "streaming copy": {"color": "#555555", "linestyle": ":"},
+    "fastdrop": {"color": "#1b6ca8", "linewidth": 2.5, "marker": "o"},
+    "fastdrop, new output": {"color": "#7fb8e0", "linewidth": 2.5, "marker": "o"},
+}
+
 SECONDS = 0.06  # of measuring, for each side in each round
 
 
@@ -287,36 +294,35 @@ def plot(found: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     points = {k: v for k, v in _by_point(found["results"]).items() if not k.backward}
-    panels = sorted({(k.threads, k.dtype, k.p) for k in points})
-    figure = Figure(figsize=(5.2 * len(panels), 5), dpi=120, layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (threads, dtype, p) in zip(axes, panels):
-        chosen = {k.elements: v for k, v in points.items() if k[:3] == (threads, dtype, p)}
-        for side in next(iter(chosen.values())):
-            ours, limit = side.startswith("fastdrop"), side.endswith("copy")
-            axis.plot(
-                list(chosen),
-                [ns[side] for ns in chosen.values()],
-                marker="" if limit else "o",
-                markersize=4,
-                linewidth=2.5 if ours else 1.2,
-                linestyle={"copy": "--", "streaming copy": ":"}.get(side, "-"),
-                color="#1b6ca8" if side == "fastdrop" else "#555555" if limit else None,
-                label=side,
-            )
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
-        axis.set_title(f"p = {p:g}, {dtype}, {threads} thread{'s' * (threads > 1)}", loc="left")
+    rows = sorted({(point.threads, point.dtype) for point in points})
+    rates = sorted({point.p for point in points}, reverse=True)
+    figure = Figure(
+        figsize=(1 + 5 * len(rates), 1.6 + 3.6 * len(rows)), dpi=110, layout="constrained"
+    )
+    axes = figure.subplots(len(rows), len(rates), sharex=True, sharey=True, squeeze=False)
+    for (threads, dtype), line in zip(rows, axes):
+        for p, axis in zip(rates, line):
+            chosen = {k.elements: v for k, v in points.items() if k[:3] == (threads, dtype, p)}
+            for number, side in enumerate(next(iter(chosen.values()))):
+                style = _STYLES.get(side, {"color": f"C{number % 9 + 1}", "marker": "o"})
+                values = [ns[side] for ns in chosen.values()]
+                axis.plot(list(chosen), values, label=side, markersize=4, **style)
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_title(f"p = {p:g}, {dtype}, {threads} thread{'s' * (threads > 1)}", loc="left")
+            axis.set_xticks(list(chosen), [_size_name(n) for n in chosen], rotation=45)
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[-1]:
         axis.set_xlabel("elements")
-        axis.set_xticks(list(chosen), [_size_name(n) for n in chosen], rotation=45, minor=False)
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("ns per element, forward")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("ns per element, forward")
     figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
     )
     machine = found["machine"]
     figure.suptitle(
-        f"Dropout on {machine['cpu']} ({machine['isa']}); " + ", ".join(found["libraries"]),
+        f"Dropout on {machine['cpu']}, {machine['isa']}\n" + ", ".join(found["libraries"]),
         fontsize=10,
     )
     file = io.BytesIO()
