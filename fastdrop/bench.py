@@ -180,7 +180,10 @@ def measure(
     installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
     found: dict[str, Any] = {"machine": _machine(), "libraries": [], "results": []}
     points = len(sizes) * len(rates) * len(dtypes) * 2
-    with tqdm(total=len(threads) * points, unit="point", dynamic_ncols=True) as bar:
+    quiet = 0.1 if sys.stderr.isatty() else 10  # a log file wants few lines
+    with tqdm(
+        total=len(threads) * points, unit="point", dynamic_ncols=True, mininterval=quiet
+    ) as bar:
         for count in threads:
             peers = [_Peer(name, count) for name in installed]
             found["libraries"] = [peer.name for peer in peers]

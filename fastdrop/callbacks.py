@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -85,7 +86,13 @@ class ProgressBar(Callback):
 
     def on_train_begin(self) -> None:
         epochs, steps = self.params["epochs"], self.params["steps"]
-        self._bar = tqdm(total=epochs * steps, desc=self.title, unit="step", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=epochs * steps,
+            desc=self.title,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
+        )
         self._validation: Logs = {}
 
     def on_epoch_begin(self, epoch: int) -> None:
@@ -99,7 +106,7 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         self._validation = {name: logs[name] for name in logs if name.startswith("val_")}
-        self._bar.set_postfix(logs)
+        self._bar.set_postfix(logs, refresh=False)
 
     def on_train_end(self) -> None:
         self._bar.close()

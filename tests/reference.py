@@ -36,7 +36,7 @@ def block_words(blocks, plane, domain, seed, call):
 
 def uniforms(first, last, seed, call):
     """u_i of elements first <= i < last, as uint64."""
-    tiles = range(first >> 11, (last + 2047 >> 11) or 1)
+    tiles = range(first >> 11, (last >> 11) + 1)
     blocks = np.arange(16 * tiles[0], 16 * (tiles[-1] + 1), dtype=np.uint64)
     u = np.zeros(2048 * len(tiles), np.uint64)
     for plane in range(32):
