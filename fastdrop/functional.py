@@ -109,7 +109,7 @@ def dropout(
 
     Parameters
     ----------
-    x : array_like of float32 or float64
+    x : array_like of float16, bfloat16, float32 or float64
         Of any shape, strides and byte order.
     p : float
         Probability of dropping, 0 <= p <= 1. p = 1 gives zeros.
@@ -156,7 +156,7 @@ def dropout(
     >>> import numpy as np, fastdrop
     >>> key = fastdrop.Key(42)
     >>> fastdrop.dropout(np.ones(8, np.float32), 0.5, key=key)
-    array([2., 2., 2., 0., 2., 2., 0., 0.], dtype=float32)
+    array([0., 0., 2., 2., 0., 2., 0., 2.], dtype=float32)
     """
     p = checked_p(p)
     if training and p:
@@ -225,7 +225,7 @@ def apply_mask(
 
     Parameters
     ----------
-    x : array_like of float32 or float64
+    x : array_like of float16, bfloat16, float32 or float64
     mask : ndarray of bool or uint8
         bool: of x's shape, axes of length 1 are shared. uint8: packed, as `dropout` returns it.
     p : float

@@ -51,7 +51,7 @@ class Key(_Key):
     --------
     >>> from fastdrop import Key
     >>> Key(42).fold_in(1)
-    Key(seed=5592465107034116132, call=0)
+    Key(seed=935947606504197999, call=0)
     """
 
     __slots__ = ()
