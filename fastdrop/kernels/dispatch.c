@@ -1,6 +1,17 @@
 /* Which instruction sets this build has and this machine runs. */
 #include "kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Not a name that every compiler's test knows. It needs of the operating system what AVX2 needs. */
+static int cpu_has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+#endif
+
 const fd_kernels *const *fd_available(void)
 {
     static const fd_kernels *list[4];
@@ -12,7 +23,7 @@ const fd_kernels *const *fd_available(void)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         list[n++] = &fd_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && cpu_has_f16c())
         list[n++] = &fd_avx2;
 #elif defined(__aarch64__)
     list[n++] = &fd_neon;    /* part of the architecture's base */
