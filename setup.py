@@ -57,6 +57,7 @@ EXTENSIONS = [
             "fastdrop/kernels/philox.c",
             "fastdrop/kernels/bits.c",
             "fastdrop/kernels/run.c",
+            "fastdrop/kernels/blocks.c",
             "fastdrop/kernels/dispatch.c",
             "fastdrop/kernels/isa_generic.c",
             "fastdrop/kernels/isa_avx2.c",

@@ -56,6 +56,50 @@ def masked_add(
     out: NDArray[Any] | None,
     num_threads: SupportsIndex | None,
 ) -> NDArray[Any]: ...
+def masked_pick(
+    x: ArrayLike,
+    previous: NDArray[Any],
+    p: float,
+    seed: int,
+    call: int,
+    axes: tuple[int, ...],
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
+def masked_alpha(
+    x: ArrayLike,
+    p: float,
+    scale: float,
+    shift: float,
+    fill: float,
+    seed: int,
+    call: int,
+    axes: tuple[int, ...],
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
+def normal_noise(
+    x: ArrayLike,
+    multiply: bool,
+    scale: float,
+    seed: int,
+    call: int,
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
+def drop_blocks(
+    x: ArrayLike,
+    block: int,
+    gamma: float,
+    seed: int,
+    call: int,
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: SupportsIndex | None,
+) -> NDArray[Any]: ...
 def masked_bias(
     x: ArrayLike,
     bias: NDArray[Any],

@@ -36,8 +36,13 @@ cdef extern from "kernels/kernels.h" nogil:
         FD_ADD
         FD_BIAS
         FD_BIAS_RELU
+        FD_ALPHA
+        FD_PICK
         FD_RELU_BACKWARD
+        FD_SCALE_RUNS
         FD_COPY
+        FD_NORMAL_SCALE
+        FD_NORMAL_ADD
     ctypedef struct fd_key:
         pass
     ctypedef struct fd_kernels:
@@ -66,12 +71,22 @@ cdef extern from "kernels/kernels.h" nogil:
         uint64_t z_period
         void *y
         double scale
+        double shift
+        double fill
         int stream
         uint8_t *packed
         uint8_t *bools
         void *column_sum
         uint64_t sum_period
     void fd_run(const fd_job *job, uint64_t start, uint64_t n)
+    ctypedef struct fd_blocks:
+        fd_job job
+        uint64_t maps
+        uint64_t height
+        uint64_t width
+        uint64_t block
+    uint64_t fd_blocks_scratch(const fd_blocks *blocks)
+    void fd_drop_blocks(const fd_blocks *blocks, uint64_t sample, uint64_t *scratch)
     void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uint64_t n,
                   uint32_t *out)
 
@@ -217,12 +232,14 @@ cdef int checked_threads(n) except -1:
     return min(count, 1024)    # more would only exhaust the system
 
 
-cdef double work(uint64_t n, uint64_t bytes_moved, const fd_bits *bits) noexcept:
+cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
     """Nanoseconds that n elements take one thread, roughly: bytes written, planes drawn."""
     cdef double planes = 0
     cdef uint32_t digits
-    if bits != NULL and bits.packed == NULL:
-        digits = <uint32_t>bits.threshold
+    if job.op == FD_NORMAL_SCALE or job.op == FD_NORMAL_ADD:
+        return 0.8 * n
+    if job.bits != NULL and job.bits.packed == NULL:
+        digits = <uint32_t>job.bits.threshold
         while digits and planes < 12:       # then nothing is undecided any more
             digits <<= 1
             planes += 1
@@ -378,14 +395,9 @@ def identity(x, out):
     return out
 
 
-cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray partial=None):
-    """Fill in x, y and how the walk goes; run; return y, which is `out` or a new array.
-
-    The rows of `partial` get column sums of y, of a block of y's rows each.
-    """
+cdef cnp.ndarray prepare(fd_job *job, cnp.ndarray x, out):
+    """Fill in x and y; return y, which is `out` or a new array."""
     cdef cnp.ndarray source = x, y
-    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x), head = 0
-    cdef int threads = threads_for(n, work(n, n * itemsize, job.bits), num_threads)
     if out is not None:
         check_out(x, out)
     if out is not None and is_plain(out):
@@ -400,6 +412,25 @@ cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray part
     job.x = cnp.PyArray_DATA(source)
     job.y = cnp.PyArray_DATA(y)
     job.bools = NULL
+    return y
+
+
+cdef object finish(cnp.ndarray y, out):
+    """y, copied into `out` where that is given and another array."""
+    if out is None or y is out:
+        return y
+    np.copyto(out, y)
+    return out
+
+
+cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray partial=None):
+    """Fill in x, y and how the walk goes; run; return y, which is `out` or a new array.
+
+    The rows of `partial` get column sums of y, of a block of y's rows each.
+    """
+    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x), head = 0
+    cdef int threads = threads_for(n, work(job, n, n * itemsize), num_threads)
+    cdef cnp.ndarray y = prepare(job, x, out)
     if partial is not None:
         run_blocks(job, n // cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1) if n else 0,
                    partial, threads)
@@ -409,10 +440,7 @@ cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray part
             head = (-<uintptr_t>job.y) % 64 // itemsize
         job.stream = n * itemsize > last_cache_bytes and (<uintptr_t>job.y + head * itemsize) % 64 == 0
         run(job, n, head, threads)
-    if out is not None and y is not out:
-        np.copyto(out, y)
-        return out
-    return y
+    return finish(y, out)
 
 # ---- masks -------------------------------------------------------------------------------------
 
@@ -468,10 +496,10 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
     cdef fd_job job
     cdef cnp.ndarray mask = empty_bytes((n + 7) // 8 if packed else n)
     generate(&bits, p, seed, call, offset)
-    cdef int threads = threads_for(n, work(n, cnp.PyArray_SIZE(mask), &bits), num_threads)
     memset(&job, 0, sizeof(job))
     job.kernels = active
     job.bits = &bits
+    cdef int threads = threads_for(n, work(&job, n, cnp.PyArray_SIZE(mask)), num_threads)
     job.packed = <uint8_t *>cnp.PyArray_DATA(mask) if packed else NULL
     job.bools = NULL if packed else <uint8_t *>cnp.PyArray_DATA(mask)
     run(&job, n, 0, threads)
@@ -498,6 +526,8 @@ cdef object masked(fd_job *job, cnp.ndarray x, double p, uint64_t seed, uint64_t
     if axes:
         mask = shared_mask(x, p, seed, call, axes, offset, num_threads)
         stored(&bits, mask, x, axes)
+        if job.op == FD_SCALE:
+            job.op = FD_SCALE_RUNS
         y = apply(job, x, out, num_threads)
     else:
         generate(&bits, p, seed, call, offset)
@@ -539,22 +569,104 @@ def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threa
     return apply(&job, a, out, num_threads)
 
 
+cdef cnp.ndarray second(cnp.ndarray x, other, str name, out):
+    """`other`, checked to be like x, as kernels can read it."""
+    check_like(x, other, name)
+    if out is not None:
+        check_out(x, out)
+        check_apart(out, other, name)
+    # kernels read z where they write y; elsewhere x is copied to y first, which may be z
+    if not is_plain(other) or (not is_plain(x) and out is not None and is_same(out, other)):
+        return np.array(other, x.dtype.newbyteorder("="), order="C")
+    return other
+
+
 def masked_add(x, residual, double p, double scale, uint64_t seed, uint64_t call, tuple axes,
                uint64_t offset, out, num_threads):
     """masked_scale(x) + residual."""
     cdef fd_job job
-    cdef cnp.ndarray a = as_input(x), z
-    check_like(a, residual, "residual")
-    if out is not None:
-        check_out(a, out)
-        check_apart(out, residual, "residual")
-    z = residual
-    # kernels read z where they write y; elsewhere x is copied to y first, which may be z
-    if not is_plain(z) or (not is_plain(a) and out is not None and is_same(out, z)):
-        z = np.array(residual, a.dtype.newbyteorder("="), order="C")
+    cdef cnp.ndarray a = as_input(x)
+    cdef cnp.ndarray z = second(a, residual, "residual", out)
     set_op(&job, FD_ADD, scale)
     job.z = cnp.PyArray_DATA(z)
     return masked(&job, a, p, seed, call, axes, offset, out, False, num_threads)
+
+
+def masked_pick(x, previous, double p, uint64_t seed, uint64_t call, tuple axes, uint64_t offset,
+                out, num_threads):
+    """Where the mask of (seed, call, p) keeps, x; elsewhere `previous`."""
+    cdef fd_job job
+    cdef cnp.ndarray a = as_input(x)
+    cdef cnp.ndarray z = second(a, previous, "previous", out)
+    set_op(&job, FD_PICK, 1)
+    job.z = cnp.PyArray_DATA(z)
+    return masked(&job, a, p, seed, call, axes, offset, out, False, num_threads)
+
+
+def masked_alpha(x, double p, double scale, double shift, double fill, uint64_t seed,
+                 uint64_t call, tuple axes, uint64_t offset, out, num_threads):
+    """Where the mask of (seed, call, p) keeps, x * scale + shift; elsewhere `fill`."""
+    cdef fd_job job
+    set_op(&job, FD_ALPHA, scale)
+    job.shift = shift
+    job.fill = fill
+    return masked(&job, as_input(x), p, seed, call, axes, offset, out, False, num_threads)
+
+
+def normal_noise(x, bint multiply, double scale, uint64_t seed, uint64_t call, uint64_t offset,
+                 out, num_threads):
+    """x * (1 + scale * z) or, without `multiply`, x + scale * z; z the key's normal variates."""
+    cdef fd_job job
+    cdef fd_bits bits
+    set_op(&job, FD_NORMAL_SCALE if multiply else FD_NORMAL_ADD, scale)
+    generate(&bits, 0, seed, call, offset)
+    job.bits = &bits
+    return apply(&job, as_input(x), out, num_threads)
+
+
+def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, uint64_t offset,
+                out, num_threads):
+    """DropBlock on (samples, maps, height, width); gamma: the chance of a corner."""
+    cdef cnp.ndarray a = as_input(x), y, scratch
+    cdef uint64_t samples = cnp.PyArray_DIM(a, 0), size, words
+    cdef int t
+    cdef int threads
+    cdef uint64_t *memory
+    cdef fd_bits bits
+    cdef fd_blocks blocks
+    set_op(&blocks.job, FD_SCALE, 1)
+    blocks.maps = cnp.PyArray_DIM(a, 1)
+    blocks.height = cnp.PyArray_DIM(a, 2)
+    blocks.width = cnp.PyArray_DIM(a, 3)
+    blocks.block = block
+    generate(&bits, gamma, seed, call, offset)
+    blocks.job.bits = &bits
+    threads = threads_for(cnp.PyArray_SIZE(a), work(&blocks.job, cnp.PyArray_SIZE(a),
+                                                    cnp.PyArray_NBYTES(a)), num_threads)
+    threads = <int>max(<uint64_t>1, min(<uint64_t>threads, samples))
+    y = prepare(&blocks.job, a, out)
+    size = blocks.maps * blocks.height * blocks.width * cnp.PyArray_ITEMSIZE(a)
+    blocks.job.stream = (samples * size > last_cache_bytes and size % 64 == 0
+                         and <uintptr_t>blocks.job.y % 64 == 0)
+    words = fd_blocks_scratch(&blocks)
+    scratch = empty_bytes(8 * words * <uint64_t>threads)
+    memory = <uint64_t *>cnp.PyArray_DATA(scratch)
+    if threads == 1:
+        with nogil:
+            drop_samples(&blocks, 0, samples, memory)
+    else:
+        for t in prange(threads, nogil=True, schedule="static", chunksize=1, num_threads=threads):
+            drop_samples(&blocks, samples * <uint64_t>t // <uint64_t>threads,
+                         samples * <uint64_t>(t + 1) // <uint64_t>threads,
+                         memory + words * <uint64_t>t)
+    return finish(y, out)
+
+
+cdef void drop_samples(const fd_blocks *blocks, uint64_t first, uint64_t last,
+                       uint64_t *scratch) noexcept nogil:
+    cdef uint64_t s
+    for s in range(first, last):
+        fd_drop_blocks(blocks, s, scratch)
 
 
 cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
@@ -611,13 +723,7 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
         raise ValueError("dy: expected at least one axis, got a 0-d array")
     partial = block_sums(a)
     if relu:
-        check_like(a, y, "y")
-        if out is not None:
-            check_out(a, out)
-            check_apart(out, y, "y")
-        z = y
-        if not is_plain(z) or (not is_plain(a) and out is not None and is_same(out, z)):
-            z = np.array(y, a.dtype.newbyteorder("="), order="C")
+        z = second(a, y, "y", out)
         set_op(&job, FD_RELU_BACKWARD, scale)
         job.z = cnp.PyArray_DATA(z)
     else:

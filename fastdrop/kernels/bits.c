@@ -54,63 +54,208 @@ static void drawn_words(fd_walk *walk, uint64_t n, uint32_t *words, fd_pending *
 
 /* ---- stored bits, repeated along shared axes ---------------------------------------------------- */
 
-/* n <= 32 bits from bit position `at`, without reading past the stored bytes. */
-static uint32_t stored_bits(const fd_bits *b, uint64_t at, unsigned n)
+/* Where bits are written, one after the other: `word` fills up, then goes to `to`. */
+typedef struct {
+    uint32_t *to;
+    uint64_t word;
+    unsigned filled;    /* < 64 */
+} writer;
+
+static inline writer put_word(writer w, uint64_t bits)
 {
-    const uint64_t byte = at / 8, left = b->packed_bytes - byte;
-    uint64_t bits = 0;
-    memcpy(&bits, b->packed + byte, left < 8 ? left : 8);
-    bits >>= at % 8;
-    return (uint32_t)(n < 32 ? bits & ((1u << n) - 1) : bits);
+    const uint64_t full = w.word | bits << w.filled;
+    memcpy(w.to, &full, sizeof full);
+    w.to += 2;
+    w.word = bits >> 1 >> (63 - w.filled);
+    return w;
 }
 
-static void stored_words(const fd_bits *b, uint64_t start, uint64_t n, uint32_t *words)
+/* 0 < n < 64 bits; those above are 0 */
+static inline writer put_bits(writer w, uint64_t bits, unsigned n)
+{
+    const unsigned filled = w.filled + n;
+    if (filled >= 64)
+        w = put_word(w, bits);
+    else
+        w.word |= bits << w.filled;
+    w.filled = filled % 64;
+    return w;
+}
+
+/* n times the same bit */
+static inline writer put_run(writer w, uint64_t bit, uint64_t n)
+{
+    const uint64_t repeated = 0 - bit, low = (1ull << w.filled) - 1;
+    if (n >= 64) {
+        uint64_t full = w.word | (repeated & ~low);
+        for (; n >= 64; n -= 64, w.to += 2, full = repeated)
+            memcpy(w.to, &full, sizeof full);
+        w.word = repeated & low;
+    }
+    return n ? put_bits(w, repeated >> (64 - n), (unsigned)n) : w;
+}
+
+/* n <= 64 bits from bit position `at`, without reading past the stored bytes */
+static inline uint64_t stored_bits(const fd_bits *b, uint64_t at, unsigned n)
+{
+    const uint64_t byte = at / 8, left = b->packed_bytes - byte;
+    const unsigned shift = at % 8;
+    uint64_t bits = 0;
+    if (left > 8) {
+        memcpy(&bits, b->packed + byte, 8);
+        bits = bits >> shift | (uint64_t)b->packed[byte + 8] << 1 << (63 - shift);
+    } else {
+        memcpy(&bits, b->packed + byte, left);
+        bits >>= shift;
+    }
+    return bits & ~0ull >> (64 - n);
+}
+
+static inline uint64_t stored_bit(const uint8_t *packed, uint64_t at)
+{
+    return packed[at / 8] >> at % 8 & 1;
+}
+
+/* The row after this one; rows are what lies along the innermost axis. */
+static void next_row(fd_walk *walk)
+{
+    const fd_bits *b = walk->bits;
+    walk->column = 0;
+    for (int d = b->ndim - 2; d >= 0; d--) {
+        walk->row += b->stride[d];
+        if (++walk->index[d] < b->shape[d])
+            break;
+        walk->row -= b->shape[d] * b->stride[d];
+        walk->index[d] = 0;
+    }
+}
+
+/* Rows of bits of their own. */
+static writer put_rows(fd_walk *walk, uint64_t n, writer w)
+{
+    const uint64_t row = walk->bits->shape[walk->bits->ndim - 1];
+    while (n) {
+        const uint64_t left = row - walk->column < n ? row - walk->column : n;
+        uint64_t at = walk->row + walk->column, rest = left;
+        for (; rest >= 64; rest -= 64, at += 64)
+            w = put_word(w, stored_bits(walk->bits, at, 64));
+        if (rest)
+            w = put_bits(w, stored_bits(walk->bits, at, (unsigned)rest), (unsigned)rest);
+        n -= left;
+        walk->column += left;
+        if (walk->column == row)
+            next_row(walk);
+    }
+    return w;
+}
+
+/* Rows that share a bit. */
+static writer put_shared_rows(fd_walk *walk, uint64_t n, writer w)
+{
+    const fd_bits *b = walk->bits;
+    const uint8_t *const packed = b->packed;
+    const int outer = b->ndim - 2;
+    const uint64_t row = b->shape[b->ndim - 1], stride = outer < 0 ? 0 : b->stride[outer];
+    while (n) {
+        const uint64_t left = row - walk->column < n ? row - walk->column : n;
+        w = put_run(w, stored_bit(packed, walk->row), left);
+        n -= left;
+        walk->column += left;
+        if (walk->column < row)
+            break;
+        next_row(walk);
+        if (outer < 0)
+            continue;
+        /* whole rows, but for the last one of the axis outside */
+        uint64_t rows = b->shape[outer] - 1 - walk->index[outer];
+        if (rows > n / row)
+            rows = n / row;
+        for (uint64_t r = 0, at = walk->row; r < rows; r++, at += stride)
+            w = put_run(w, stored_bit(packed, at), row);
+        walk->index[outer] += rows;
+        walk->row += rows * stride;
+        n -= rows * row;
+    }
+    return w;
+}
+
+/* The longest chunk of whole rows, if rows repeat themselves along the axis outside; else 0. Chunks
+   start where vectors are aligned. */
+static uint64_t period_of(const fd_bits *b)
 {
     const int inner = b->ndim - 1;
     const uint64_t row = b->shape[inner];
-    uint64_t index[FD_MAX_DIMS], at = 0, rest = start / row, column = start % row;
-    for (int d = inner - 1; d >= 0; d--) {
-        index[d] = rest % b->shape[d];
-        rest /= b->shape[d];
-        at += index[d] * b->stride[d];
+    if (inner == 0 || b->stride[inner] == 0 || b->stride[inner - 1] || row > FD_TILE)
+        return 0;
+    const uint64_t period = FD_TILE / row * row;
+    return period % 32 ? 0 : period;
+}
+
+/* Rows shared along the axis outside repeat themselves: is this chunk, of whole rows, like the last
+   one? If so, goes past it. */
+static int repeats(fd_walk *walk, uint64_t n)
+{
+    const fd_bits *b = walk->bits;
+    const int outer = b->ndim - 2;
+    const uint64_t row = b->shape[b->ndim - 1], rows = n / row;
+    if (walk->period == 0 || n != walk->period)
+        return 0;
+    const int inside = walk->index[outer] + rows + (walk->column > 0) <= b->shape[outer];
+    const int same = walk->repeated && inside && walk->row == walk->last_row;
+    walk->repeated = inside;
+    walk->last_row = walk->row;
+    if (!same)
+        return 0;
+    walk->index[outer] += rows;
+    if (walk->index[outer] == b->shape[outer]) {
+        walk->index[outer]--;
+        next_row(walk);
     }
-    memset(words, 0, FD_TILE_WORDS * sizeof *words);
-    for (uint64_t done = 0; done < n;) {
-        /* a piece ends with its row or with its word, whichever comes first */
-        unsigned piece = 32 - (unsigned)(done % 32);
-        if (piece > row - column)
-            piece = (unsigned)(row - column);
-        if (piece > n - done)
-            piece = (unsigned)(n - done);
-        uint32_t bits;
-        if (b->stride[inner])
-            bits = stored_bits(b, at + column, piece);
-        else
-            bits = stored_bits(b, at, 1) ? 0xFFFFFFFFu >> (32 - piece) : 0;
-        words[done / 32] |= bits << (done % 32);
-        done += piece;
-        column += piece;
-        if (column == row) {
-            column = 0;
-            for (int d = inner - 1; d >= 0; d--) {
-                at += b->stride[d];
-                if (++index[d] < b->shape[d])
-                    break;
-                at -= b->shape[d] * b->stride[d];
-                index[d] = 0;
-            }
-        }
+    return 1;
+}
+
+static void stored_words(fd_walk *walk, uint64_t n, uint32_t *words)
+{
+    if (repeats(walk, n)) {
+        memcpy(words, walk->last, sizeof walk->last);
+        return;
     }
+    writer w = {words, 0, 0};
+    if (walk->bits->stride[walk->bits->ndim - 1])
+        w = put_rows(walk, n, w);
+    else
+        w = put_shared_rows(walk, n, w);
+    if (w.filled)
+        memcpy(w.to, &w.word, sizeof w.word);
+    if (walk->period)
+        memcpy(walk->last, words, sizeof walk->last);
 }
 
 /* ---- both --------------------------------------------------------------------------------------- */
 
+uint64_t fd_chunk(const fd_bits *bits)
+{
+    const uint64_t period = bits->packed ? period_of(bits) : 0;
+    return period ? period : FD_TILE;
+}
+
 void fd_walk_from(fd_walk *walk, const fd_bits *bits, uint64_t start)
 {
     walk->bits = bits;
-    walk->start = start;
-    if (bits->packed)
+    if (bits->packed) {
+        const int inner = bits->ndim - 1;
+        uint64_t rest = start / bits->shape[inner];
+        walk->column = start % bits->shape[inner];
+        walk->row = 0;
+        for (int d = inner - 1; d >= 0; d--) {
+            walk->index[d] = rest % bits->shape[d];
+            rest /= bits->shape[d];
+            walk->row += walk->index[d] * bits->stride[d];
+        }
+        walk->period = period_of(bits);
+        walk->repeated = 0;
         return;
+    }
     walk->tile = (bits->offset + start) / FD_TILE;
     walk->skip = (unsigned)((bits->offset + start) % FD_TILE);
     memset(walk->pair, 0, sizeof walk->pair);
@@ -121,10 +266,9 @@ void fd_walk_from(fd_walk *walk, const fd_bits *bits, uint64_t start)
 void fd_next_words(fd_walk *walk, uint64_t n, uint32_t *words, fd_pending *pending)
 {
     if (walk->bits->packed)
-        stored_words(walk->bits, walk->start, n, words);
+        stored_words(walk, n, words);
     else
         drawn_words(walk, n, words, pending);
-    walk->start += n;
 }
 
 void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uint64_t n,
@@ -133,8 +277,12 @@ void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uin
     while (n) {
         uint32_t words[64];
         const uint64_t skip = offset % 64, take = n < 64 - skip ? n : 64 - skip;
-        kernels->word_tile(key, offset / 64, words);
-        memcpy(out, words + skip, take * sizeof *out);
+        if (take == 64)
+            kernels->word_tile(key, offset / 64, out);
+        else {
+            kernels->word_tile(key, offset / 64, words);
+            memcpy(out, words + skip, take * sizeof *out);
+        }
         offset += take;
         out += take;
         n -= take;

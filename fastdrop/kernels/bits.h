@@ -6,10 +6,14 @@
 
 typedef struct {
     const fd_bits *bits;
-    uint64_t start;    /* the array's next element */
     uint64_t tile;     /* drawn bits: the next tile, */
     unsigned skip;     /* how many bits of a tile lie before a chunk, */
     uint32_t pair[2 * FD_TILE_WORDS];    /* and the two tiles that a chunk lies in, if skip > 0 */
+    uint64_t index[FD_MAX_DIMS], column;    /* stored bits: the array's next element, */
+    uint64_t row;                           /* and the bit that belongs to the start of its row; */
+    uint64_t period, last_row;              /* rows that repeat themselves: a chunk's length, */
+    int repeated;                           /* the last chunk's row, and was it of one row only? */
+    uint32_t last[FD_TILE_WORDS];
 } fd_walk;
 
 /* A whole chunk whose words are there, and which waits to be applied; operands are NULL if not. */
@@ -19,6 +23,9 @@ typedef struct {
     const uint32_t *words;
     const fd_operands *operands;
 } fd_pending;
+
+/* Length of the chunks to walk in, FD_TILE or less. */
+uint64_t fd_chunk(const fd_bits *bits);
 
 void fd_walk_from(fd_walk *walk, const fd_bits *bits, uint64_t start);
 

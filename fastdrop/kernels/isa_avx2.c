@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "normal.h"
 #include "philox.h"
 #include "target.h"
 
@@ -41,9 +42,36 @@ static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
     __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)word), bits), bits);
     return _mm256_and_ps(a, _mm256_castsi256_ps(kept));
 }
+static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
+{
+    const __m256i bits = _mm256_slli_epi32(_mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), j);
+    __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)word), bits), bits);
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(kept));
+}
 static inline vf32 vf32_keep_positive(vf32 a, vf32 z)
 {
     return _mm256_and_ps(a, _mm256_cmp_ps(z, _mm256_setzero_ps(), _CMP_GT_OQ));
+}
+static inline vf32 vf32_sub(vf32 a, vf32 b) { return _mm256_sub_ps(a, b); }
+static inline vf32 vf32_div(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
+static inline __m256i edge256(__m256i a)
+{
+    return _mm256_xor_si256(_mm256_xor_si256(a, _mm256_srai_epi32(a, 31)),
+                            _mm256_set1_epi32(0x7FFFFFFF));
+}
+static inline __m256i signed256(const uint32_t *w)
+{
+    return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w),
+                            _mm256_set1_epi32((int)0x80000000));
+}
+static inline vf32 vf32_signed(const uint32_t *w) { return _mm256_cvtepi32_ps(signed256(w)); }
+static inline vf32 vf32_edge(const uint32_t *w) { return _mm256_cvtepi32_ps(edge256(signed256(w))); }
+static inline void vf32_split(vf32 *a, vf32 *n)
+{
+    const __m256i bits = _mm256_castps_si256(*a);
+    __m256i k = _mm256_srli_epi32(_mm256_sub_epi32(_mm256_set1_epi32(ROOT_F32), bits), 23);
+    *a = _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_slli_epi32(k, 23)));
+    *n = _mm256_cvtepi32_ps(k);
 }
 
 typedef __m256d vf64;
@@ -57,9 +85,36 @@ static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
     __m256i kept = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(word), bits), bits);
     return _mm256_and_pd(a, _mm256_castsi256_pd(kept));
 }
+static inline vf64 vf64_pick(vf64 a, vf64 b, uint32_t word, int j)
+{
+    const __m256i bits = _mm256_slli_epi64(_mm256_setr_epi64x(1, 2, 4, 8), j);
+    __m256i kept = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(word), bits), bits);
+    return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(kept));
+}
 static inline vf64 vf64_keep_positive(vf64 a, vf64 z)
 {
     return _mm256_and_pd(a, _mm256_cmp_pd(z, _mm256_setzero_pd(), _CMP_GT_OQ));
+}
+static inline vf64 vf64_sub(vf64 a, vf64 b) { return _mm256_sub_pd(a, b); }
+static inline vf64 vf64_div(vf64 a, vf64 b) { return _mm256_div_pd(a, b); }
+static inline __m128i signed128(const uint32_t *w)
+{
+    return _mm_xor_si128(_mm_loadu_si128((const __m128i *)w), _mm_set1_epi32((int)0x80000000));
+}
+static inline vf64 vf64_signed(const uint32_t *w) { return _mm256_cvtepi32_pd(signed128(w)); }
+static inline vf64 vf64_edge(const uint32_t *w)
+{
+    const __m128i a = signed128(w), b = _mm_xor_si128(a, _mm_srai_epi32(a, 31));
+    return _mm256_cvtepi32_pd(_mm_xor_si128(b, _mm_set1_epi32(0x7FFFFFFF)));
+}
+/* integers in [0, 2^52), or-ed to the bits of 2^52, are that much more than 2^52 */
+static inline void vf64_split(vf64 *a, vf64 *n)
+{
+    const __m256i bits = _mm256_castpd_si256(*a);
+    const vf64 big = _mm256_set1_pd(0x1p52);
+    __m256i k = _mm256_srli_epi64(_mm256_sub_epi64(_mm256_set1_epi64x(ROOT_F64), bits), 52);
+    *a = _mm256_castsi256_pd(_mm256_add_epi64(bits, _mm256_slli_epi64(k, 52)));
+    *n = _mm256_sub_pd(_mm256_or_pd(_mm256_castsi256_pd(k), big), big);
 }
 
 static inline __m128i load128(const uint16_t *p) { return _mm_loadu_si128((const __m128i *)p); }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "normal.h"
 #include "philox.h"
 #include "target.h"
 
@@ -39,9 +40,32 @@ static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
 {
     return _mm512_maskz_mov_ps((__mmask16)(word >> j), a);
 }
+static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
+{
+    return _mm512_mask_mov_ps(b, (__mmask16)(word >> j), a);
+}
 static inline vf32 vf32_keep_positive(vf32 a, vf32 z)
 {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(z, _mm512_setzero_ps(), _CMP_GT_OQ), a);
+}
+static inline vf32 vf32_sub(vf32 a, vf32 b) { return _mm512_sub_ps(a, b); }
+static inline vf32 vf32_div(vf32 a, vf32 b) { return _mm512_div_ps(a, b); }
+static inline __m512i signed512(const uint32_t *w)
+{
+    return _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi32((int)0x80000000));
+}
+static inline vf32 vf32_signed(const uint32_t *w) { return _mm512_cvtepi32_ps(signed512(w)); }
+static inline vf32 vf32_edge(const uint32_t *w)
+{
+    const __m512i a = signed512(w), b = _mm512_xor_si512(a, _mm512_srai_epi32(a, 31));
+    return _mm512_cvtepi32_ps(_mm512_xor_si512(b, _mm512_set1_epi32(0x7FFFFFFF)));
+}
+static inline void vf32_split(vf32 *a, vf32 *n)
+{
+    const __m512i bits = _mm512_castps_si512(*a);
+    __m512i k = _mm512_srli_epi32(_mm512_sub_epi32(_mm512_set1_epi32(ROOT_F32), bits), 23);
+    *a = _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_slli_epi32(k, 23)));
+    *n = _mm512_cvtepi32_ps(k);
 }
 
 typedef __m512d vf64;
@@ -53,9 +77,33 @@ static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
 {
     return _mm512_maskz_mov_pd((__mmask8)(word >> j), a);
 }
+static inline vf64 vf64_pick(vf64 a, vf64 b, uint32_t word, int j)
+{
+    return _mm512_mask_mov_pd(b, (__mmask8)(word >> j), a);
+}
 static inline vf64 vf64_keep_positive(vf64 a, vf64 z)
 {
     return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(z, _mm512_setzero_pd(), _CMP_GT_OQ), a);
+}
+static inline vf64 vf64_sub(vf64 a, vf64 b) { return _mm512_sub_pd(a, b); }
+static inline vf64 vf64_div(vf64 a, vf64 b) { return _mm512_div_pd(a, b); }
+static inline __m256i signed256(const uint32_t *w)
+{
+    return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w),
+                            _mm256_set1_epi32((int)0x80000000));
+}
+static inline vf64 vf64_signed(const uint32_t *w) { return _mm512_cvtepi32_pd(signed256(w)); }
+static inline vf64 vf64_edge(const uint32_t *w)
+{
+    const __m256i a = signed256(w), b = _mm256_xor_si256(a, _mm256_srai_epi32(a, 31));
+    return _mm512_cvtepi32_pd(_mm256_xor_si256(b, _mm256_set1_epi32(0x7FFFFFFF)));
+}
+static inline void vf64_split(vf64 *a, vf64 *n)
+{
+    const __m512i bits = _mm512_castpd_si512(*a);
+    __m512i k = _mm512_srli_epi64(_mm512_sub_epi64(_mm512_set1_epi64(ROOT_F64), bits), 52);
+    *a = _mm512_castsi512_pd(_mm512_add_epi64(bits, _mm512_slli_epi64(k, 52)));
+    *n = _mm512_cvtepi64_pd(k);
 }
 
 static inline __m256i load256(const uint16_t *p) { return _mm256_loadu_si256((const __m256i *)p); }

@@ -3,6 +3,7 @@
 
 #include "half.h"
 #include "kernels.h"
+#include "normal.h"
 #include "philox.h"
 #include "target.h"
 
@@ -27,26 +28,60 @@ static inline vf32 vf32_add(vf32 a, vf32 b) { return a + b; }
 static inline vf32 vf32_mul(vf32 a, vf32 b) { return a * b; }
 static inline vf32 vf32_relu(vf32 a) { return 0.0f > a ? 0.0f : a; }
 /* The bit becomes a mask of ones or zeros: a branch would be mispredicted half of the time. */
-static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
+static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
 {
-    return fd_float_of(fd_bits_of(a) & (0u - (word >> j & 1)));
+    const uint32_t kept = 0u - (word >> j & 1);
+    return fd_float_of((fd_bits_of(a) & kept) | (fd_bits_of(b) & ~kept));
 }
+static inline vf32 vf32_keep(vf32 a, uint32_t word, int j) { return vf32_pick(a, 0.0f, word, j); }
 static inline vf32 vf32_keep_positive(vf32 a, vf32 z) { return vf32_keep(a, z > 0.0f, 0); }
+static inline vf32 vf32_sub(vf32 a, vf32 b) { return a - b; }
+static inline vf32 vf32_div(vf32 a, vf32 b) { return a / b; }
+static inline int32_t signed_word(uint32_t w) { return (int32_t)(w ^ 0x80000000u); }
+static inline int32_t edge_word(uint32_t w) { return (int32_t)(w >> 31 ? ~w : w); }
+static inline vf32 vf32_signed(const uint32_t *w) { return (float)signed_word(*w); }
+static inline vf32 vf32_edge(const uint32_t *w) { return (float)edge_word(*w); }
+static inline void vf32_split(vf32 *a, vf32 *n)
+{
+    const uint32_t bits = fd_bits_of(*a), k = (ROOT_F32 - bits) >> 23;
+    *a = fd_float_of(bits + (k << 23));
+    *n = (float)(int32_t)k;
+}
 
 typedef double vf64;
 static inline vf64 vf64_set(double a) { return a; }
 static inline vf64 vf64_add(vf64 a, vf64 b) { return a + b; }
 static inline vf64 vf64_mul(vf64 a, vf64 b) { return a * b; }
 static inline vf64 vf64_relu(vf64 a) { return 0.0 > a ? 0.0 : a; }
-static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
+static inline uint64_t bits_of(vf64 a)
 {
     uint64_t bits;
     memcpy(&bits, &a, sizeof bits);
-    bits &= 0ull - (word >> j & 1);
-    memcpy(&a, &bits, sizeof bits);
+    return bits;
+}
+static inline vf64 double_of(uint64_t bits)
+{
+    vf64 a;
+    memcpy(&a, &bits, sizeof a);
     return a;
 }
+static inline vf64 vf64_pick(vf64 a, vf64 b, uint32_t word, int j)
+{
+    const uint64_t kept = 0ull - (word >> j & 1);
+    return double_of((bits_of(a) & kept) | (bits_of(b) & ~kept));
+}
+static inline vf64 vf64_keep(vf64 a, uint32_t word, int j) { return vf64_pick(a, 0.0, word, j); }
 static inline vf64 vf64_keep_positive(vf64 a, vf64 z) { return vf64_keep(a, z > 0.0, 0); }
+static inline vf64 vf64_sub(vf64 a, vf64 b) { return a - b; }
+static inline vf64 vf64_div(vf64 a, vf64 b) { return a / b; }
+static inline vf64 vf64_signed(const uint32_t *w) { return signed_word(*w); }
+static inline vf64 vf64_edge(const uint32_t *w) { return edge_word(*w); }
+static inline void vf64_split(vf64 *a, vf64 *n)
+{
+    const uint64_t bits = bits_of(*a), k = (ROOT_F64 - bits) >> 52;
+    *a = double_of(bits + (k << 52));
+    *n = (double)(int32_t)k;
+}
 
 static inline vf32 f16_load(const uint16_t *p) { return fd_from_f16(*p); }
 static inline vf32 bf16_load(const uint16_t *p) { return fd_from_bf16(*p); }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "normal.h"
 #include "philox.h"
 #include "target.h"
 
@@ -42,7 +43,32 @@ static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
     const uint32_t first[4] = {1, 2, 4, 8};
     return vf32_zero_unless(a, vtstq_u32(vdupq_n_u32(word >> j), vld1q_u32(first)));
 }
+static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
+{
+    const uint32_t first[4] = {1, 2, 4, 8};
+    return vbslq_f32(vtstq_u32(vdupq_n_u32(word >> j), vld1q_u32(first)), a, b);
+}
 static inline vf32 vf32_keep_positive(vf32 a, vf32 z) { return vf32_zero_unless(a, vcgtzq_f32(z)); }
+static inline vf32 vf32_sub(vf32 a, vf32 b) { return vsubq_f32(a, b); }
+static inline vf32 vf32_div(vf32 a, vf32 b) { return vdivq_f32(a, b); }
+static inline int32x4_t signed_words(uint32x4_t w)
+{
+    return vreinterpretq_s32_u32(veorq_u32(w, vdupq_n_u32(0x80000000)));
+}
+static inline int32x4_t edge_words(uint32x4_t w)
+{
+    const int32x4_t a = signed_words(w);
+    return veorq_s32(veorq_s32(a, vshrq_n_s32(a, 31)), vdupq_n_s32(0x7FFFFFFF));
+}
+static inline vf32 vf32_signed(const uint32_t *w) { return vcvtq_f32_s32(signed_words(vld1q_u32(w))); }
+static inline vf32 vf32_edge(const uint32_t *w) { return vcvtq_f32_s32(edge_words(vld1q_u32(w))); }
+static inline void vf32_split(vf32 *a, vf32 *n)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(*a);
+    const uint32x4_t k = vshrq_n_u32(vsubq_u32(vdupq_n_u32(ROOT_F32), bits), 23);
+    *a = vreinterpretq_f32_u32(vaddq_u32(bits, vshlq_n_u32(k, 23)));
+    *n = vcvtq_f32_u32(k);
+}
 
 typedef float64x2_t vf64;
 static inline vf64 vf64_set(double a) { return vdupq_n_f64(a); }
@@ -61,7 +87,28 @@ static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
     const uint64_t first[2] = {1, 2};
     return vf64_zero_unless(a, vtstq_u64(vdupq_n_u64(word >> j), vld1q_u64(first)));
 }
+static inline vf64 vf64_pick(vf64 a, vf64 b, uint32_t word, int j)
+{
+    const uint64_t first[2] = {1, 2};
+    return vbslq_f64(vtstq_u64(vdupq_n_u64(word >> j), vld1q_u64(first)), a, b);
+}
 static inline vf64 vf64_keep_positive(vf64 a, vf64 z) { return vf64_zero_unless(a, vcgtzq_f64(z)); }
+static inline vf64 vf64_sub(vf64 a, vf64 b) { return vsubq_f64(a, b); }
+static inline vf64 vf64_div(vf64 a, vf64 b) { return vdivq_f64(a, b); }
+static inline vf64 vf64_of_int(int32x4_t a) { return vcvtq_f64_s64(vmovl_s32(vget_low_s32(a))); }
+static inline uint32x4_t two_words(const uint32_t *w)
+{
+    return vcombine_u32(vld1_u32(w), vdup_n_u32(0));
+}
+static inline vf64 vf64_signed(const uint32_t *w) { return vf64_of_int(signed_words(two_words(w))); }
+static inline vf64 vf64_edge(const uint32_t *w) { return vf64_of_int(edge_words(two_words(w))); }
+static inline void vf64_split(vf64 *a, vf64 *n)
+{
+    const uint64x2_t bits = vreinterpretq_u64_f64(*a);
+    const uint64x2_t k = vshrq_n_u64(vsubq_u64(vdupq_n_u64(ROOT_F64), bits), 52);
+    *a = vreinterpretq_f64_u64(vaddq_u64(bits, vshlq_n_u64(k, 52)));
+    *n = vcvtq_f64_u64(k);
+}
 
 static inline vf32 f16_load(const uint16_t *p)
 {

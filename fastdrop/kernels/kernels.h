@@ -38,6 +38,8 @@
  * T = 0 drops and T = 2^32 keeps everything, without random bits.
  *
  * Domain 1: element i owns one word: output word e >> 4 of block 16 (i >> 6) + (e & 15), e = i & 63.
+ * Its normal variate is the inverse normal distribution function of (word + 1/2) / 2^32, in float32
+ * or, for float64, in float64 arithmetic: the same bits on every instruction set (normal.h).
  *
  * An array that starts at global element `offset` gets bits [offset, offset + n) of the whole mask.
  * Packed masks hold 1 bit per element, 1 = kept, little-endian bits, padding bits 0.
@@ -61,6 +63,7 @@ enum { FD_DOMAIN_MASK = 0, FD_DOMAIN_WORDS = 1, FD_DOMAIN_FOLD = 2 };
 enum { FD_MAX_DIMS = 64 };                         /* NumPy's limit since 2.0 */
 
 typedef enum { FD_FLOAT16, FD_BFLOAT16, FD_FLOAT32, FD_FLOAT64, FD_NUM_DTYPES } fd_dtype;
+extern const size_t fd_itemsize[FD_NUM_DTYPES];
 
 /* What is done to an element. Half types are computed in float32. */
 typedef enum {
@@ -68,9 +71,15 @@ typedef enum {
     FD_ADD,              /* y = (kept ? x * scale : +0.0) + z */
     FD_BIAS,             /* y = kept ? (x + z) * scale : +0.0 */
     FD_BIAS_RELU,        /* y = kept ? relu(x + z) * scale : +0.0 */
+    FD_ALPHA,            /* y = kept ? x * scale + shift : fill */
+    FD_PICK,             /* y = kept ? x : z */
     FD_NUM_MASKED_OPS,
     FD_RELU_BACKWARD = FD_NUM_MASKED_OPS,    /* y = z > 0 ? x * scale : +0.0 */
+    FD_SCALE_RUNS,       /* FD_SCALE where many words of the mask are 0: x is not read there */
     FD_COPY,             /* y = x */
+    FD_NUM_BIT_OPS,
+    FD_NORMAL_SCALE = FD_NUM_BIT_OPS,    /* y = x * (1 + scale * normal variate) */
+    FD_NORMAL_ADD,       /* y = x + scale * normal variate */
     FD_NUM_OPS
 } fd_op;
 
@@ -89,7 +98,7 @@ void fd_philox(const uint32_t counter[4], uint64_t seed, uint32_t out[4]);
 typedef struct {
     const void *x, *z;    /* z is x where the operation has no second operand */
     void *y;              /* may be x */
-    double scale;
+    double scale, shift, fill;
     int stream;           /* write around the cache; y is 64-byte aligned */
 } fd_operands;
 
@@ -99,7 +108,8 @@ typedef struct {
     void (*mask_tile)(const fd_key *key, uint32_t threshold, uint64_t tile, uint32_t *words);
     /* the 64 words of a domain-1 tile */
     void (*word_tile)(const fd_key *key, uint64_t tile, uint32_t *words);
-    /* n elements; element i is kept where bit i of words is 1 */
+    /* n elements; element i is kept where bit i of words is 1, or owns words[i] where the
+       operation takes normal variates */
     void (*apply[FD_NUM_OPS][FD_NUM_DTYPES])(const uint32_t *words, size_t n,
                                              const fd_operands *operands);
     /* both at once: mask_tile into next, apply of a whole tile with words. One waits for the
@@ -140,14 +150,15 @@ uint64_t fd_threshold(double p);
 /* What is made of it; outputs that are NULL are left out. All but z point to element 0. */
 typedef struct {
     const fd_kernels *kernels;
-    const fd_bits *bits;    /* not read by operations without a mask */
+    const fd_bits *bits;    /* not read by operations without a mask; operations with normal
+                               variates take key and offset from it */
     fd_op op;
     fd_dtype dtype;
     const void *x, *z;      /* z: NULL; of x's shape; or, with z_period > 0, a bias of that many
                                elements and FD_TILE more, which go on with it cyclically */
     uint64_t z_period;
     void *y;                /* may be x */
-    double scale;
+    double scale, shift, fill;
     int stream;
     uint8_t *packed;        /* the mask, one bit per element */
     uint8_t *bools;         /* the mask, one byte (0 or 1) per element */
@@ -159,6 +170,20 @@ typedef struct {
 /* Elements [start, start + n) of an array. Threads may take a range each where no two ranges write
    to the same byte: bits of packed masks are written up to the end of their byte. */
 void fd_run(const fd_job *job, uint64_t start, uint64_t n);
+
+/* DropBlock: whole squares of feature maps, (samples, maps, height, width) in C order. A map's
+   squares have their upper left corners where the mask of shape (samples, maps, height - block + 1,
+   width - block + 1) drops; what no square covers is kept. A sample's kept elements are multiplied
+   by its number of elements over its number of kept ones. */
+typedef struct {
+    fd_job job;        /* x, y, dtype, stream; bits are the corners' */
+    uint64_t maps, height, width, block;
+} fd_blocks;
+
+/* 64-bit words of scratch memory that a thread needs. */
+uint64_t fd_blocks_scratch(const fd_blocks *blocks);
+
+void fd_drop_blocks(const fd_blocks *blocks, uint64_t sample, uint64_t *scratch);
 
 /* Words [offset, offset + n) of domain 1. */
 void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uint64_t n,

@@ -12,7 +12,13 @@
  *   vf32              a vector of VF32_LANES floats
  *   vf32_set, vf32_add, vf32_mul; vf32_relu(a) = 0 > a ? 0 : a, so that NaN stays NaN
  *   vf32_keep(a, word, j)          lane k is a's where bit j + k of word is 1, else +0.0
+ *   vf32_pick(a, b, word, j)       lane k is a's where bit j + k of word is 1, else b's
  *   vf32_keep_positive(a, z)       lane k is a's where z > 0, else +0.0
+ *   vf32_sub, vf32_div
+ *   vf32_signed(w), vf32_edge(w)   of words w: word - 2^31, and the distance of word from the nearer
+ *                                  end of [0, 2^32), as floats
+ *   vf32_split(&a, &n)             a = m 2^-n, m / 2^62 in (sqrt(1/2), sqrt(2)], for a in [2^31, 2^62]:
+ *                                  a becomes m, n a float
  *   vf64              the same with doubles
  *   f32_load(p), f32_store(p, a), f32_stream(p, a); likewise f16 and bf16 (to and from vf32), f64
  *   STREAMS: are there streaming stores?    stream_fence(): after them
@@ -157,50 +163,96 @@ static void FD_FN(word_tile)(const fd_key *key, uint64_t tile, uint32_t *words)
     }
 }
 
+/* ---- normal variates ---------------------------------------------------------------------------- */
+
+/* The inverse normal distribution function of (word + 1/2) / 2^32: see normal.h. With i = word +
+   1/2 - 2^31 and e = word's distance from the nearer end of [0, 2^32), plus 1/2, 2^62 (1 - x^2) is
+   e (2^32 - e), without cancellation. */
+#define FD_DEFINE_NORMAL(V)                                                                       \
+    static FD_ALWAYS_INLINE V FD_FN(V##_polynomial)(V w, const double *c, int degree)             \
+    {                                                                                             \
+        V sum = V##_set(c[degree]);                                                               \
+        FD_UNROLL                                                                                 \
+        for (int k = degree - 1; k >= 0; k--)                                                     \
+            sum = V##_add(V##_mul(sum, w), V##_set(c[k]));                                        \
+        return sum;                                                                               \
+    }                                                                                             \
+    static FD_ALWAYS_INLINE V FD_FN(V##_normal)(const uint32_t *words)                            \
+    {                                                                                             \
+        const V half = V##_set(0.5), unit = V##_set(0x1p62);                                      \
+        const V i = V##_add(V##_signed(words), half), e = V##_add(V##_edge(words), half);         \
+        V m = V##_mul(e, V##_sub(V##_set(0x1p32), e)), n;                                         \
+        V##_split(&m, &n);                                                                        \
+        const V f = V##_div(V##_sub(m, unit), V##_add(m, unit));                                  \
+        const V log2_m = V##_mul(f, FD_FN(V##_polynomial)(V##_mul(f, f), V##_log, V##_LOG));      \
+        const V v = V##_sub(n, log2_m);                                                           \
+        const V p = FD_FN(V##_polynomial)(v, V##_p, V##_P);                                       \
+        const V q = FD_FN(V##_polynomial)(v, V##_q, V##_Q);                                       \
+        return V##_mul(i, V##_div(p, q));                                                         \
+    }
+
+FD_DEFINE_NORMAL(vf32)
+FD_DEFINE_NORMAL(vf64)
+
 /* ---- operations --------------------------------------------------------------------------------- */
 
-/* Vector family V, loads and stores of f, operand pointers x and z, s the scale. */
-#define FD_OP_scale(V, f, x, z, s, word, j) V##_keep(V##_mul(f##_load(x), s), word, j)
-#define FD_OP_add(V, f, x, z, s, word, j)                                                         \
-    V##_add(V##_keep(V##_mul(f##_load(x), s), word, j), f##_load(z))
-#define FD_OP_bias(V, f, x, z, s, word, j)                                                        \
-    V##_keep(V##_mul(V##_add(f##_load(x), f##_load(z)), s), word, j)
-#define FD_OP_bias_relu(V, f, x, z, s, word, j)                                                   \
-    V##_keep(V##_mul(V##_relu(V##_add(f##_load(x), f##_load(z))), s), word, j)
-#define FD_OP_relu_backward(V, f, x, z, s, word, j)                                               \
-    V##_keep_positive(V##_mul(f##_load(x), s), f##_load(z))
-#define FD_OP_copy(V, f, x, z, s, word, j) f##_load(x)
+typedef struct {
+    vf32 scale, shift, fill;
+} FD_FN(vf32_constants);
+
+typedef struct {
+    vf64 scale, shift, fill;
+} FD_FN(vf64_constants);
+
+#define FD_CONSTANTS(V, o) {V##_set((o)->scale), V##_set((o)->shift), V##_set((o)->fill)}
+
+
+/* Vector family V, loads and stores of f, operand pointers x and z, c the constants. */
+#define FD_OP_scale(V, f, x, z, c, word, j) V##_keep(V##_mul(f##_load(x), c.scale), word, j)
+#define FD_OP_add(V, f, x, z, c, word, j)                                                         \
+    V##_add(V##_keep(V##_mul(f##_load(x), c.scale), word, j), f##_load(z))
+#define FD_OP_bias(V, f, x, z, c, word, j)                                                        \
+    V##_keep(V##_mul(V##_add(f##_load(x), f##_load(z)), c.scale), word, j)
+#define FD_OP_bias_relu(V, f, x, z, c, word, j)                                                   \
+    V##_keep(V##_mul(V##_relu(V##_add(f##_load(x), f##_load(z))), c.scale), word, j)
+#define FD_OP_alpha(V, f, x, z, c, word, j)                                                       \
+    V##_pick(V##_add(V##_mul(f##_load(x), c.scale), c.shift), c.fill, word, j)
+#define FD_OP_pick(V, f, x, z, c, word, j) V##_pick(f##_load(x), f##_load(z), word, j)
+#define FD_OP_relu_backward(V, f, x, z, c, word, j)                                               \
+    V##_keep_positive(V##_mul(f##_load(x), c.scale), f##_load(z))
+#define FD_OP_scale_runs(V, f, x, z, c, word, j) (word ? FD_OP_scale(V, f, x, z, c, word, j) : V##_set(0))
+#define FD_OP_copy(V, f, x, z, c, word, j) f##_load(x)
 
 /* A group is 32 elements, one word of the mask. The last one, where shorter, goes through buffers,
    so that no load or store reaches beyond the arrays. */
 #define FD_DEFINE_APPLY(op, f, T, V, LANES)                                                       \
     static inline void FD_FN(op##_##f##_group)(uint32_t word, const T *x, const T *z, T *y,       \
-                                               V scale, int stream)                               \
+                                               FD_FN(V##_constants) c, int stream)                \
     {                                                                                             \
-        (void)word, (void)z, (void)scale;                                                         \
+        (void)word, (void)z, (void)c;                                                             \
         if (STREAMS && stream) {                                                                  \
             FD_UNROLL_GROUP                                                                       \
             for (int j = 0; j < 32; j += LANES)                                                   \
-                f##_stream(y + j, FD_OP_##op(V, f, x + j, z + j, scale, word, j));                \
+                f##_stream(y + j, FD_OP_##op(V, f, x + j, z + j, c, word, j));                    \
         } else {                                                                                  \
             FD_UNROLL_GROUP                                                                       \
             for (int j = 0; j < 32; j += LANES)                                                   \
-                f##_store(y + j, FD_OP_##op(V, f, x + j, z + j, scale, word, j));                 \
+                f##_store(y + j, FD_OP_##op(V, f, x + j, z + j, c, word, j));                     \
         }                                                                                         \
     }                                                                                             \
     static void FD_FN(op##_##f##_apply)(const uint32_t *words, size_t n, const fd_operands *o)    \
     {                                                                                             \
         const T *x = o->x, *z = o->z;                                                             \
         T *y = o->y;                                                                              \
-        const V scale = V##_set(o->scale);                                                        \
+        const FD_FN(V##_constants) c = FD_CONSTANTS(V, o);                                        \
         size_t i = 0;                                                                             \
         for (; i + 32 <= n; i += 32)                                                              \
-            FD_FN(op##_##f##_group)(words[i / 32], x + i, z + i, y + i, scale, o->stream);        \
+            FD_FN(op##_##f##_group)(words[i / 32], x + i, z + i, y + i, c, o->stream);            \
         if (i < n) {                                                                              \
             T x32[32] = {0}, z32[32] = {0};                                                       \
             memcpy(x32, x + i, (n - i) * sizeof(T));                                              \
             memcpy(z32, z + i, (n - i) * sizeof(T));                                              \
-            FD_FN(op##_##f##_group)(words[i / 32], x32, z32, x32, scale, 0);                      \
+            FD_FN(op##_##f##_group)(words[i / 32], x32, z32, x32, c, 0);                          \
             memcpy(y + i, x32, (n - i) * sizeof(T));                                              \
         }                                                                                         \
     }
@@ -212,7 +264,7 @@ static void FD_FN(word_tile)(const fd_key *key, uint64_t tile, uint32_t *words)
         const uint32_t *words, *end;                                                              \
         const T *x, *z;                                                                           \
         T *y;                                                                                     \
-        V scale;                                                                                  \
+        FD_FN(V##_constants) c;                                                                   \
         int stream;                                                                               \
     } FD_FN(op##_##f##_walk);                                                                     \
     static FD_ALWAYS_INLINE void FD_FN(op##_##f##_steps)(void *state)                             \
@@ -220,17 +272,47 @@ static void FD_FN(word_tile)(const fd_key *key, uint64_t tile, uint32_t *words)
         FD_FN(op##_##f##_walk) *w = state;                                                        \
         if (w->words < w->end)                                                                    \
             for (int g = 0; g < VU64_LANES; g++, w->words++, w->x += 32, w->z += 32, w->y += 32)  \
-                FD_FN(op##_##f##_group)(*w->words, w->x, w->z, w->y, w->scale, w->stream);        \
+                FD_FN(op##_##f##_group)(*w->words, w->x, w->z, w->y, w->c, w->stream);            \
     }                                                                                             \
     static void FD_FN(op##_##f##_apply_and_draw)(const uint32_t *words, const fd_operands *o,     \
                                                  const fd_key *key, uint32_t threshold,           \
                                                  uint64_t tile, uint32_t *next)                   \
     {                                                                                             \
         FD_FN(op##_##f##_walk) walk = {                                                           \
-            words, words + FD_TILE_WORDS, o->x, o->z, o->y, V##_set(o->scale), o->stream};        \
+            words, words + FD_TILE_WORDS, o->x, o->z, o->y, FD_CONSTANTS(V, o), o->stream};       \
         FD_FN(draw_tile)(key, threshold, tile, next, FD_FN(op##_##f##_steps), &walk);             \
         while (walk.words < walk.end)                                                             \
             FD_FN(op##_##f##_steps)(&walk);                                                       \
+    }
+
+#define FD_OP_normal_scale(V, x, scaled) V##_mul(x, V##_add(V##_set(1.0), scaled))
+#define FD_OP_normal_add(V, x, scaled) V##_add(x, scaled)
+
+/* A word an element, LANES at a time; what is left at the end goes through buffers. */
+#define FD_DEFINE_NORMAL_APPLY(op, f, T, V, LANES)                                                \
+    static void FD_FN(op##_##f##_apply)(const uint32_t *words, size_t n, const fd_operands *o)    \
+    {                                                                                             \
+        const T *x = o->x;                                                                        \
+        T *y = o->y;                                                                              \
+        const V scale = V##_set(o->scale);                                                        \
+        size_t i = 0;                                                                             \
+        for (; i + LANES <= n; i += LANES) {                                                      \
+            const V scaled = V##_mul(scale, FD_FN(V##_normal)(words + i));                        \
+            const V result = FD_OP_##op(V, f##_load(x + i), scaled);                              \
+            if (STREAMS && o->stream)                                                             \
+                f##_stream(y + i, result);                                                        \
+            else                                                                                  \
+                f##_store(y + i, result);                                                         \
+        }                                                                                         \
+        if (i < n) {                                                                              \
+            T rest[LANES] = {0};                                                                  \
+            uint32_t w[LANES] = {0};                                                              \
+            memcpy(rest, x + i, (n - i) * sizeof(T));                                             \
+            memcpy(w, words + i, (n - i) * sizeof *w);                                            \
+            const V scaled = V##_mul(scale, FD_FN(V##_normal)(w));                                \
+            f##_store(rest, FD_OP_##op(V, f##_load(rest), scaled));                               \
+            memcpy(y + i, rest, (n - i) * sizeof(T));                                             \
+        }                                                                                         \
     }
 
 /* sum += x, LANES at a time */
@@ -257,8 +339,13 @@ static void FD_FN(word_tile)(const fd_key *key, uint64_t tile, uint32_t *words)
     FD_DEFINE_APPLY_AND_DRAW(add, f, T, V, LANES)                                                 \
     FD_DEFINE_APPLY_AND_DRAW(bias, f, T, V, LANES)                                                \
     FD_DEFINE_APPLY_AND_DRAW(bias_relu, f, T, V, LANES)                                           \
+    FD_DEFINE_APPLY_AND_DRAW(alpha, f, T, V, LANES)                                               \
+    FD_DEFINE_APPLY_AND_DRAW(pick, f, T, V, LANES)                                                \
     FD_DEFINE_APPLY(relu_backward, f, T, V, LANES)                                                \
+    FD_DEFINE_APPLY(scale_runs, f, T, V, LANES)                                                   \
     FD_DEFINE_APPLY(copy, f, T, V, LANES)                                                         \
+    FD_DEFINE_NORMAL_APPLY(normal_scale, f, T, V, LANES)                                          \
+    FD_DEFINE_NORMAL_APPLY(normal_add, f, T, V, LANES)                                            \
     FD_DEFINE_ACCUMULATE(f, T, V, LANES, S, SF)
 
 FD_DEFINE_DTYPE(f16, uint16_t, vf32, VF32_LANES, float, f32)
@@ -276,11 +363,14 @@ const fd_kernels FD_NAME3(fd_, FD_ISA, ) = {
     .mask_tile = FD_FN(mask_tile),
     .word_tile = FD_FN(word_tile),
     .apply = {FD_EACH_DTYPE(scale, apply), FD_EACH_DTYPE(add, apply), FD_EACH_DTYPE(bias, apply),
-              FD_EACH_DTYPE(bias_relu, apply), FD_EACH_DTYPE(relu_backward, apply),
-              FD_EACH_DTYPE(copy, apply)},
+              FD_EACH_DTYPE(bias_relu, apply), FD_EACH_DTYPE(alpha, apply),
+              FD_EACH_DTYPE(pick, apply), FD_EACH_DTYPE(relu_backward, apply),
+              FD_EACH_DTYPE(scale_runs, apply), FD_EACH_DTYPE(copy, apply), FD_EACH_DTYPE(normal_scale, apply),
+              FD_EACH_DTYPE(normal_add, apply)},
     .apply_and_draw = {FD_EACH_DTYPE(scale, apply_and_draw), FD_EACH_DTYPE(add, apply_and_draw),
                        FD_EACH_DTYPE(bias, apply_and_draw),
-                       FD_EACH_DTYPE(bias_relu, apply_and_draw)},
+                       FD_EACH_DTYPE(bias_relu, apply_and_draw),
+                       FD_EACH_DTYPE(alpha, apply_and_draw), FD_EACH_DTYPE(pick, apply_and_draw)},
     .accumulate = {FD_FN(accumulate_f16), FD_FN(accumulate_bf16), FD_FN(accumulate_f32),
                    FD_FN(accumulate_f64)},
     .fence = stream_fence,

@@ -4,12 +4,13 @@
 #include "bits.h"
 #include "kernels.h"
 
-static const size_t itemsize[FD_NUM_DTYPES] = {2, 2, 4, 8};
+const size_t fd_itemsize[FD_NUM_DTYPES] = {2, 2, 4, 8};
 
 static fd_operands operands_at(const fd_job *job, uint64_t at)
 {
-    const size_t size = itemsize[job->dtype];
-    fd_operands o = {.y = (char *)job->y + at * size, .scale = job->scale, .stream = job->stream};
+    const size_t size = fd_itemsize[job->dtype];
+    fd_operands o = {.y = (char *)job->y + at * size, .scale = job->scale, .shift = job->shift,
+                     .fill = job->fill, .stream = job->stream};
     o.x = (const char *)job->x + at * size;
     o.z = o.x;
     if (job->z)
@@ -33,7 +34,7 @@ static void store_bools(const uint32_t *words, uint64_t at, uint64_t n, uint8_t 
 /* Adds n elements of y, from column `column` on, to the sums of their columns. */
 static void add_columns(const fd_job *job, uint64_t column, uint64_t n, const char *y)
 {
-    const size_t size = itemsize[job->dtype];
+    const size_t size = fd_itemsize[job->dtype];
     const size_t sum_size = job->dtype == FD_FLOAT64 ? sizeof(double) : sizeof(float);
     while (n) {
         uint64_t length = job->sum_period - column;
@@ -46,12 +47,32 @@ static void add_columns(const fd_job *job, uint64_t column, uint64_t n, const ch
     }
 }
 
+/* Operations that take a word an element. */
+static void run_normal(const fd_job *job, uint64_t start, uint64_t n)
+{
+    enum { CHUNK = 2048 };
+    uint32_t words[CHUNK];
+    for (uint64_t done = 0; done < n; done += CHUNK) {
+        const uint64_t length = n - done < CHUNK ? n - done : CHUNK;
+        const fd_operands operands = operands_at(job, start + done);
+        fd_words(job->kernels, &job->bits->key, job->bits->offset + start + done, length, words);
+        job->kernels->apply[job->op][job->dtype](words, length, &operands);
+    }
+    if (job->stream)
+        job->kernels->fence();
+}
+
 void fd_run(const fd_job *job, uint64_t start, uint64_t n)
 {
-    const int masked = !job->y || job->op < FD_NUM_MASKED_OPS;
+    if (job->op >= FD_NUM_BIT_OPS) {
+        run_normal(job, start, n);
+        return;
+    }
+    const int masked = !job->y || job->op < FD_NUM_MASKED_OPS || job->op == FD_SCALE_RUNS;
     uint32_t buffers[2][FD_TILE_WORDS], *words = buffers[0], *next = buffers[1];
     fd_walk walk;
-    uint64_t length = n < FD_TILE ? n : FD_TILE;
+    const uint64_t chunk = masked ? fd_chunk(job->bits) : FD_TILE;
+    uint64_t length = n < chunk ? n : chunk;
     if (n == 0)
         return;
     if (masked) {
@@ -60,7 +81,7 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
     }
     for (uint64_t done = 0; done < n;) {
         const uint64_t at = start + done, left = n - done - length;
-        const uint64_t next_length = left < FD_TILE ? left : FD_TILE;
+        const uint64_t next_length = left < chunk ? left : chunk;
         fd_operands operands;
         fd_pending pending = {job->op, job->dtype, words, NULL};
         if (job->y) {
