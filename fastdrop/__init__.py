@@ -17,21 +17,40 @@ from fastdrop.functional import (
     dropout_add,
     dropout_mask,
 )
+from fastdrop.noise import gaussian_dropout, gaussian_noise
 from fastdrop.random import Generator, Key, seed
+from fastdrop.variants import (
+    alpha_dropout,
+    alpha_dropout_backward,
+    drop_block2d,
+    drop_path,
+    feature_alpha_dropout,
+    zoneout,
+    zoneout_backward,
+)
 
 __all__ = [
     "Generator",
     "Key",
+    "alpha_dropout",
+    "alpha_dropout_backward",
     "apply_mask",
     "available_isas",
     "bias_act_dropout",
     "bias_act_dropout_backward",
+    "drop_block2d",
+    "drop_path",
     "dropout",
     "dropout_add",
     "dropout_mask",
+    "feature_alpha_dropout",
+    "gaussian_dropout",
+    "gaussian_noise",
     "get_num_threads",
     "seed",
     "set_num_threads",
     "show_config",
     "use_isa",
+    "zoneout",
+    "zoneout_backward",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from operator import index
 from typing import SupportsIndex, TypeAlias, TypeVar
@@ -11,7 +12,6 @@ import numpy as np
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
 
-_MAX_ELEMENTS = 1 << 55  # the contract's index space
 
 
 def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
@@ -53,15 +53,26 @@ def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
     return tuple(result)
 
 
-def checked_offset(offset: SupportsIndex, elements: int) -> int:
-    """`offset` as an integer that leaves room for so many elements."""
+def checked_stddev(stddev: float) -> float:
+    """`stddev` as a float of at least 0."""
+    try:
+        ok = 0 <= stddev < math.inf  # also refuses NaN
+    except (TypeError, ValueError):
+        raise TypeError(f"stddev: expected a number, got {type(stddev).__name__}") from None
+    if not ok:
+        raise ValueError(f"stddev: expected a finite number of at least 0, got {stddev}")
+    return float(stddev)
+
+
+def checked_offset(offset: SupportsIndex, elements: int, bits: int = 55) -> int:
+    """`offset` as an integer that leaves room for so many elements of 2**bits."""
     try:
         number = index(offset)
     except TypeError:
         raise TypeError(f"offset: expected an integer, got {type(offset).__name__}") from None
-    if number < 0 or number + elements > _MAX_ELEMENTS:
+    if number < 0 or number + elements > 1 << bits:
         raise ValueError(
-            f"offset: expected 0 <= offset and offset + elements <= 2**55, got {number}"
+            f"offset: expected 0 <= offset and offset + elements <= 2**{bits}, got {number}"
         )
     return number
 

@@ -29,7 +29,8 @@ def _inverted_scale(p: float) -> float:
     return 1 / (1 - p) if p < 1 else 0.0
 
 
-def _checked_key(key: Key | None) -> Key:
+def checked_key(key: Key | None) -> Key:
+    """Return `key`, if it is one."""
     if not isinstance(key, Key):
         raise TypeError(f"key: expected a fastdrop.Key, got {type(key).__name__}")
     return key
@@ -84,7 +85,7 @@ def _masked_scale(
     """`masked_scale` for a checked p; the usual arguments cost a small array next to nothing."""
     if type(x) is not np.ndarray:
         x = np.asarray(x)
-    seed, call = key if type(key) is Key else _checked_key(key)
+    seed, call = key if type(key) is Key else checked_key(key)
     axes = checked_axes(shared_axes, x.ndim) if shared_axes != () else ()
     if offset != 0:
         offset = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))
@@ -208,7 +209,7 @@ def dropout_mask(
         raise ValueError(f"shape: expected lengths of at least 0, got {shape}")
     own = mask_shape(lengths, checked_axes(shared_axes, len(lengths)))
     n = math.prod(own)
-    seed, call = _checked_key(key)
+    seed, call = checked_key(key)
     bits = _core.make_mask(n, checked_p(p), seed, call, checked_offset(offset, n), packed, None)
     return bits if packed else bits.view(np.bool_).reshape(own)
 
@@ -283,7 +284,7 @@ def _fused(
     """Check what all fused operations share, and call the compiled one."""
     x = np.asarray(x)
     p = checked_p(p)
-    seed, call = _checked_key(key)
+    seed, call = checked_key(key)
     axes = checked_axes(shared_axes, x.ndim)
     offset = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))
     scale = _inverted_scale(p)

@@ -193,20 +193,22 @@ def seed(n: SupportsIndex) -> None:
     default_generator.state = (n, 0)
 
 
-def uniform(key: Key, shape: tuple[int, ...]) -> np.ndarray:
+def uniform(key: Key, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
     """Uniform variates of a key: (word + 1/2) / 2**32, one domain-1 word for each element.
 
     Parameters
     ----------
     key : Key
     shape : tuple of int
+    offset : int
+        Index of the first element in a larger array.
 
     Returns
     -------
     ndarray of float64
         In (0, 1), of the given shape.
     """
-    words = _core.random_words(math.prod(shape), key.seed, key.call, 0)
+    words = _core.random_words(math.prod(shape), key.seed, key.call, offset)
     return ((words + 0.5) / 2.0**32).reshape(shape)
 
 

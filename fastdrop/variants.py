@@ -1,0 +1,371 @@
+"""Dropout's relatives as pure functions of arrays and keys: other masks, other fillings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastdrop import _core
+from fastdrop._checks import Axes, check_count, checked_axes, checked_offset, checked_p, mask_shape
+from fastdrop.functional import checked_key, dropout, masked_scale
+from fastdrop.random import Key
+
+__all__ = [
+    "alpha_dropout",
+    "alpha_dropout_backward",
+    "drop_block2d",
+    "drop_path",
+    "feature_alpha_dropout",
+    "zoneout",
+    "zoneout_backward",
+]
+
+SELU_ALPHA = 1.7580993408473766  # SELU's lower limit is -SELU_ALPHA
+
+
+def _alpha_scale(p: float) -> float:
+    return 1 / math.sqrt((SELU_ALPHA * SELU_ALPHA * p + 1) * (1 - p))
+
+
+def alpha_dropout(
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    key: Key,
+    training: bool = True,
+    shared_axes: Axes = (),
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """Set elements to SELU's lower limit, and keep mean 0 and variance 1.
+
+    y = a x + b where kept, a alpha' + b where dropped; alpha' = -1.7580993408473766,
+    a = ((1 - p) (1 + p alpha'^2))^(-1/2), b = -a alpha' p.
+
+    Parameters
+    ----------
+    x, p, key, shared_axes, offset, out, num_threads
+        As in `dropout`. p = 1 gives zeros, as in PyTorch.
+    training : bool
+        If False, x itself is returned (copied into `out` where given); likewise with p = 0.
+
+    Returns
+    -------
+    ndarray
+        x's shape and dtype. A dropped element does not depend on x, be it infinite or NaN.
+        `alpha_dropout_backward` is the gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`.
+
+    References
+    ----------
+    Klambauer, Unterthiner, Mayr, Hochreiter 2017, Self-normalizing neural networks, NIPS.
+    """
+    p = checked_p(p)
+    if not training or p == 0:
+        return _core.identity(x, out)
+    x = np.asarray(x)
+    if p == 1:
+        a = shift = fill = 0.0
+    else:
+        a = _alpha_scale(p)
+        shift = SELU_ALPHA * a * p
+        fill = SELU_ALPHA * a * p - SELU_ALPHA * a
+    seed, call = checked_key(key)
+    axes = checked_axes(shared_axes, x.ndim)
+    start = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))
+    return _core.masked_alpha(x, p, a, shift, fill, seed, call, axes, start, out, num_threads)
+
+
+def alpha_dropout_backward(
+    dy: ArrayLike,
+    p: float = 0.5,
+    *,
+    key: Key,
+    shared_axes: Axes = (),
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """Gradient of `alpha_dropout` in training: a dy where kept, else +0.0.
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient with respect to the output.
+    p, key, shared_axes, offset, out, num_threads
+        As in the forward call.
+
+    Returns
+    -------
+    ndarray
+        dy's shape and dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `alpha_dropout`.
+    """
+    p = checked_p(p)
+    if p == 0:
+        return _core.identity(dy, out)
+    dx: NDArray[Any] = masked_scale(
+        dy,
+        p,
+        _alpha_scale(p) if p < 1 else 0.0,
+        key=key,
+        shared_axes=shared_axes,
+        offset=offset,
+        out=out,
+        num_threads=num_threads,
+    )
+    return dx
+
+
+def feature_alpha_dropout(
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    key: Key,
+    training: bool = True,
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """`alpha_dropout` of whole channels: one decision for x[i, j], whatever axes follow.
+
+    Parameters
+    ----------
+    x : array_like, (samples, channels, ...)
+    p, key, training, offset, out, num_threads
+        As in `alpha_dropout`; offset counts channels. The gradient is `alpha_dropout_backward`
+        with ``shared_axes=range(2, x.ndim)``.
+
+    Returns
+    -------
+    ndarray
+        x's shape and dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `alpha_dropout`; ValueError also for fewer than two axes.
+    """
+    x = np.asarray(x)
+    if x.ndim < 2:
+        raise ValueError(f"x: expected shape (samples, channels, ...), got {x.shape}")
+    return alpha_dropout(
+        x,
+        p,
+        key=key,
+        training=training,
+        shared_axes=range(2, x.ndim),
+        offset=offset,
+        out=out,
+        num_threads=num_threads,
+    )
+
+
+def drop_path(
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    mode: str = "row",
+    key: Key,
+    training: bool = True,
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """Stochastic depth: drop the whole residual branch of a sample, or of the batch.
+
+    The same call on dy, with the same key, is the backward pass.
+
+    Parameters
+    ----------
+    x : array_like, (samples, ...)
+    mode : {"row", "batch"}
+        One decision for each sample, or one for all.
+    p, key, training, out, num_threads
+        As in `dropout`.
+    offset : int
+        Index of x's first sample in the whole batch; 0 with mode "batch".
+
+    Returns
+    -------
+    ndarray
+        x's shape and dtype: x / (1 - p) where kept, else +0.0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; ValueError also for a 0-d x or an unknown mode.
+
+    References
+    ----------
+    Huang, Sun, Liu, Sedra, Weinberger 2016, Deep networks with stochastic depth, ECCV.
+    """
+    x = np.asarray(x)
+    if x.ndim == 0:
+        raise ValueError("x: expected shape (samples, ...), got a 0-d array")
+    if mode not in ("row", "batch"):
+        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+    y: NDArray[Any] = dropout(
+        x,
+        p,
+        key=key,
+        training=training,
+        shared_axes=range(mode == "row", x.ndim),
+        offset=offset,
+        out=out,
+        num_threads=num_threads,
+    )
+    return y
+
+
+def drop_block2d(
+    x: ArrayLike,
+    p: float = 0.1,
+    block_size: int = 7,
+    *,
+    key: Key,
+    training: bool = True,
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """Drop squares of feature maps.
+
+    Each place where a square fits on a map is the corner of a dropped one with probability
+    gamma = p H W / (b^2 (H - b + 1) (W - b + 1)): the mask that `dropout` with p = gamma applies to
+    an array of shape (samples, channels, H - b + 1, W - b + 1). What no square covers is kept, and
+    multiplied by the sample's number of elements over its number of kept ones. Squares overlap, so
+    that a little less than the share p is dropped.
+
+    The same call on dy, with the same key, is the backward pass.
+
+    Parameters
+    ----------
+    x : array_like, (samples, channels, H, W)
+    p : float
+        Share to drop, 0 <= p <= 1.
+    block_size : int
+        b, the squares' side, 1 <= b <= min(H, W).
+    key, training, out, num_threads
+        As in `dropout`.
+    offset : int
+        Index of the first place in a larger batch: r C (H - b + 1) (W - b + 1) for row r.
+
+    Returns
+    -------
+    ndarray
+        x's shape and dtype; +0.0 where dropped.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; ValueError also where x is not 4-d or the block larger than the maps.
+
+    References
+    ----------
+    Ghiasi, Lin, Le 2018, DropBlock: a regularization method for convolutional networks, NeurIPS.
+    The paper normalises over the batch; here each sample is normalised on its own, so that a
+    batch's split changes nothing.
+    """
+    p = checked_p(p)
+    check_count("block_size", block_size)
+    x = np.asarray(x)
+    if x.ndim != 4:
+        raise ValueError(f"x: expected shape (samples, channels, height, width), got {x.shape}")
+    samples, channels, height, width = x.shape
+    block = int(block_size)
+    if block > min(height, width):
+        raise ValueError(
+            f"block_size: expected at most {min(height, width)} on maps of "
+            f"{height} x {width}, got {block_size}"
+        )
+    seed, call = checked_key(key)
+    places = (height - block + 1) * (width - block + 1)
+    start = checked_offset(offset, samples * channels * places)
+    if not training or p == 0:
+        return _core.identity(x, out)
+    gamma = p * height * width / (block * block * places)
+    return _core.drop_blocks(x, block, gamma, seed, call, start, out, num_threads)
+
+
+def zoneout(
+    x: ArrayLike,
+    previous: NDArray[Any],
+    p: float = 0.5,
+    *,
+    key: Key,
+    offset: SupportsIndex = 0,
+    out: NDArray[Any] | None = None,
+    num_threads: SupportsIndex | None = None,
+) -> NDArray[Any]:
+    """Keep an element's previous state with probability p: y = x where kept, else `previous`.
+
+    At inference the states' mean (1 - p) x + p previous takes its place.
+
+    Parameters
+    ----------
+    x, p, key, offset, out, num_threads
+        As in `dropout`; x is the new state.
+    previous : ndarray
+        The old state, of x's shape and dtype.
+
+    Returns
+    -------
+    ndarray
+        x's shape and dtype. `zoneout_backward` is the gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; also if the previous state's shape or dtype is not x's.
+
+    References
+    ----------
+    Krueger et al. 2017, Zoneout: regularizing RNNs by randomly preserving hidden activations, ICLR.
+    """
+    x = np.asarray(x)
+    seed, call = checked_key(key)
+    start = checked_offset(offset, x.size)
+    return _core.masked_pick(x, previous, checked_p(p), seed, call, (), start, out, num_threads)
+
+
+def zoneout_backward(
+    dy: ArrayLike, p: float = 0.5, *, key: Key, offset: SupportsIndex = 0
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Gradients of `zoneout` for the new and the previous state: dy goes to one or the other.
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient with respect to the output.
+    p, key, offset
+        As in the forward call.
+
+    Returns
+    -------
+    dx, dprevious : ndarray
+        dy's shape and dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `zoneout`.
+    """
+    dy = np.asarray(dy)
+    zero = np.zeros_like(dy)
+    return (
+        zoneout(dy, zero, p, key=key, offset=offset),
+        zoneout(zero, dy, p, key=key, offset=offset),
+    )
