@@ -13,7 +13,6 @@ Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
 
 
-
 def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
     """`value` as an integer of so many bits."""
     try:

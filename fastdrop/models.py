@@ -407,6 +407,7 @@ class Sequential:
         logits = loss.folds == self.layers[-1].activation
         outputs, backwards = self._forward(x, training, logits)
         value, dy = loss(outputs, y, logits)
+        value += sum(layer.penalty() for layer in self.layers)
         if training:
             self._backward(backwards, dy)
             optimizer.update(self._gather("params"), self._gather("grads"))

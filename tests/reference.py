@@ -1,6 +1,7 @@
 """The mask contract in NumPy, as slow as it is plain: what every kernel must equal, bit for bit."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -76,3 +77,43 @@ def dropout(x, p, seed, call=0, offset=0, shared_axes=()):
     scale = x.dtype.type(1 / (1 - p) if p < 1 else 0)
     with np.errstate(all="ignore"):
         return np.where(kept, x * scale, x.dtype.type(0))
+
+
+def normal(n, seed, call=0, offset=0):
+    """Normal variates of domain 1, in float64, from Python's own inverse distribution function."""
+    words = random_words(n, seed, call, offset).astype(np.int64)
+    below = words < 2**31  # the lower half; the upper one mirrors it, for there u is near 1
+    u = (np.where(below, words, 2**32 - 1 - words) + 0.5) / 2**32
+    z = np.array([NormalDist().inv_cdf(value) for value in u.tolist()])
+    return np.where(below, z, -z)
+
+
+def alpha_dropout(x, kept, p):
+    """The formula as the paper has it, for a mask that is there already."""
+    if p == 1:
+        return np.zeros_like(x)
+    limit = -1.7580993408473766
+    a = ((1 - p) * (1 + p * limit**2)) ** -0.5
+    return (a * np.where(kept, x, limit) - a * limit * p).astype(x.dtype)
+
+
+def covered(corners, block):
+    """Which elements of maps lie in a square whose upper left corner is in `corners`."""
+    *batch, rows, columns = corners.shape
+    maps = np.zeros((*batch, rows + block - 1, columns + block - 1), bool)
+    for *where, i, j in np.argwhere(corners):
+        maps[(*where, slice(i, i + block), slice(j, j + block))] = True
+    return maps
+
+
+def drop_block2d(x, p, block, seed, call=0, offset=0):
+    samples, channels, height, width = x.shape
+    shape = (samples, channels, height - block + 1, width - block + 1)
+    gamma = p * height * width / (block**2 * shape[2] * shape[3])
+    corners = ~mask(math.prod(shape), gamma, seed, call, offset).reshape(shape)
+    y = np.zeros_like(x)
+    for sample, drop, out in zip(x, covered(corners, block), y):
+        if not drop.all():
+            scale = x.dtype.type(drop.size / (drop.size - drop.sum()))
+            np.multiply(sample, scale, out=out, where=~drop)
+    return y

@@ -1,5 +1,6 @@
 """One table of cases drives what every layer must do; Dropout's own rules follow."""
 
+import json
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fastdrop
+import fastdrop.models
+from fastdrop import layers
 from fastdrop.functional import dropout_mask
 from fastdrop.layers import Activation, Dense, Dropout, Flatten, Input, Layer, ReLU, Softmax
+from fastdrop.layers.schedules import Constant, Cosine, Early, Late, Linear
 from fastdrop.random import Generator, Key
 
 KEY = Key(7, 3)
@@ -22,6 +25,7 @@ class Case(NamedTuple):
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     params: int = 0
+    batch: bool = True  # False: x is no batch but weights
 
 
 CASES = {
@@ -43,6 +47,42 @@ CASES = {
     "dropout shared": Case(lambda: Dropout(0.3, shared_axes=(1,)), (4, 3), (4, 3)),
     "dropout shared rows": Case(lambda: Dropout(0.3, shared_axes=0), (5,), (5,)),
     "dropout vanilla": Case(lambda: Dropout(0.3, mode="vanilla"), (5,), (5,)),
+    "dropout linear": Case(lambda: Dropout(Linear(0.1, 0.7, 6)), (5,), (5,)),
+    "dropout early": Case(lambda: Dropout(Early(0.4, 9)), (5,), (5,)),
+    "dropout late": Case(lambda: Dropout(Late(0.4, 9)), (5,), (5,)),
+    "dropout 1d": Case(lambda: layers.Dropout1d(0.4), (3, 4), (3, 4)),
+    "dropout 2d": Case(lambda: layers.Dropout2d(0.4), (3, 2, 2), (3, 2, 2)),
+    "dropout 3d": Case(lambda: layers.Dropout3d(0.4), (3, 2, 1, 2), (3, 2, 1, 2)),
+    "dropout 2d last": Case(lambda: layers.Dropout2d(0.4, "channels_last"), (2, 2, 3), (2, 2, 3)),
+    "alpha": Case(lambda: layers.AlphaDropout(0.4), (5,), (5,)),
+    "alpha p=0": Case(lambda: layers.AlphaDropout(0), (5,), (5,)),
+    "alpha p=1": Case(lambda: layers.AlphaDropout(1), (5,), (5,)),
+    "feature alpha": Case(lambda: layers.FeatureAlphaDropout(0.4), (3, 2, 2), (3, 2, 2)),
+    "feature alpha 2d": Case(layers.FeatureAlphaDropout, (3,), (3,)),
+    "gaussian dropout": Case(lambda: layers.GaussianDropout(0.4), (5,), (5,)),
+    "gaussian dropout cosine": Case(
+        lambda: layers.GaussianDropout(Cosine(0.1, 0.7, 6)), (5,), (5,)
+    ),
+    "gaussian noise": Case(lambda: layers.GaussianNoise(0.4), (5,), (5,)),
+    "drop path": Case(lambda: layers.DropPath(0.4), (2, 3), (2, 3)),
+    "drop path batch": Case(lambda: layers.DropPath(Constant(0.4), "batch"), (2, 3), (2, 3)),
+    "drop block": Case(lambda: layers.DropBlock2d(0.3, 2), (2, 3, 4), (2, 3, 4)),
+    "locked": Case(lambda: layers.LockedDropout(0.4), (4, 3), (4, 3)),
+    "weight": Case(lambda: layers.WeightDropout(0.4), (4,), (4,), batch=False),
+    "embedding": Case(lambda: layers.EmbeddingDropout(0.4), (4,), (4,), batch=False),
+    "zoneout": Case(lambda: layers.Zoneout(0.4), (4,), (4,)),
+    "drop connect": Case(lambda: layers.DropConnect(4, 0.4), (3,), (4,), 16),
+    "drop connect linear": Case(
+        lambda: layers.DropConnect(4, Linear(0, 0.5, 9), "tanh"), (2, 3), (2, 4), 16
+    ),
+    "concrete": Case(
+        lambda: layers.ConcreteDropout(
+            4, 0.3, "tanh", weight_regularizer=0.1, dropout_regularizer=0.2, temperature=0.5
+        ),
+        (3,),
+        (4,),
+        17,
+    ),
 }
 
 
@@ -99,7 +139,7 @@ def test_gradients_are_those_of_central_differences(case, training, method):
     dy = np.random.default_rng(1).normal(size=y.shape)
 
     def value():
-        return (forward()[0] * dy).sum()
+        return (forward()[0] * dy).sum() + (layer.penalty() if training else 0)
 
     dx = backward(dy)
     np.testing.assert_allclose(dx, central_differences(value, x), rtol=1e-6, atol=1e-8)
@@ -118,6 +158,52 @@ def test_only_parameter_gradients_on_request(name):
     assert backward(y, need_dx=False) is None
     for name in expected:
         np.testing.assert_array_equal(layer.grads[name], expected[name])
+
+
+def test_config_makes_an_equal_layer(case):
+    layer = built(case)
+    config = json.dumps(layer.get_config())
+    other = type(layer).from_config(json.loads(config))
+    assert json.dumps(other.get_config()) == config
+    other.params = layer.params
+    x = batch(case)
+    for training in (True, False):
+        y, _ = layer.forward(x, training, key=KEY)
+        np.testing.assert_array_equal(other.forward(x, training, key=KEY)[0], y)
+
+
+def test_config_has_the_constructors_arguments():
+    layer = Dense(3, "relu", input_shape=(4,), name="first")
+    assert layer.get_config() == {
+        "units": 3,
+        "activation": "relu",
+        "input_shape": (4,),
+        "name": "first",
+    }
+    assert Dropout(rate=0.2, seed=3).get_config() == {
+        "p": 0.2,
+        "seed": 3,
+        "shared_axes": (),
+        "mode": "inverted",
+        "input_shape": None,
+        "name": "dropout",
+    }
+
+
+def test_layers_in_a_model_train():
+    """All that take (samples, features), in one stack; the loss has their penalties."""
+    for name, case in CASES.items():
+        if not case.batch or len(case.input_shape) > 1:
+            continue
+        model = fastdrop.models.Sequential([Dense(case.input_shape[0], "tanh"), case.make()])
+        model.add(Dense(1))
+        model.compile("adam", "mse")
+        x = batch(case, 40)
+        history = model.fit(x, x[:, :1], batch_size=8, epochs=2, verbose=0)
+        assert np.isfinite(history.history["loss"]).all(), name
+        outputs = model.predict(x, verbose=0)
+        expected = np.mean((outputs - x[:, :1]) ** 2) + model.layers[1].penalty()
+        assert model.evaluate(x, x[:, :1], verbose=0) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -149,6 +235,8 @@ def test_empty_batch(case):
 @given(cut=st.integers(0, 6))
 def test_a_split_batch_gets_the_masks_of_the_whole(cut):
     for case in CASES.values():
+        if not case.batch:
+            continue
         layer, x = built(case), batch(case)
         y, _ = layer.forward(x, key=KEY)
         top, _ = layer.forward(x[:cut], key=KEY, row=0, rows=6)

@@ -1,0 +1,55 @@
+"""Layers: the dropout family, and what a multi-layer perceptron needs around it.
+
+base.py: what all layers share; core.py: Dense and friends; dropout.py, recurrent.py, dense.py: the
+family; schedules.py: p over time.
+"""
+
+from fastdrop.layers import schedules
+from fastdrop.layers.base import Array, Backward, Input, Layer, Shape, batch_shape
+from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax, sigmoid
+from fastdrop.layers.dense import ConcreteDropout, DropConnect
+from fastdrop.layers.dropout import (
+    AlphaDropout,
+    DropBlock2d,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    DropPath,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    GaussianNoise,
+)
+from fastdrop.layers.recurrent import EmbeddingDropout, LockedDropout, WeightDropout, Zoneout
+
+__all__ = [
+    "Activation",
+    "AlphaDropout",
+    "Array",
+    "Backward",
+    "ConcreteDropout",
+    "Dense",
+    "DropBlock2d",
+    "DropConnect",
+    "DropPath",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "EmbeddingDropout",
+    "FeatureAlphaDropout",
+    "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Input",
+    "Layer",
+    "LockedDropout",
+    "ReLU",
+    "Shape",
+    "Softmax",
+    "WeightDropout",
+    "Zoneout",
+    "batch_shape",
+    "schedules",
+    "sigmoid",
+]

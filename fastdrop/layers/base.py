@@ -1,0 +1,186 @@
+"""What all layers share.
+
+A layer maps a batch `x`, whose first axis counts samples, to `y`. Nothing about one call is kept on
+the layer: what the backward pass needs lives in the function that `forward` returns.
+
+    y, backward = layer.forward(x, training=True)
+    dx = backward(dy)                  # and the gradients of layer.params are in layer.grads
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastdrop._checks import is_count
+from fastdrop.layers.schedules import rate_config
+from fastdrop.random import Generator, Key, default_generator
+
+__all__ = ["Array", "Backward", "Input", "Layer", "Shape", "batch_shape"]
+
+Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int, ...]
+Backward: TypeAlias = Callable[..., Any]
+
+
+def batch_shape(shape: Shape) -> str:
+    """Return the shape of a batch of samples of `shape`, for messages."""
+    return f"(samples, {', '.join(map(str, shape))})" if shape else "(samples,)"
+
+
+def _as_shape(argument: str, shape: Iterable[int]) -> Shape:
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
+    if not sizes or not all(map(is_count, sizes)):
+        raise ValueError(
+            f"{argument}: expected a tuple of sizes without the batch axis, such as (28, 28), "
+            f"got {shape!r}"
+        )
+    return tuple(int(size) for size in sizes)
+
+
+class Input:
+    """The shape of a model's input, as the first item of a `Sequential`; not a layer itself.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one sample, without the batch axis.
+
+    Raises
+    ------
+    ValueError
+        When `shape` is not a tuple of positive whole numbers.
+    """
+
+    def __init__(self, shape: Iterable[int]) -> None:
+        self.shape = _as_shape("shape", shape)
+
+
+class Layer:
+    """Base of all layers: the identity, without parameters.
+
+    Parameters
+    ----------
+    input_shape : tuple of int, optional
+        Shape of one sample, without the batch axis. Given on the first layer of a model, it builds
+        the model at once; otherwise the first data decide.
+    name : str, optional
+        Defaults to the class's name in lower case; a model appends a number to tell layers apart.
+
+    Attributes
+    ----------
+    params, grads : dict of str to ndarray
+        The parameters, and their gradients after a backward pass. Both are empty in a layer
+        without parameters. A layer with parameters computes in their dtype (float32 unless they
+        are replaced); one without keeps its input's.
+    activation : str
+        Name of the activation that ends the layer.
+    seed : int or None
+        Seed of the layer's own generator, made at first use; without it one is spawned from the
+        default generator. Inside a model the model's seed decides instead.
+    """
+
+    activation = "linear"
+    seed: int | None = None
+
+    def __init__(
+        self, *, input_shape: Iterable[int] | None = None, name: str | None = None
+    ) -> None:
+        self.input_shape = None if input_shape is None else _as_shape("input_shape", input_shape)
+        self.name = type(self).__name__.lower() if name is None else name
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+        self._generator: Generator | None = None
+
+    def __call__(self, x: ArrayLike, training: bool = False) -> Array:
+        """Return the layer's output for the batch `x`, see `forward`."""
+        y, _ = self.forward(np.asarray(x), training)
+        return y
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments; `from_config` makes an equal layer of them."""
+        names = inspect.signature(type(self)).parameters
+        return {name: rate_config(getattr(self, name)) for name in names if hasattr(self, name)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a layer from what `get_config` returned."""
+        return cls(**config)
+
+    def penalty(self) -> float:
+        """Return what the layer adds to a model's loss; backward passes add its gradient."""
+        return 0.0
+
+    def build(self, input_shape: Shape, key: Key) -> None:
+        """Make the parameters for samples of `input_shape`; existing ones are kept.
+
+        Parameter number j is drawn with ``key.fold_in(j)``.
+        """
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of one output sample for input samples of `input_shape`.
+
+        Raises
+        ------
+        ValueError
+            When the layer cannot take such samples.
+        """
+        return input_shape
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        """Return the output and the function that propagates gradients back.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            One batch, or a part of one.
+        training : bool
+            Whether random layers are active.
+        key : Key, optional
+            Source of the layer's randomness; without it the layer's own generator gives one.
+        row, rows : int, optional
+            Index of x's first row in the whole batch, and the whole batch's number of rows: with
+            them a batch split over calls or processes gets the masks of the undivided one.
+            The defaults say that x is the whole batch.
+
+        Returns
+        -------
+        y : ndarray
+            Never rewritten later. It may be `x` itself, or a view of it.
+        backward : callable
+            ``backward(dy) -> dx``; it also sets `grads`. In a layer with parameters,
+            ``backward(dy, need_dx=False)`` sets `grads` only and returns None: below the first of
+            them in a model nobody needs dx.
+        """
+        return x, lambda dy: dy
+
+    def forward_logits(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        """Do what `forward` does, but stop before the activation that ends the layer."""
+        return self.forward(x, training, key=key, row=row, rows=rows)
+
+    def _next_key(self) -> Key:
+        if self._generator is None:
+            self._generator = (
+                default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
+            )
+        return self._generator.next_key()

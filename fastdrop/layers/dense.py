@@ -1,0 +1,223 @@
+"""Dense layers with dropout inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from fastdrop._checks import checked_p
+from fastdrop.functional import dropout
+from fastdrop.layers.base import Array, Backward, Shape
+from fastdrop.layers.core import Dense, sigmoid
+from fastdrop.layers.schedules import Rate, checked_rate, rate_at
+from fastdrop.random import Key, uniform
+
+__all__ = ["ConcreteDropout", "DropConnect"]
+
+
+class DropConnect(Dense):
+    """A `Dense` whose weights are dropped, not its activations [1]_.
+
+    y = activation(x @ (weight * mask / (1 - p)).T + bias), one mask for the whole batch; at
+    inference the mean weights, which are `weight` itself. The bias is not dropped.
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    p : float or callable
+        Probability of dropping a weight, in [0, 1], or a schedule of it.
+    activation, input_shape, name
+        As for `Dense`.
+    seed : int, optional
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When an argument does not fit its description.
+
+    References
+    ----------
+    .. [1] Wan, Zeiler, Zhang, LeCun, Fergus 2013, Regularization of neural networks using
+       DropConnect, ICML.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        p: Rate = 0.5,
+        activation: str | None = None,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(units, activation, input_shape=input_shape, name=name)
+        self.p = checked_rate(p)
+        self.seed = seed
+
+    def forward_logits(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        if not training:
+            return super().forward_logits(x, training, key=key, row=row, rows=rows)
+        self._build_alone(x, key)
+        key = self._next_key() if key is None else key
+        p = rate_at(self.p, key.call)
+        z, backward_dropped = self._affine(x, dropout(self.params["weight"], p, key=key))
+
+        def backward(dz: Array, need_dx: bool = True) -> Array | None:
+            dx: Array | None = backward_dropped(dz, need_dx)
+            self.grads["weight"] = dropout(self.grads["weight"], p, key=key)
+            return dx
+
+        return z, backward
+
+
+class ConcreteDropout(Dense):
+    """A `Dense` behind dropout that learns its p by gradient [1]_.
+
+    In training an element of x is multiplied by (1 - s) / (1 - p), where
+    s = sigmoid((log(p / (1 - p)) + log(u / (1 - u))) / temperature) is a smooth version of
+    "dropped", u uniform in (0, 1). At inference x goes through unchanged.
+
+    `penalty`, which a model adds to its loss, is
+    weight_regularizer ||weight||^2 / (1 - p)
+    + dropout_regularizer inputs (p log p + (1 - p) log(1 - p)).
+    For N training samples, the model's precision tau and the prior's length scale l, the paper has
+    weight_regularizer = l^2 / (tau N) and dropout_regularizer = 2 / (tau N).
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    p : float
+        The probability of dropping to start from, 0 < p < 1.
+    activation, input_shape, name
+        As for `Dense`.
+    weight_regularizer, dropout_regularizer : float
+        At least 0.
+    temperature : float
+        Above 0; the lower, the nearer to dropout.
+    seed : int, optional
+        As for `RandomLayer`.
+
+    Attributes
+    ----------
+    params : dict
+        Those of `Dense`, and "logit", float32 (1,): log(p / (1 - p)).
+
+    Raises
+    ------
+    ValueError
+        When an argument does not fit its description.
+
+    References
+    ----------
+    .. [1] Gal, Hron, Kendall 2017, Concrete dropout, NIPS.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        p: float = 0.1,
+        activation: str | None = None,
+        *,
+        weight_regularizer: float = 1e-6,
+        dropout_regularizer: float = 1e-5,
+        temperature: float = 0.1,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(units, activation, input_shape=input_shape, name=name)
+        self.p = checked_p(p)
+        if p in (0, 1):
+            raise ValueError(f"p: expected 0 < p < 1, from where it can learn, got {p}")
+        for argument, value in (
+            ("weight_regularizer", weight_regularizer),
+            ("dropout_regularizer", dropout_regularizer),
+            ("temperature", temperature),
+        ):
+            if not 0 <= value < math.inf or (argument == "temperature" and value == 0):
+                bound = "above 0" if argument == "temperature" else "of at least 0"
+                raise ValueError(f"{argument}: expected a finite number {bound}, got {value}")
+        self.weight_regularizer = weight_regularizer
+        self.dropout_regularizer = dropout_regularizer
+        self.temperature = temperature
+        self.seed = seed
+
+    def build(self, input_shape: Shape, key: Key) -> None:
+        if not self.params and input_shape:
+            super().build(input_shape, key)
+            self.params["logit"] = np.full(1, math.log(self.p / (1 - self.p)), np.float32)
+
+    def penalty(self) -> float:
+        if not self.params:
+            return 0.0
+        weight, logit = self.params["weight"], float(self.params["logit"][0])
+        # log(1 - p) and log(p), without overflow
+        log_kept, log_dropped = -np.logaddexp(0, logit), -np.logaddexp(0, -logit)
+        entropy = math.exp(log_dropped) * log_dropped + math.exp(log_kept) * log_kept
+        return float(
+            self.weight_regularizer * np.vdot(weight, weight) / math.exp(log_kept)
+            + self.dropout_regularizer * weight.shape[1] * entropy
+        )
+
+    def forward_logits(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        self._build_alone(x, key)
+        weight, logit = self.params["weight"], self.params["logit"]
+        x = np.asarray(x, weight.dtype)
+        if not training:
+            z, backward_mean = self._affine(x, weight)
+
+            def backward_inference(dz: Array, need_dx: bool = True) -> Array | None:
+                dx: Array | None = backward_mean(dz, need_dx)
+                self.grads["logit"] = np.zeros_like(logit)
+                return dx
+
+            return z, backward_inference
+
+        key = self._next_key() if key is None else key
+        u = uniform(key, x.shape, row * math.prod(x.shape[1:]))
+        noise = np.log(u / (1 - u)).astype(weight.dtype)
+        p, kept = sigmoid(logit), sigmoid((-logit - noise) / weight.dtype.type(self.temperature))
+        scale = kept / (1 - p)
+
+        def scaled(a: Array) -> Array:
+            """Return a * scale, and +0.0 where all is dropped, be a infinite or NaN."""
+            return np.multiply(a, scale, out=np.zeros_like(a), where=scale > 0)
+
+        z, backward_dense = self._affine(scaled(x), weight)
+
+        def backward(dz: Array, need_dx: bool = True) -> Array | None:
+            dinputs = backward_dense(dz)
+            inputs, square = weight.shape[1], np.vdot(weight, weight)
+            # of scale for the logit: scale * (p - (1 - kept) / temperature)
+            dscale = p - (1 - kept) / weight.dtype.type(self.temperature)
+            self.grads["weight"] += 2 * self.weight_regularizer / (1 - p) * weight
+            self.grads["logit"] = (
+                (dinputs * scaled(x) * dscale).sum()
+                + self.weight_regularizer * square * p / (1 - p)
+                + self.dropout_regularizer * inputs * logit * p * (1 - p)
+            ).astype(weight.dtype)
+            return scaled(dinputs) if need_dx else None
+
+        return z, backward

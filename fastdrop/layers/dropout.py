@@ -1,0 +1,509 @@
+"""The dropout family: layers that are random in training, over the functions of arrays and keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeAlias
+
+from fastdrop._checks import check_count, checked_axes, checked_stddev, mask_shape
+from fastdrop.functional import dropout, masked_scale
+from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
+from fastdrop.layers.schedules import Rate, checked_rate, rate_at
+from fastdrop.noise import gaussian_dropout, gaussian_noise
+from fastdrop.random import Key
+from fastdrop.variants import alpha_dropout, alpha_dropout_backward, drop_block2d, drop_path
+
+__all__ = [
+    "AlphaDropout",
+    "DropBlock2d",
+    "DropPath",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "RandomLayer",
+]
+
+Rule: TypeAlias = Callable[[Array], Array]
+
+
+def same(a: Array) -> Array:
+    """Return a itself."""
+    return a
+
+
+class RandomLayer(Layer):
+    """Base of layers that are random in training and the identity at inference.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Seed of the layer's own generator, made at first use; without it one is spawned from the
+        default generator. Inside a model the model's seed decides instead.
+    input_shape, name
+        As for `Layer`.
+
+    Notes
+    -----
+    No mask is stored: the backward pass draws the same one again from the same key. A layer's p may
+    be a number or a schedule, a callable of the training step (see `fastdrop.layers.schedules`).
+    """
+
+    sample_axes: tuple[str, ...] | None = None  # their names, where a sample's shape is fixed
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(input_shape=input_shape, name=name)
+        self.seed = seed
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if self.sample_axes is not None and len(input_shape) != len(self.sample_axes):
+            raise ValueError(
+                f"layer {self.name!r} expects x of shape (samples, {', '.join(self.sample_axes)}), "
+                f"got {batch_shape(input_shape)}"
+            )
+        return input_shape
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        self.output_shape(x.shape[1:])
+        if training:
+            rule, backward = self._rules(x.shape, self._next_key() if key is None else key, row)
+        else:
+            rule = backward = self._inference
+        return rule(x), backward
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        """Return how to make y of x, and dx of dy, for a batch of `shape` from row `row` on."""
+        raise NotImplementedError
+
+    def _inference(self, a: Array) -> Array:
+        """Make y of x, and dx of dy, at inference."""
+        return a
+
+
+class Dropout(RandomLayer):
+    """Set elements to zero at random while training [1]_: y = x / (1 - p) where kept, else 0.
+
+    Parameters
+    ----------
+    p : float or callable
+        Probability of dropping an element, in [0, 1], or a schedule of it.
+    shared_axes : int or tuple of int
+        Axes along which all elements share one decision; 0 is the batch axis.
+    mode : {"inverted", "vanilla"}
+        "inverted" multiplies what is kept by 1 / (1 - p) in training and does nothing at
+        inference. "vanilla", the original rule, does not scale in training and multiplies by 1 - p
+        at inference, for which p has to be a number.
+    rate : float or callable, optional
+        Keras's word for `p`.
+    noise_shape
+        Not supported: use `shared_axes`.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1] or NaN, or `mode` is unknown.
+    TypeError
+        When `noise_shape`, or both `p` and `rate`, are given.
+
+    References
+    ----------
+    .. [1] Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from
+       overfitting, JMLR 15:1929.
+    """
+
+    def __init__(
+        self,
+        p: Rate = 0.5,
+        *,
+        seed: int | None = None,
+        shared_axes: int | tuple[int, ...] = (),
+        mode: str = "inverted",
+        rate: Rate | None = None,
+        noise_shape: object = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if noise_shape is not None:
+            raise TypeError(
+                "noise_shape: expected shared_axes in its place, with the axes of size 1: "
+                "shared_axes=(1,) for noise_shape=(batch, 1, features)"
+            )
+        if rate is not None:
+            if p != 0.5:
+                raise TypeError("rate: expected it or p, got both")
+            p = rate
+        if mode not in ("inverted", "vanilla"):
+            raise ValueError(f"mode: expected 'inverted' or 'vanilla', got {mode!r}")
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.p = checked_rate(p)
+        if mode == "vanilla" and callable(self.p):
+            raise ValueError("mode: expected 'inverted' with a schedule, got 'vanilla'")
+        self.shared_axes = shared_axes
+        self.mode = mode
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        super().output_shape(input_shape)
+        checked_axes(self.shared_axes, 1 + len(input_shape))
+        return input_shape
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        p = rate_at(self.p, key.call)
+        axes = checked_axes(self.shared_axes, len(shape))
+        per_row = math.prod(mask_shape(shape, axes)[1:])
+        mask: dict[str, Any] = {
+            "key": key,
+            "shared_axes": axes,
+            "offset": 0 if 0 in axes else row * per_row,
+        }
+        if self.mode == "vanilla":
+            drop = partial(masked_scale, p=p, scale=1.0, **mask)
+        else:
+            drop = partial(dropout, p=p, **mask)
+        return drop, drop  # linear in x, so its own gradient
+
+    def _inference(self, a: Array) -> Array:
+        return a * (1 - rate_at(self.p, 0)) if self.mode == "vanilla" else a
+
+
+class ChannelDropout(Dropout):
+    """Dropout of whole channels: one decision for each channel of each sample [1]_.
+
+    Parameters
+    ----------
+    p : float or callable
+        Probability of dropping a channel, in [0, 1], or a schedule of it.
+    data_format : {"channels_first", "channels_last"}
+        Where x has its channels: behind the samples or at the end.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1], `data_format` unknown, or x of another number of axes: a batch
+        of one sample has to have its axis of length 1.
+
+    References
+    ----------
+    .. [1] Tompson et al. 2015, Efficient object localization using convolutional networks, CVPR.
+    """
+
+    space: tuple[str, ...]
+
+    def __init__(
+        self,
+        p: Rate = 0.5,
+        data_format: str = "channels_first",
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if data_format not in ("channels_first", "channels_last"):
+            raise ValueError(
+                f"data_format: expected 'channels_first' or 'channels_last', got {data_format!r}"
+            )
+        first = data_format == "channels_first"
+        axes = tuple(range(1 + first, 1 + first + len(self.space)))
+        super().__init__(p, seed=seed, shared_axes=axes, input_shape=input_shape, name=name)
+        self.data_format = data_format
+        self.sample_axes = ("channels", *self.space) if first else (*self.space, "channels")
+
+
+class Dropout1d(ChannelDropout):
+    """`ChannelDropout` of sequences, (samples, channels, length)."""
+
+    space = ("length",)
+
+
+class Dropout2d(ChannelDropout):
+    """`ChannelDropout` of images, (samples, channels, height, width)."""
+
+    space = ("height", "width")
+
+
+class Dropout3d(ChannelDropout):
+    """`ChannelDropout` of volumes, (samples, channels, depth, height, width)."""
+
+    space = ("depth", "height", "width")
+
+
+class AlphaDropout(RandomLayer):
+    """Dropout that keeps mean 0 and variance 1 behind SELU [1]_.
+
+    y = a x + b where kept, a alpha' + b where dropped; see `fastdrop.alpha_dropout`.
+
+    Parameters
+    ----------
+    p : float or callable
+        Probability of dropping, in [0, 1], or a schedule of it. p = 1 gives zeros.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1].
+
+    References
+    ----------
+    .. [1] Klambauer et al. 2017, Self-normalizing neural networks, NIPS.
+    """
+
+    def __init__(
+        self,
+        p: Rate = 0.5,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.p = checked_rate(p)
+
+    def _shared_axes(self, ndim: int) -> range:
+        return range(0)
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        axes = tuple(self._shared_axes(len(shape)))
+        mask: dict[str, Any] = {
+            "p": rate_at(self.p, key.call),
+            "key": key,
+            "shared_axes": axes,
+            "offset": row * math.prod(mask_shape(shape, axes)[1:]),
+        }
+        return partial(alpha_dropout, **mask), partial(alpha_dropout_backward, **mask)
+
+
+class FeatureAlphaDropout(AlphaDropout):
+    """`AlphaDropout` of whole channels: one decision for x[i, j], whatever axes follow.
+
+    x is of shape (samples, channels, ...).
+
+    Parameters
+    ----------
+    p, seed, input_shape, name
+        As for `AlphaDropout`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1], or x has no channels.
+    """
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if not input_shape:
+            raise ValueError(
+                f"layer {self.name!r} expects x of shape (samples, channels, ...), got (samples,)"
+            )
+        return input_shape
+
+    def _shared_axes(self, ndim: int) -> range:
+        return range(2, ndim)
+
+
+class GaussianDropout(RandomLayer):
+    """Multiply by Gaussian noise of mean 1 [1]_: y = x (1 + sqrt(p / (1 - p)) z), z normal.
+
+    Parameters
+    ----------
+    p : float or callable
+        The noise has the variance of dropout's with this p, in [0, 1); or a schedule of it.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1).
+
+    References
+    ----------
+    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
+    """
+
+    def __init__(
+        self,
+        p: Rate = 0.5,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.p = checked_rate(p)
+        if self.p == 1:
+            raise ValueError("p: expected 0 <= p < 1, got 1")
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        offset = row * math.prod(shape[1:])
+        rule = partial(gaussian_dropout, p=rate_at(self.p, key.call), key=key, offset=offset)
+        return rule, rule
+
+
+class GaussianNoise(RandomLayer):
+    """Add Gaussian noise: y = x + stddev z, z normal [1]_.
+
+    Parameters
+    ----------
+    stddev : float
+        Standard deviation of the noise, at least 0.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `stddev` is negative or not finite.
+
+    References
+    ----------
+    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
+    """
+
+    def __init__(
+        self,
+        stddev: float,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.stddev = checked_stddev(stddev)
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        offset = row * math.prod(shape[1:])
+        return partial(gaussian_noise, stddev=self.stddev, key=key, offset=offset), same
+
+
+class DropPath(RandomLayer):
+    """Stochastic depth: drop a residual branch of whole samples [1]_; see `fastdrop.drop_path`.
+
+    Parameters
+    ----------
+    p : float or callable
+        Probability of dropping, in [0, 1], or a schedule of it.
+    mode : {"row", "batch"}
+        One decision for each sample, or one for the batch.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1], or `mode` is unknown.
+
+    References
+    ----------
+    .. [1] Huang et al. 2016, Deep networks with stochastic depth, ECCV.
+    """
+
+    def __init__(
+        self,
+        p: Rate = 0.5,
+        mode: str = "row",
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if mode not in ("row", "batch"):
+            raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.p = checked_rate(p)
+        self.mode = mode
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        rule = partial(
+            drop_path,
+            p=rate_at(self.p, key.call),
+            mode=self.mode,
+            key=key,
+            offset=row if self.mode == "row" else 0,
+        )
+        return rule, rule
+
+
+class DropBlock2d(RandomLayer):
+    """Drop squares of feature maps [1]_; see `fastdrop.drop_block2d`.
+
+    x is of shape (samples, channels, height, width). Each sample is normalised on its own.
+
+    Parameters
+    ----------
+    p : float or callable
+        Share to drop, in [0, 1], or a schedule of it.
+    block_size : int
+        Side of the squares, at most the maps' height and width.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1], or `block_size` is below 1 or larger than the maps.
+
+    References
+    ----------
+    .. [1] Ghiasi, Lin, Le 2018, DropBlock: a regularization method for convolutional networks,
+       NeurIPS.
+    """
+
+    sample_axes = ("channels", "height", "width")
+
+    def __init__(
+        self,
+        p: Rate = 0.1,
+        block_size: int = 7,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        check_count("block_size", block_size)
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.p = checked_rate(p)
+        self.block_size = int(block_size)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        _, height, width = super().output_shape(input_shape)
+        if self.block_size > min(height, width):
+            raise ValueError(
+                f"block_size: expected at most {min(height, width)} on maps of "
+                f"{height} x {width}, got {self.block_size}"
+            )
+        return input_shape
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        _, channels, height, width = shape
+        block = self.block_size
+        rule = partial(
+            drop_block2d,
+            p=rate_at(self.p, key.call),
+            block_size=block,
+            key=key,
+            offset=row * channels * (height - block + 1) * (width - block + 1),
+        )
+        return rule, rule

@@ -1,0 +1,235 @@
+"""Dropout for recurrent networks and embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastdrop._checks import checked_p
+from fastdrop.layers.base import Array, Backward, Shape
+from fastdrop.layers.dropout import Dropout, RandomLayer, Rule
+from fastdrop.layers.schedules import Rate
+from fastdrop.random import Key
+from fastdrop.variants import zoneout, zoneout_backward
+
+__all__ = ["EmbeddingDropout", "LockedDropout", "WeightDropout", "Zoneout"]
+
+
+class LockedDropout(Dropout):
+    """Dropout with one mask for all time steps of a sequence [1]_ [2]_, also called variational.
+
+    x is of shape (samples, time, features): inputs, outputs or recurrent states of an RNN. It is
+    ``Dropout(p, shared_axes=(1,))``.
+
+    Parameters
+    ----------
+    p : float or callable
+        Probability of dropping a feature of a sample, in [0, 1], or a schedule of it.
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1], or x has another number of axes.
+
+    References
+    ----------
+    .. [1] Gal and Ghahramani 2016, A theoretically grounded application of dropout in recurrent
+       neural networks, NIPS.
+    .. [2] Merity, Keskar, Socher 2018, Regularizing and optimizing LSTM language models, ICLR.
+    """
+
+    sample_axes = ("time", "features")
+
+    def __init__(
+        self,
+        p: Rate = 0.5,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(p, seed=seed, shared_axes=(1,), input_shape=input_shape, name=name)
+
+
+class WeightDropout(Dropout):
+    """Dropout of a recurrent weight matrix, one mask for all samples and time steps [1]_.
+
+    What it is given is not a batch but the weights: call it once per sequence, use the result at
+    every time step, and send the gradient back through it.
+
+    Parameters
+    ----------
+    p : float or callable
+        Probability of dropping a weight, in [0, 1], or a schedule of it.
+    seed, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1].
+
+    References
+    ----------
+    .. [1] Merity, Keskar, Socher 2018, Regularizing and optimizing LSTM language models, ICLR.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import WeightDropout
+    >>> drop = WeightDropout(0.5, seed=1)
+    >>> recurrent, x = np.eye(3, dtype=np.float32), np.ones((5, 2, 3), np.float32)
+    >>> weight, backward = drop.forward(recurrent)
+    >>> h = np.zeros((2, 3), np.float32)
+    >>> for x_t in x:
+    ...     h = np.tanh(x_t + h @ weight.T)
+    >>> drecurrent = backward(np.ones_like(weight))     # of the gradient for the dropped weights
+    >>> drecurrent.shape
+    (3, 3)
+    """
+
+    def __init__(self, p: Rate = 0.5, *, seed: int | None = None, name: str | None = None) -> None:
+        super().__init__(p, seed=seed, name=name)
+
+    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+        return super()._rules(shape, key, 0)  # all samples share the weights
+
+
+class EmbeddingDropout(WeightDropout):
+    """Dropout of whole rows of an embedding: a word is dropped wherever it occurs [1]_ [2]_.
+
+    What it is given is not a batch but the embedding, of shape (vocabulary, features).
+
+    Parameters
+    ----------
+    p : float or callable
+        Probability of dropping a word, in [0, 1], or a schedule of it.
+    seed, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1], or the embedding has another number of axes.
+
+    References
+    ----------
+    .. [1] Gal and Ghahramani 2016, as `LockedDropout`.
+    .. [2] Merity, Keskar, Socher 2018, as `LockedDropout`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import EmbeddingDropout
+    >>> embedding, tokens = np.ones((6, 2), np.float32), np.array([[0, 1, 1], [5, 0, 4]])
+    >>> table, backward = EmbeddingDropout(0.5, seed=1).forward(embedding)
+    >>> x = table[tokens]
+    >>> dtable = np.zeros_like(table)
+    >>> np.add.at(dtable, tokens, np.ones_like(x))
+    >>> dembedding = backward(dtable)
+    >>> x.shape, dembedding.shape
+    ((2, 3, 2), (6, 2))
+    """
+
+    sample_axes = ("features",)
+
+    def __init__(self, p: Rate = 0.1, *, seed: int | None = None, name: str | None = None) -> None:
+        super().__init__(p, seed=seed, name=name)
+        self.shared_axes = (1,)
+
+
+class Zoneout(RandomLayer):
+    """Keep a state's previous value with probability p [1]_: y = x where kept, else `previous`.
+
+    At inference y = (1 - p) x + p previous, the mean.
+
+    Parameters
+    ----------
+    p : float
+        Probability of keeping the previous value, in [0, 1].
+    seed, input_shape, name
+        As for `RandomLayer`.
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside [0, 1].
+
+    References
+    ----------
+    .. [1] Krueger et al. 2017, Zoneout: regularizing RNNs by randomly preserving hidden
+       activations, ICLR.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import Zoneout
+    >>> zoneout, x = Zoneout(0.1, seed=1), np.ones((5, 2, 3), np.float32)
+    >>> h, tape = np.zeros((2, 3), np.float32), []
+    >>> for x_t in x:
+    ...     h, backward = zoneout.forward(np.tanh(x_t + h), previous=h)
+    ...     tape.append(backward)
+    >>> dnew, dprevious = tape[-1](np.ones_like(h))
+    """
+
+    def __init__(
+        self,
+        p: float = 0.1,
+        *,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.p = checked_p(p)
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+        previous: Array | None = None,
+    ) -> tuple[Array, Backward]:
+        """Return the next state and the function that propagates gradients back.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            The new state.
+        training, key, row, rows
+            As for `Layer.forward`.
+        previous : ndarray, optional
+            The old state, of x's shape and dtype; zeros by default.
+
+        Returns
+        -------
+        y : ndarray
+        backward : callable
+            ``backward(dy) -> (dx, dprevious)``; only dx where no previous state was given.
+        """
+        p, old = self.p, np.zeros_like(x) if previous is None else previous
+        if not training:
+            y = x * (1 - p) + old * p
+
+            def gradients(dy: Array) -> tuple[Array, Array]:
+                return dy * (1 - p), dy * p
+
+        else:
+            mask: dict[str, Any] = {
+                "p": p,
+                "key": self._next_key() if key is None else key,
+                "offset": row * math.prod(x.shape[1:]),
+            }
+            y, gradients = zoneout(x, old, **mask), partial(zoneout_backward, **mask)
+        if previous is None:
+            return y, lambda dy: gradients(dy)[0]
+        return y, gradients

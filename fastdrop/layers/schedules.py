@@ -1,0 +1,132 @@
+"""p over time: callables of the training step, which a layer takes in the place of a number.
+
+Any callable will do, for instance ``lambda step: 0.5 * (1 - math.exp(-step / 1000))``, the rule of
+Morerio et al. 2017 (Curriculum dropout, ICCV). The step is the ``call`` of the layer's key: in a
+model the number of batches trained so far, alone the number of the layer's own calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeAlias
+
+from fastdrop._checks import check_count, checked_p, lookup
+
+__all__ = ["Constant", "Cosine", "Early", "Late", "Linear", "Rate", "Schedule"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Base of the schedules: their arguments are checked once, when they are made."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "steps":
+                check_count("steps", value)
+            else:
+                checked_p(value)
+
+    def __call__(self, step: int) -> float:
+        """Return p at a step, counted from 0."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """p at all steps."""
+
+    p: float
+
+    def __call__(self, step: int) -> float:
+        return self.p
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """From `start` to `end` in a straight line over `steps` steps; `end` from then on."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        part = min(step / self.steps, 1)
+        return (1 - part) * self.start + part * self.end
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """From `start` to `end` along half a cosine over `steps` steps; `end` from then on."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        part = (1 - math.cos(math.pi * min(step / self.steps, 1))) / 2
+        return (1 - part) * self.start + part * self.end
+
+
+@dataclass(frozen=True)
+class Early(Schedule):
+    """p for the first `steps` steps, then 0 (Liu et al. 2023, Dropout reduces underfitting)."""
+
+    p: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        return self.p if step < self.steps else 0.0
+
+
+@dataclass(frozen=True)
+class Late(Schedule):
+    """0 for the first `steps` steps, then p (Liu et al. 2023, as `Early`)."""
+
+    p: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        return 0.0 if step < self.steps else self.p
+
+
+Rate: TypeAlias = float | Callable[[int], float]
+SCHEDULES: dict[str, type[Schedule]] = {
+    schedule.__name__: schedule for schedule in (Constant, Linear, Cosine, Early, Late)
+}
+
+
+def checked_rate(p: Rate | Mapping[str, Any]) -> Rate:
+    """Return a checked number, or the callable; what `rate_config` made becomes one again."""
+    if isinstance(p, Mapping):
+        config = dict(p)
+        return lookup("schedule", config.pop("schedule", None), SCHEDULES)(**config)
+    return p if callable(p) else checked_p(p)
+
+
+def rate_config(p: Rate) -> Any:
+    """Return what `checked_rate` makes p of: a dict for a schedule, otherwise p itself."""
+    if not isinstance(p, Schedule):
+        return p
+    return {"schedule": type(p).__name__, **asdict(p)}
+
+
+def rate_at(p: Rate, step: int) -> float:
+    """Return p at a step.
+
+    Raises
+    ------
+    ValueError
+        When a schedule leaves [0, 1].
+    """
+    if not callable(p):
+        return p
+    value = p(step)
+    try:
+        return checked_p(value)
+    except ValueError:
+        raise ValueError(
+            f"p: expected a schedule within [0, 1], got {value} at step {step}"
+        ) from None
