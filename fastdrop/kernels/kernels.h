@@ -75,7 +75,7 @@ typedef enum {
     FD_PICK,             /* y = kept ? x : z */
     FD_NUM_MASKED_OPS,
     FD_RELU_BACKWARD = FD_NUM_MASKED_OPS,    /* y = z > 0 ? x * scale : +0.0 */
-    FD_SCALE_RUNS,       /* FD_SCALE where many words of the mask are 0: x is not read there */
+    FD_SCALE_RUNS,       /* FD_SCALE, for stored bits: x is not read where a word is 0 */
     FD_COPY,             /* y = x */
     FD_NUM_BIT_OPS,
     FD_NORMAL_SCALE = FD_NUM_BIT_OPS,    /* y = x * (1 + scale * normal variate) */

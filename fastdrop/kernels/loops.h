@@ -288,18 +288,20 @@ typedef struct {
 #define FD_OP_normal_scale(V, x, scaled) V##_mul(x, V##_add(V##_set(1.0), scaled))
 #define FD_OP_normal_add(V, x, scaled) V##_add(x, scaled)
 
-/* A word an element, LANES at a time; what is left at the end goes through buffers. */
+/* A word an element, LANES at a time; what is left at the end goes through buffers. As above, less
+   than 32 elements are not streamed: they may lie before aligned ones. */
 #define FD_DEFINE_NORMAL_APPLY(op, f, T, V, LANES)                                                \
     static void FD_FN(op##_##f##_apply)(const uint32_t *words, size_t n, const fd_operands *o)    \
     {                                                                                             \
         const T *x = o->x;                                                                        \
         T *y = o->y;                                                                              \
         const V scale = V##_set(o->scale);                                                        \
+        const size_t streamed = o->stream ? n / 32 * 32 : 0;                                      \
         size_t i = 0;                                                                             \
         for (; i + LANES <= n; i += LANES) {                                                      \
             const V scaled = V##_mul(scale, FD_FN(V##_normal)(words + i));                        \
             const V result = FD_OP_##op(V, f##_load(x + i), scaled);                              \
-            if (STREAMS && o->stream)                                                             \
+            if (STREAMS && i < streamed)                                                          \
                 f##_stream(y + i, result);                                                        \
             else                                                                                  \
                 f##_store(y + i, result);                                                         \

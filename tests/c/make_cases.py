@@ -3,7 +3,7 @@
     python tests/c/make_cases.py FILE
 
 One record a case, little-endian: nine uint64 (seed, call, threshold, offset, n, op, dtype,
-z_period, bytes of z), the scale as float64, then x, z, the expected y and the expected packed mask.
+z_period, bytes of z), scale, shift and fill as float64, then x, z, the expected y and packed mask.
 """
 
 import struct
@@ -15,7 +15,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
 
-SCALE, ADD, BIAS, BIAS_RELU, RELU_BACKWARD, COPY = range(6)
+SCALE, ADD, BIAS, BIAS_RELU, ALPHA, PICK, RELU_BACKWARD = range(7)
+SHIFT, FILL = 0.75, -0.5  # exact in every type
 DTYPES = [np.float16, None, np.float32, np.float64]  # None: bfloat16
 TILE = 2048
 
@@ -46,9 +47,11 @@ def expected(op, x, z, kept, scale):
         v = x + z
         v = np.where(v < 0, zero, v) if op == BIAS_RELU else v
         return np.where(kept, v * s, zero)
-    if op == RELU_BACKWARD:
-        return np.where(z > 0, x * s, zero)
-    return x
+    if op == ALPHA:
+        return np.where(kept, x * s + x.dtype.type(SHIFT), x.dtype.type(FILL))
+    if op == PICK:
+        return np.where(kept, x, z)
+    return np.where(z > 0, x * s, zero)
 
 
 def main(path):
@@ -56,7 +59,7 @@ def main(path):
     with open(path, "wb") as file:
         for number, (op, (code, dtype), p, offset) in enumerate(
             (op, d, p, offset)
-            for op in range(6)
+            for op in range(7)
             for d in enumerate(DTYPES)
             for p in (0.5, 0.1, 0.75, 0.0, 1.0)
             for offset in (0, 1000003, (1 << 43) + 17)
@@ -74,7 +77,7 @@ def main(path):
             threshold = round((1 - p) * 2**32)
             file.write(
                 struct.pack(
-                    "<9Qd",
+                    "<9Q3d",
                     seed,
                     call,
                     threshold,
@@ -85,6 +88,8 @@ def main(path):
                     period,
                     stored_z.nbytes,
                     scale,
+                    SHIFT,
+                    FILL,
                 )
             )
             file.write(x.tobytes() + stored_z.tobytes() + store(y, dtype).tobytes())

@@ -51,7 +51,7 @@ static void known_answers(const char *path)
 
 typedef struct {
     uint64_t seed, call, threshold, offset, n, op, dtype, z_period, z_bytes;
-    double scale;
+    double scale, shift, fill;
 } header;
 
 /* One case with one instruction set; `shift` elements further in a cache line, streaming or not. */
@@ -68,7 +68,7 @@ static void run_case(const fd_kernels *isa, const header *h, const char *x, cons
     fd_key_init(&bits.key, h->seed, h->call);
     fd_job job = {.kernels = isa, .bits = &bits, .op = (fd_op)h->op, .dtype = (fd_dtype)h->dtype,
                   .x = in_place ? result : x, .z = z, .z_period = h->z_period, .y = result,
-                  .scale = h->scale, .stream = stream};
+                  .scale = h->scale, .shift = h->shift, .fill = h->fill, .stream = stream};
     if (in_place)
         memcpy(result, x, h->n * size);
     if (h->op < FD_NUM_MASKED_OPS)
@@ -93,8 +93,138 @@ static void run_case(const fd_kernels *isa, const header *h, const char *x, cons
             memcpy(result, x, h->n * size);
         fd_run(&again, 0, h->n);
         check(memcmp(result, y, h->n * size) == 0, "values of a stored mask", isa->name, number);
+        if (h->op == FD_SCALE) {
+            again.op = FD_SCALE_RUNS;
+            if (in_place)
+                memcpy(result, x, h->n * size);
+            fd_run(&again, 0, h->n);
+            check(memcmp(result, y, h->n * size) == 0, "values in runs", isa->name, number);
+        }
     }
     free(memory), free(mask), free(bools);
+}
+
+static uint64_t random_below(uint64_t n)
+{
+    static uint32_t counter[4];
+    uint32_t out[4];
+    counter[0]++;
+    fd_philox(counter, 1, out);
+    return out[0] % n;
+}
+
+static void fill_randomly(uint8_t *bytes, uint64_t n)
+{
+    while (n)
+        bytes[--n] = (uint8_t)random_below(256);
+}
+
+/* Stored bits repeated along shared axes, of up to four axes: against one look-up an element. */
+static void shared_axes(const fd_kernels *isa, unsigned long number)
+{
+    static const uint64_t lengths[] = {1, 2, 3, 5, 7, 8, 31, 32, 33, 64, 100, 512, 784, 4096, 6000};
+    fd_bits bits = {.ndim = 1 + (int)random_below(4)};
+    uint64_t n = 1, stored = 1;
+    for (int d = bits.ndim - 1, shared = (int)random_below(2); d >= 0; d--, shared = !shared) {
+        bits.shape[d] = lengths[random_below(sizeof lengths / sizeof *lengths)];
+        while (n * bits.shape[d] > 30000)
+            bits.shape[d] = (bits.shape[d] + 1) / 2;
+        bits.stride[d] = shared ? 0 : stored;
+        stored *= shared ? 1 : bits.shape[d];
+        n *= bits.shape[d];
+    }
+    uint8_t *packed = malloc((stored + 7) / 8);
+    float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
+    fill_randomly(packed, (stored + 7) / 8);
+    bits.packed = packed, bits.packed_bytes = (stored + 7) / 8;
+    for (uint64_t i = 0; i < n; i++)
+        x[i] = 1.0f + (float)i;
+    const fd_job job = {.kernels = isa, .bits = &bits, .op = FD_SCALE_RUNS, .dtype = FD_FLOAT32,
+                        .x = x, .y = y, .scale = 2};
+    const uint64_t cut = random_below(n + 1);
+    fd_run(&job, cut, n - cut);
+    fd_run(&job, 0, cut);
+    int same = 1;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t at = 0, rest = i;
+        for (int d = bits.ndim - 1; d >= 0; d--) {
+            at += rest % bits.shape[d] * bits.stride[d];
+            rest /= bits.shape[d];
+        }
+        same &= y[i] == (packed[at / 8] >> at % 8 & 1 ? 2 * x[i] : 0.0f);
+    }
+    check(same, "shared axes", isa->name, number);
+    free(packed), free(x), free(y);
+}
+
+/* DropBlock against a look at every corner that may cover an element. */
+static void blocks(const fd_kernels *isa, unsigned long number)
+{
+    const uint64_t samples = 1 + random_below(3);
+    fd_blocks b = {.maps = 1 + random_below(3), .height = 1 + random_below(40),
+                   .width = 1 + random_below(150)};
+    b.block = 1 + random_below(b.height < b.width ? b.height : b.width);
+    const uint64_t rows = b.height - b.block + 1, columns = b.width - b.block + 1;
+    const uint64_t n = b.maps * b.height * b.width, places = b.maps * rows * columns;
+    fd_bits bits = {.kernels = isa, .threshold = fd_threshold(0.02), .offset = 77};
+    fd_key_init(&bits.key, 5, number);
+    uint8_t *no_corner = malloc(samples * places), *kept = malloc(n);
+    float *x = malloc(samples * n * sizeof *x), *y = malloc(samples * n * sizeof *y);
+    for (uint64_t i = 0; i < samples * n; i++)
+        x[i] = 1.0f + (float)i;
+    const fd_job draw = {.kernels = isa, .bits = &bits, .bools = no_corner};
+    fd_run(&draw, 0, samples * places);
+    b.job = (fd_job){.kernels = isa, .bits = &bits, .dtype = FD_FLOAT32, .x = x, .y = y};
+    uint64_t *scratch = malloc(fd_blocks_scratch(&b) * sizeof *scratch);
+    int same = 1;
+    for (uint64_t s = samples; s-- > 0;) {
+        uint64_t count = 0;
+        fd_drop_blocks(&b, s, scratch);
+        memset(kept, 1, n);
+        for (uint64_t k = 0; k < places; k++)
+            for (uint64_t i = 0; !no_corner[s * places + k] && i < b.block * b.block; i++)
+                kept[(k / (rows * columns) * b.height + k / columns % rows + i / b.block) * b.width +
+                     k % columns + i % b.block] = 0;
+        for (uint64_t i = 0; i < n; i++)
+            count += kept[i];
+        const float scale = count ? (float)((double)n / (double)count) : 0;
+        for (uint64_t i = 0; i < n; i++)
+            same &= y[s * n + i] == (kept[i] ? x[s * n + i] * scale : 0.0f);
+    }
+    check(same, "blocks", isa->name, number);
+    free(no_corner), free(kept), free(x), free(y), free(scratch);
+}
+
+/* Normal variates of the words at the ends and in the middle of their range, and one bit pattern
+   for all processors. */
+static void normal_variates(const fd_kernels *isa)
+{
+    static const struct {
+        uint32_t word;
+        double z;
+    } quantiles[] = {{0, -6.33795775455378925},         {1, -6.16642951781975025},
+                     {0x40000000, -0.674489749829738432}, {0x7FFFFFFF, -2.91809937291662267e-10},
+                     {0x80000000, 2.91809937291662267e-10}, {0xFFFFFFFE, 6.16642951781975025},
+                     {0xFFFFFFFF, 6.33795775455378925}};
+    enum { KNOWN = sizeof quantiles / sizeof *quantiles, N = 100003 };
+    static uint32_t words[N];
+    static double zeros[N], y[N];
+    for (uint32_t i = 0; i < N; i++)
+        words[i] = i < KNOWN ? quantiles[i].word : i * 2654435761u;
+    for (int dtype = FD_FLOAT32; dtype <= FD_FLOAT64; dtype++) {
+        const fd_operands operands = {.x = zeros, .y = y, .scale = 1};
+        isa->apply[FD_NORMAL_ADD][dtype](words, N, &operands);
+        for (unsigned long i = 0; i < KNOWN; i++) {
+            const double z = dtype == FD_FLOAT32 ? (double)((float *)y)[i] : y[i];
+            const double error = z / quantiles[i].z - 1, limit = dtype == FD_FLOAT32 ? 6e-7 : 2e-15;
+            check(error < limit && error > -limit, "quantile", isa->name, i);
+        }
+        uint64_t digest = 14695981039346656037u;    /* FNV-1a */
+        for (size_t i = 0; i < N * fd_itemsize[dtype]; i++)
+            digest = (digest ^ ((unsigned char *)y)[i]) * 1099511628211u;
+        const uint64_t expected = dtype == FD_FLOAT32 ? 0x7868cf829307c494 : 0x9ae3d05c8c23d246;
+        check(digest == expected, "digest of variates", isa->name, (unsigned long)dtype);
+    }
 }
 
 int main(int argc, char **argv)
@@ -125,6 +255,13 @@ int main(int argc, char **argv)
     check(number > 100, "cases read", "file", number);
     if (file)
         fclose(file);
+    for (const fd_kernels *const *isa = fd_available(); *isa; isa++) {
+        normal_variates(*isa);
+        for (number = 1; number <= 300; number++) {
+            shared_axes(*isa, number);
+            blocks(*isa, number);
+        }
+    }
     for (const fd_kernels *const *isa = fd_available(); *isa; isa++)
         printf("%s ", (*isa)->name);
     printf("\n%lu passed, %lu failed\n", checks - failures, failures);
