@@ -47,7 +47,7 @@ def test_alpha_dropout(isa, dtype, p, axes):
     dy = normal(x.shape, dtype, 1)
     dx = fastdrop.alpha_dropout_backward(dy, p, key=KEY, shared_axes=axes)
     zero = np.zeros((), wide.dtype)
-    slope = (reference.alpha_dropout(zero + 1, True, p) - reference.alpha_dropout(zero, True, p))
+    slope = reference.alpha_dropout(zero + 1, True, p) - reference.alpha_dropout(zero, True, p)
     slope = slope if p else 1
     gradient = np.where(kept(x, p, axes), dy.astype(wide.dtype) * slope, 0)
     np.testing.assert_allclose(dx.astype(float), gradient.astype(float), tolerance, tolerance)
