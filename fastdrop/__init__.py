@@ -1,5 +1,8 @@
 """fastdrop: the fastest, most trustworthy dropout on a CPU, and a small trainer."""
 
+from importlib import import_module
+from types import ModuleType
+
 __version__ = "0.1.0.dev0"
 
 from fastdrop._config import show_config
@@ -54,3 +57,16 @@ __all__ = [
     "zoneout",
     "zoneout_backward",
 ]
+
+_MODULES = ("callbacks", "datasets", "layers", "losses", "metrics", "models", "optimizers")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import the trainer's modules when they are first used: `fastdrop.layers`, ..."""
+    if name in _MODULES:
+        return import_module(f"fastdrop.{name}")
+    raise AttributeError(f"module 'fastdrop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

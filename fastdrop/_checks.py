@@ -37,7 +37,10 @@ def checked_p(p: float) -> float:
 
 def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
     """Each of the axes once, in [0, ndim)."""
-    given = axes if isinstance(axes, Iterable) else (axes,)
+    try:
+        given: tuple[SupportsIndex, ...] = (index(axes),)  # type: ignore[arg-type]
+    except TypeError:
+        given = tuple(axes) if isinstance(axes, Iterable) else (axes,)
     result = []
     for axis in given:
         try:
@@ -50,6 +53,30 @@ def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
     if len(set(result)) < len(result):
         raise ValueError(f"shared_axes: expected each axis once, got {tuple(given)}")
     return tuple(result)
+
+
+def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
+    """`shape` as a tuple of lengths, a number as a tuple of one."""
+    try:
+        lengths = tuple(map(index, shape)) if isinstance(shape, Iterable) else (index(shape),)
+    except TypeError:
+        raise TypeError(f"shape: expected integers, got {shape!r}") from None
+    if any(length < 0 for length in lengths) or math.prod(lengths) > 1 << 55:
+        raise ValueError(
+            f"shape: expected lengths of at least 0 with a product of at most 2**55, got {shape}"
+        )
+    return lengths
+
+
+def check_finite(argument: str, array: np.ndarray) -> None:
+    """Refuse what is not finite, also once it is cast to float32."""
+    if array.dtype.kind != "f":
+        return
+    limit = np.finfo(np.float32).max if array.itemsize > 4 else np.finfo(array.dtype).max
+    if not ((array >= -limit) & (array <= limit)).all():  # false for NaN, too
+        raise ValueError(
+            f"{argument}: expected finite numbers that float32 holds, got NaN, infinity or more"
+        )
 
 
 def checked_stddev(stddev: float) -> float:

@@ -7,6 +7,7 @@ random.py, which are the only callers.
 """
 
 from contextlib import contextmanager
+from operator import index
 
 import numpy as np
 cimport numpy as cnp
@@ -94,7 +95,8 @@ fd_guard_forks()
 
 # ---- instruction sets --------------------------------------------------------------------------
 
-cdef const fd_kernels *active = fd_available()[0]
+cdef const fd_kernels *const *isas = fd_available()    # asked once, while there is one thread
+cdef const fd_kernels *active = isas[0]
 
 
 def available_isas():
@@ -105,7 +107,7 @@ def available_isas():
     tuple of str
         Some of "avx512", "avx2", "neon"; always "generic".
     """
-    cdef const fd_kernels *const *isa = fd_available()
+    cdef const fd_kernels *const *isa = isas
     names = []
     while isa[0] != NULL:
         names.append(isa[0].name.decode())
@@ -120,7 +122,7 @@ def active_isa():
 
 def set_isa(name):
     global active
-    cdef const fd_kernels *const *isa = fd_available()
+    cdef const fd_kernels *const *isa = isas
     while isa[0] != NULL:
         if isa[0].name.decode() == name:
             active = isa[0]
@@ -224,8 +226,8 @@ def openmp_max_threads():
 
 cdef int checked_threads(n) except -1:
     try:
-        count = n.__index__()
-    except AttributeError:
+        count = index(n)
+    except TypeError:
         raise TypeError(f"num_threads: expected an integer, got {type(n).__name__}") from None
     if count < 1:
         raise ValueError(f"num_threads: expected at least 1, got {count}")
@@ -312,7 +314,7 @@ cdef inline bint is_plain(cnp.ndarray a) noexcept:
     return (cnp.PyArray_FLAGS(a) & flags) == flags and cnp.PyArray_ISNOTSWAPPED(a)
 
 
-cdef int dtype_of(cnp.ndarray x) except -1:
+cdef int dtype_of(cnp.ndarray x, str name="x") except -1:
     global bfloat16_num
     cdef int type_num = cnp.PyArray_TYPE(x)
     if type_num == cnp.NPY_FLOAT32:
@@ -327,13 +329,13 @@ cdef int dtype_of(cnp.ndarray x) except -1:
         bfloat16_num = type_num
         return FD_BFLOAT16
     raise TypeError(
-        f"x: expected an array of float16, bfloat16, float32 or float64, got {x.dtype}"
+        f"{name}: expected an array of float16, bfloat16, float32 or float64, got {x.dtype}"
     )
 
 
-cdef cnp.ndarray as_input(x):
+cdef cnp.ndarray as_input(x, str name="x"):
     cdef cnp.ndarray a = x if type(x) is np.ndarray else np.asarray(x)
-    dtype_of(a)
+    dtype_of(a, name)
     return a
 
 
@@ -563,6 +565,10 @@ def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threa
     cdef fd_bits bits
     cdef fd_job job
     cdef cnp.ndarray a = as_input(x)
+    if out is not None:
+        check_out(a, out)
+        if np.may_share_memory(out, packed):    # it would be overwritten before it is read
+            packed = packed.copy()
     stored(&bits, packed, a, axes)
     set_op(&job, FD_SCALE, scale)
     job.bits = &bits
@@ -718,7 +724,7 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
     """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask."""
     cdef fd_job job
     cdef fd_bits bits
-    cdef cnp.ndarray a = as_input(dy), partial, z, mask
+    cdef cnp.ndarray a = as_input(dy, "dy"), partial, z, mask
     if cnp.PyArray_NDIM(a) == 0:
         raise ValueError("dy: expected at least one axis, got a 0-d array")
     partial = block_sums(a)
@@ -735,7 +741,8 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
             generate(&bits, p, seed, call, offset)
         job.bits = &bits
     dx = apply(&job, a, out, num_threads, partial)
-    dbias = (<object>partial).reshape(-1, (<object>partial).shape[2]).sum(axis=0)
+    blocks, bundles, units = (<object>partial).shape
+    dbias = (<object>partial).reshape(blocks * bundles, units).sum(axis=0)
     return dx, dbias.astype(a.dtype.newbyteorder("="), copy=False)
 
 

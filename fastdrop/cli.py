@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from fastdrop import bench, get_num_threads, train
+from fastdrop import __version__, bench, get_num_threads, train
 from fastdrop.optimizers import OPTIMIZERS
 
 __all__ = ["main"]
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+    except MemoryError as error:
+        print(f"fastdrop {arguments.command}: error: out of memory: {error}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, ImportError) as error:
         print(f"fastdrop {arguments.command}: error: {error}", file=sys.stderr)
         return 2
@@ -52,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fastdrop", description="Dropout on a CPU.")
+    parser.add_argument("--version", action="version", version=f"fastdrop {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     _add_train(commands)
     _add_bench(commands)
@@ -165,7 +169,7 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
+    return _number(text, int, lambda value: 1 <= value < 2**31, "a whole number of at least 1")
 
 
 def _list_of(kind: Callable[[str], T]) -> Callable[[str], list[T]]:

@@ -117,9 +117,15 @@ def load_npz(path: str | PathLike[str]) -> dict[str, Array]:
             if missing:
                 found = ", ".join(sorted(names)) or "none"
                 raise ValueError(f"expected arrays x, y[, x_val, y_val], got {found}")
-            return {name: arrays[name] for name in ("x", "y", *sorted(validation))}
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: {error}") from error
+            loaded = {name: arrays[name] for name in ("x", "y", *sorted(validation))}
+            for name, array in loaded.items():
+                if not isinstance(array, np.ndarray):
+                    raise ValueError(f"expected an array as {name}, got something else")
+            return loaded
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error  # RuntimeError: encrypted, or unheard of
+    except MemoryError as error:
+        raise ValueError(f"{path}: expected arrays that fit in memory, got {error}") from error
 
 
 def load_csv(path: str | PathLike[str], label: str = "label") -> tuple[Array, Array, list[str]]:
@@ -219,7 +225,7 @@ def _read_idx(path: Path) -> Array:
             f"{path}: expected {math.prod(shape)} bytes of data for shape {shape}, "
             f"got {len(data) - start}"
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writeable
 
 
 def _to_float(cell: str) -> float:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from operator import index
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _core
-from fastdrop._checks import Axes, checked_axes, checked_offset, checked_p, mask_shape
+from fastdrop._checks import (
+    Axes,
+    checked_axes,
+    checked_offset,
+    checked_p,
+    checked_shape,
+    mask_shape,
+)
 from fastdrop.random import Key, default_generator
 
 __all__ = [
@@ -86,8 +91,9 @@ def _masked_scale(
     if type(x) is not np.ndarray:
         x = np.asarray(x)
     seed, call = key if type(key) is Key else checked_key(key)
-    axes = checked_axes(shared_axes, x.ndim) if shared_axes != () else ()
-    if offset != 0:
+    no_axes = type(shared_axes) is tuple and not shared_axes
+    axes = () if no_axes else checked_axes(shared_axes, x.ndim)
+    if type(offset) is not int or offset:
         offset = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))
     return _core.masked_scale(x, p, scale, seed, call, axes, offset, out, return_mask, num_threads)
 
@@ -165,10 +171,13 @@ def dropout(
             key = default_generator.next_key()
         scale = _inverted_scale(p)
         return _masked_scale(x, p, scale, key, shared_axes, offset, out, return_mask, num_threads)
-    if not return_mask:
-        return _core.identity(x, out)
     x = np.asarray(x)
     shape = mask_shape(x.shape, checked_axes(shared_axes, x.ndim))
+    checked_offset(offset, math.prod(shape))
+    if key is not None:
+        checked_key(key)
+    if not return_mask:
+        return _core.identity(x, out)
     mask = np.packbits(np.ones(math.prod(shape), np.uint8), bitorder="little")
     return _core.identity(x, out), mask
 
@@ -204,9 +213,7 @@ def dropout_mask(
     TypeError, ValueError
         As `dropout`; ValueError also for a negative length.
     """
-    lengths = tuple(map(index, shape)) if isinstance(shape, Iterable) else (index(shape),)
-    if any(length < 0 for length in lengths):
-        raise ValueError(f"shape: expected lengths of at least 0, got {shape}")
+    lengths = checked_shape(shape)
     own = mask_shape(lengths, checked_axes(shared_axes, len(lengths)))
     n = math.prod(own)
     seed, call = checked_key(key)

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastdrop._checks import check_finite
 from fastdrop.layers import Array, Shape, batch_shape, sigmoid
 
 __all__ = [
@@ -99,8 +100,7 @@ class MeanSquaredError(Loss):
     """mean((outputs - y)^2)."""
 
     def _check_values(self, y: Array, argument: str) -> None:
-        if not np.isfinite(y).all():
-            raise ValueError(f"{argument}: expected finite numbers, got NaN or infinity")
+        check_finite(argument, y)
 
     def __call__(self, outputs: Array, y: Array, from_logits: bool = False) -> tuple[float, Array]:
         error = outputs - y

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from fastdrop._checks import check_count, lookup
+from fastdrop._checks import check_count, check_finite, lookup
 from fastdrop.callbacks import Callback, EpochLines, History, ProgressBar, format_logs
 from fastdrop.layers import Array, Backward, Input, Layer, Shape, batch_shape
 from fastdrop.losses import LOSSES, Loss
@@ -55,13 +55,14 @@ class Sequential:
     def __init__(
         self, layers: Iterable[Layer | Input] | None = None, *, seed: int | None = None
     ) -> None:
-        self.seed: int = default_generator.next_key().fold_in(0).seed if seed is None else seed
+        if seed is None:
+            seed = default_generator.next_key().fold_in(0).seed
+        self.seed: int = Key(seed).seed
         self.epoch = 0
         self.step = 0
         self.layers: list[Layer] = []
         self.input_shape: Shape | None = None
         self.history: History | None = None
-        self._key = Key(self.seed)
         self.loss: Loss | None = None
         self.optimizer: Optimizer | None = None
         self.metrics: list[str] = []
@@ -126,22 +127,27 @@ class Sequential:
         ValueError
             When a name is unknown.
         """
-        if isinstance(metrics, str):
+        if not isinstance(metrics, list | tuple | None):
             raise ValueError(f"metrics: expected a list of names, got {metrics!r}")
         names = list(metrics or ())
         for name in names:
             lookup("metrics", name, METRICS)
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics: expected each name once, got {names}")
         if not isinstance(optimizer, Optimizer):
             optimizer = lookup("optimizer", optimizer, OPTIMIZERS)()
         if not isinstance(loss, Loss):
             loss = lookup("loss", loss, LOSSES)()
+        if optimizer.model not in (None, self):
+            raise ValueError("optimizer: expected one of this model's own, got another model's")
+        optimizer.model = self
         self.optimizer, self.loss, self.metrics = optimizer, loss, names
 
     def fit(
         self,
         x: ArrayLike,
         y: ArrayLike,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         epochs: int = 1,
         verbose: str | int = "auto",
         callbacks: Iterable[Callback] | None = None,
@@ -157,8 +163,10 @@ class Sequential:
             Finite numbers; they are cast to float32 batch by batch.
         y : array_like, (samples, ...)
             Labels, of the shape and values that the loss expects.
-        batch_size, epochs : int
-            At least 1. The last batch of an epoch may be smaller.
+        batch_size : int, optional
+            At least 1; None means 32. The last batch of an epoch may be smaller.
+        epochs : int
+            At least 1.
         verbose : {"auto", 0, 1, 2}
             0 is silent, 1 (and "auto") a progress bar, 2 a line per epoch.
         callbacks : iterable of Callback, optional
@@ -182,7 +190,10 @@ class Sequential:
         ValueError
             When an argument does not fit its description, the model or the loss.
         """
-        check_count("batch_size", batch_size)
+        batch_size = _batch_size(batch_size, 32)
+        callbacks = list(callbacks or ())
+        if not all(isinstance(callback, Callback) for callback in callbacks):
+            raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
         check_count("epochs", epochs)
         reports = _reports(verbose)
         x, y = self._check_data(x, y, "x", "y")
@@ -198,8 +209,8 @@ class Sequential:
             x, y = x[:kept], y[:kept]
 
         starts = range(0, len(x), batch_size)
-        history = History()
-        chain = [*(callbacks or ()), history, *reports]
+        history = self.history = History()
+        chain = [*callbacks, history, *reports]
         for callback in chain:
             callback.model = self
             callback.params = {"epochs": epochs, "steps": len(starts)}
@@ -226,14 +237,13 @@ class Sequential:
         finally:
             for callback in chain:
                 callback.on_train_end()
-        self.history = history
         return history
 
     def evaluate(
         self,
         x: ArrayLike,
         y: ArrayLike,
-        batch_size: int = INFERENCE_BATCH,
+        batch_size: int | None = INFERENCE_BATCH,
         verbose: str | int = "auto",
         *,
         return_dict: bool = False,
@@ -244,7 +254,7 @@ class Sequential:
         ----------
         x, y : array_like
             As for `fit`.
-        batch_size : int
+        batch_size : int, optional
             At least 1; changes nothing but time and memory.
         verbose : {"auto", 0, 1, 2}
             0 is silent, anything else prints one line.
@@ -261,7 +271,7 @@ class Sequential:
         RuntimeError, ValueError
             As for `fit`.
         """
-        check_count("batch_size", batch_size)
+        batch_size = _batch_size(batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
         figures = self._evaluate(*self._check_data(x, y, "x", "y"), batch_size)
         if not quiet:
@@ -272,7 +282,7 @@ class Sequential:
         return values if self.metrics else values[0]
 
     def predict(
-        self, x: ArrayLike, batch_size: int = INFERENCE_BATCH, verbose: str | int = "auto"
+        self, x: ArrayLike, batch_size: int | None = INFERENCE_BATCH, verbose: str | int = "auto"
     ) -> Array:
         """Return the outputs at inference.
 
@@ -280,7 +290,7 @@ class Sequential:
         ----------
         x : array_like, (samples, ...)
             Finite numbers.
-        batch_size : int
+        batch_size : int, optional
             At least 1; changes nothing but time and memory.
         verbose : {"auto", 0, 1, 2}
             0 is silent, anything else shows a progress bar.
@@ -294,9 +304,11 @@ class Sequential:
         ValueError
             When `x` does not fit the model.
         """
-        check_count("batch_size", batch_size)
+        batch_size = _batch_size(batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
         x, _ = self._check_x(x, "x")
+        self._build(self.layers, x.shape[1:])
+        self.input_shape = x.shape[1:]
         starts = tqdm(range(0, len(x), batch_size), "predict", disable=quiet)
         outputs = [self._forward(x[start : start + batch_size])[0] for start in starts]
         return np.concatenate(outputs)
@@ -305,7 +317,7 @@ class Sequential:
         """Print a table of the layers, their output shapes and numbers of parameters."""
         shapes: Sequence[Shape | None] = [None] * len(self.layers)
         if self.input_shape is not None:
-            _, *shapes = self._build(self.layers, self.input_shape)
+            _, *shapes = self._shapes(self.layers, self.input_shape)
         row = "{:<32} {:<24} {:>12}".format
         print(row("Layer (type)", "Output shape", "Params"))
         print("-" * 70)
@@ -323,6 +335,10 @@ class Sequential:
         """Every parameter by name: "<number of the layer>.<name in the layer>"."""
         return self._gather("params")
 
+    @property
+    def _key(self) -> Key:
+        return Key(self.seed)
+
     def _gather(self, attribute: str) -> dict[str, Array]:
         return {
             f"{number}.{name}": array
@@ -330,17 +346,22 @@ class Sequential:
             for name, array in getattr(layer, attribute).items()
         }
 
-    def _build(self, layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
-        """Make the layers' parameters; return the shapes between them, input and output too."""
+    def _build(self, layers: Sequence[Layer], input_shape: Shape) -> None:
+        """Make the layers' parameters, if their shapes fit."""
+        shapes = self._shapes(layers, input_shape)
+        for number, (layer, shape) in enumerate(zip(layers, shapes)):
+            layer.build(shape, self._key.fold_in(number))
+
+    def _shapes(self, layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
+        """Return the shapes between layers, input and output too."""
         shapes = [input_shape]
-        for number, layer in enumerate(layers):
+        for layer in layers:
             shape = shapes[-1]
             if layer.input_shape not in (None, shape):
                 raise ValueError(
                     f"layer {layer.name!r} expects x of shape {batch_shape(layer.input_shape)}, "
                     f"got {batch_shape(shape)}"
                 )
-            layer.build(shape, self._key.fold_in(number))
             shapes.append(layer.output_shape(shape))
         return shapes
 
@@ -352,8 +373,7 @@ class Sequential:
                 f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
                 f"got {array.dtype} {array.shape}"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{argument}: expected finite numbers, got NaN or infinity")
+        check_finite(argument, array)
         if not self.layers:
             raise ValueError("layers: expected at least one, got none")
         input_shape = array.shape[1:] if self.input_shape is None else self.input_shape
@@ -361,9 +381,7 @@ class Sequential:
             raise ValueError(
                 f"{argument}: expected shape {batch_shape(input_shape)}, got {array.shape}"
             )
-        output_shape = self._build(self.layers, input_shape)[-1]
-        self.input_shape = input_shape
-        return array, output_shape
+        return array, self._shapes(self.layers, input_shape)[-1]
 
     def _check_data(
         self, x: ArrayLike, y: ArrayLike, x_argument: str, y_argument: str
@@ -376,7 +394,10 @@ class Sequential:
                 f"got {x_argument} {x.shape} and {y_argument} {y.shape}"
             )
         x, output_shape = self._check_x(x, x_argument)
-        return x, loss.targets(y, output_shape, y_argument)
+        y = loss.targets(y, output_shape, y_argument)
+        self._build(self.layers, x.shape[1:])
+        self.input_shape = x.shape[1:]
+        return x, y
 
     def _compiled(self) -> tuple[Loss, Optimizer]:
         if self.loss is None or self.optimizer is None:
@@ -454,8 +475,15 @@ def _reports(verbose: str | int) -> list[Callback]:
     return [EpochLines() if verbose == 2 else ProgressBar()]
 
 
+def _batch_size(batch_size: int | None, default: int) -> int:
+    if batch_size is None:
+        return default
+    check_count("batch_size", batch_size)
+    return batch_size
+
+
 def _samples_before_split(samples: int, validation_split: float) -> int:
-    if not 0 < validation_split < 1:
+    if isinstance(validation_split, str) or not 0 < validation_split < 1:
         raise ValueError(f"validation_split: expected a share in [0, 1), got {validation_split!r}")
     kept = int(samples * (1 - validation_split))
     if kept in (0, samples):

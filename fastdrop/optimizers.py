@@ -22,6 +22,8 @@ class Optimizer:
 
     Attributes
     ----------
+    model : Sequential or None
+        Whose parameters it updates, once compiled.
     iterations : int
         Number of updates so far.
     state : dict of str to dict of str to ndarray
@@ -36,6 +38,7 @@ class Optimizer:
     def __init__(self, learning_rate: float) -> None:
         _check_range("learning_rate", learning_rate, 0, math.inf)
         self.learning_rate = learning_rate
+        self.model: object = None
         self.iterations = 0
         self.state: dict[str, dict[str, Array]] = {}
 

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import threading
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple, SupportsIndex
 
@@ -58,6 +59,13 @@ class Key(_Key):
 
     def __new__(cls, seed: SupportsIndex, call: SupportsIndex = 0) -> Key:
         return super().__new__(cls, unsigned(seed, "seed"), unsigned(call, "call"))
+
+    def _replace(self, **changed: SupportsIndex) -> Key:
+        return Key(**{**self._asdict(), **changed})
+
+    @classmethod
+    def _make(cls, iterable: Iterable[SupportsIndex]) -> Key:  # type: ignore[override]
+        return cls(*iterable)
 
     def fold_in(self, n: SupportsIndex) -> Key:
         """Derive the n-th key of this one, independent of it and of all others.
@@ -114,7 +122,9 @@ class Generator:
 
     Notes
     -----
-    Threads may share a generator: every key is handed out once.
+    Threads may share a generator: every key is handed out once. A forked child starts with its
+    parent's state, and so with the same keys: give each process a generator of its own, by `spawn`
+    or `Key.fold_in`.
     """
 
     __slots__ = ("_call", "_seed")

@@ -39,6 +39,17 @@ def test_a_wrong_isa_in_the_environment():
     assert error == f"ValueError: FASTDROP_ISA: expected one of {available}, got 'mmx'"
 
 
+def test_modules_come_when_they_are_asked_for():
+    code = (
+        "import sys, fastdrop; print('fastdrop.models' in sys.modules);"
+        "fastdrop.layers.Dense(3); fastdrop.models.Sequential(); fastdrop.datasets.load_digits();"
+        "print('layers' in dir(fastdrop)); fastdrop.nonsense"
+    )
+    result = run(code)
+    assert result.stdout.split() == ["False", "True"]
+    assert "module 'fastdrop' has no attribute 'nonsense'" in result.stderr
+
+
 def test_show_config(capsys):
     assert fastdrop.show_config() is None
     printed = capsys.readouterr().out

@@ -102,9 +102,7 @@ def test_concrete_dropout_learns_p():
     x = normal((600, 4), np.float32)
     rates = []
     for y in (x[:, :1] * 3, normal((600, 1), np.float32, 1) * 0.01):
-        model = models.Sequential(
-            [layers.ConcreteDropout(1, 0.3, dropout_regularizer=0.1)], seed=1
-        )
+        model = models.Sequential([layers.ConcreteDropout(1, 0.3, dropout_regularizer=0.1)], seed=1)
         model.compile(optimizers.Adam(0.02), "mse")
         model.fit(x, y, batch_size=50, epochs=25, verbose=0)
         rates.append(float(layers.sigmoid(model.layers[0].params["logit"])[0]))

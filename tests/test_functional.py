@@ -333,6 +333,28 @@ def test_apply_mask_takes_any_bool_mask():
     assert np.all(x[~mask[:, 0]] == 0)
 
 
+@pytest.mark.parametrize(
+    "axes", [0, np.int64(0), np.uint8(0), (0,), [0], np.array([0]), np.array(0), range(1), {-2}]
+)
+def test_axes_may_be_any_integers(axes):
+    x = normal((300, 20))
+    expected = fastdrop.dropout(x, 0.5, key=KEY, shared_axes=(0,))
+    same(fastdrop.dropout(x, 0.5, key=KEY, shared_axes=axes), expected)
+    same(fastdrop.dropout_add(x, x, 0.5, key=KEY, shared_axes=axes), expected + x)
+    assert fastdrop.dropout_mask(x.shape, 0.5, key=KEY, shared_axes=axes).shape == (1, 20)
+
+
+def test_apply_mask_over_the_masks_own_memory():
+    n = 1 << 16
+    memory = np.empty(4 * n, np.uint8)
+    mask = fastdrop.dropout_mask(n, 0.5, key=KEY, packed=True)
+    expected = fastdrop.apply_mask(np.ones(n, np.float32), mask, 0.5)
+    memory[: mask.size] = mask
+    out = memory.view(np.float32)
+    fastdrop.apply_mask(np.ones(n, np.float32), memory[: mask.size], 0.5, out=out)
+    same(out, expected)
+
+
 def test_masked_scale_scales_as_told():
     x = normal(1000)
     kept = fastdrop.dropout_mask(1000, 0.3, key=KEY)
@@ -367,6 +389,14 @@ REFUSED = [
     ({"offset": -1}, ValueError, "offset: expected .* got -1"),
     ({"offset": 2**55}, ValueError, "offset: expected .*"),
     ({"offset": 1.5}, TypeError, "offset: expected an integer, got float"),
+    ({"offset": 0.0}, TypeError, "offset: expected an integer, got float"),
+    ({"offset": np.array([0])}, TypeError, "offset: expected an integer, got ndarray"),
+    ({"shared_axes": "a"}, TypeError, "shared_axes: expected integers, got str"),
+    ({"shared_axes": None}, TypeError, "shared_axes: expected integers, got NoneType"),
+    ({"num_threads": np.array([2, 3])}, TypeError, "num_threads: expected an integer, got ndarray"),
+    ({"training": False, "offset": -1}, ValueError, "offset: expected"),
+    ({"training": False, "shared_axes": 5}, ValueError, "shared_axes: expected"),
+    ({"p": 0, "key": "no"}, TypeError, "key: expected"),
     ({"num_threads": 0}, ValueError, "num_threads: expected at least 1, got 0"),
     ({"num_threads": -3}, ValueError, "num_threads: expected at least 1, got -3"),
     ({"num_threads": 1.5}, TypeError, "num_threads: expected an integer, got float"),
@@ -415,6 +445,7 @@ def test_apply_mask_refuses(mask, options, error, message):
     ("options", "message"),
     [
         ({"shape": -1}, "shape: expected lengths"),
+        ({"shape": (2**40, 2**40)}, "shape: expected lengths"),
         ({"p": 3}, "p: expected"),
         ({"offset": -1}, "offset: expected"),
         ({"shared_axes": 1}, "shared_axes: expected"),

@@ -36,6 +36,8 @@ def test_keys_are_immutable_hashable_values():
         (lambda: Key(1.5), TypeError, "seed: expected an integer, got float"),
         (lambda: Key(1).fold_in(2**48), ValueError, r"n: expected 0 <= n < 2\*\*48"),
         (lambda: Key(1).fold_in(-1), ValueError, "n: expected"),
+        (lambda: Key(1)._replace(seed=-5), ValueError, "seed: expected"),
+        (lambda: Key._make((1.5, 0)), TypeError, "seed: expected an integer"),
         (lambda: Generator(-1), ValueError, "seed: expected"),
         (lambda: Generator(1).spawn(-1), ValueError, "n: expected"),
         (lambda: fastdrop.seed("a"), TypeError, "seed: expected an integer, got str"),

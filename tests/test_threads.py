@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -114,8 +116,46 @@ def test_other_python_threads_go_on_meanwhile():
     raise AssertionError("the GIL was held all the time")
 
 
+THREADS_STARTED = """
+import os, numpy as np, fastdrop
+from threadpoolctl import threadpool_limits
+def started(call):
+    before = len(os.listdir("/proc/self/task"))
+    call()
+    return len(os.listdir("/proc/self/task")) - before
+small, large = np.ones(1 << 16, np.float32), np.ones(5 << 20, np.float32)
+drop = lambda x, n=None: started(lambda: fastdrop.dropout(x, 0.5, num_threads=n))
+print(drop(small), drop(large, 1), end=" ")
+with threadpool_limits(1):
+    print(drop(large), end=" ")
+fastdrop.set_num_threads(1)
+print(drop(large), end=" ")
+fastdrop.set_num_threads(3)
+print(drop(large), drop(small, 4))
+"""
+
+
+@OPENMP
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="no /proc")
+def test_threads_are_started_where_they_should_be():
+    result = run(THREADS_STARTED, OMP_NUM_THREADS="3", OPENBLAS_NUM_THREADS="1")
+    # none for small arrays or where limited to one; then two beside the main one, then one more
+    assert result.stdout.split() == ["0", "0", "0", "0", "2", "1"], result.stderr
+
+
 def checksum(_=None):
     return fastdrop.dropout(LARGE, key=KEY, num_threads=2).sum(dtype=np.float64)
+
+
+def status_of(child):
+    """Exit status of a child; one that hangs is killed."""
+    for _ in range(1000):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.03)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -127,9 +167,9 @@ def test_a_forked_child_and_its_child_work():
         grandchild = os.fork()
         if grandchild == 0:
             os._exit(0 if checksum() == expected else 1)
-        ok = ok and os.waitpid(grandchild, 0)[1] == 0
+        ok = ok and status_of(grandchild) == 0
         os._exit(0 if ok else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert status_of(child) == 0
     assert checksum() == expected
 
 

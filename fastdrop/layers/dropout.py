@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
-from fastdrop._checks import check_count, checked_axes, checked_stddev, mask_shape
+from fastdrop._checks import check_count, checked_axes, checked_stddev, mask_shape, unsigned
 from fastdrop.functional import dropout, masked_scale
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
 from fastdrop.layers.schedules import Rate, checked_rate, rate_at
@@ -64,7 +64,7 @@ class RandomLayer(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
-        self.seed = seed
+        self.seed = None if seed is None else unsigned(seed, "seed")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if self.sample_axes is not None and len(input_shape) != len(self.sample_axes):
@@ -105,7 +105,7 @@ class Dropout(RandomLayer):
     Parameters
     ----------
     p : float or callable
-        Probability of dropping an element, in [0, 1], or a schedule of it.
+        Probability of dropping an element, in [0, 1], or a schedule of it; by default 0.5.
     shared_axes : int or tuple of int
         Axes along which all elements share one decision; 0 is the batch axis.
     mode : {"inverted", "vanilla"}
@@ -134,7 +134,7 @@ class Dropout(RandomLayer):
 
     def __init__(
         self,
-        p: Rate = 0.5,
+        p: Rate | None = None,
         *,
         seed: int | None = None,
         shared_axes: int | tuple[int, ...] = (),
@@ -150,9 +150,11 @@ class Dropout(RandomLayer):
                 "shared_axes=(1,) for noise_shape=(batch, 1, features)"
             )
         if rate is not None:
-            if p != 0.5:
+            if p is not None:
                 raise TypeError("rate: expected it or p, got both")
             p = rate
+        elif p is None:
+            p = 0.5
         if mode not in ("inverted", "vanilla"):
             raise ValueError(f"mode: expected 'inverted' or 'vanilla', got {mode!r}")
         super().__init__(seed=seed, input_shape=input_shape, name=name)
