@@ -17,16 +17,18 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from fastdrop import _core
+from fastdrop._checks import lookup
 from fastdrop._output import make_writable, write
-from fastdrop.bench_sides import LIBRARIES, as_dtype
+from fastdrop.bench_sides import GROUPS, LIBRARIES, as_dtype
 
-__all__ = ["PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "table"]
+__all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "table"]
 
 PICTURE, RESULTS, TABLE = "bench.png", "bench.json", "bench.md"
 _STYLES: dict[str, dict[str, Any]] = {
@@ -42,6 +44,7 @@ SECONDS = 0.06  # of measuring, for each side in each round
 class Point(NamedTuple):
     """What all sides are given at once."""
 
+    group: str
     threads: int
     dtype: str
     p: float
@@ -101,7 +104,7 @@ class _Peer:
         )
         hello = self._answer()
         self.name: str = hello["name"]
-        self.sides: list[str] = hello["sides"]
+        self.sides: dict[str, list[str]] = hello["sides"]
 
     def seconds(self, side: str, point: Point) -> float:
         request = {"side": side, "seconds": SECONDS, "point": point._asdict()}
@@ -146,6 +149,7 @@ def measure(
     dtypes: Sequence[str],
     threads: Sequence[int],
     rounds: int,
+    groups: Sequence[str] = ("dropout",),
 ) -> dict[str, Any]:
     """Measure all libraries that are installed.
 
@@ -160,6 +164,9 @@ def measure(
         Numbers of threads, and of CPUs that each process is held to.
     rounds : int
         How often the sides take turns.
+    groups : sequence of str
+        Kinds of dropout, of `GROUPS`. All but "dropout" and "gaussian" take multiples of 2**16
+        elements.
 
     Returns
     -------
@@ -172,14 +179,19 @@ def measure(
     ------
     ImportError
         For bfloat16 without ml_dtypes.
+    ValueError
+        When a group is unknown, or a size does not suit it.
     ChildProcessError
         When a library fails, or its result is wrong.
     """
     for dtype in dtypes:
         as_dtype(dtype)
+    for group in groups:
+        for elements in sizes:
+            lookup("groups", group, GROUPS).shape(elements)
     installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
     found: dict[str, Any] = {"machine": _machine(), "libraries": [], "results": []}
-    points = len(sizes) * len(rates) * len(dtypes) * 2
+    points = len(groups) * len(sizes) * len(rates) * len(dtypes) * 2
     quiet = 0.1 if sys.stderr.isatty() else 10  # a log file wants few lines
     with tqdm(
         total=len(threads) * points, unit="point", dynamic_ncols=True, mininterval=quiet
@@ -188,7 +200,7 @@ def measure(
             peers = [_Peer(name, count) for name in installed]
             found["libraries"] = [peer.name for peer in peers]
             try:
-                for point in _points(sizes, rates, dtypes, count):
+                for point in _points(groups, sizes, rates, dtypes, count):
                     found["results"] += _measure_point(peers, point, rounds)
                     bar.update()
             finally:
@@ -198,21 +210,22 @@ def measure(
 
 
 def _points(
-    sizes: Sequence[int], rates: Sequence[float], dtypes: Sequence[str], threads: int
+    groups: Sequence[str],
+    sizes: Sequence[int],
+    rates: Sequence[float],
+    dtypes: Sequence[str],
+    threads: int,
 ) -> Iterator[Point]:
-    for dtype in dtypes:
-        for p in rates:
-            for backward in (False, True):
-                for elements in sizes:
-                    yield Point(threads, dtype, p, backward, elements)
+    for group, dtype, p, backward, elements in product(groups, dtypes, rates, (False, True), sizes):
+        yield Point(group, threads, dtype, p, backward, elements)
 
 
 def _measure_point(peers: Sequence[_Peer], point: Point, rounds: int) -> list[dict[str, Any]]:
-    turns: dict[str, list[float]] = {side: [] for peer in peers for side in peer.sides}
+    sides = [(peer, side) for peer in peers for side in peer.sides.get(point.group, ())]
+    turns: dict[str, list[float]] = {side: [] for _, side in sides}
     for _ in range(rounds):
-        for peer in peers:
-            for side in peer.sides:
-                turns[side].append(peer.seconds(side, point) / point.elements * 1e9)
+        for peer, side in sides:
+            turns[side].append(peer.seconds(side, point) / point.elements * 1e9)
     results = []
     for side, ns in turns.items():
         middle = statistics.median(ns)
@@ -237,7 +250,7 @@ def _size_name(elements: int) -> str:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Format results as Markdown: ns per element, a table for each direction and p.
+    """Format results as Markdown: ns per element, a table for each group, direction and p.
 
     Parameters
     ----------
@@ -261,7 +274,7 @@ def table(found: Mapping[str, Any]) -> str:
             direction = "forward + backward" if point.backward else "forward"
             lines += [
                 "",
-                f"**{direction}, p = {point.p:g}, {point.dtype}, {point.threads} "
+                f"**{point.group}, {direction}, p = {point.p:g}, {point.dtype}, {point.threads} "
                 f"{'thread' if point.threads == 1 else 'threads'}**",
                 "",
                 "| elements | " + " | ".join(ns) + " |",
@@ -297,32 +310,34 @@ def plot(found: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     points = {k: v for k, v in _by_point(found["results"]).items() if not k.backward}
-    rows = sorted({(point.threads, point.dtype) for point in points})
+    rows = sorted({(point.group, point.threads, point.dtype) for point in points})
     rates = sorted({point.p for point in points}, reverse=True)
     figure = Figure(
-        figsize=(1 + 5 * len(rates), 1.6 + 3.6 * len(rows)), dpi=110, layout="constrained"
+        figsize=(3 + 5 * len(rates), 1.6 + 3.6 * len(rows)), dpi=110, layout="constrained"
     )
-    axes = figure.subplots(len(rows), len(rates), sharex=True, sharey=True, squeeze=False)
-    for (threads, dtype), line in zip(rows, axes):
+    axes = figure.subplots(len(rows), len(rates), sharex=True, sharey="row", squeeze=False)
+    groups: set[str] = set()
+    for (group, threads, dtype), line in zip(rows, axes):
         for p, axis in zip(rates, line):
-            chosen = {k.elements: v for k, v in points.items() if k[:3] == (threads, dtype, p)}
+            chosen = {k.elements: v for k, v in points.items() if k[:4] == (group, threads, dtype, p)}
             for number, side in enumerate(next(iter(chosen.values()))):
                 style = _STYLES.get(side, {"color": f"C{number % 9 + 1}", "marker": "o"})
                 values = [ns[side] for ns in chosen.values()]
                 axis.plot(list(chosen), values, label=side, markersize=4, **style)
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
-            axis.set_title(f"p = {p:g}, {dtype}, {threads} thread{'s' * (threads > 1)}", loc="left")
+            title = f"{group}, p = {p:g}, {dtype}, {threads} thread{'s' * (threads > 1)}"
+            axis.set_title(title, loc="left", fontsize=11)
             axis.set_xticks(list(chosen), [_size_name(n) for n in chosen], rotation=45)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
+        if group not in groups:  # the sides of a group are the same in all its rows
+            line[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+            groups.add(group)
     for axis in axes[-1]:
         axis.set_xlabel("elements")
     for axis in axes[:, 0]:
         axis.set_ylabel("ns per element, forward")
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
-    )
     machine = found["machine"]
     figure.suptitle(
         f"Dropout on {machine['cpu']}, {machine['isa']}\n" + ", ".join(found["libraries"]),

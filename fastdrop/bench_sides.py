@@ -6,17 +6,18 @@ Each line of input is a request in JSON, each line of output its answer; `_serve
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LIBRARIES", "as_dtype"]
+__all__ = ["GROUPS", "LIBRARIES", "as_dtype"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -28,16 +29,45 @@ class Measured(NamedTuple):
     result: Callable[[], Any]
 
 
+class Group(NamedTuple):
+    """One kind of dropout: the shape behind the batch axis, and the mask's shared axes."""
+
+    sample: tuple[int, ...] = ()
+    shared_axes: tuple[int, ...] = ()
+
+    def shape(self, elements: int) -> tuple[int, ...]:
+        """Return an array's shape of so many elements."""
+        rows, rest = divmod(elements, math.prod(self.sample))
+        if rest or not rows:
+            raise ValueError(
+                f"sizes: expected multiples of {math.prod(self.sample)} elements, got {elements}"
+            )
+        return (rows, *self.sample)
+
+
+BLOCK_SIZE = 7
+GROUPS = {
+    "dropout": Group(),
+    "channels": Group((64, 32, 32), (2, 3)),
+    "maps": Group((256, 8, 8), (2, 3)),
+    "paths": Group((4096,), (1,)),
+    "locked": Group((64, 512), (1,)),
+    "gaussian": Group(),
+    "blocks": Group((64, 32, 32)),
+}
+COPIES = ("copy", "streaming copy")
+
+
 class Library:
-    """One library: its name with versions, and the sides it can measure."""
+    """One library: its name with versions, and the sides it can measure, by group."""
 
     name: str
-    sides: tuple[str, ...]
+    sides: ClassVar[Mapping[str, tuple[str, ...]]]
 
     def __init__(self, threads: int) -> None:
         raise NotImplementedError
 
-    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+    def prepare(self, group: str, side: str, x: Array, p: float, backward: bool) -> Measured:
         """Get ready to drop x, and with `backward` to propagate a gradient too."""
         raise NotImplementedError
 
@@ -56,7 +86,9 @@ def as_dtype(name: str) -> np.dtype[Any]:
 class Fastdrop(Library):
     """fastdrop, and the limits it is held against."""
 
-    sides = ("copy", "streaming copy", "NumPy", "fastdrop", "fastdrop, new output")
+    sides: ClassVar = dict.fromkeys(GROUPS, (*COPIES, "fastdrop", "fastdrop, new output")) | {
+        "dropout": (*COPIES, "NumPy", "fastdrop", "fastdrop, new output")
+    }
 
     def __init__(self, threads: int) -> None:
         import fastdrop
@@ -65,9 +97,9 @@ class Fastdrop(Library):
         self.threads = threads
         self.name = f"fastdrop {fastdrop.__version__}, NumPy {np.__version__}"
 
-    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
-        from fastdrop import _core, dropout
-        from fastdrop.random import Generator
+    def prepare(self, group: str, side: str, x: Array, p: float, backward: bool) -> Measured:
+        from fastdrop import _core, drop_block2d, dropout, gaussian_dropout
+        from fastdrop.random import Generator, Key
 
         y, dx = np.empty_like(x), np.empty_like(x) if backward else None
         generator, random = Generator(1), np.random.Generator(np.random.SFC64(1))
@@ -85,17 +117,25 @@ class Fastdrop(Library):
                     np.multiply(x, keep, out=out)
                     np.multiply(out, scale, out=out)
 
+        def layer(key: Key, out: Array | None) -> Array:
+            if group == "gaussian":
+                return gaussian_dropout(x, p, key=key, out=out)
+            if group == "blocks":
+                return drop_block2d(x, p, BLOCK_SIZE, key=key, out=out)
+            result: Array = dropout(x, p, key=key, shared_axes=GROUPS[group].shared_axes, out=out)
+            return result
+
         def drop() -> None:
             key = generator.next_key()
-            dropout(x, p, key=key, out=y)
+            layer(key, y)
             if dx is not None:
-                dropout(x, p, key=key, out=dx)
+                layer(key, dx)
 
         def drop_new() -> None:
             key = generator.next_key()
-            outputs["y"] = dropout(x, p, key=key)
+            outputs["y"] = layer(key, None)
             if backward:
-                dropout(x, p, key=key)
+                layer(key, None)
 
         run = {
             "copy": both(lambda a, b: np.copyto(b, a)),
@@ -108,9 +148,9 @@ class Fastdrop(Library):
 
 
 class PyTorch(Library):
-    """torch.nn.functional.dropout."""
+    """torch.nn.functional's dropouts where it has them, else what its users write."""
 
-    sides = ("PyTorch",)
+    sides: ClassVar = dict.fromkeys(GROUPS, ("PyTorch",))
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -118,7 +158,7 @@ class PyTorch(Library):
         torch.set_num_threads(threads)
         self.name = f"PyTorch {torch.__version__}"
 
-    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+    def prepare(self, group: str, side: str, x: Array, p: float, backward: bool) -> Measured:
         import torch
 
         kinds = {2: torch.float16, 4: torch.float32, 8: torch.float64}
@@ -126,9 +166,34 @@ class PyTorch(Library):
         tensor = torch.from_numpy(x.astype(np.float32)).to(kind).requires_grad_(backward)
         dy = torch.ones_like(tensor)
         outputs: dict[str, Any] = {}
+        functional, axes = torch.nn.functional, GROUPS[group].shared_axes
+
+        def shared(x: Any) -> Any:
+            shape = [1 if axis in axes else n for axis, n in enumerate(x.shape)]
+            return x * torch.empty(shape, dtype=x.dtype).bernoulli_(1 - p).div_(1 - p)
+
+        def gaussian(x: Any) -> Any:
+            return x * (1 + torch.randn_like(x) * (p / (1 - p)) ** 0.5)
+
+        def blocks(x: Any) -> Any:
+            *_, height, width = x.shape
+            places = (height - BLOCK_SIZE + 1, width - BLOCK_SIZE + 1)
+            gamma = p * height * width / (BLOCK_SIZE**2 * math.prod(places))
+            corners = torch.empty((*x.shape[:2], *places), dtype=x.dtype).bernoulli_(gamma)
+            corners = functional.pad(corners, [BLOCK_SIZE // 2] * 4)
+            kept = 1 - functional.max_pool2d(corners, BLOCK_SIZE, 1, BLOCK_SIZE // 2)
+            return x * kept * (kept.numel() / kept.sum())
+
+        layer: Callable[[Any], Any] = {
+            "dropout": lambda x: functional.dropout(x, p, True),
+            "channels": lambda x: functional.dropout2d(x, p, True),
+            "maps": lambda x: functional.dropout2d(x, p, True),
+            "gaussian": gaussian,
+            "blocks": blocks,
+        }.get(group, shared)
 
         def run() -> None:
-            outputs["y"] = torch.nn.functional.dropout(tensor, p, True)
+            outputs["y"] = layer(tensor)
             if backward:
                 tensor.grad = None
                 outputs["y"].backward(dy)
@@ -139,14 +204,14 @@ class PyTorch(Library):
 class Jax(Library):
     """The idiom of Flax's layer, jitted, with JAX's default generator and its fastest."""
 
-    sides = ("JAX threefry", "JAX rbg")
+    sides: ClassVar = {"dropout": ("JAX threefry", "JAX rbg")}
 
     def __init__(self, threads: int) -> None:
         import jax
 
         self.name = f"JAX {jax.__version__}"
 
-    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+    def prepare(self, group: str, side: str, x: Array, p: float, backward: bool) -> Measured:
         import jax
 
         if x.itemsize == 8:
@@ -175,9 +240,14 @@ class Jax(Library):
 
 
 class TensorFlow(Library):
-    """tf.nn.dropout and its stateless form, compiled as graphs."""
+    """tf.nn.dropout and its stateless form, and Keras's layers, compiled as graphs."""
 
-    sides = ("TensorFlow", "TensorFlow stateless")
+    sides: ClassVar = {
+        "dropout": ("TensorFlow", "TensorFlow stateless"),
+        "channels": ("Keras",),
+        "maps": ("Keras",),
+        "gaussian": ("Keras",),
+    }
 
     def __init__(self, threads: int) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -187,13 +257,24 @@ class TensorFlow(Library):
         tf.config.threading.set_inter_op_parallelism_threads(1)
         self.name = f"TensorFlow {tf.__version__}"
 
-    def prepare(self, side: str, x: Array, p: float, backward: bool) -> Measured:
+    def prepare(self, group: str, side: str, x: Array, p: float, backward: bool) -> Measured:
         import tensorflow as tf
 
         tensor = tf.constant(x)
         outputs: dict[str, Any] = {"call": 0}
 
+        if side == "Keras":
+            import keras
+
+            layer = (
+                keras.layers.GaussianDropout(p, dtype=x.dtype.name)
+                if group == "gaussian"
+                else keras.layers.SpatialDropout2D(p, "channels_first", dtype=x.dtype.name)
+            )
+
         def dropout(x: Any, call: Any) -> Any:
+            if side == "Keras":
+                return layer(x, training=True)
             if side == "TensorFlow":
                 return tf.nn.dropout(x, p)
             return tf.nn.experimental.stateless_dropout(x, p, seed=tf.stack([1, call]))
@@ -224,17 +305,31 @@ LIBRARIES: dict[str, type[Library]] = {
 }
 
 
-def _check(side: str, x: Array, y: Array, p: float) -> None:
-    """Is y x with a share p of its elements dropped and the others scaled?"""
-    expected = x.astype(np.float64)
-    y = y.astype(np.float64)
-    kept = y != 0
-    if side.endswith("copy"):
-        p, kept = 0.0, np.ones(x.shape, bool)
-    error = np.abs(y - expected / (1 - p))[kept].max(initial=0)
+def _check(group: str, side: str, x: Array, y: Array, p: float) -> None:
+    """Is y x with a share p of its elements dropped and the others scaled, or with noise?"""
+    x64, y64 = x.astype(np.float64), y.astype(np.float64)
+    kept, scale, decisions = y64 != 0, 1 / (1 - p), x.size
+    shared = GROUPS[group].shared_axes
+    decisions //= math.prod(x.shape[axis] for axis in shared)
+    if side in COPIES:
+        p, scale, kept = 0.0, 1.0, np.ones(x.shape, bool)
+    elif group == "gaussian":
+        noise = y64 / x64
+        expected = (p / (1 - p)) ** 0.5
+        if abs(noise.mean() - 1) > 6 * expected / x.size**0.5 + 1e-3:
+            raise ValueError(f"{side}: the noise has mean {noise.mean():.4f}")
+        if abs(noise.std() / expected - 1) > 6 / x.size**0.5 + 1e-2:
+            raise ValueError(f"{side}: the noise has deviation {noise.std():.4f}")
+        return
+    elif group == "blocks":
+        dropped = 1 - kept.mean()
+        if not 0.5 * p < dropped < p:
+            raise ValueError(f"{side}: dropped {dropped:.4f} of the elements at p = {p}")
+        return
+    error = np.abs(y64 - x64 * scale)[kept].max(initial=0)
     if error > 4 * np.finfo(np.float16 if x.itemsize == 2 else np.float32).eps * 8:
         raise ValueError(f"{side}: kept elements are not x / (1 - p), off by {error:.2g}")
-    if abs(kept.mean() - (1 - p)) > 6 * (p * (1 - p) / x.size) ** 0.5 + 1e-3 * p:
+    if abs(kept.mean() - (1 - p)) > 6 * (p * (1 - p) / decisions) ** 0.5 + 1e-3 * p:
         raise ValueError(f"{side}: dropped {1 - kept.mean():.4f} of the elements at p = {p}")
 
 
@@ -250,10 +345,12 @@ def _median_time(run: Callable[[], object], seconds: float) -> float:
 
 
 def _prepare(library: Library, side: str, point: dict[str, Any]) -> Measured:
-    x = np.random.default_rng(0).uniform(0.5, 1, point["elements"]).astype(as_dtype(point["dtype"]))
-    measured = library.prepare(side, x, point["p"], point["backward"])
+    group = point["group"]
+    shape = GROUPS[group].shape(point["elements"])
+    x = np.random.default_rng(0).uniform(0.5, 1, shape).astype(as_dtype(point["dtype"]))
+    measured = library.prepare(group, side, x, point["p"], point["backward"])
     measured.run()
-    _check(side, x, measured.result(), point["p"])
+    _check(group, side, x, measured.result(), point["p"])
     return measured
 
 
