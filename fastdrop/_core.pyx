@@ -485,6 +485,11 @@ cdef void stored(fd_bits *bits, cnp.ndarray packed, cnp.ndarray x, axes) noexcep
         bits.stride[d] = strides[groups - 1 - d]
 
 
+cdef bint long_runs(const fd_bits *bits) noexcept:
+    """Does a bit decide on so many neighbours that not reading them pays for a wrong guess?"""
+    return bits.stride[bits.ndim - 1] == 0 and bits.shape[bits.ndim - 1] >= 512
+
+
 cdef cnp.ndarray empty_bytes(uint64_t n):
     cdef cnp.npy_intp dims[1]
     dims[0] = <cnp.npy_intp>n
@@ -528,7 +533,7 @@ cdef object masked(fd_job *job, cnp.ndarray x, double p, uint64_t seed, uint64_t
     if axes:
         mask = shared_mask(x, p, seed, call, axes, offset, num_threads)
         stored(&bits, mask, x, axes)
-        if job.op == FD_SCALE:
+        if job.op == FD_SCALE and long_runs(&bits):
             job.op = FD_SCALE_RUNS
         y = apply(job, x, out, num_threads)
     else:

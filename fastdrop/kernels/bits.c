@@ -111,11 +111,6 @@ static inline uint64_t stored_bits(const fd_bits *b, uint64_t at, unsigned n)
     return bits & ~0ull >> (64 - n);
 }
 
-static inline uint64_t stored_bit(const uint8_t *packed, uint64_t at)
-{
-    return packed[at / 8] >> at % 8 & 1;
-}
-
 /* The row after this one; rows are what lies along the innermost axis. */
 static void next_row(fd_walk *walk)
 {
@@ -153,12 +148,11 @@ static writer put_rows(fd_walk *walk, uint64_t n, writer w)
 static writer put_shared_rows(fd_walk *walk, uint64_t n, writer w)
 {
     const fd_bits *b = walk->bits;
-    const uint8_t *const packed = b->packed;
     const int outer = b->ndim - 2;
-    const uint64_t row = b->shape[b->ndim - 1], stride = outer < 0 ? 0 : b->stride[outer];
+    const uint64_t row = b->shape[b->ndim - 1];
     while (n) {
         const uint64_t left = row - walk->column < n ? row - walk->column : n;
-        w = put_run(w, stored_bit(packed, walk->row), left);
+        w = put_run(w, stored_bits(b, walk->row, 1), left);
         n -= left;
         walk->column += left;
         if (walk->column < row)
@@ -166,15 +160,24 @@ static writer put_shared_rows(fd_walk *walk, uint64_t n, writer w)
         next_row(walk);
         if (outer < 0)
             continue;
-        /* whole rows, but for the last one of the axis outside */
+        /* whole rows, but for the last one of the axis outside, along which bits are neighbours */
         uint64_t rows = b->shape[outer] - 1 - walk->index[outer];
         if (rows > n / row)
             rows = n / row;
-        for (uint64_t r = 0, at = walk->row; r < rows; r++, at += stride)
-            w = put_run(w, stored_bit(packed, at), row);
         walk->index[outer] += rows;
-        walk->row += rows * stride;
         n -= rows * row;
+        while (rows) {
+            const unsigned some = rows < 64 ? (unsigned)rows : 64;
+            uint64_t bits = stored_bits(b, walk->row, some);
+            if (row == 64)
+                for (unsigned r = 0; r < some; r++, bits >>= 1)
+                    w = put_run(w, bits & 1, 64);
+            else
+                for (unsigned r = 0; r < some; r++, bits >>= 1)
+                    w = put_run(w, bits & 1, row);
+            walk->row += some;
+            rows -= some;
+        }
     }
     return w;
 }
@@ -197,8 +200,8 @@ static int repeats(fd_walk *walk, uint64_t n)
 {
     const fd_bits *b = walk->bits;
     const int outer = b->ndim - 2;
-    const uint64_t row = b->shape[b->ndim - 1], rows = n / row;
-    if (walk->period == 0 || n != walk->period)
+    const uint64_t rows = walk->period_rows;
+    if (rows == 0 || n != walk->period)
         return 0;
     const int inside = walk->index[outer] + rows + (walk->column > 0) <= b->shape[outer];
     const int same = walk->repeated && inside && walk->row == walk->last_row;
@@ -216,10 +219,8 @@ static int repeats(fd_walk *walk, uint64_t n)
 
 static void stored_words(fd_walk *walk, uint64_t n, uint32_t *words)
 {
-    if (repeats(walk, n)) {
-        memcpy(words, walk->last, sizeof walk->last);
+    if (repeats(walk, n))
         return;
-    }
     writer w = {words, 0, 0};
     if (walk->bits->stride[walk->bits->ndim - 1])
         w = put_rows(walk, n, w);
@@ -227,8 +228,6 @@ static void stored_words(fd_walk *walk, uint64_t n, uint32_t *words)
         w = put_shared_rows(walk, n, w);
     if (w.filled)
         memcpy(w.to, &w.word, sizeof w.word);
-    if (walk->period)
-        memcpy(walk->last, words, sizeof walk->last);
 }
 
 /* ---- both --------------------------------------------------------------------------------------- */
@@ -253,6 +252,7 @@ void fd_walk_from(fd_walk *walk, const fd_bits *bits, uint64_t start)
             walk->row += walk->index[d] * bits->stride[d];
         }
         walk->period = period_of(bits);
+        walk->period_rows = walk->period / bits->shape[inner];
         walk->repeated = 0;
         return;
     }

@@ -11,9 +11,9 @@ typedef struct {
     uint32_t pair[2 * FD_TILE_WORDS];    /* and the two tiles that a chunk lies in, if skip > 0 */
     uint64_t index[FD_MAX_DIMS], column;    /* stored bits: the array's next element, */
     uint64_t row;                           /* and the bit that belongs to the start of its row; */
-    uint64_t period, last_row;              /* rows that repeat themselves: a chunk's length, */
-    int repeated;                           /* the last chunk's row, and was it of one row only? */
-    uint32_t last[FD_TILE_WORDS];
+    uint64_t period, period_rows;           /* rows that repeat themselves: a chunk's length, */
+    uint64_t last_row;                      /* in rows too, the last chunk's row, */
+    int repeated;                           /* and was it all of one? */
 } fd_walk;
 
 /* A whole chunk whose words are there, and which waits to be applied; operands are NULL if not. */
@@ -30,7 +30,7 @@ uint64_t fd_chunk(const fd_bits *bits);
 void fd_walk_from(fd_walk *walk, const fd_bits *bits, uint64_t start);
 
 /* Words of the next n <= FD_TILE elements. Where a tile is drawn, a pending chunk is applied
-   on the way and its operands set to NULL. */
+   on the way and its operands set to NULL. Stored bits need `words` as the last call left them. */
 void fd_next_words(fd_walk *walk, uint64_t n, uint32_t *words, fd_pending *pending);
 
 #endif

@@ -71,6 +71,7 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
     const int masked = !job->y || job->op < FD_NUM_MASKED_OPS || job->op == FD_SCALE_RUNS;
     uint32_t buffers[2][FD_TILE_WORDS], *words = buffers[0], *next = buffers[1];
     fd_walk walk;
+    const int stored = masked && job->bits->packed;
     const uint64_t chunk = masked ? fd_chunk(job->bits) : FD_TILE;
     uint64_t length = n < chunk ? n : chunk;
     if (n == 0)
@@ -88,7 +89,7 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
             operands = operands_at(job, at);
             pending.operands = &operands;
         }
-        if (masked && left)    /* so this chunk is a whole one */
+        if (masked && left && !stored)    /* so this chunk is a whole one */
             fd_next_words(&walk, next_length, next, &pending);
         if (pending.operands)
             job->kernels->apply[job->op][job->dtype](words, length, &operands);
@@ -100,9 +101,12 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
             store_bools(words, at, length, job->bools);
         done += length;
         length = next_length;
-        uint32_t *const swap = words;
-        words = next;
-        next = swap;
+        if (!stored) {
+            uint32_t *const swap = words;
+            words = next;
+            next = swap;
+        } else if (left)
+            fd_next_words(&walk, length, words, NULL);
     }
     if (job->stream)
         job->kernels->fence();
