@@ -397,6 +397,13 @@ def identity(x, out):
     return out
 
 
+cdef bint long_runs(const fd_bits *bits) noexcept:
+    """Does a stored bit decide on so many elements that not reading them pays for a wrong guess?"""
+    if bits.packed == NULL:
+        return False
+    return bits.stride[bits.ndim - 1] == 0 and bits.shape[bits.ndim - 1] >= 512
+
+
 cdef cnp.ndarray prepare(fd_job *job, cnp.ndarray x, out):
     """Fill in x and y; return y, which is `out` or a new array."""
     cdef cnp.ndarray source = x, y
@@ -441,6 +448,8 @@ cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray part
             # vectors that lie in one cache line each
             head = (-<uintptr_t>job.y) % 64 // itemsize
         job.stream = n * itemsize > last_cache_bytes and (<uintptr_t>job.y + head * itemsize) % 64 == 0
+        if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
+            job.op = FD_SCALE_RUNS
         run(job, n, head, threads)
     return finish(y, out)
 
@@ -483,11 +492,6 @@ cdef void stored(fd_bits *bits, cnp.ndarray packed, cnp.ndarray x, axes) noexcep
     for d in range(groups):
         bits.shape[d] = shape[groups - 1 - d]
         bits.stride[d] = strides[groups - 1 - d]
-
-
-cdef bint long_runs(const fd_bits *bits) noexcept:
-    """Does a bit decide on so many neighbours that not reading them pays for a wrong guess?"""
-    return bits.stride[bits.ndim - 1] == 0 and bits.shape[bits.ndim - 1] >= 512
 
 
 cdef cnp.ndarray empty_bytes(uint64_t n):
@@ -533,8 +537,6 @@ cdef object masked(fd_job *job, cnp.ndarray x, double p, uint64_t seed, uint64_t
     if axes:
         mask = shared_mask(x, p, seed, call, axes, offset, num_threads)
         stored(&bits, mask, x, axes)
-        if job.op == FD_SCALE and long_runs(&bits):
-            job.op = FD_SCALE_RUNS
         y = apply(job, x, out, num_threads)
     else:
         generate(&bits, p, seed, call, offset)

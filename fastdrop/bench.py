@@ -16,6 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -67,7 +68,12 @@ def run(arguments: argparse.Namespace) -> None:
     """
     make_writable(arguments.out)
     found = measure(
-        arguments.sizes, arguments.p, arguments.dtypes, arguments.threads, arguments.rounds
+        arguments.sizes,
+        arguments.p,
+        arguments.dtypes,
+        arguments.threads,
+        arguments.rounds,
+        arguments.groups,
     )
     text = table(found)
     print(text)
@@ -87,6 +93,7 @@ class _Peer:
     def __init__(self, library: str, threads: int) -> None:
         cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up
 
         def limit() -> None:
             if cpus:
@@ -96,7 +103,7 @@ class _Peer:
             [sys.executable, "-m", "fastdrop.bench_sides", library, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             bufsize=1,
             env=environment,
@@ -116,13 +123,15 @@ class _Peer:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            _, errors = self._process.communicate()
-            last = errors.strip().splitlines()[-1:] or ["no message"]
+            self._process.wait()
+            self._errors.seek(0)
+            last = self._errors.read().strip().splitlines()[-1:] or ["no message"]
             raise ChildProcessError(f"a side of the benchmark ended: {last[0]}")
         return json.loads(line)
 
     def close(self) -> None:
         self._process.communicate()
+        self._errors.close()
 
 
 def _machine() -> dict[str, Any]:

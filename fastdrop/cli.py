@@ -149,6 +149,13 @@ def _add_bench(commands: Commands) -> None:
         help="threads, and CPUs that each library is held to (%(default)s)",
     )
     add(
+        "--groups",
+        type=lambda text: text.split(","),
+        default="dropout",
+        metavar="NAME",
+        help=f"what to measure: {', '.join(bench.GROUPS)} (%(default)s)",
+    )
+    add(
         "--rounds",
         type=_count,
         default=5,

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from fastdrop import bench
+from fastdrop.bench_sides import GROUPS, LIBRARIES, _prepare
 from fastdrop.cli import main
 
 QUICK = ["--sizes", "1Ki,3000", "--p", "0.5", "--threads", "1", "--rounds", "1"]
@@ -75,3 +76,26 @@ def test_bfloat16_without_ml_dtypes(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     assert main(["bench", *QUICK, "--dtypes", "bfloat16", "--out", str(tmp_path)]) == 2
     assert "bfloat16 needs ml_dtypes: pip install ml_dtypes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("module", ["fastdrop", "torch"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_sides_pass_their_checks(group, module, backward):
+    pytest.importorskip(module)
+    library = LIBRARIES[module](1)
+    point = bench.Point(group, 1, "float32", 0.1, backward, 1 << 20)
+    for side in library.sides[group]:
+        _prepare(library, side, point._asdict()).run()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups", "message"),
+    [
+        ([1 << 10], ["blocks"], "sizes: expected multiples of 65536 elements, got 1024"),
+        ([1 << 20], ["odd"], "groups: expected one of"),
+    ],
+)
+def test_refused_before_anything_is_measured(sizes, groups, message):
+    with pytest.raises(ValueError, match=message):
+        bench.measure(sizes, [0.5], ["float32"], [1], 1, groups)

@@ -101,7 +101,7 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
             store_bools(words, at, length, job->bools);
         done += length;
         length = next_length;
-        if (!stored) {
+        if (!stored) {    /* stored bits stay where they are: the next ones may be the same */
             uint32_t *const swap = words;
             words = next;
             next = swap;
