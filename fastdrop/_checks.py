@@ -49,10 +49,10 @@ def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
             raise TypeError(f"shared_axes: expected integers, got {type(axis).__name__}") from None
         if not -ndim <= number < ndim:
             raise ValueError(f"shared_axes: expected axes of a {ndim}-d array, got {number}")
-    result = tuple([number % ndim for number in numbers])
+        result.append(number % ndim)
     if len(set(result)) < len(result):
         raise ValueError(f"shared_axes: expected each axis once, got {given}")
-    return result
+    return tuple(result)
 
 
 def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:

@@ -93,7 +93,8 @@ class _Peer:
     def __init__(self, library: str, threads: int) -> None:
         cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up
+        # not a pipe, which nobody reads and which would fill up
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
 
         def limit() -> None:
             if cpus:
@@ -328,7 +329,9 @@ def plot(found: Mapping[str, Any]) -> bytes:
     groups: set[str] = set()
     for (group, threads, dtype), line in zip(rows, axes):
         for p, axis in zip(rates, line):
-            chosen = {k.elements: v for k, v in points.items() if k[:4] == (group, threads, dtype, p)}
+            chosen = {
+                k.elements: v for k, v in points.items() if k[:4] == (group, threads, dtype, p)
+            }
             for number, side in enumerate(next(iter(chosen.values()))):
                 style = _STYLES.get(side, {"color": f"C{number % 9 + 1}", "marker": "o"})
                 values = [ns[side] for ns in chosen.values()]
