@@ -23,10 +23,10 @@ Array: TypeAlias = NDArray[Any]
 
 
 class Measured(NamedTuple):
-    """A call that is timed, and its latest output as a NumPy array."""
+    """A call that is timed, and its latest outputs: y, and dx where it was asked for."""
 
     run: Callable[[], object]
-    result: Callable[[], Any]
+    results: Callable[[], list[Array]]
 
 
 class Group(NamedTuple):
@@ -98,13 +98,14 @@ class Fastdrop(Library):
         self.name = f"fastdrop {fastdrop.__version__}, NumPy {np.__version__}"
 
     def prepare(self, group: str, side: str, x: Array, p: float, backward: bool) -> Measured:
-        from fastdrop import _core, drop_block2d, dropout, gaussian_dropout
+        from fastdrop import _core, drop_block2d, dropout, dropout_mask, gaussian_dropout
         from fastdrop.random import Generator, Key
 
         y, dx = np.empty_like(x), np.empty_like(x) if backward else None
         generator, random = Generator(1), np.random.Generator(np.random.SFC64(1))
         scale = x.dtype.type(1 / (1 - p))
-        outputs: dict[str, Array] = {"y": y}
+        outputs = [y] if dx is None else [y, dx]
+        keys: list[Key] = []
 
         def both(step: Callable[[Array, Array], object]) -> Callable[[], object]:
             """`step` from x to y and, if asked for, from dy (x serves as such) to dx."""
@@ -126,16 +127,21 @@ class Fastdrop(Library):
             return result
 
         def drop() -> None:
-            key = generator.next_key()
-            layer(key, y)
-            if dx is not None:
-                layer(key, dx)
+            keys[:] = [generator.next_key()]
+            for out in outputs:
+                layer(keys[0], out)
 
         def drop_new() -> None:
-            key = generator.next_key()
-            outputs["y"] = layer(key, None)
-            if backward:
-                layer(key, None)
+            keys[:] = [generator.next_key()]
+            outputs[:] = [layer(keys[0], None) for _ in outputs]
+
+        def results() -> list[Array]:
+            """Check, for plain dropout, that the mask is the contract's: bit for bit."""
+            if keys and group == "dropout":
+                kept = dropout_mask(x.shape, p, key=keys[0])
+                if not all(np.array_equal(output != 0, kept) for output in outputs):
+                    raise ValueError(f"{side}: the mask is not the one of {keys[0]}")
+            return outputs
 
         run = {
             "copy": both(lambda a, b: np.copyto(b, a)),
@@ -144,7 +150,7 @@ class Fastdrop(Library):
             "fastdrop": drop,
             "fastdrop, new output": drop_new,
         }[side]
-        return Measured(run, lambda: outputs["y"])
+        return Measured(run, results)
 
 
 class PyTorch(Library):
@@ -198,7 +204,11 @@ class PyTorch(Library):
                 tensor.grad = None
                 outputs["y"].backward(dy)
 
-        return Measured(run, lambda: outputs["y"].detach().float().numpy().astype(x.dtype))
+        def results() -> list[Array]:
+            tensors = [outputs["y"].detach(), *([tensor.grad] if backward else [])]
+            return [t.float().numpy().astype(x.dtype) for t in tensors]
+
+        return Measured(run, results)
 
 
 class Jax(Library):
@@ -218,7 +228,7 @@ class Jax(Library):
             jax.config.update("jax_enable_x64", True)
         generator = {"JAX threefry": "threefry2x32", "JAX rbg": "rbg"}[side]
         array, keys = jax.numpy.asarray(x), [jax.random.key(1, impl=generator)]
-        outputs: dict[str, Any] = {}
+        outputs: list[Any] = []
 
         def dropout(key: Any, x: Any) -> Any:
             keep = jax.random.bernoulli(key, 1 - p, x.shape)
@@ -230,13 +240,12 @@ class Jax(Library):
             if not backward:
                 return key, dropout(now, x)
             y, pull = jax.vjp(lambda x: dropout(now, x), x)
-            return key, y, pull(dy)
+            return key, y, *pull(dy)
 
         def run() -> None:
-            keys[0], *results = jax.block_until_ready(step(keys[0], array, array))
-            outputs["y"] = results[0]
+            keys[0], *outputs[:] = jax.block_until_ready(step(keys[0], array, array))
 
-        return Measured(run, lambda: np.asarray(outputs["y"]))
+        return Measured(run, lambda: [np.asarray(output) for output in outputs])
 
 
 class TensorFlow(Library):
@@ -291,9 +300,9 @@ class TensorFlow(Library):
         def run() -> None:
             outputs["call"] += 1
             result = step(tensor, tf.constant(outputs["call"]))
-            outputs["y"] = result[0] if backward else result
+            outputs["results"] = result if backward else [result]
 
-        return Measured(run, lambda: outputs["y"].numpy())
+        return Measured(run, lambda: [output.numpy() for output in outputs["results"]])
 
 
 # by the module that has to be installed
@@ -350,7 +359,11 @@ def _prepare(library: Library, side: str, point: dict[str, Any]) -> Measured:
     x = np.random.default_rng(0).uniform(0.5, 1, shape).astype(as_dtype(point["dtype"]))
     measured = library.prepare(group, side, x, point["p"], point["backward"])
     measured.run()
-    _check(group, side, x, measured.result(), point["p"])
+    y, *gradients = measured.results()
+    _check(group, side, x, y, point["p"])
+    for dx in gradients:
+        if not np.array_equal(dx != 0, y != 0):
+            raise ValueError(f"{side}: the gradient is dropped in other places than the output")
     return measured
 
 
