@@ -167,7 +167,7 @@ cdef uint64_t ALIGNING_PAYS = 1 << 13
 
 cdef int default_threads = 1
 
-# A larger output is written around the cache, which it would only empty; set by _config.py.
+# Size of the last-level cache; set by _config.py.
 cdef uint64_t last_cache_bytes = 32 << 20
 
 
@@ -424,6 +424,11 @@ cdef cnp.ndarray prepare(fd_job *job, cnp.ndarray x, out):
     return y
 
 
+cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept:
+    """Do x and y not fit in the last-level cache together? Then y is written around it."""
+    return nbytes * (1 if job.x == job.y else 2) >= last_cache_bytes
+
+
 cdef object finish(cnp.ndarray y, out):
     """y, copied into `out` where that is given and another array."""
     if out is None or y is out:
@@ -447,7 +452,7 @@ cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray part
         if job.packed == NULL and n >= ALIGNING_PAYS:
             # vectors that lie in one cache line each
             head = (-<uintptr_t>job.y) % 64 // itemsize
-        job.stream = n * itemsize > last_cache_bytes and (<uintptr_t>job.y + head * itemsize) % 64 == 0
+        job.stream = overflows(job, n * itemsize) and (<uintptr_t>job.y + head * itemsize) % 64 == 0
         if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
             job.op = FD_SCALE_RUNS
         run(job, n, head, threads)
@@ -659,7 +664,7 @@ def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, u
     threads = <int>max(<uint64_t>1, min(<uint64_t>threads, samples))
     y = prepare(&blocks.job, a, out)
     size = blocks.maps * blocks.height * blocks.width * cnp.PyArray_ITEMSIZE(a)
-    blocks.job.stream = (samples * size > last_cache_bytes and size % 64 == 0
+    blocks.job.stream = (overflows(&blocks.job, samples * size) and size % 64 == 0
                          and <uintptr_t>blocks.job.y % 64 == 0)
     words = fd_blocks_scratch(&blocks)
     scratch = empty_bytes(8 * words * <uint64_t>threads)
