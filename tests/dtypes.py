@@ -21,7 +21,7 @@ def normal(shape, dtype=np.float32, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def same(a, b):
+def assert_same(a, b):
     """Equal bit for bit: a zero's sign counts; NaNs are equal whatever their bits."""
     assert a.dtype == b.dtype
     assert a.shape == b.shape

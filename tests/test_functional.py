@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 from dtypes import ALL as DTYPES
-from dtypes import arithmetic, normal, same
+from dtypes import arithmetic, assert_same, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -31,7 +31,7 @@ def expected_dropout(x, p, **mask):
 @pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 2048, 2049, 70_000])
 def test_values(isa, dtype, p, n):
     x = normal(n, dtype)
-    same(fastdrop.dropout(x, p, key=KEY), expected_dropout(x, p))
+    assert_same(fastdrop.dropout(x, p, key=KEY), expected_dropout(x, p))
 
 
 @pytest.fixture
@@ -52,15 +52,15 @@ def test_streaming_stores(isa, dtype, threads):
     for start in range(3):  # at another place of a cache line each
         x = buffer[start : start + n]
         expected = expected_dropout(x, 0.3, offset=77)
-        same(fastdrop.dropout(x, 0.3, **options), expected)
+        assert_same(fastdrop.dropout(x, 0.3, **options), expected)
         y, mask = fastdrop.dropout(x, 0.3, return_mask=True, **options)
-        same(y, expected)
-        same(mask, fastdrop.dropout_mask(n, 0.3, key=KEY, offset=77, packed=True))
+        assert_same(y, expected)
+        assert_same(mask, fastdrop.dropout_mask(n, 0.3, key=KEY, offset=77, packed=True))
         out = np.empty_like(buffer)[start : start + n]
-        same(fastdrop.dropout(x, 0.3, out=out, **options), expected)
+        assert_same(fastdrop.dropout(x, 0.3, out=out, **options), expected)
         copied = x.copy()
-        same(fastdrop.dropout(copied, 0.3, out=copied, **options), expected)
-        same(_core.stream_copy(x, out, threads), x)
+        assert_same(fastdrop.dropout(copied, 0.3, out=copied, **options), expected)
+        assert_same(_core.stream_copy(x, out, threads), x)
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:-2], ids=str)
@@ -72,10 +72,10 @@ def test_every_half_value(isa, dtype):
     with np.errstate(all="ignore"):
         for p in (0.0, 0.1, 0.5, 0.9, 0.9999):
             expected = (x.astype(np.float32) * np.float32(1 / (1 - p))).astype(dtype)
-            same(fastdrop.apply_mask(x, keep, p), expected)
+            assert_same(fastdrop.apply_mask(x, keep, p), expected)
         for scale in (1e-3, 1e-7, 3.3e4):
             expected = np.where(kept, x.astype(np.float32) * np.float32(scale), np.float32(0))
-            same(masked_scale(x, 0.1, scale, key=KEY), expected.astype(dtype))
+            assert_same(masked_scale(x, 0.1, scale, key=KEY), expected.astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -85,7 +85,7 @@ def test_dropped_infinities_and_nans_are_positive_zeros(isa, dtype):
     kept = fastdrop.dropout_mask(x.shape, 0.5, key=KEY)
     assert not np.any(np.signbit(y[~kept]))
     assert np.all(y[~kept] == 0)
-    same(y[kept], x[kept] * x.dtype.type(2))
+    assert_same(y[kept], x[kept] * x.dtype.type(2))
 
 
 @given(
@@ -106,11 +106,11 @@ def test_shared_axes(shape, p, dtype, data):
             y, mask = fastdrop.dropout(
                 x, p, key=KEY, shared_axes=axes, offset=offset, return_mask=True
             )
-            same(y, expected)
+            assert_same(y, expected)
             bools = fastdrop.dropout_mask(x.shape, p, key=KEY, shared_axes=axes, offset=offset)
-            same(mask, np.packbits(bools, axis=None, bitorder="little"))
-            same(fastdrop.apply_mask(x, bools, p), expected)
-            same(fastdrop.apply_mask(x, mask, p, shared_axes=axes), expected)
+            assert_same(mask, np.packbits(bools, axis=None, bitorder="little"))
+            assert_same(fastdrop.apply_mask(x, bools, p), expected)
+            assert_same(fastdrop.apply_mask(x, mask, p, shared_axes=axes), expected)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_shared_axes_of_large_arrays(isa, shape, axes, threads):
     x = normal(shape)
     axes_tuple = tuple(a % len(shape) for a in np.atleast_1d(axes))
     y = fastdrop.dropout(x, 0.4, key=KEY, shared_axes=axes, num_threads=threads)
-    same(y, reference.dropout(x, 0.4, *KEY, shared_axes=axes_tuple))
+    assert_same(y, reference.dropout(x, 0.4, *KEY, shared_axes=axes_tuple))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -138,8 +138,8 @@ def test_threads_change_nothing(isa, threads):
     x = normal(100_000)
     expected, expected_mask = fastdrop.dropout(x, 0.3, key=KEY, offset=11, return_mask=True)
     y, mask = fastdrop.dropout(x, 0.3, key=KEY, offset=11, return_mask=True, num_threads=threads)
-    same(y, expected)
-    same(mask, expected_mask)
+    assert_same(y, expected)
+    assert_same(mask, expected_mask)
 
 
 @given(data=st.data(), n=st.integers(1, 9000), p=st.floats(0.01, 0.99))
@@ -151,7 +151,7 @@ def test_a_batch_may_be_split_anywhere(data, n, p):
         fastdrop.dropout(x[:cut], p, key=KEY, offset=5),
         fastdrop.dropout(x[cut:], p, key=KEY, offset=5 + cut),
     ]
-    same(np.concatenate(parts), whole)
+    assert_same(np.concatenate(parts), whole)
 
 
 def test_the_gradient_is_dropout_of_dy():
@@ -172,15 +172,15 @@ def test_the_gradient_is_dropout_of_dy():
 @pytest.mark.parametrize("x", [[1.0, 2.0, 3.0], 4.0, (), [[1.0], [2.0]]])
 def test_anything_asarray_takes(x):
     y = fastdrop.dropout(x, 0.5, key=KEY)
-    same(y, reference.dropout(np.asarray(x), 0.5, *KEY))
+    assert_same(y, reference.dropout(np.asarray(x), 0.5, *KEY))
 
 
 def test_default_keys_come_from_the_default_generator():
     x = np.ones(1000, np.float32)
     fastdrop.seed(9)
     first, second = fastdrop.dropout(x), fastdrop.dropout(x)
-    same(first, fastdrop.dropout(x, key=Key(9, 0)))
-    same(second, fastdrop.dropout(x, key=Key(9, 1)))
+    assert_same(first, fastdrop.dropout(x, key=Key(9, 0)))
+    assert_same(second, fastdrop.dropout(x, key=Key(9, 1)))
     assert first.tobytes() != second.tobytes()
 
 
@@ -199,7 +199,7 @@ def test_identity(options):
     x, out = normal((3, 5)), np.zeros((3, 5), np.float32)
     assert fastdrop.dropout(x, **options) is x
     assert fastdrop.dropout(x, **options, out=out) is out
-    same(out, x)
+    assert_same(out, x)
     y, mask = fastdrop.dropout(x, **options, shared_axes=0, return_mask=True)
     assert y is x
     assert mask.tolist() == [0b11111]
@@ -233,7 +233,7 @@ def test_layouts(dtype, of_x, of_out):
     x = normal((40, 70), dtype)
     expected = fastdrop.dropout(x, 0.3, key=KEY)
     source, out = LAYOUTS[of_x](x), LAYOUTS[of_out](np.zeros_like(x))
-    same(fastdrop.dropout(source, 0.3, key=KEY), expected)
+    assert_same(fastdrop.dropout(source, 0.3, key=KEY), expected)
     np.testing.assert_array_equal(source, x)
     assert fastdrop.dropout(source, 0.3, key=KEY, out=out) is out
     np.testing.assert_array_equal(out, expected)
@@ -251,7 +251,7 @@ def test_in_place(isa, layout):
 
 def test_broadcast_input():
     x = np.broadcast_to(normal(70), (40, 70))
-    same(fastdrop.dropout(x, 0.3, key=KEY), fastdrop.dropout(x.copy(), 0.3, key=KEY))
+    assert_same(fastdrop.dropout(x, 0.3, key=KEY), fastdrop.dropout(x.copy(), 0.3, key=KEY))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1, 1)])
@@ -260,11 +260,11 @@ def test_empty_and_0d(isa, shape, axes):
     x = np.ones(shape, np.float32)
     axes = tuple(range(len(shape))) if axes == "all" else axes
     y, mask = fastdrop.dropout(x, 0.5, key=KEY, shared_axes=axes, return_mask=True)
-    same(y, reference.dropout(x, 0.5, *KEY, shared_axes=axes))
+    assert_same(y, reference.dropout(x, 0.5, *KEY, shared_axes=axes))
     bools = fastdrop.dropout_mask(shape, 0.5, key=KEY, shared_axes=axes)
     assert bools.shape == tuple(1 if a in axes else n for a, n in enumerate(shape))
-    same(mask, np.packbits(bools, axis=None, bitorder="little"))
-    same(fastdrop.apply_mask(x, bools, 0.5), y)
+    assert_same(mask, np.packbits(bools, axis=None, bitorder="little"))
+    assert_same(fastdrop.apply_mask(x, bools, 0.5), y)
 
 
 def test_separate_interleaved_views_do_not_overlap():
@@ -327,7 +327,9 @@ def test_dropout_mask_shapes():
 
 def test_apply_mask_takes_any_bool_mask():
     x, mask = normal((50, 70)), normal((50, 1), seed=2) > 0
-    same(fastdrop.apply_mask(x, mask, 0.75), np.where(mask, x * np.float32(4), np.float32(0)))
+    assert_same(
+        fastdrop.apply_mask(x, mask, 0.75), np.where(mask, x * np.float32(4), np.float32(0))
+    )
     assert np.all(fastdrop.apply_mask(x, np.ones((50, 70), bool), 1.0) == 0)
     fastdrop.apply_mask(x, mask.copy(order="F"), 0.75, out=x)
     assert np.all(x[~mask[:, 0]] == 0)
@@ -339,8 +341,8 @@ def test_apply_mask_takes_any_bool_mask():
 def test_axes_may_be_any_integers(axes):
     x = normal((300, 20))
     expected = fastdrop.dropout(x, 0.5, key=KEY, shared_axes=(0,))
-    same(fastdrop.dropout(x, 0.5, key=KEY, shared_axes=axes), expected)
-    same(fastdrop.dropout_add(x, x, 0.5, key=KEY, shared_axes=axes), expected + x)
+    assert_same(fastdrop.dropout(x, 0.5, key=KEY, shared_axes=axes), expected)
+    assert_same(fastdrop.dropout_add(x, x, 0.5, key=KEY, shared_axes=axes), expected + x)
     assert fastdrop.dropout_mask(x.shape, 0.5, key=KEY, shared_axes=axes).shape == (1, 20)
 
 
@@ -352,13 +354,13 @@ def test_apply_mask_over_the_masks_own_memory():
     memory[: mask.size] = mask
     out = memory.view(np.float32)
     fastdrop.apply_mask(np.ones(n, np.float32), memory[: mask.size], 0.5, out=out)
-    same(out, expected)
+    assert_same(out, expected)
 
 
 def test_masked_scale_scales_as_told():
     x = normal(1000)
     kept = fastdrop.dropout_mask(1000, 0.3, key=KEY)
-    same(masked_scale(x, 0.3, 1.0, key=KEY), np.where(kept, x, np.float32(0)))
+    assert_same(masked_scale(x, 0.3, 1.0, key=KEY), np.where(kept, x, np.float32(0)))
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -421,7 +423,7 @@ def test_refused_before_anything_is_written(options, error, message):
         fastdrop.dropout(**arguments)
     assert "\n" not in str(caught.value)
     if before is not None:
-        same(out, before)
+        assert_same(out, before)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 from dtypes import ALL as DTYPES
-from dtypes import arithmetic, normal, same
+from dtypes import arithmetic, assert_same, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def expected_add(x, residual, p, **mask):
 def test_bias_act_dropout(isa, dtype, activation, p, shape):
     x, bias = normal(shape, dtype), normal(shape[-1], dtype, 1)
     y = fastdrop.bias_act_dropout(x, bias, activation, p, key=KEY)
-    same(y, expected_bias_act(x, bias, activation, p))
+    assert_same(y, expected_bias_act(x, bias, activation, p))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -43,7 +43,7 @@ def test_bias_act_dropout(isa, dtype, activation, p, shape):
 def test_dropout_add(isa, dtype, p, n):
     x, residual = normal(n, dtype), normal(n, dtype, 1)
     y = fastdrop.dropout_add(x, residual, p, key=KEY)
-    same(y, expected_add(x, residual, p))
+    assert_same(y, expected_add(x, residual, p))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -83,7 +83,7 @@ def test_backward_values(isa, dtype, activation, shape):
         expected = np.where(y.astype(wide.dtype) > 0, wide * scale, wide.dtype.type(0))
     else:
         expected = reference.dropout(wide, 0.3, *KEY)
-    same(dx, expected.astype(dtype))
+    assert_same(dx, expected.astype(dtype))
     rows = tuple(range(dx.ndim - 1))
     total = dx.astype(np.float64).sum(axis=rows)
     bound = np.abs(dx.astype(np.float64)).sum(axis=rows)
@@ -105,7 +105,7 @@ def test_threads_change_nothing(activation, threads):
         )
         results.append((y, added, *gradients))
     for one, many in zip(*results):
-        same(one, many)
+        assert_same(one, many)
 
 
 @given(
@@ -119,18 +119,20 @@ def test_shared_axes_and_offsets(rows, units, axes, offset, activation):
     x, bias = normal((rows, units)), normal(units, seed=1)
     options = {"shared_axes": axes, "offset": offset}
     y = fastdrop.bias_act_dropout(x, bias, activation, 0.4, key=KEY, **options)
-    same(y, expected_bias_act(x, bias, activation, 0.4, **options))
-    same(fastdrop.dropout_add(x, y, 0.4, key=KEY, **options), expected_add(x, y, 0.4, **options))
+    assert_same(y, expected_bias_act(x, bias, activation, 0.4, **options))
+    assert_same(
+        fastdrop.dropout_add(x, y, 0.4, key=KEY, **options), expected_add(x, y, 0.4, **options)
+    )
     if activation is None:
         dx, _ = fastdrop.bias_act_dropout_backward(x, None, None, 0.4, key=KEY, **options)
-        same(dx, fastdrop.dropout(x, 0.4, key=KEY, **options))
+        assert_same(dx, fastdrop.dropout(x, 0.4, key=KEY, **options))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_relu_keeps_nan_and_negative_zero_bias(isa, dtype):
     x = np.tile(np.array([np.nan, -1, 1, np.inf, -np.inf, 0.0, -0.0, 1e-7], dtype), 50)
     bias = np.zeros(400, dtype)
-    same(
+    assert_same(
         fastdrop.bias_act_dropout(x, bias, "relu", 0.5, key=KEY),
         expected_bias_act(x, bias, "relu", 0.5),
     )
@@ -162,8 +164,8 @@ def test_default_keys():
     x, bias = normal((10, 100)), normal(100, seed=1)
     fastdrop.seed(9)
     one, two = fastdrop.dropout_add(x, x), fastdrop.bias_act_dropout(x, bias, "relu")
-    same(one, fastdrop.dropout_add(x, x, key=Key(9, 0)))
-    same(two, fastdrop.bias_act_dropout(x, bias, "relu", key=Key(9, 1)))
+    assert_same(one, fastdrop.dropout_add(x, x, key=Key(9, 0)))
+    assert_same(two, fastdrop.bias_act_dropout(x, bias, "relu", key=Key(9, 1)))
 
 
 X, BIAS = np.ones((4, 6), np.float32), np.ones(6, np.float32)
@@ -243,4 +245,4 @@ def test_refused(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
-    same(BASE, before)
+    assert_same(BASE, before)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 from dtypes import ALL as DTYPES
-from dtypes import arithmetic, normal, same
+from dtypes import arithmetic, assert_same, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,8 +39,8 @@ def test_values(isa, dtype, n):
     x, wide = normal(n, dtype), arithmetic(dtype)
     z, a = variates(n, wide), x.astype(wide)
     scale = wide.type((0.3 / 0.7) ** 0.5)
-    same(gaussian_dropout(x, 0.3, key=KEY), (a * (wide.type(1) + scale * z)).astype(dtype))
-    same(gaussian_noise(x, 0.7, key=KEY), (a + wide.type(0.7) * z).astype(dtype))
+    assert_same(gaussian_dropout(x, 0.3, key=KEY), (a * (wide.type(1) + scale * z)).astype(dtype))
+    assert_same(gaussian_noise(x, 0.7, key=KEY), (a + wide.type(0.7) * z).astype(dtype))
 
 
 @given(
@@ -56,13 +56,13 @@ def test_any_offset_threads_and_isa(n, offset, threads, dtype, name):
         expected = FUNCTIONS[name](x, key=KEY, offset=offset)
     for isa in fastdrop.available_isas():
         with fastdrop.use_isa(isa):
-            same(FUNCTIONS[name](x, key=KEY, offset=offset, num_threads=threads), expected)
+            assert_same(FUNCTIONS[name](x, key=KEY, offset=offset, num_threads=threads), expected)
     cut = n // 3
     parts = [
         FUNCTIONS[name](x[:cut], key=KEY, offset=offset),
         FUNCTIONS[name](x[cut:], key=KEY, offset=offset + cut),
     ]
-    same(np.concatenate(parts), expected)
+    assert_same(np.concatenate(parts), expected)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -76,7 +76,7 @@ def test_large_arrays_in_place_and_streamed(isa, name):
             for threads in (1, 2, 3):
                 y = x.copy()
                 assert FUNCTIONS[name](y, key=KEY, out=y, num_threads=threads) is y
-                same(y, expected)
+                assert_same(y, expected)
     finally:
         fastdrop._core.set_cache_bytes(before)
 
@@ -95,7 +95,7 @@ def test_identity(name):
     x, out = normal((3, 5)), np.zeros((3, 5), np.float32)
     assert FUNCTIONS[name](x, key=KEY, training=False) is x
     assert FUNCTIONS[name](x, key=KEY, training=False, out=out) is out
-    same(out, x)
+    assert_same(out, x)
     assert gaussian_dropout(x, 0, key=KEY) is x
     assert gaussian_noise(x, 0, key=KEY) is x
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 from dtypes import ALL as DTYPES
-from dtypes import arithmetic, normal, same
+from dtypes import arithmetic, assert_same, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,8 +64,10 @@ def test_alpha_of_dropped_infinities_and_nans(isa):
 
 def test_feature_alpha_shares_all_but_two_axes():
     x = normal((5, 7, 4, 3))
-    same(fastdrop.feature_alpha_dropout(x, 0.4, key=KEY, offset=3), alpha(x, 0.4, (2, 3), offset=3))
-    same(fastdrop.feature_alpha_dropout(x[0, 0], 0.4, key=KEY), alpha(x[0, 0], 0.4))
+    assert_same(
+        fastdrop.feature_alpha_dropout(x, 0.4, key=KEY, offset=3), alpha(x, 0.4, (2, 3), offset=3)
+    )
+    assert_same(fastdrop.feature_alpha_dropout(x[0, 0], 0.4, key=KEY), alpha(x[0, 0], 0.4))
 
 
 # ---- stochastic depth ---------------------------------------------------------------------------
@@ -74,12 +76,12 @@ def test_feature_alpha_shares_all_but_two_axes():
 def test_drop_path():
     x = normal((6, 4, 3))
     options = {"key": KEY, "offset": 5}
-    same(
+    assert_same(
         fastdrop.drop_path(x, 0.4, **options),
         fastdrop.dropout(x, 0.4, shared_axes=(1, 2), **options),
     )
     y = fastdrop.drop_path(x, 0.4, mode="batch", key=KEY)
-    same(y, fastdrop.dropout(x, 0.4, shared_axes=(0, 1, 2), key=KEY))
+    assert_same(y, fastdrop.dropout(x, 0.4, shared_axes=(0, 1, 2), key=KEY))
     assert fastdrop.drop_path(x, 0.4, key=KEY, training=False) is x
 
 
@@ -107,7 +109,7 @@ def test_drop_block(isa, dtype, threads, shape, block):
     x = normal(shape, dtype)
     y = fastdrop.drop_block2d(x, 0.4, block, key=KEY, offset=77, num_threads=threads)
     wide = x.astype(arithmetic(dtype))
-    same(y, reference.drop_block2d(wide, 0.4, block, *KEY, 77).astype(dtype))
+    assert_same(y, reference.drop_block2d(wide, 0.4, block, *KEY, 77).astype(dtype))
 
 
 @given(
@@ -125,7 +127,7 @@ def test_drop_block_of_a_split_batch(shape, block, p, cut):
         with fastdrop.use_isa(isa):
             top = fastdrop.drop_block2d(x[:cut], p, block, key=KEY)
             bottom = fastdrop.drop_block2d(x[cut:], p, block, key=KEY, offset=cut * places)
-            same(np.concatenate([top, bottom]), expected)
+            assert_same(np.concatenate([top, bottom]), expected)
 
 
 def test_drop_block_drops_infinities_and_everything():
@@ -148,8 +150,8 @@ def test_drop_block_of_large_arrays_in_place_and_streamed(isa):
     try:
         y = x.copy()
         assert fastdrop.drop_block2d(y, 0.2, 5, key=KEY, out=y) is y
-        same(y, expected)
-        same(fastdrop.drop_block2d(np.asfortranarray(x), 0.2, 5, key=KEY), expected)
+        assert_same(y, expected)
+        assert_same(fastdrop.drop_block2d(np.asfortranarray(x), 0.2, 5, key=KEY), expected)
     finally:
         fastdrop._core.set_cache_bytes(before)
 
@@ -177,14 +179,14 @@ def test_zoneout(isa, dtype, p):
     x[::7], previous[::5] = np.nan, -np.inf
     y = fastdrop.zoneout(x, previous, p, key=KEY, offset=9)
     keep = kept(x, p, offset=9)
-    same(y, np.where(keep, x, previous))
+    assert_same(y, np.where(keep, x, previous))
     dx, dprevious = fastdrop.zoneout_backward(previous, p, key=KEY, offset=9)
     zero = dtype.type(0)
-    same(dx, np.where(keep, previous, zero))
-    same(dprevious, np.where(keep, zero, previous))
+    assert_same(dx, np.where(keep, previous, zero))
+    assert_same(dprevious, np.where(keep, zero, previous))
     out = previous.copy()
     assert fastdrop.zoneout(x, out, p, key=KEY, offset=9, out=out) is out
-    same(out, y)
+    assert_same(out, y)
 
 
 # ---- what is refused ----------------------------------------------------------------------------
