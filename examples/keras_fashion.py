@@ -8,6 +8,8 @@ import sys
 from fastdrop import layers, models
 from fastdrop.datasets import load_idx
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python keras_fashion.py FOLDER")
 (x_train, y_train), (x_test, y_test) = load_idx(sys.argv[1])
 x_train, x_test = x_train / 255, x_test / 255
 

@@ -150,10 +150,11 @@ class Layer:
             Whether random layers are active.
         key : Key, optional
             Source of the layer's randomness; without it the layer's own generator gives one.
-        row, rows : int, optional
-            Index of x's first row in the whole batch, and the whole batch's number of rows: with
-            them a batch split over calls or processes gets the masks of the undivided one.
-            The defaults say that x is the whole batch.
+        row : int
+            Index of x's first row in the whole batch: a batch split over calls or processes gets
+            the masks of the undivided one.
+        rows : int, optional
+            The whole batch's number of rows, for layers whose rule depends on it; by default x's.
 
         Returns
         -------
