@@ -38,6 +38,7 @@
  * T = 0 drops and T = 2^32 keeps everything, without random bits.
  *
  * Domain 1: element i owns one word: output word e >> 4 of block 16 (i >> 6) + (e & 15), e = i & 63.
+ * The 48 bits of the block counter reach to i < 2^50 there.
  * Its normal variate is the inverse normal distribution function of (word + 1/2) / 2^32, in float32
  * or, for float64, in float64 arithmetic: the same bits on every instruction set (normal.h).
  *
