@@ -31,7 +31,9 @@ test-sanitizers: $(VENV)/.test build/cases.bin
 	CFLAGS="$(SANITIZE)" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    --target build/asan .
 	rm -rf build/temp.* build/lib.*
-	LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	# libstdc++ beside it, or the first C++ exception of another package ends the process
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
+	    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	    PYTHONPATH=build/asan $(BIN)/pytest -m "not slow"
 
 # C test built for NEON and run under an emulator
