@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
@@ -105,7 +106,7 @@ class Fastdrop(Library):
         generator, random = Generator(1), np.random.Generator(np.random.SFC64(1))
         scale = x.dtype.type(1 / (1 - p))
         outputs = [y] if dx is None else [y, dx]
-        keys: list[Key] = []
+        keys: list[Key | None] = [None]
 
         def both(step: Callable[[Array, Array], object]) -> Callable[[], object]:
             """`step` from x to y and, if asked for, from dy (x serves as such) to dx."""
@@ -118,26 +119,24 @@ class Fastdrop(Library):
                     np.multiply(x, keep, out=out)
                     np.multiply(out, scale, out=out)
 
-        def layer(key: Key, out: Array | None) -> Array:
-            if group == "gaussian":
-                return gaussian_dropout(x, p, key=key, out=out)
-            if group == "blocks":
-                return drop_block2d(x, p, BLOCK_SIZE, key=key, out=out)
-            result: Array = dropout(x, p, key=key, shared_axes=GROUPS[group].shared_axes, out=out)
-            return result
+        layer: Callable[..., Array] = {
+            "dropout": partial(dropout, x, p),
+            "gaussian": partial(gaussian_dropout, x, p),
+            "blocks": partial(drop_block2d, x, p, BLOCK_SIZE),
+        }.get(group, partial(dropout, x, p, shared_axes=GROUPS[group].shared_axes))
 
         def drop() -> None:
-            keys[:] = [generator.next_key()]
+            keys[0] = key = generator.next_key()
             for out in outputs:
-                layer(keys[0], out)
+                layer(key=key, out=out)
 
         def drop_new() -> None:
-            keys[:] = [generator.next_key()]
-            outputs[:] = [layer(keys[0], None) for _ in outputs]
+            keys[0] = key = generator.next_key()
+            outputs[:] = [layer(key=key) for _ in outputs]
 
         def results() -> list[Array]:
             """Check, for plain dropout, that the mask is the contract's: bit for bit."""
-            if keys and group == "dropout":
+            if keys[0] and group == "dropout":
                 kept = dropout_mask(x.shape, p, key=keys[0])
                 if not all(np.array_equal(output != 0, kept) for output in outputs):
                     raise ValueError(f"{side}: the mask is not the one of {keys[0]}")
