@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +20,61 @@ from fastdrop._checks import is_count
 from fastdrop.layers.schedules import rate_config
 from fastdrop.random import Generator, Key, default_generator
 
-__all__ = ["Array", "Backward", "Input", "Layer", "Shape", "batch_shape"]
+__all__ = [
+    "Array",
+    "Backward",
+    "Input",
+    "Layer",
+    "PartialGradient",
+    "Shape",
+    "WeightRule",
+    "batch_shape",
+]
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Backward: TypeAlias = Callable[..., Any]
+
+
+class WeightRule(NamedTuple):
+    """What an optimiser does to a weight besides following its gradient.
+
+    Attributes
+    ----------
+    l1, l2 : float
+        At least 0: l1 sum(|weight|) + l2 sum(weight^2) is added to the loss.
+    max_norm : float or None
+        After each update a row, the weights into one unit, of a larger Euclidean norm is scaled
+        down to this one.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.0
+    max_norm: float | None = None
+
+
+class PartialGradient(NamedTuple):
+    """The gradient of a matrix most of which had no part in a batch.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The matrix's.
+    parts : list of (rows, columns, values)
+        ``rows`` and ``columns`` are ascending intp indices, ``values`` an array of shape
+        (len(rows), len(columns)). The gradient is 0 but for the sum of the parts:
+        ``gradient[np.ix_(rows, columns)] += values`` for each.
+    """
+
+    shape: Shape
+    parts: list[tuple[Array, Array, Array]]
+
+    def dense(self) -> Array:
+        """Return the gradient as an array."""
+        gradient = np.zeros(self.shape, self.parts[0][2].dtype)
+        for rows, columns, values in self.parts:
+            gradient[np.ix_(rows, columns)] += values
+        return gradient
 
 
 def batch_shape(shape: Shape) -> str:
@@ -112,8 +162,16 @@ class Layer:
         return cls(**config)
 
     def penalty(self) -> float:
-        """Return what the layer adds to a model's loss; backward passes add its gradient."""
+        """Return what the layer adds to a model's loss.
+
+        The gradient of what `weight_rules` say is added by the optimiser, of anything else by the
+        layer's backward pass.
+        """
         return 0.0
+
+    def weight_rules(self) -> dict[str, WeightRule]:
+        """Return the rules for the optimiser, by names of parameters; none for most."""
+        return {}
 
     def build(self, input_shape: Shape, key: Key) -> None:
         """Make the parameters for samples of `input_shape`; existing ones are kept.
