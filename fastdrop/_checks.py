@@ -38,9 +38,9 @@ def checked_p(p: float) -> float:
 def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
     """Each of the axes once, in [0, ndim)."""
     try:
-        given: tuple[SupportsIndex, ...] = (index(axes),)  # type: ignore[arg-type]
+        given: tuple[SupportsIndex, ...] = tuple(axes)  # type: ignore[arg-type]
     except TypeError:
-        given = tuple(axes) if isinstance(axes, Iterable) else (axes,)
+        given = (axes,)  # type: ignore[assignment]
     result = []
     for axis in given:
         try:

@@ -150,6 +150,11 @@ static writer put_shared_rows(fd_walk *walk, uint64_t n, writer w)
     const fd_bits *b = walk->bits;
     const int outer = b->ndim - 2;
     const uint64_t row = b->shape[b->ndim - 1];
+    if (row - walk->column > n && w.filled == 0) {
+        memset(w.to, stored_bits(b, walk->row, 1) ? 0xFF : 0, (n + 31) / 32 * sizeof *w.to);
+        walk->column += n;
+        return w;
+    }
     while (n) {
         const uint64_t left = row - walk->column < n ? row - walk->column : n;
         w = put_run(w, stored_bits(b, walk->row, 1), left);
