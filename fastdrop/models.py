@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from fastdrop._checks import check_count, check_finite, lookup
 from fastdrop.callbacks import Callback, EpochLines, History, ProgressBar, format_logs
-from fastdrop.layers import Array, Backward, Input, Layer, Shape, batch_shape
+from fastdrop.layers import Array, Input, Layer, Shape, batch_shape
 from fastdrop.losses import LOSSES, Loss
 from fastdrop.metrics import METRICS
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 from fastdrop.random import Key, default_generator, permutation
+from fastdrop.steps import Step
 
 __all__ = ["Sequential"]
 
@@ -209,6 +210,7 @@ class Sequential:
             x, y = x[:kept], y[:kept]
 
         starts = range(0, len(x), batch_size)
+        step = Step(self)
         history = self.history = History()
         chain = [*callbacks, history, *reports]
         for callback in chain:
@@ -224,7 +226,8 @@ class Sequential:
                 for batch, start in enumerate(starts):
                     rows = slice(start, start + batch_size)
                     chosen = rows if order is None else order[rows]
-                    mean.add(self._run_batch(x[chosen], y[chosen], training=True), len(x[rows]))
+                    values = self._run_batch(step, x[chosen], y[chosen], training=True)
+                    mean.add(values, len(x[rows]))
                     logs = mean.logs()
                     for callback in chain:
                         callback.on_train_batch_end(batch, logs)
@@ -310,7 +313,9 @@ class Sequential:
         self._build(self.layers, x.shape[1:])
         self.input_shape = x.shape[1:]
         starts = tqdm(range(0, len(x), batch_size), "predict", disable=quiet)
-        outputs = [self._forward(x[start : start + batch_size])[0] for start in starts]
+        step = Step(self)
+        # copies, as Step rewrites its outputs
+        outputs = [step.predict(x[start : start + batch_size]).copy() for start in starts]
         return np.concatenate(outputs)
 
     def summary(self) -> None:
@@ -334,6 +339,11 @@ class Sequential:
     def params(self) -> dict[str, Array]:
         """Every parameter by name: "<number of the layer>.<name in the layer>"."""
         return self._gather("params")
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """The parameters' gradients, under the same names, after a step of training."""
+        return self._gather("grads")
 
     @property
     def _key(self) -> Key:
@@ -406,48 +416,17 @@ class Sequential:
             )
         return self.loss, self.optimizer
 
-    def _forward(
-        self, x: Array, training: bool = False, logits: bool = False
-    ) -> tuple[Array, list[Backward]]:
-        x = x.astype(np.float32, copy=False)
-        backwards = []
-        rows = len(x)
-        for number, layer in enumerate(self.layers):
-            forward = layer.forward
-            if logits and number == len(self.layers) - 1:
-                forward = layer.forward_logits
-            key = Key(self._key.fold_in(number).seed, self.step) if training else None
-            x, backward = forward(x, training, key=key, rows=rows)
-            if training:
-                backwards.append(backward)
-        return x, backwards
-
-    def _run_batch(self, x: Array, y: Array, training: bool = False) -> list[float]:
+    def _run_batch(self, step: Step, x: Array, y: Array, training: bool = False) -> list[float]:
         """Return loss and metrics of a batch; in training, also take one optimiser step."""
-        loss, optimizer = self._compiled()
-        logits = loss.folds == self.layers[-1].activation
-        outputs, backwards = self._forward(x, training, logits)
-        value, dy = loss(outputs, y, logits)
-        value += sum(layer.penalty() for layer in self.layers)
-        if training:
-            self._backward(backwards, dy)
-            optimizer.update(self._gather("params"), self._gather("grads"))
-            self.step += 1
+        value, outputs, logits = (step.train if training else step.test)(x, y)
+        self.step += training
         return [value, *(METRICS[name](outputs, y, logits) for name in self.metrics)]
 
-    def _backward(self, backwards: Sequence[Backward], dy: Array) -> None:
-        first = next((n for n, layer in enumerate(self.layers) if layer.params), len(self.layers))
-        for number in reversed(range(first, len(self.layers))):
-            if number == first:
-                backwards[number](dy, need_dx=False)
-            else:
-                dy = backwards[number](dy)
-
     def _evaluate(self, x: Array, y: Array, batch_size: int) -> dict[str, float]:
-        mean = _Mean("loss", *self.metrics)
+        step, mean = Step(self), _Mean("loss", *self.metrics)
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            mean.add(self._run_batch(x[rows], y[rows]), len(x[rows]))
+            mean.add(self._run_batch(step, x[rows], y[rows]), len(x[rows]))
         return mean.logs()
 
 
