@@ -46,6 +46,10 @@ CASES = {
     "dropout p=1": Case(lambda: Dropout(1), (5,), (5,)),
     "dropout shared": Case(lambda: Dropout(0.3, shared_axes=(1,)), (4, 3), (4, 3)),
     "dropout shared rows": Case(lambda: Dropout(0.3, shared_axes=0), (5,), (5,)),
+    "dropout groups": Case(lambda: Dropout(0.3, shared_axes=(0,), groups=4), (5,), (5,)),
+    "dropout groups 2 axes": Case(
+        lambda: Dropout(0.3, shared_axes=(0, 1), groups=3), (4, 3), (4, 3)
+    ),
     "dropout vanilla": Case(lambda: Dropout(0.3, mode="vanilla"), (5,), (5,)),
     "dropout linear": Case(lambda: Dropout(Linear(0.1, 0.7, 6)), (5,), (5,)),
     "dropout early": Case(lambda: Dropout(Early(0.4, 9)), (5,), (5,)),
@@ -184,6 +188,7 @@ def test_config_has_the_constructors_arguments():
         "p": 0.2,
         "seed": 3,
         "shared_axes": (),
+        "groups": 1,
         "mode": "inverted",
         "input_shape": None,
         "name": "dropout",
@@ -379,3 +384,20 @@ BAD_ARGUMENTS = {
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 10])
+@pytest.mark.parametrize("groups", [1, 2, 4, 5])
+def test_groups_of_rows_share_masks_of_their_own(rows, groups):
+    x = np.ones((rows, 7), np.float32)
+    y, _ = Dropout(0.5, shared_axes=(0,), groups=groups).forward(x, key=KEY)
+    masks = dropout_mask((groups, 7), key=KEY)
+    for r in range(rows):
+        np.testing.assert_array_equal(y[r], 2 * masks[r * groups // rows])
+
+
+def test_groups_need_a_shared_batch_axis():
+    with pytest.raises(ValueError, match="groups: expected 0 in shared_axes of a layer with"):
+        Dropout(0.5, shared_axes=(1,), groups=2).forward(np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match="groups: expected a whole number"):
+        Dropout(0.5, shared_axes=(0,), groups=0)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from fastdrop._checks import check_count, checked_axes, checked_stddev, mask_shape, unsigned
 from fastdrop.functional import dropout, masked_scale
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
@@ -35,6 +37,20 @@ Rule: TypeAlias = Callable[[Array], Array]
 def same(a: Array) -> Array:
     """Return a itself."""
     return a
+
+
+def group_spans(groups: int, start: int, stop: int, rows: int) -> list[tuple[int, int, int]]:
+    """Return (group, first row, last row + 1) of the groups that rows [start, stop) are in.
+
+    Row r of `rows` is in group r * groups // rows.
+    """
+    spans = []
+    while start < stop:
+        group = start * groups // rows
+        end = min(stop, -(-(group + 1) * rows // groups))
+        spans.append((group, start, end))
+        start = end
+    return spans
 
 
 class RandomLayer(Layer):
@@ -85,13 +101,14 @@ class RandomLayer(Layer):
     ) -> tuple[Array, Backward]:
         self.output_shape(x.shape[1:])
         if training:
-            rule, backward = self._rules(x.shape, self._next_key() if key is None else key, row)
+            key = self._next_key() if key is None else key
+            rule, backward = self._rules(x.shape, key, row, len(x) if rows is None else rows)
         else:
             rule = backward = self._inference
         return rule(x), backward
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
-        """Return how to make y of x, and dx of dy, for a batch of `shape` from row `row` on."""
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
+        """Return how to make y of x, and dx of dy, for `shape` from row `row` of `rows` on."""
         raise NotImplementedError
 
     def _inference(self, a: Array) -> Array:
@@ -107,7 +124,11 @@ class Dropout(RandomLayer):
     p : float or callable
         Probability of dropping an element, in [0, 1], or a schedule of it; by default 0.5.
     shared_axes : int or tuple of int
-        Axes along which all elements share one decision; 0 is the batch axis.
+        Axes along which all elements share one decision; 0 is the batch axis. A model multiplies
+        only what one mask for a whole batch keeps, if the layer stands between `Dense` layers.
+    groups : int
+        With axis 0 shared: how many masks a batch has. Row r of B rows is in group
+        r * groups // B; group g's mask is row g of a mask of shape (groups, ...).
     mode : {"inverted", "vanilla"}
         "inverted" multiplies what is kept by 1 / (1 - p) in training and does nothing at
         inference. "vanilla", the original rule, does not scale in training and multiplies by 1 - p
@@ -122,7 +143,8 @@ class Dropout(RandomLayer):
     Raises
     ------
     ValueError
-        When `p` is outside [0, 1] or NaN, or `mode` is unknown.
+        When `p` is outside [0, 1] or NaN, `mode` is unknown, or, at use, there are several groups
+        without axis 0 in `shared_axes`.
     TypeError
         When `noise_shape`, or both `p` and `rate`, are given.
 
@@ -138,6 +160,7 @@ class Dropout(RandomLayer):
         *,
         seed: int | None = None,
         shared_axes: int | tuple[int, ...] = (),
+        groups: int = 1,
         mode: str = "inverted",
         rate: Rate | None = None,
         noise_shape: object = None,
@@ -163,26 +186,40 @@ class Dropout(RandomLayer):
             raise ValueError("mode: expected 'inverted' with a schedule, got 'vanilla'")
         self.shared_axes = shared_axes
         self.mode = mode
+        check_count("groups", groups)
+        self.groups = int(groups)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         super().output_shape(input_shape)
-        checked_axes(self.shared_axes, 1 + len(input_shape))
+        axes = checked_axes(self.shared_axes, 1 + len(input_shape))
+        if self.groups > 1 and 0 not in axes:
+            raise ValueError(
+                f"groups: expected 0 in shared_axes of a layer with groups, got {self.shared_axes}"
+            )
         return input_shape
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
-        p = rate_at(self.p, key.call)
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         axes = checked_axes(self.shared_axes, len(shape))
         per_row = math.prod(mask_shape(shape, axes)[1:])
-        mask: dict[str, Any] = {
-            "key": key,
-            "shared_axes": axes,
-            "offset": 0 if 0 in axes else row * per_row,
-        }
-        if self.mode == "vanilla":
-            drop = partial(masked_scale, p=p, scale=1.0, **mask)
-        else:
-            drop = partial(dropout, p=p, **mask)
-        return drop, drop  # linear in x, so its own gradient
+        p = rate_at(self.p, key.call)
+        drop = (
+            partial(dropout, p=p)
+            if self.mode == "inverted"
+            else partial(masked_scale, p=p, scale=1.0)
+        )
+        drop = partial(drop, key=key, shared_axes=axes)
+        if self.groups == 1:
+            drop = partial(drop, offset=0 if 0 in axes else row * per_row)
+            return drop, drop  # linear in x, so its own gradient
+
+        def drop_groups(x: Array) -> Array:
+            y = np.empty_like(x)
+            for group, start, stop in group_spans(self.groups, row, row + len(x), rows):
+                span = slice(start - row, stop - row)
+                drop(x[span], offset=group * per_row, out=y[span])
+            return y
+
+        return drop_groups, drop_groups
 
     def _inference(self, a: Array) -> Array:
         return a * (1 - rate_at(self.p, 0)) if self.mode == "vanilla" else a
@@ -287,7 +324,7 @@ class AlphaDropout(RandomLayer):
     def _shared_axes(self, ndim: int) -> range:
         return range(0)
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         axes = tuple(self._shared_axes(len(shape)))
         mask: dict[str, Any] = {
             "p": rate_at(self.p, key.call),
@@ -358,7 +395,7 @@ class GaussianDropout(RandomLayer):
         if self.p == 1:
             raise ValueError("p: expected 0 <= p < 1, got 1")
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         offset = row * math.prod(shape[1:])
         rule = partial(gaussian_dropout, p=rate_at(self.p, key.call), key=key, offset=offset)
         return rule, rule
@@ -395,7 +432,7 @@ class GaussianNoise(RandomLayer):
         super().__init__(seed=seed, input_shape=input_shape, name=name)
         self.stddev = checked_stddev(stddev)
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         offset = row * math.prod(shape[1:])
         return partial(gaussian_noise, stddev=self.stddev, key=key, offset=offset), same
 
@@ -437,7 +474,7 @@ class DropPath(RandomLayer):
         self.p = checked_rate(p)
         self.mode = mode
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         rule = partial(
             drop_path,
             p=rate_at(self.p, key.call),
@@ -498,7 +535,7 @@ class DropBlock2d(RandomLayer):
             )
         return input_shape
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         _, channels, height, width = shape
         block = self.block_size
         rule = partial(

@@ -97,8 +97,8 @@ class WeightDropout(Dropout):
     def __init__(self, p: Rate = 0.5, *, seed: int | None = None, name: str | None = None) -> None:
         super().__init__(p, seed=seed, name=name)
 
-    def _rules(self, shape: Shape, key: Key, row: int) -> tuple[Rule, Rule]:
-        return super()._rules(shape, key, 0)  # all samples share the weights
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
+        return super()._rules(shape, key, 0, rows)  # all samples share the weights
 
 
 class EmbeddingDropout(WeightDropout):
