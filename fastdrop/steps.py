@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastdrop.layers import Array, Backward
-from fastdrop.random import Key
+from fastdrop.fused import Batch, Block, Buffers, Gradient, Part, make_blocks, whole
+from fastdrop.layers import Array
 
 if TYPE_CHECKING:
     from fastdrop.models import Sequential
@@ -29,9 +28,23 @@ class Step:
 
     def __init__(self, model: Sequential) -> None:
         self.model = model
-        last = model.layers[-1].activation
         # Training and testing work from logits where the loss folds the last activation.
-        self.from_logits = model.loss is not None and model.loss.folds == last
+        self.from_logits = (
+            model.loss is not None and model.loss.folds == model.layers[-1].activation
+        )
+        self._dtype = np.dtype(np.float32)
+        self._x = Buffers(self._dtype)
+        self._rules = {
+            f"{number}.{name}": rule
+            for number, layer in enumerate(model.layers)
+            for name, rule in layer.weight_rules().items()
+        }
+        self._params = model.params
+        self._blocks = self._make_blocks(self.from_logits)
+        self._first = next(
+            (n for n, block in enumerate(self._blocks) if block.has_params), len(self._blocks)
+        )
+        self._predicting: list[Block] | None = None
 
     def train(
         self, x: Array, y: Array, sample_weight: Array | None = None
@@ -58,24 +71,33 @@ class Step:
         """
         optimizer = self.model.optimizer
         assert optimizer is not None  # `fit` has checked it
-        outputs, backwards = self._forward(x, training=True, logits=self.from_logits)
+        outputs = self._forward(self._blocks, x, training=True)
         loss, dy = self._loss(outputs, y, sample_weight)
-        self._backward(backwards, dy)
-        optimizer.update(self.model.params, self.model.grads)
+        optimizer.update(
+            self._params,
+            {n: g.dense() if isinstance(g, tuple) else g for n, g in self._backward(dy).items()},
+        )
         return loss, outputs, self.from_logits
 
     def test(
         self, x: Array, y: Array, sample_weight: Array | None = None
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
-        outputs, _ = self._forward(x, training=False, logits=self.from_logits)
+        outputs = self._forward(self._blocks, x, training=False)
         loss, _ = self._loss(outputs, y, sample_weight)
         return loss, outputs, self.from_logits
 
     def predict(self, x: Array, training: bool = False) -> Array:
         """Return the model's outputs for the batch `x`."""
-        outputs, _ = self._forward(x, training, logits=False)
-        return outputs
+        if self._predicting is None:
+            self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
+        return self._forward(self._predicting, x, training)
+
+    def _make_blocks(self, logits: bool) -> list[Block]:
+        model = self.model
+        assert model.input_shape is not None
+        shapes = model._shapes(model.layers, model.input_shape)
+        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype)
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         loss = self.model.loss
@@ -84,26 +106,18 @@ class Step:
         value, dy = loss(outputs, y, self.from_logits, **weighted)
         return value + sum(layer.penalty() for layer in self.model.layers), dy
 
-    def _forward(self, x: Array, training: bool, logits: bool) -> tuple[Array, list[Backward]]:
-        model = self.model
-        x = x.astype(np.float32, copy=False)
-        backwards = []
-        rows = len(x)
-        for number, layer in enumerate(model.layers):
-            forward = layer.forward
-            if logits and number == len(model.layers) - 1:
-                forward = layer.forward_logits
-            key = Key(Key(model.seed).fold_in(number).seed, model.step) if training else None
-            x, backward = forward(x, training, key=key, rows=rows)
-            if training:
-                backwards.append(backward)
-        return x, backwards
+    def _forward(self, blocks: list[Block], x: Array, training: bool) -> Array:
+        if x.dtype != self._dtype:
+            given, x = x, self._x("x", *x.shape)
+            np.copyto(x, given, casting="unsafe")
+        batch = Batch(training, self.model.step, 0, len(x))
+        parts = [Part(0, len(x), None, x)]
+        for block in blocks:
+            parts = block.forward(parts, batch)
+        return whole(parts)
 
-    def _backward(self, backwards: Sequence[Backward], dy: Array) -> None:
-        layers = self.model.layers
-        first = next((n for n, layer in enumerate(layers) if layer.params), len(layers))
-        for number in reversed(range(first, len(layers))):
-            if number == first:
-                backwards[number](dy, need_dx=False)
-            else:
-                dy = backwards[number](dy)
+    def _backward(self, dy: Array) -> dict[str, Gradient]:
+        parts = [Part(0, len(dy), None, dy)]
+        for number in reversed(range(self._first, len(self._blocks))):
+            parts = self._blocks[number].backward(parts, need_dx=number > self._first)
+        return {name: g for block in self._blocks for name, g in block.grads.items()}

@@ -5,7 +5,16 @@ family; schedules.py: p over time.
 """
 
 from fastdrop.layers import schedules
-from fastdrop.layers.base import Array, Backward, Input, Layer, Shape, batch_shape
+from fastdrop.layers.base import (
+    Array,
+    Backward,
+    Input,
+    Layer,
+    PartialGradient,
+    Shape,
+    WeightRule,
+    batch_shape,
+)
 from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax, sigmoid
 from fastdrop.layers.dense import ConcreteDropout, DropConnect
 from fastdrop.layers.dropout import (
@@ -44,10 +53,12 @@ __all__ = [
     "Input",
     "Layer",
     "LockedDropout",
+    "PartialGradient",
     "ReLU",
     "Shape",
     "Softmax",
     "WeightDropout",
+    "WeightRule",
     "Zoneout",
     "batch_shape",
     "schedules",
