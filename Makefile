@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-SOURCES := pyproject.toml setup.py $(wildcard fastdrop/*.pyx fastdrop/*.h fastdrop/kernels/*)
+SOURCES := pyproject.toml setup.py $(wildcard fastdrop/*.pyx fastdrop/*.pxd fastdrop/*.h fastdrop/kernels/*)
 
 KERNELS := $(wildcard fastdrop/kernels/*.c)
 CTEST := tests/c/test_kernels.c $(KERNELS) -Ifastdrop -std=c11 -Wall -Wextra -Werror -ffp-contract=off
@@ -67,4 +67,4 @@ $(VENV)/.tools:
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info fastdrop/_core.c fastdrop/*.so
+	rm -rf $(VENV) build dist demo *.egg-info fastdrop/_core.c fastdrop/_train.c fastdrop/*.so

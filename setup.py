@@ -1,4 +1,4 @@
-"""The compiled module. Everything else about the package stands in pyproject.toml."""
+"""The compiled modules. Everything else about the package stands in pyproject.toml."""
 
 import os
 import subprocess
@@ -65,6 +65,10 @@ EXTENSIONS = [
             "fastdrop/kernels/isa_neon.c",
         ],
     ),
+    (
+        "fastdrop._train",    # its loops come with _core's table
+        ["fastdrop/_train.pyx", "fastdrop/kernels/optimizers.c"],
+    ),
 ]
 
 setup(
@@ -73,6 +77,7 @@ setup(
             Extension(
                 name,
                 sources,
+                libraries=["m"],
                 include_dirs=["fastdrop", np.get_include()],
                 depends=[str(p) for p in Path("fastdrop").rglob("*.h")],
                 define_macros=[

@@ -46,8 +46,6 @@ cdef extern from "kernels/kernels.h" nogil:
         FD_NORMAL_ADD
     ctypedef struct fd_key:
         pass
-    ctypedef struct fd_kernels:
-        const char *name
     ctypedef struct fd_bits:
         const fd_kernels *kernels
         fd_key key
@@ -118,6 +116,10 @@ def available_isas():
 def active_isa():
     """Name of the instruction set in use."""
     return active.name.decode()
+
+
+cdef const fd_kernels *active_kernels() noexcept:
+    return active
 
 
 def set_isa(name):

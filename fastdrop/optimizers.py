@@ -1,15 +1,27 @@
-"""Optimisers: rules that change parameters in place, given their gradients."""
+"""Optimisers: rules that change parameters in place, given their gradients.
+
+The formulas are Keras's; each is one pass over parameter, gradient and state in compiled code, with
+results that depend neither on the instruction set nor on the number of threads.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
+from typing import Any, Self
 
-import numpy as np
+from fastdrop._checks import lookup
+from fastdrop._train import update
+from fastdrop.layers.base import Array, PartialGradient, WeightRule
+from fastdrop.learning_rates import (
+    LearningRate,
+    checked_learning_rate,
+    learning_rate_at,
+    learning_rate_config,
+)
 
-from fastdrop.layers import Array
-
-__all__ = ["SGD", "Adam"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
 
 class Optimizer:
@@ -17,8 +29,16 @@ class Optimizer:
 
     Parameters
     ----------
-    learning_rate : float
-        Greater than 0; may be changed between updates.
+    learning_rate : float or callable
+        Greater than 0, or a callable of the number of the update, from 0, which returns a finite
+        number of at least 0 (see `fastdrop.learning_rates`). May be assigned between updates.
+    clipnorm : float, optional
+        Greater than 0. A gradient of a larger Euclidean norm is scaled down to it, each
+        parameter's by itself.
+    clipvalue : float, optional
+        Greater than 0. Each element of a gradient is clipped to [-clipvalue, clipvalue].
+    global_clipnorm : float, optional
+        Greater than 0. All gradients are scaled down together where their common norm is larger.
 
     Attributes
     ----------
@@ -27,35 +47,110 @@ class Optimizer:
     iterations : int
         Number of updates so far.
     state : dict of str to dict of str to ndarray
-        For each parameter's name, the arrays that the rule keeps for it, by their names.
+        For each parameter's name, the arrays that the rule keeps for it, by their names. Together
+        with `iterations` it is all that an update depends on besides its arguments and the
+        constructor's: where both are restored, training goes on bit for bit.
 
     Raises
     ------
     ValueError
-        When an argument is outside its range.
+        When an argument is outside its range, or more than one way to clip is given.
     """
 
-    def __init__(self, learning_rate: float) -> None:
-        _check_range("learning_rate", learning_rate, 0, math.inf)
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+    ) -> None:
         self.learning_rate = learning_rate
+        self.clipnorm = _checked_clip("clipnorm", clipnorm)
+        self.clipvalue = _checked_clip("clipvalue", clipvalue)
+        self.global_clipnorm = _checked_clip("global_clipnorm", global_clipnorm)
+        if [clipnorm, clipvalue, global_clipnorm].count(None) < 2:
+            raise ValueError(
+                "clipnorm, clipvalue, global_clipnorm: expected at most one of them, "
+                f"got {clipnorm}, {clipvalue}, {global_clipnorm}"
+            )
         self.model: object = None
         self.iterations = 0
         self.state: dict[str, dict[str, Array]] = {}
 
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+    @property
+    def learning_rate(self) -> LearningRate:
+        """The number or callable that was given."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: LearningRate) -> None:
+        self._learning_rate = checked_learning_rate(learning_rate)
+
+    @property
+    def current_learning_rate(self) -> float:
+        """The next update's learning rate, as a number."""
+        return learning_rate_at(self._learning_rate, self.iterations)
+
+    def update(
+        self,
+        params: Mapping[str, Array],
+        grads: Mapping[str, Array | PartialGradient],
+        rules: Mapping[str, WeightRule] | None = None,
+    ) -> None:
         """Change every array of `params` in place by its gradient, the one of the same name.
 
         Parameters
         ----------
-        params, grads : mapping of str to ndarray
-            Floats; equal names, shapes and dtypes in both.
-        """
-        self.iterations += 1
-        for name, param in params.items():
-            self._update_one(param, grads[name], self.state.setdefault(name, {}))
+        params : mapping of str to ndarray
+            float32 or float64, writeable and C-contiguous.
+        grads : mapping of str to ndarray or PartialGradient
+            The same names; of their parameters' shapes and dtypes.
+        rules : mapping of str to WeightRule, optional
+            For some of the names. The gradient of the penalties, l1 sign(w) + 2 l2 w, is added to
+            the parameter's gradient before that is clipped; `max_norm` holds after the update.
 
-    def _update_one(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument does not fit the others or its description; then nothing has changed.
+
+        Notes
+        -----
+        `clipnorm` and `global_clipnorm` need the norm first: one more pass over the gradients.
+        """
+        name, constants = self._step(self.current_learning_rate)
+        update(
+            params,
+            grads,
+            rules,
+            self.state,
+            name,
+            clipnorm=self.clipnorm,
+            clipvalue=self.clipvalue,
+            global_clipnorm=self.global_clipnorm,
+            **constants,
+        )
+        self.iterations += 1
+
+    def _step(self, rate: float) -> tuple[str, dict[str, float]]:
+        """Return the name of the next update's loop and its constants, see `_train.update`."""
         raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, for JSON; `from_config` makes an equal optimiser.
+
+        Raises
+        ------
+        ValueError
+            When the learning rate is a callable other than those of `fastdrop.learning_rates`.
+        """
+        config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return config | {"learning_rate": learning_rate_config(self._learning_rate)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make an optimiser from what `get_config` returned."""
+        return cls(**config)
 
 
 class SGD(Optimizer):
@@ -63,8 +158,8 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
-        Greater than 0.
+    learning_rate, clipnorm, clipvalue, global_clipnorm
+        As for `Optimizer`.
     momentum : float
         In [0, 1).
     nesterov : bool
@@ -77,23 +172,24 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False
+        self,
+        learning_rate: LearningRate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
     ) -> None:
-        super().__init__(learning_rate)
-        _check_range("momentum", momentum, 0, 1, closed=True)
-        self.momentum = momentum
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
+        self.momentum = _checked("momentum", momentum, 0, 1, closed=True)
         self.nesterov = nesterov
 
-    def _update_one(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
-        step = grad * -self.learning_rate
-        if self.momentum:
-            if not state:
-                state["velocity"] = np.zeros_like(param)
-            velocity = state["velocity"]
-            velocity *= self.momentum
-            velocity += step
-            step = step + self.momentum * velocity if self.nesterov else velocity
-        param += step
+    def _step(self, rate: float) -> tuple[str, dict[str, float]]:
+        if not self.momentum:
+            return "sgd", {"rate": rate}
+        name = "nesterov" if self.nesterov else "momentum"
+        return name, {"rate": rate, "momentum": self.momentum}
 
 
 class Adam(Optimizer):
@@ -101,8 +197,8 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
-        Greater than 0.
+    learning_rate, clipnorm, clipvalue, global_clipnorm
+        As for `Optimizer`.
     beta_1, beta_2 : float
         Decay of the means of the gradient and of its square, in [0, 1).
     epsilon : float
@@ -116,47 +212,152 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: LearningRate = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
     ) -> None:
-        super().__init__(learning_rate)
-        _check_range("beta_1", beta_1, 0, 1, closed=True)
-        _check_range("beta_2", beta_2, 0, 1, closed=True)
-        _check_range("epsilon", epsilon, 0, math.inf)
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
+        self.beta_1 = _checked("beta_1", beta_1, 0, 1, closed=True)
+        self.beta_2 = _checked("beta_2", beta_2, 0, 1, closed=True)
+        self.epsilon = _checked("epsilon", epsilon, 0, math.inf)
 
-    def _update_one(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
-        if not state:
-            state.update(m=np.zeros_like(param), v=np.zeros_like(param))
-        m, v = state["m"], state["v"]
-        t = self.iterations
-        alpha = self.learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        # One temporary for everything: these arrays do not fit in the nearer caches.
-        temporary = grad * (1 - self.beta_1)
-        m *= self.beta_1
-        m += temporary
-        np.multiply(grad, grad, out=temporary)
-        temporary *= 1 - self.beta_2
-        v *= self.beta_2
-        v += temporary
-        np.sqrt(v, out=temporary)
-        temporary += self.epsilon
-        np.divide(m, temporary, out=temporary)
-        temporary *= alpha
-        param -= temporary
+    def _step(self, rate: float) -> tuple[str, dict[str, float]]:
+        t = self.iterations + 1
+        return "adam", {
+            "rate": rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t),
+            "gain": 1 - self.beta_1,
+            "square_gain": 1 - self.beta_2,
+            "epsilon": self.epsilon,
+        }
 
 
-def _check_range(
-    argument: str, value: float, low: float, high: float, closed: bool = False
-) -> None:
-    """Refuse a value outside (low, high), or [low, high) when `closed`."""
+class AdamW(Adam):
+    """Adam with decoupled weight decay [1]_: every parameter, biases too, shrinks by itself.
+
+    Parameters
+    ----------
+    learning_rate, beta_1, beta_2, epsilon, clipnorm, clipvalue, global_clipnorm
+        As for `Adam`.
+    weight_decay : float
+        At least 0; learning_rate weight_decay w is subtracted before the update.
+
+    References
+    ----------
+    .. [1] Loshchilov and Hutter 2019, Decoupled weight decay regularization, ICLR.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            beta_1,
+            beta_2,
+            epsilon,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+        )
+        self.weight_decay = _checked("weight_decay", weight_decay, 0, math.inf, closed=True)
+
+    def _step(self, rate: float) -> tuple[str, dict[str, float]]:
+        name, constants = super()._step(rate)
+        return name, constants | {"decay": self.weight_decay * rate}
+
+
+class RMSprop(Optimizer):
+    """RMSprop [1]_: the gradient over the root of the mean of its square.
+
+    Parameters
+    ----------
+    learning_rate, clipnorm, clipvalue, global_clipnorm
+        As for `Optimizer`.
+    rho : float
+        Decay of the mean, in [0, 1).
+    momentum : float
+        In [0, 1).
+    epsilon : float
+        Greater than 0; added under the root.
+    centered : bool
+        Whether to divide by the root of the gradient's variance instead of its mean square.
+
+    References
+    ----------
+    .. [1] Hinton 2012, Neural networks for machine learning, lecture 6e.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
+        self.rho = _checked("rho", rho, 0, 1, closed=True)
+        self.momentum = _checked("momentum", momentum, 0, 1, closed=True)
+        self.epsilon = _checked("epsilon", epsilon, 0, math.inf)
+        self.centered = centered
+
+    def _step(self, rate: float) -> tuple[str, dict[str, float]]:
+        name = "rmsprop" + "_centered" * self.centered + "_momentum" * (self.momentum > 0)
+        return name, {
+            "rate": rate,
+            "momentum": self.momentum,
+            "keep": self.rho,
+            "square_gain": 1 - self.rho,
+            "epsilon": self.epsilon,
+        }
+
+
+def _checked(argument: str, value: float, low: float, high: float, closed: bool = False) -> float:
+    """`value` as a float in (low, high), or [low, high) when `closed`."""
     if isinstance(value, str) or not (low < value < high or (closed and value == low)):
         bracket = "[" if closed else "("
         raise ValueError(f"{argument}: expected a number in {bracket}{low}, {high}), got {value!r}")
+    return float(value)
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "sgd": SGD}
+def _checked_clip(argument: str, value: float | None) -> float | None:
+    return None if value is None else _checked(argument, value, 0, math.inf)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "sgd": SGD,
+}
+
+
+def get(optimizer: str | Optimizer) -> Optimizer:
+    """Return an optimiser as it is, or a new one of the given name, in whatever case.
+
+    Raises
+    ------
+    ValueError
+        When the name is unknown.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    name = optimizer.lower() if isinstance(optimizer, str) else optimizer
+    return lookup("optimizer", name, OPTIMIZERS)()

@@ -321,7 +321,7 @@ X, Y = data()
 BAD = {
     "not compiled": (lambda: fit(model=Sequential([Dense(3)])), RuntimeError, "compile"),
     "evaluate": (lambda: Sequential([Dense(3)]).evaluate(X, Y), RuntimeError, "compile"),
-    "optimizer": (lambda: mlp(optimizer="adm"), ValueError, "optimizer: .*adam, sgd, got 'adm'"),
+    "optimizer": (lambda: mlp(optimizer="adm"), ValueError, "optimizer: .*adam, .*sgd, got 'adm'"),
     "loss": (lambda: mlp(loss="hinge"), ValueError, "loss: .*mse.*got 'hinge'"),
     "metric": (lambda: mlp(metrics=["f1"]), ValueError, "metrics: .*accuracy.*got 'f1'"),
     "metrics": (lambda: mlp(metrics="accuracy"), ValueError, "metrics: expected a list"),

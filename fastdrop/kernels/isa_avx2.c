@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "normal.h"
+#include "optimizers.h"
 #include "philox.h"
 #include "target.h"
 
@@ -54,6 +55,9 @@ static inline vf32 vf32_keep_positive(vf32 a, vf32 z)
 }
 static inline vf32 vf32_sub(vf32 a, vf32 b) { return _mm256_sub_ps(a, b); }
 static inline vf32 vf32_div(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
+static inline vf32 vf32_min(vf32 a, vf32 b) { return _mm256_min_ps(a, b); }
+static inline vf32 vf32_max(vf32 a, vf32 b) { return _mm256_max_ps(a, b); }
+static inline vf32 vf32_sqrt(vf32 a) { return _mm256_sqrt_ps(a); }
 static inline __m256i edge256(__m256i a)
 {
     return _mm256_xor_si256(_mm256_xor_si256(a, _mm256_srai_epi32(a, 31)),
@@ -97,6 +101,10 @@ static inline vf64 vf64_keep_positive(vf64 a, vf64 z)
 }
 static inline vf64 vf64_sub(vf64 a, vf64 b) { return _mm256_sub_pd(a, b); }
 static inline vf64 vf64_div(vf64 a, vf64 b) { return _mm256_div_pd(a, b); }
+static inline vf64 vf64_min(vf64 a, vf64 b) { return _mm256_min_pd(a, b); }
+static inline vf64 vf64_max(vf64 a, vf64 b) { return _mm256_max_pd(a, b); }
+static inline vf64 vf64_sqrt(vf64 a) { return _mm256_sqrt_pd(a); }
+static inline vf64 vf64_of_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 static inline __m128i signed128(const uint32_t *w)
 {
     return _mm_xor_si128(_mm_loadu_si128((const __m128i *)w), _mm_set1_epi32((int)0x80000000));

@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "normal.h"
+#include "optimizers.h"
 #include "philox.h"
 #include "target.h"
 
@@ -50,6 +51,9 @@ static inline vf32 vf32_keep_positive(vf32 a, vf32 z)
 }
 static inline vf32 vf32_sub(vf32 a, vf32 b) { return _mm512_sub_ps(a, b); }
 static inline vf32 vf32_div(vf32 a, vf32 b) { return _mm512_div_ps(a, b); }
+static inline vf32 vf32_min(vf32 a, vf32 b) { return _mm512_min_ps(a, b); }
+static inline vf32 vf32_max(vf32 a, vf32 b) { return _mm512_max_ps(a, b); }
+static inline vf32 vf32_sqrt(vf32 a) { return _mm512_sqrt_ps(a); }
 static inline __m512i signed512(const uint32_t *w)
 {
     return _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi32((int)0x80000000));
@@ -87,6 +91,10 @@ static inline vf64 vf64_keep_positive(vf64 a, vf64 z)
 }
 static inline vf64 vf64_sub(vf64 a, vf64 b) { return _mm512_sub_pd(a, b); }
 static inline vf64 vf64_div(vf64 a, vf64 b) { return _mm512_div_pd(a, b); }
+static inline vf64 vf64_min(vf64 a, vf64 b) { return _mm512_min_pd(a, b); }
+static inline vf64 vf64_max(vf64 a, vf64 b) { return _mm512_max_pd(a, b); }
+static inline vf64 vf64_sqrt(vf64 a) { return _mm512_sqrt_pd(a); }
+static inline vf64 vf64_of_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 static inline __m256i signed256(const uint32_t *w)
 {
     return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w),

@@ -1,9 +1,11 @@
 /* Portable C: one 64-bit lane. What every other instruction set must equal. */
+#include <math.h>
 #include <string.h>
 
 #include "half.h"
 #include "kernels.h"
 #include "normal.h"
+#include "optimizers.h"
 #include "philox.h"
 #include "target.h"
 
@@ -37,6 +39,9 @@ static inline vf32 vf32_keep(vf32 a, uint32_t word, int j) { return vf32_pick(a,
 static inline vf32 vf32_keep_positive(vf32 a, vf32 z) { return vf32_keep(a, z > 0.0f, 0); }
 static inline vf32 vf32_sub(vf32 a, vf32 b) { return a - b; }
 static inline vf32 vf32_div(vf32 a, vf32 b) { return a / b; }
+static inline vf32 vf32_min(vf32 a, vf32 b) { return a < b ? a : b; }
+static inline vf32 vf32_max(vf32 a, vf32 b) { return a > b ? a : b; }
+static inline vf32 vf32_sqrt(vf32 a) { return sqrtf(a); }
 static inline int32_t signed_word(uint32_t w) { return (int32_t)(w ^ 0x80000000u); }
 static inline int32_t edge_word(uint32_t w) { return (int32_t)(w >> 31 ? ~w : w); }
 static inline vf32 vf32_signed(const uint32_t *w) { return (float)signed_word(*w); }
@@ -74,6 +79,10 @@ static inline vf64 vf64_keep(vf64 a, uint32_t word, int j) { return vf64_pick(a,
 static inline vf64 vf64_keep_positive(vf64 a, vf64 z) { return vf64_keep(a, z > 0.0, 0); }
 static inline vf64 vf64_sub(vf64 a, vf64 b) { return a - b; }
 static inline vf64 vf64_div(vf64 a, vf64 b) { return a / b; }
+static inline vf64 vf64_min(vf64 a, vf64 b) { return a < b ? a : b; }
+static inline vf64 vf64_max(vf64 a, vf64 b) { return a > b ? a : b; }
+static inline vf64 vf64_sqrt(vf64 a) { return sqrt(a); }
+static inline vf64 vf64_of_f32(const float *p) { return *p; }
 static inline vf64 vf64_signed(const uint32_t *w) { return signed_word(*w); }
 static inline vf64 vf64_edge(const uint32_t *w) { return edge_word(*w); }
 static inline void vf64_split(vf64 *a, vf64 *n)

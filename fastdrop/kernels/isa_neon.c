@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "normal.h"
+#include "optimizers.h"
 #include "philox.h"
 #include "target.h"
 
@@ -51,6 +52,9 @@ static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
 static inline vf32 vf32_keep_positive(vf32 a, vf32 z) { return vf32_zero_unless(a, vcgtzq_f32(z)); }
 static inline vf32 vf32_sub(vf32 a, vf32 b) { return vsubq_f32(a, b); }
 static inline vf32 vf32_div(vf32 a, vf32 b) { return vdivq_f32(a, b); }
+static inline vf32 vf32_min(vf32 a, vf32 b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+static inline vf32 vf32_max(vf32 a, vf32 b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+static inline vf32 vf32_sqrt(vf32 a) { return vsqrtq_f32(a); }
 static inline int32x4_t signed_words(uint32x4_t w)
 {
     return vreinterpretq_s32_u32(veorq_u32(w, vdupq_n_u32(0x80000000)));
@@ -95,6 +99,10 @@ static inline vf64 vf64_pick(vf64 a, vf64 b, uint32_t word, int j)
 static inline vf64 vf64_keep_positive(vf64 a, vf64 z) { return vf64_zero_unless(a, vcgtzq_f64(z)); }
 static inline vf64 vf64_sub(vf64 a, vf64 b) { return vsubq_f64(a, b); }
 static inline vf64 vf64_div(vf64 a, vf64 b) { return vdivq_f64(a, b); }
+static inline vf64 vf64_min(vf64 a, vf64 b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
+static inline vf64 vf64_max(vf64 a, vf64 b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
+static inline vf64 vf64_sqrt(vf64 a) { return vsqrtq_f64(a); }
+static inline vf64 vf64_of_f32(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
 static inline vf64 vf64_of_int(int32x4_t a) { return vcvtq_f64_s64(vmovl_s32(vget_low_s32(a))); }
 static inline uint32x4_t two_words(const uint32_t *w)
 {

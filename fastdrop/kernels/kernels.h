@@ -103,6 +103,8 @@ typedef struct {
     int stream;           /* write around the cache; y is 64-byte aligned */
 } fd_operands;
 
+struct fd_optimizer_loops;    /* optimizers.h */
+
 typedef struct {
     const char *name;
     /* the 64 words of a tile's mask; 0 < threshold < 2^32 */
@@ -123,6 +125,7 @@ typedef struct {
     void (*accumulate[FD_NUM_DTYPES])(size_t n, const void *x, void *sum);
     /* after streamed stores, before another thread reads them */
     void (*fence)(void);
+    const struct fd_optimizer_loops *optimizers;
 } fd_kernels;
 
 extern const fd_kernels fd_generic, fd_avx2, fd_avx512, fd_neon;    /* those this build has */

@@ -355,6 +355,8 @@ FD_DEFINE_DTYPE(bf16, uint16_t, vf32, VF32_LANES, float, f32)
 FD_DEFINE_DTYPE(f32, float, vf32, VF32_LANES, float, f32)
 FD_DEFINE_DTYPE(f64, double, vf64, VF64_LANES, double, f64)
 
+#include "optimizer_loops.h"
+
 #define FD_STRING2(name) #name
 #define FD_STRING(name) FD_STRING2(name)
 #define FD_EACH_DTYPE(op, kind)                                                                   \
@@ -376,4 +378,5 @@ const fd_kernels FD_NAME3(fd_, FD_ISA, ) = {
     .accumulate = {FD_FN(accumulate_f16), FD_FN(accumulate_bf16), FD_FN(accumulate_f32),
                    FD_FN(accumulate_f64)},
     .fence = stream_fence,
+    .optimizers = &FD_FN(optimizer_loops),
 };

@@ -1,0 +1,23 @@
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+def update(
+    params: Mapping[str, NDArray[Any]],
+    grads: Mapping[str, Any],
+    rules: Mapping[str, Any] | None,
+    state: dict[str, dict[str, NDArray[Any]]],
+    optimizer: str,
+    *,
+    rate: float,
+    momentum: float = 0,
+    keep: float = 0,
+    gain: float = 0,
+    square_gain: float = 0,
+    epsilon: float = 0,
+    decay: float = 0,
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    global_clipnorm: float | None = None,
+) -> None: ...

@@ -1,0 +1,399 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True
+"""Optimisers: checks a model's parameters, gradients and states, and updates all in one go.
+
+The formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
+describes the optimiser itself is checked in optimizers.py, the only caller.
+"""
+
+import numpy as np
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, sqrt
+from libc.stdint cimport intptr_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+
+from fastdrop._core cimport active_kernels, fd_kernels, threads_for
+
+cnp.import_array()
+
+cdef extern from "kernels/optimizers.h" nogil:
+    ctypedef enum fd_optimizer:
+        FD_SGD
+        FD_MOMENTUM
+        FD_NESTEROV
+        FD_ADAM
+        FD_RMSPROP
+        FD_RMSPROP_MOMENTUM
+        FD_RMSPROP_CENTERED
+        FD_RMSPROP_CENTERED_MOMENTUM
+    ctypedef struct fd_step:
+        double rate
+        double momentum
+        double keep
+        double gain
+        double square_gain
+        double epsilon
+        double l1
+        double l2
+        double limit
+        double scale
+        double decay
+    ctypedef struct fd_part:
+        uint64_t num_rows
+        uint64_t num_columns
+        const intptr_t *rows
+        const intptr_t *columns
+        const void *values
+    ctypedef struct fd_update:
+        const fd_kernels *kernels
+        fd_optimizer optimizer
+        int is_double
+        fd_step step
+        double max_norm
+        void *w
+        void **state
+        const void *d
+        const fd_part *parts
+        uint64_t num_parts
+        uint64_t n
+        uint64_t columns
+    uint64_t fd_num_rows(const fd_update *update)
+    uint64_t fd_update_scratch(const fd_update *update)
+    void fd_update_rows(const fd_update *update, uint64_t first, uint64_t last, void *scratch)
+    void fd_gradient_squares(const fd_update *update, uint64_t first, uint64_t last, void *scratch,
+                             double *sums)
+
+# name: its loop, the names of its states in the order of the formula
+cdef dict OPTIMIZERS = {
+    "sgd": (FD_SGD, ()),
+    "momentum": (FD_MOMENTUM, ("velocity",)),
+    "nesterov": (FD_NESTEROV, ("velocity",)),
+    "adam": (FD_ADAM, ("m", "v")),
+    "rmsprop": (FD_RMSPROP, ("velocity",)),
+    "rmsprop_momentum": (FD_RMSPROP_MOMENTUM, ("velocity", "momentum")),
+    "rmsprop_centered": (FD_RMSPROP_CENTERED, ("velocity", "average_gradient")),
+    "rmsprop_centered_momentum": (
+        FD_RMSPROP_CENTERED_MOMENTUM, ("velocity", "average_gradient", "momentum")
+    ),
+}
+
+# Elements that are one row where nothing asks for the array's own rows.
+cdef uint64_t PIECE = 2048
+
+# Nanoseconds that a byte read or written takes one thread, roughly; see docs/threads.md.
+cdef double NS_PER_BYTE = 0.02
+
+# Below this many elements releasing the GIL (about 30 ns) is not worth it.
+cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
+
+# ---- checks --------------------------------------------------------------------------------------
+
+cdef bint is_plain(cnp.ndarray a) noexcept:
+    cdef int flags = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+    return (cnp.PyArray_FLAGS(a) & flags) == flags and cnp.PyArray_ISNOTSWAPPED(a)
+
+
+cdef int check_array(array, str what, name) except -1:
+    """Can the kernels change it?"""
+    cdef int type_num
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{what}[{name!r}]: expected a NumPy array, got {type(array).__name__}")
+    type_num = cnp.PyArray_TYPE(array)
+    if type_num != cnp.NPY_FLOAT32 and type_num != cnp.NPY_FLOAT64:
+        raise TypeError(f"{what}[{name!r}]: expected float32 or float64, got {array.dtype}")
+    if not is_plain(array) or not cnp.PyArray_ISWRITEABLE(array):
+        raise ValueError(
+            f"{what}[{name!r}]: expected a writeable C-contiguous array of native byte order, "
+            "got another"
+        )
+    return 0
+
+
+cdef int check_like(cnp.ndarray param, array, str what, name) except -1:
+    """Has it the parameter's shape and dtype?"""
+    cdef int d, ndim = cnp.PyArray_NDIM(param)
+    cdef bint fits
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{what}[{name!r}]: expected a NumPy array, got {type(array).__name__}")
+    fits = cnp.PyArray_NDIM(array) == ndim
+    for d in range(ndim):
+        fits = fits and cnp.PyArray_DIM(array, d) == cnp.PyArray_DIM(param, d)
+    if not fits:
+        raise ValueError(
+            f"{what}[{name!r}]: expected shape {(<object>param).shape}, got {array.shape}"
+        )
+    if cnp.PyArray_TYPE(array) != cnp.PyArray_TYPE(param):
+        raise TypeError(f"{what}[{name!r}]: expected dtype {param.dtype}, got {array.dtype}")
+    return 0
+
+
+cdef cnp.ndarray checked_indices(indices, intptr_t length, name, str axis):
+    """Indices that strictly ascend in [0, length)."""
+    cdef cnp.ndarray array = np.ascontiguousarray(indices)
+    cdef const intptr_t *index
+    cdef intptr_t i, n, last = -1
+    cdef bint ok = cnp.PyArray_TYPE(array) == cnp.NPY_INTP and cnp.PyArray_NDIM(array) == 1
+    if ok:
+        index = <const intptr_t *>cnp.PyArray_DATA(array)
+        n = cnp.PyArray_SIZE(array)
+        for i in range(n):
+            ok = ok & (index[i] > last)
+            last = index[i]
+        ok = ok and last < length
+    if not ok:
+        raise ValueError(
+            f"grads[{name!r}]: expected {axis} that are ascending intp indices below {length}, "
+            f"got {indices!r}"
+        )
+    return array
+
+# ---- updates -------------------------------------------------------------------------------------
+
+cdef class Updates:
+    """The updates of all parameters, and what keeps their memory alive."""
+
+    cdef fd_update *updates
+    cdef uint64_t count, elements
+    cdef double bytes_moved
+    cdef fd_step step
+    cdef fd_optimizer optimizer
+    cdef tuple state_names
+    cdef bint by_rows    # is something asked of every gradient's rows?
+    cdef dict state
+    cdef list arrays, new_states
+
+    def __cinit__(self, count):
+        self.updates = <fd_update *>calloc(max(count, 1), sizeof(fd_update))
+        if self.updates == NULL:
+            raise MemoryError
+        self.arrays = []
+        self.new_states = []
+
+    def __dealloc__(self):
+        cdef uint64_t i
+        if self.updates != NULL:
+            for i in range(self.count):
+                free(<void *>self.updates[i].parts)
+            free(self.updates)
+
+    cdef int add(self, name, array, grad, rule) except -1:
+        """Check one parameter and all that belongs to it."""
+        cdef fd_update *update = &self.updates[self.count]
+        cdef cnp.ndarray param
+        cdef int ndim
+        check_array(array, "params", name)
+        param = array
+        ndim = cnp.PyArray_NDIM(param)
+        self.count += 1
+        update.kernels = active_kernels()
+        update.optimizer = self.optimizer
+        update.is_double = cnp.PyArray_TYPE(param) == cnp.NPY_FLOAT64
+        update.step = self.step
+        update.max_norm = INFINITY
+        update.w = cnp.PyArray_DATA(param)
+        update.n = cnp.PyArray_SIZE(param)
+        if rule is not None:
+            self.add_rule(update, name, param, rule)
+        if isinstance(grad, np.ndarray):
+            check_like(param, grad, "grads", name)
+            if not is_plain(grad):
+                grad = np.array(grad, (<object>param).dtype, order="C")
+            update.d = cnp.PyArray_DATA(grad)
+            self.arrays.append(grad)
+        else:
+            self.add_parts(update, name, param, grad)
+        self.add_states(update, name, param)
+        if ndim > 1 and (self.by_rows or update.d == NULL or update.max_norm < INFINITY):
+            update.columns = max(<uint64_t>1, update.n // max(1, cnp.PyArray_DIM(param, 0)))
+        else:
+            update.columns = PIECE
+        self.elements += update.n
+        self.bytes_moved += cnp.PyArray_NBYTES(param) * (3.0 + 2 * len(self.state_names))
+        self.arrays.append(param)
+        return 0
+
+    cdef int add_states(self, fd_update *update, name, cnp.ndarray param) except -1:
+        cdef dict states = self.state.get(name)
+        cdef int k = 0
+        for state_name in self.state_names:
+            array = None if states is None else states.get(state_name)
+            if array is None:
+                array = cnp.PyArray_ZEROS(cnp.PyArray_NDIM(param), cnp.PyArray_DIMS(param),
+                                          cnp.PyArray_TYPE(param), 0)
+                self.new_states.append((name, state_name, array))
+            else:
+                check_array(array, state_name, name)
+                check_like(param, array, state_name, name)
+            update.state[k] = cnp.PyArray_DATA(array)
+            self.arrays.append(array)
+            k += 1
+        return 0
+
+    cdef int add_rule(self, fd_update *update, name, cnp.ndarray param, rule) except -1:
+        cdef double l1 = rule.l1, l2 = rule.l2
+        if not (0 <= l1 < INFINITY and 0 <= l2 < INFINITY):
+            raise ValueError(
+                f"rules[{name!r}]: expected finite l1 and l2 of at least 0, got {l1} and {l2}"
+            )
+        update.step.l1 = l1
+        update.step.l2 = 2 * l2
+        max_norm = rule.max_norm
+        if max_norm is not None:
+            if not 0 < max_norm < INFINITY:
+                raise ValueError(
+                    f"rules[{name!r}]: expected a finite max_norm above 0, got {max_norm}"
+                )
+            if cnp.PyArray_NDIM(param) < 2:
+                raise ValueError(
+                    f"rules[{name!r}]: expected a matrix for max_norm, "
+                    f"got shape {(<object>param).shape}"
+                )
+            update.max_norm = max_norm
+        return 0
+
+    cdef int add_parts(self, fd_update *update, name, cnp.ndarray param, grad) except -1:
+        cdef fd_part *part
+        cdef cnp.ndarray rows, columns, values
+        parts = getattr(grad, "parts", None)
+        if parts is None:
+            raise TypeError(
+                f"grads[{name!r}]: expected a NumPy array or a PartialGradient, "
+                f"got {type(grad).__name__}"
+            )
+        if cnp.PyArray_NDIM(param) != 2 or tuple(grad.shape) != (<object>param).shape:
+            raise ValueError(
+                f"grads[{name!r}]: expected shape {(<object>param).shape}, "
+                f"got a PartialGradient of shape {grad.shape}"
+            )
+        part = <fd_part *>calloc(max(len(parts), 1), sizeof(fd_part))
+        if part == NULL:
+            raise MemoryError
+        update.parts = part
+        update.num_parts = len(parts)
+        for given_rows, given_columns, given_values in parts:
+            rows = checked_indices(given_rows, cnp.PyArray_DIM(param, 0), name, "rows")
+            columns = checked_indices(given_columns, cnp.PyArray_DIM(param, 1), name, "columns")
+            part.num_rows = cnp.PyArray_SIZE(rows)
+            part.num_columns = cnp.PyArray_SIZE(columns)
+            values = np.ascontiguousarray(given_values)
+            if (<object>values).shape != (part.num_rows, part.num_columns):
+                raise ValueError(
+                    f"grads[{name!r}]: expected values of shape "
+                    f"{(part.num_rows, part.num_columns)}, got {(<object>values).shape}"
+                )
+            if cnp.PyArray_TYPE(values) != cnp.PyArray_TYPE(param) or not is_plain(values):
+                raise TypeError(
+                    f"grads[{name!r}]: expected values of dtype {param.dtype}, got {values.dtype}"
+                )
+            part.rows = <const intptr_t *>cnp.PyArray_DATA(rows)
+            part.columns = <const intptr_t *>cnp.PyArray_DATA(columns)
+            part.values = cnp.PyArray_DATA(values)
+            self.arrays += (rows, columns, values)
+            part += 1
+        return 0
+
+    cdef int run(self, double *sums=NULL) except -1:
+        """Update all parameters; with `sums`, take each gradient row's sum of squares instead."""
+        cdef const fd_update *updates = self.updates
+        cdef uint64_t scratch = 0, i, count = self.count
+        cdef int t, threads = threads_for(self.elements, self.bytes_moved * NS_PER_BYTE, None)
+        cdef char *memory
+        cdef char *aligned
+        for i in range(count):
+            scratch = max(scratch, fd_update_scratch(&updates[i]))
+        memory = <char *>malloc(threads * scratch + 64)
+        if memory == NULL:
+            raise MemoryError
+        aligned = memory + (64 - <uintptr_t>memory % 64)
+        if threads == 1 and self.elements < GIL_RELEASE_PAYS:
+            run_share(updates, count, 0, 1, aligned, sums)
+        elif threads == 1:
+            with nogil:
+                run_share(updates, count, 0, 1, aligned, sums)
+        else:
+            for t in prange(threads, nogil=True, schedule="static", chunksize=1,
+                            num_threads=threads):
+                run_share(updates, count, t, threads, aligned + t * scratch, sums)
+        free(memory)
+        return 0
+
+    cdef int clip_norms(self, double limit, bint together) except -1:
+        """Set each update's scale so that its gradient's norm, or all gradients', is in limit."""
+        cdef uint64_t i, row, rows = 0
+        cdef double *sums
+        cdef double total = 0
+        for i in range(self.count):
+            rows += fd_num_rows(&self.updates[i])
+        sums = <double *>malloc((rows + 1) * sizeof(double))
+        if sums == NULL:
+            raise MemoryError
+        try:
+            self.run(sums)
+            rows = 0
+            for i in range(self.count):
+                for row in range(fd_num_rows(&self.updates[i])):
+                    total += sums[rows + row]
+                rows += fd_num_rows(&self.updates[i])
+                if not together:
+                    self.updates[i].step.scale = scale_within(limit, total)
+                    total = 0
+        finally:
+            free(sums)
+        if together:
+            for i in range(self.count):
+                self.updates[i].step.scale = scale_within(limit, total)
+        return 0
+
+
+cdef double scale_within(double limit, double squares) noexcept:
+    cdef double norm = sqrt(squares)
+    return limit / norm if norm > limit else 1.0
+
+
+cdef void run_share(const fd_update *updates, uint64_t count, uint64_t thread, uint64_t threads,
+                    void *scratch, double *sums) noexcept nogil:
+    """The rows of one thread, the same part of each update's."""
+    cdef uint64_t i, rows, first, last
+    for i in range(count):
+        rows = fd_num_rows(&updates[i])
+        first = rows * thread // threads
+        last = rows * (thread + 1) // threads
+        if sums == NULL:
+            fd_update_rows(&updates[i], first, last, scratch)
+        else:
+            fd_gradient_squares(&updates[i], first, last, scratch, sums)
+            sums += rows
+
+
+def update(params, grads, rules, dict state, str optimizer, *, double rate, double momentum=0,
+           double keep=0, double gain=0, double square_gain=0, double epsilon=0, double decay=0,
+           clipnorm=None, clipvalue=None, global_clipnorm=None):
+    """One update of all `params`; `state` gets the arrays that it lacks."""
+    cdef Updates updates = Updates(len(params))
+    number, updates.state_names = OPTIMIZERS[optimizer]
+    updates.optimizer = <fd_optimizer><int>number
+    updates.step = fd_step(
+        rate=rate, momentum=momentum, keep=keep, gain=gain, square_gain=square_gain,
+        epsilon=epsilon, decay=decay, l1=0, l2=0, scale=1,
+        limit=INFINITY if clipvalue is None else clipvalue,
+    )
+    updates.by_rows = clipnorm is not None or global_clipnorm is not None
+    updates.state = state
+    if params.keys() != grads.keys():
+        raise ValueError(
+            f"grads: expected one for each of {', '.join(params)}, got {', '.join(grads)}"
+        )
+    if rules and not rules.keys() <= params.keys():
+        raise ValueError(
+            f"rules: expected names out of {', '.join(params)}, got {', '.join(rules)}"
+        )
+    for name, param in params.items():
+        updates.add(name, param, grads[name], rules.get(name) if rules else None)
+    if clipnorm is not None:
+        updates.clip_norms(clipnorm, together=False)
+    elif global_clipnorm is not None:
+        updates.clip_norms(global_clipnorm, together=True)
+    for name, state_name, array in updates.new_states:
+        state.setdefault(name, {})[state_name] = array
+    updates.run()

@@ -1,0 +1,311 @@
+"""Learning rates over time: callables of the update's number, for an optimiser's `learning_rate`.
+
+The formulas and names are Keras's. Any other callable will do, too; but only these can be kept in
+an optimiser's `get_config`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self, TypeAlias
+
+from fastdrop._checks import check_count, lookup
+
+__all__ = [
+    "CosineDecay",
+    "ExponentialDecay",
+    "InverseTimeDecay",
+    "LearningRate",
+    "LearningRateSchedule",
+    "PiecewiseConstantDecay",
+    "PolynomialDecay",
+]
+
+
+@dataclass(frozen=True)
+class LearningRateSchedule:
+    """Base of the schedules: their arguments are checked once, when they are made."""
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of an update, counted from 0."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments; `from_config` makes an equal schedule of them."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a schedule from what `get_config` returned."""
+        return cls(**config)
+
+
+@dataclass(frozen=True)
+class ExponentialDecay(LearningRateSchedule):
+    """initial_learning_rate decay_rate^(step / decay_steps).
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        At least 0.
+    decay_steps : int
+        At least 1.
+    decay_rate : float
+        At least 0.
+    staircase : bool
+        Whether to round step / decay_steps down.
+
+    Raises
+    ------
+    ValueError
+        When an argument is outside its range.
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_count("decay_steps", self.decay_steps)
+        _check_number("decay_rate", self.decay_rate)
+
+    def __call__(self, step: int) -> float:
+        return self.initial_learning_rate * self.decay_rate ** _periods(self, step)
+
+
+@dataclass(frozen=True)
+class InverseTimeDecay(LearningRateSchedule):
+    """initial_learning_rate / (1 + decay_rate step / decay_steps).
+
+    Parameters
+    ----------
+    initial_learning_rate, decay_steps, decay_rate, staircase
+        As for `ExponentialDecay`.
+
+    Raises
+    ------
+    ValueError
+        When an argument is outside its range.
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_count("decay_steps", self.decay_steps)
+        _check_number("decay_rate", self.decay_rate)
+
+    def __call__(self, step: int) -> float:
+        return self.initial_learning_rate / (1 + self.decay_rate * _periods(self, step))
+
+
+@dataclass(frozen=True)
+class PiecewiseConstantDecay(LearningRateSchedule):
+    """values[i] after boundaries[i - 1], up to and including boundaries[i].
+
+    Parameters
+    ----------
+    boundaries : sequence of int
+        At least one step, ascending.
+    values : sequence of float
+        One more, each at least 0.
+
+    Raises
+    ------
+    ValueError
+        When an argument is outside its range.
+    """
+
+    boundaries: Sequence[int]
+    values: Sequence[float]
+
+    def __post_init__(self) -> None:
+        for name in ("boundaries", "values"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # so that it stays checked
+        for boundary in self.boundaries:
+            _check_number("boundaries", boundary)
+        if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)):
+            raise ValueError(f"boundaries: expected ascending steps, got {self.boundaries}")
+        for value in self.values:
+            _check_number("values", value)
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"values: expected {len(self.boundaries) + 1}, one more than boundaries, "
+                f"got {len(self.values)}"
+            )
+
+    def __call__(self, step: int) -> float:
+        return self.values[sum(step > boundary for boundary in self.boundaries)]
+
+
+@dataclass(frozen=True)
+class CosineDecay(LearningRateSchedule):
+    """Half a cosine from the first rate to alpha times it [1]_, if asked for after a warm-up.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        At least 0; where the cosine starts, or the warm-up to `warmup_target`, if that is given.
+    decay_steps : int
+        At least 1; the warm-up's are not counted.
+    alpha : float
+        Share of the cosine's start that remains in the end, at least 0.
+    warmup_target : float, optional
+        At least 0; where the warm-up ends and the cosine starts.
+    warmup_steps : int
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        When an argument is outside its range.
+
+    References
+    ----------
+    .. [1] Loshchilov and Hutter 2017, SGDR: stochastic gradient descent with warm restarts, ICLR.
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    alpha: float = 0.0
+    warmup_target: float | None = None
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_count("decay_steps", self.decay_steps)
+        _check_number("alpha", self.alpha)
+        if self.warmup_target is not None:
+            _check_number("warmup_target", self.warmup_target)
+        if self.warmup_steps != 0:
+            check_count("warmup_steps", self.warmup_steps)
+
+    def __call__(self, step: int) -> float:
+        start = self.initial_learning_rate
+        if self.warmup_target is not None:
+            if step < self.warmup_steps:
+                return start + (self.warmup_target - start) * (step / self.warmup_steps)
+            step -= self.warmup_steps
+            start = self.warmup_target
+        cosine = 0.5 * (1 + math.cos(math.pi * min(step / self.decay_steps, 1)))
+        return start * ((1 - self.alpha) * cosine + self.alpha)
+
+
+@dataclass(frozen=True)
+class PolynomialDecay(LearningRateSchedule):
+    """From the first rate to the last by the given power of the part of the steps that is left.
+
+    Parameters
+    ----------
+    initial_learning_rate, end_learning_rate : float
+        At least 0.
+    decay_steps : int
+        At least 1.
+    power : float
+        At least 0; 1 is a straight line.
+    cycle : bool
+        Whether to take the next multiple of `decay_steps` in its place once it is reached.
+
+    Raises
+    ------
+    ValueError
+        When an argument is outside its range.
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float = 0.0001
+    power: float = 1.0
+    cycle: bool = False
+
+    def __post_init__(self) -> None:
+        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_count("decay_steps", self.decay_steps)
+        _check_number("end_learning_rate", self.end_learning_rate)
+        _check_number("power", self.power)
+
+    def __call__(self, step: int) -> float:
+        steps = self.decay_steps
+        if self.cycle:
+            steps *= max(1, math.ceil(step / steps))
+        left = 1 - min(step / steps, 1)
+        start, end = self.initial_learning_rate, self.end_learning_rate
+        return (start - end) * left**self.power + end
+
+
+def _periods(decay: ExponentialDecay | InverseTimeDecay, step: int) -> float:
+    return step // decay.decay_steps if decay.staircase else step / decay.decay_steps
+
+
+def _check_number(argument: str, value: float) -> None:
+    """Refuse what is no finite number of at least 0."""
+    if isinstance(value, bool | str) or not 0 <= value < math.inf:
+        raise ValueError(f"{argument}: expected a finite number of at least 0, got {value!r}")
+
+
+LearningRate: TypeAlias = float | Callable[[int], float]
+SCHEDULES: dict[str, type[LearningRateSchedule]] = {
+    schedule.__name__: schedule
+    for schedule in (
+        CosineDecay,
+        ExponentialDecay,
+        InverseTimeDecay,
+        PiecewiseConstantDecay,
+        PolynomialDecay,
+    )
+}
+
+
+def checked_learning_rate(rate: LearningRate | Mapping[str, Any]) -> LearningRate:
+    """Return a number above 0, or the callable; what `learning_rate_config` made becomes one."""
+    if isinstance(rate, Mapping):
+        schedule = lookup("learning_rate", rate.get("class_name"), SCHEDULES)
+        return schedule.from_config(rate["config"])
+    if callable(rate):
+        return rate
+    if isinstance(rate, bool | str) or not 0 < rate < math.inf:
+        raise ValueError(
+            f"learning_rate: expected a finite number above 0 or a callable, got {rate!r}"
+        )
+    return float(rate)
+
+
+def learning_rate_config(rate: LearningRate) -> float | dict[str, Any]:
+    """Return what `checked_learning_rate` makes the rate of, for JSON."""
+    if isinstance(rate, LearningRateSchedule):
+        return {"class_name": type(rate).__name__, "config": rate.get_config()}
+    if callable(rate):
+        raise ValueError(
+            "learning_rate: expected a number or one of fastdrop.learning_rates for a config, "
+            f"got {rate!r}"
+        )
+    return rate
+
+
+def learning_rate_at(rate: LearningRate, step: int) -> float:
+    """Return the rate of an update.
+
+    Raises
+    ------
+    ValueError
+        When a callable returns anything but a finite number of at least 0.
+    """
+    if not callable(rate):
+        return rate
+    value = rate(step)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(
+            f"learning_rate: expected a finite number of at least 0, got {value!r} at step {step}"
+        )
+    return number
