@@ -5,8 +5,9 @@ family; schedules.py: p over time.
 """
 
 from fastdrop.layers import schedules
+from fastdrop.layers.activations import ACTIVATIONS, sigmoid, softmax
 from fastdrop.layers.base import Array, Backward, Input, Layer, Shape, batch_shape
-from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax, sigmoid
+from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
 from fastdrop.layers.dense import ConcreteDropout, DropConnect
 from fastdrop.layers.dropout import (
     AlphaDropout,
@@ -23,6 +24,7 @@ from fastdrop.layers.dropout import (
 from fastdrop.layers.recurrent import EmbeddingDropout, LockedDropout, WeightDropout, Zoneout
 
 __all__ = [
+    "ACTIVATIONS",
     "Activation",
     "AlphaDropout",
     "Array",
@@ -52,4 +54,5 @@ __all__ = [
     "batch_shape",
     "schedules",
     "sigmoid",
+    "softmax",
 ]
