@@ -66,7 +66,7 @@ EXTENSIONS = [
         ],
     ),
     (
-        "fastdrop._train",    # its loops come with _core's table
+        "fastdrop._train",  # its loops come with _core's table
         ["fastdrop/_train.pyx", "fastdrop/kernels/optimizers.c"],
     ),
 ]

@@ -6,37 +6,57 @@ outputs, which is exact where probabilities would have to be clipped away from 0
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
-from fastdrop._checks import check_finite
-from fastdrop.layers import Array, Shape, batch_shape, sigmoid
+from fastdrop._checks import check_finite, lookup
+from fastdrop._serialization import Configurable, deserialize, serialize
+from fastdrop.layers import Array, Shape, batch_shape
 
 __all__ = [
+    "LOSSES",
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
+    "Huber",
+    "KLDivergence",
+    "Loss",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "SparseCategoricalCrossentropy",
+    "get",
+    "serialize",
 ]
 
 EPSILON = 1e-7  # Keras's: probabilities are clipped to [EPSILON, 1 - EPSILON]
 
 
-class Loss:
+class Loss(Configurable):
     """Base of all losses.
 
     Attributes
     ----------
     folds : str or None
         Name of the activation whose logits the loss can take.
+    from_logits : bool
+        Whether outputs are such logits in every call: the loss of a model that ends without the
+        activation. On one that does end with it, nothing changes: it is not applied twice.
     """
 
     folds: str | None = None
+    from_logits = False
+    _probabilities = False  # whether labels have to lie in [0, 1]
     _shape_hint = ""
 
-    def targets(self, y: ArrayLike, output_shape: Shape, argument: str = "y") -> Array:
+    def targets(
+        self,
+        y: ArrayLike,
+        output_shape: Shape,
+        argument: str = "y",
+        dtype: DTypeLike = np.float32,
+    ) -> Array:
         """Check labels against a model's output, and return them as the loss wants them.
 
         Parameters
@@ -47,10 +67,13 @@ class Loss:
             Shape of one output sample.
         argument : str
             What the caller names `y`, for messages.
+        dtype : dtype
+            That of the model's outputs.
 
         Returns
         -------
-        ndarray, float32, (samples, *output_shape)
+        ndarray of `dtype`, (samples, *output_shape)
+            Maybe `y` itself.
 
         Raises
         ------
@@ -65,16 +88,22 @@ class Loss:
                 f"{argument}: expected shape {batch_shape(output_shape)} for this loss and model, "
                 f"got {np.shape(y)}{self._shape_hint}"
             )
-        self._check_values(array, argument)
-        return array.astype(np.float32)
-
-    def _check_values(self, y: Array, argument: str) -> None:
-        if not ((y >= 0) & (y <= 1)).all():
+        if not self._probabilities:
+            check_finite(argument, array)
+        elif not ((array >= 0) & (array <= 1)).all():
             raise ValueError(
-                f"{argument}: expected values in [0, 1] for this loss, got {y.min()} to {y.max()}"
+                f"{argument}: expected values in [0, 1] for this loss, "
+                f"got {array.min()} to {array.max()}"
             )
+        return array.astype(dtype, copy=False)
 
-    def __call__(self, outputs: Array, y: Array, from_logits: bool = False) -> tuple[float, Array]:
+    def __call__(
+        self,
+        outputs: Array,
+        y: Array,
+        from_logits: bool = False,
+        sample_weight: Array | None = None,
+    ) -> tuple[float, Array]:
         """Return the loss of a batch and its gradient with respect to `outputs`.
 
         Parameters
@@ -85,57 +114,158 @@ class Loss:
             What `targets` returned, the rows of this batch.
         from_logits : bool
             Whether `outputs` are logits of the activation that the loss folds.
+        sample_weight : ndarray, (samples,), optional
+            Factors of the samples' losses.
 
         Returns
         -------
         value : float
-            Mean over the batch.
+            Mean over the batch. Weights do not change what is divided by, as in Keras
+            ("sum_over_batch_size"). NaN where `outputs` are.
         gradient : ndarray
             Shape and dtype of `outputs`; gradient of that mean.
         """
+        with np.errstate(all="ignore"):  # the value tells when something is not finite
+            losses, gradient = self._losses(outputs, y, from_logits or self.from_logits)
+            scale: Any = 1 / losses.size
+            if sample_weight is None:
+                value = float(losses.sum()) * scale
+            else:
+                scale = np.asarray(sample_weight * scale, gradient.dtype)
+                value = float((losses * _column(scale, losses)).sum())
+                scale = _column(scale, gradient)
+            gradient *= scale
+        return value, gradient
+
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
+        """Return the losses that are averaged, and the gradient of their sum, a new array."""
         raise NotImplementedError
 
 
 class MeanSquaredError(Loss):
     """mean((outputs - y)^2)."""
 
-    def _check_values(self, y: Array, argument: str) -> None:
-        check_finite(argument, y)
-
-    def __call__(self, outputs: Array, y: Array, from_logits: bool = False) -> tuple[float, Array]:
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         error = outputs - y
-        return float(np.mean(error * error)), error * (2 / error.size)
+        return error * error, 2 * error
+
+
+class MeanAbsoluteError(Loss):
+    """mean(|outputs - y|)."""
+
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
+        error = outputs - y
+        return np.abs(error), np.sign(error)
+
+
+class Huber(Loss):
+    """Mean over e = outputs - y of e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2) [1]_.
+
+    Parameters
+    ----------
+    delta : float
+        Above 0: where the square ends and the straight line begins.
+
+    Raises
+    ------
+    ValueError
+        When `delta` is not above 0.
+
+    References
+    ----------
+    .. [1] Huber 1964, Robust estimation of a location parameter, Annals of Mathematical Statistics.
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        if not 0 < delta < np.inf:
+            raise ValueError(f"delta: expected a finite number above 0, got {delta}")
+        self.delta = delta
+
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
+        error = outputs - y
+        gradient = np.clip(error, -self.delta, self.delta)
+        return gradient * (error - gradient / 2), gradient
+
+
+class KLDivergence(Loss):
+    """sum(y log(y / outputs)) over the last axis, mean over the batch; y probabilities."""
+
+    _probabilities = True
+
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
+        y, q = np.clip(y, EPSILON, 1), np.clip(outputs, EPSILON, 1)
+        return (y * np.log(y / q)).sum(axis=-1), np.where(q == outputs, -y / q, 0)
 
 
 class CategoricalCrossentropy(Loss):
     """-sum(y log(outputs)) over the classes, mean over the batch; y one-hot or probabilities.
 
     Outputs that do not add up to 1 are divided by their sum, as Keras does.
+
+    Parameters
+    ----------
+    from_logits : bool
+        Whether the model ends without softmax, which is then part of the loss.
+    label_smoothing : float
+        In [0, 1): share of each label that is spread evenly over the classes [1]_.
+
+    Raises
+    ------
+    ValueError
+        When `label_smoothing` is outside [0, 1).
+
+    References
+    ----------
+    .. [1] Szegedy et al. 2016, Rethinking the Inception architecture for computer vision, CVPR.
     """
 
     folds = "softmax"
+    _probabilities = True
     _shape_hint = "; class numbers need loss='sparse_categorical_crossentropy'"
 
-    def __call__(self, outputs: Array, y: Array, from_logits: bool = False) -> tuple[float, Array]:
-        n = math.prod(outputs.shape[:-1])
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
+        self.from_logits = from_logits
+        self.label_smoothing = _checked_smoothing(label_smoothing)
+
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
+        if self.label_smoothing:
+            y = y * (1 - self.label_smoothing) + self.label_smoothing / y.shape[-1]
         if from_logits:
-            shifted = outputs - outputs.max(axis=-1, keepdims=True)
-            exp = np.exp(shifted)
-            total = exp.sum(axis=-1, keepdims=True)
-            value = (y * (np.log(total) - shifted)).sum() / n
-            return float(value), (exp * (y.sum(axis=-1, keepdims=True) / total) - y) / n
+            shifted, gradient, total = _shifted_exp(outputs)
+            sums = y.sum(axis=-1, keepdims=True)
+            losses = (sums * np.log(total))[..., 0] - (y * shifted).sum(axis=-1)
+            gradient *= sums / total
+            gradient -= y
+            return losses, gradient
         total = outputs.sum(axis=-1, keepdims=True)
         q = outputs / total
         clipped = np.clip(q, EPSILON, 1 - EPSILON)
-        value = -(y * np.log(clipped)).sum() / n
+        losses = -(y * np.log(clipped)).sum(axis=-1)
         dq = np.where(clipped == q, -y / clipped, 0)  # a clipped value has no gradient
-        return float(value), (dq - (dq * q).sum(axis=-1, keepdims=True)) / (total * n)
+        return losses, (dq - (dq * q).sum(axis=-1, keepdims=True)) / total
 
 
-class SparseCategoricalCrossentropy(CategoricalCrossentropy):
-    """Categorical cross-entropy for labels that are class numbers."""
+class SparseCategoricalCrossentropy(Loss):
+    """Categorical cross-entropy for labels that are class numbers.
 
-    def targets(self, y: ArrayLike, output_shape: Shape, argument: str = "y") -> Array:
+    Parameters
+    ----------
+    from_logits : bool
+        As for `CategoricalCrossentropy`.
+    """
+
+    folds = "softmax"
+
+    def __init__(self, from_logits: bool = False) -> None:
+        self.from_logits = from_logits
+
+    def targets(
+        self,
+        y: ArrayLike,
+        output_shape: Shape,
+        argument: str = "y",
+        dtype: DTypeLike = np.float32,
+    ) -> Array:
         """Check class numbers, see `Loss.targets`.
 
         Parameters
@@ -145,7 +275,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
 
         Returns
         -------
-        ndarray, int64, (samples, *output_shape[:-1])
+        ndarray, intp, (samples, *output_shape[:-1])
         """
         array = _numbers(y, argument)
         if array.shape[1:] == (*output_shape[:-1], 1):
@@ -162,27 +292,81 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
                 f"{argument}: expected whole numbers in [0, {classes}), the model's classes, "
                 f"got {wrong[0]}"
             )
-        return array.astype(np.int64)
+        return array.astype(np.intp, copy=False)
 
-    def __call__(self, outputs: Array, y: Array, from_logits: bool = False) -> tuple[float, Array]:
-        one_hot = np.zeros_like(outputs)
-        np.put_along_axis(one_hot, y[..., np.newaxis], 1, axis=-1)
-        return super().__call__(outputs, one_hot, from_logits)
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
+        table = outputs.reshape(-1, outputs.shape[-1])
+        chosen = np.arange(len(table)), y.ravel()  # by index: no one-hot array is made
+        if from_logits:
+            shifted, gradient, total = _shifted_exp(table)
+            losses = np.log(total)[:, 0] - shifted[chosen]
+            gradient /= total
+            gradient[chosen] -= 1
+        else:
+            total = table.sum(axis=-1)
+            q = table[chosen] / total
+            clipped = np.clip(q, EPSILON, 1 - EPSILON)
+            losses = -np.log(clipped)
+            slope = np.where(clipped == q, 1 / (clipped * total), 0)  # none where it is clipped
+            gradient = np.empty_like(table)
+            gradient[...] = (slope * q)[:, np.newaxis]
+            gradient[chosen] -= slope
+        return losses.reshape(y.shape), gradient.reshape(outputs.shape)
 
 
 class BinaryCrossentropy(Loss):
-    """-(y log(outputs) + (1 - y) log(1 - outputs)), mean over all elements."""
+    """-(y log(outputs) + (1 - y) log(1 - outputs)), mean over all elements.
+
+    Parameters
+    ----------
+    from_logits : bool
+        Whether the model ends without the sigmoid, which is then part of the loss.
+    label_smoothing : float
+        In [0, 1): how far labels are drawn towards 1/2.
+
+    Raises
+    ------
+    ValueError
+        When `label_smoothing` is outside [0, 1).
+    """
 
     folds = "sigmoid"
+    _probabilities = True
 
-    def __call__(self, outputs: Array, y: Array, from_logits: bool = False) -> tuple[float, Array]:
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
+        self.from_logits = from_logits
+        self.label_smoothing = _checked_smoothing(label_smoothing)
+
+    def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
+        if self.label_smoothing:
+            y = y * (1 - self.label_smoothing) + self.label_smoothing / 2
         if from_logits:
-            value = np.maximum(outputs, 0) - outputs * y + np.log1p(np.exp(-np.abs(outputs)))
-            return float(value.mean()), (sigmoid(outputs) - y) / outputs.size
+            e = np.exp(-np.abs(outputs))
+            losses = np.maximum(outputs, 0) - outputs * y + np.log1p(e)
+            return losses, np.where(outputs >= 0, 1, e) / (1 + e) - y
         q = np.clip(outputs, EPSILON, 1 - EPSILON)
-        value = -(y * np.log(q) + (1 - y) * np.log(1 - q))
-        gradient = np.where(q == outputs, (q - y) / (q * (1 - q)), 0)
-        return float(value.mean()), gradient / outputs.size
+        losses = -(y * np.log(q) + (1 - y) * np.log(1 - q))
+        return losses, np.where(q == outputs, (q - y) / (q * (1 - q)), 0)
+
+
+def _shifted_exp(z: Array) -> tuple[Array, Array, Array]:
+    """Return z - max(z) along the last axis, its exponentials, and their sums, (..., 1)."""
+    table = z.reshape(-1, z.shape[-1])
+    # argmax and a look-up take a third of max's time where rows are short
+    shifted = table - table[np.arange(len(table)), table.argmax(axis=1), np.newaxis]
+    shifted = shifted.reshape(z.shape)
+    exp = np.exp(shifted)
+    return shifted, exp, exp.sum(axis=-1, keepdims=True)
+
+
+def _column(weights: Array, like: Array) -> Array:
+    return weights.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _checked_smoothing(label_smoothing: float) -> float:
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing: expected a share in [0, 1), got {label_smoothing}")
+    return label_smoothing
 
 
 def _numbers(y: ArrayLike, argument: str) -> Array:
@@ -195,8 +379,36 @@ def _numbers(y: ArrayLike, argument: str) -> Array:
 
 
 LOSSES: dict[str, type[Loss]] = {
+    "bce": BinaryCrossentropy,
     "binary_crossentropy": BinaryCrossentropy,
     "categorical_crossentropy": CategoricalCrossentropy,
+    "huber": Huber,
+    "kl_divergence": KLDivergence,
+    "kld": KLDivergence,
+    "kullback_leibler_divergence": KLDivergence,
+    "mae": MeanAbsoluteError,
+    "mean_absolute_error": MeanAbsoluteError,
+    "mean_squared_error": MeanSquaredError,
     "mse": MeanSquaredError,
     "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
 }
+
+
+def get(loss: str | Loss | Mapping[str, Any]) -> Loss:
+    """Return a loss.
+
+    Parameters
+    ----------
+    loss : str, Loss or dict
+        A name in `LOSSES`, in upper or lower case; a loss; or one that was serialised.
+
+    Raises
+    ------
+    ValueError
+        When `loss` is something else.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, Mapping):
+        return deserialize("loss", loss, Loss)
+    return lookup("loss", loss.lower() if isinstance(loss, str) else loss, LOSSES)()

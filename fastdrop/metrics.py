@@ -1,55 +1,361 @@
-"""Metrics: figures about a batch for people to read; nothing is trained on them.
+"""Metrics: figures for people to read; nothing is trained on them.
 
-Each takes ``(outputs, y, from_logits)`` as the losses do and returns a mean over the batch.
+A metric gathers batch after batch what its figure for all of them needs:
+
+    metric = metrics.get("accuracy")
+    for outputs, y in batches:
+        metric.update(outputs, y)
+    metric.result()
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from fastdrop.layers import Array
+from fastdrop._checks import check_count, lookup
+from fastdrop._serialization import Configurable, deserialize, serialize
+from fastdrop.layers import ACTIVATIONS, Array
+from fastdrop.losses import LOSSES, Loss, SparseCategoricalCrossentropy
+from fastdrop.losses import get as get_loss
 
 __all__ = [
-    "accuracy",
-    "binary_accuracy",
-    "categorical_accuracy",
-    "sparse_categorical_accuracy",
+    "AUC",
+    "METRICS",
+    "Accuracy",
+    "BinaryAccuracy",
+    "CategoricalAccuracy",
+    "LossMetric",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Metric",
+    "RootMeanSquaredError",
+    "SparseCategoricalAccuracy",
+    "SparseTopKCategoricalAccuracy",
+    "TopKCategoricalAccuracy",
+    "get",
+    "serialize",
 ]
 
 
-def sparse_categorical_accuracy(outputs: Array, y: Array, from_logits: bool = False) -> float:
-    """Return the share of samples whose largest output is the class with number `y`."""
-    return float(np.mean(outputs.argmax(axis=-1) == y))
+class Metric(Configurable):
+    """Base of all metrics: the mean over the samples of a figure that each of them has.
+
+    Parameters
+    ----------
+    name : str
+        Under which the figure is reported.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self._total = 0.0
+        self._weight = 0.0
+
+    def update(
+        self,
+        outputs: Array,
+        y: Array,
+        from_logits: str | None = None,
+        sample_weight: Array | None = None,
+    ) -> None:
+        """Take in a batch.
+
+        Parameters
+        ----------
+        outputs : ndarray, (samples, ...)
+            What the model gave.
+        y : ndarray
+            What the loss's `targets` returned, the rows of this batch.
+        from_logits : str, optional
+            Name of the activation whose inputs (logits) `outputs` are.
+        sample_weight : ndarray, (samples,), optional
+            Weights of the samples in the mean.
+
+        Raises
+        ------
+        ValueError
+            When outputs and labels of these shapes have no such figure.
+        """
+        values = self._values(outputs, y, from_logits)
+        if sample_weight is None:
+            self._total += float(values.sum()) * len(values) / values.size
+            self._weight += len(values)
+        else:
+            samples = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
+            self._total += float(samples @ sample_weight)
+            self._weight += float(sample_weight.sum())
+
+    def result(self) -> float:
+        """Return the figure for all batches since `reset`; NaN if there are none."""
+        return self._total / self._weight if self._weight else math.nan
+
+    def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
+        """Return the figures of (samples, ...), all those of a sample counting alike."""
+        raise NotImplementedError
 
 
-def categorical_accuracy(outputs: Array, y: Array, from_logits: bool = False) -> float:
-    """Return the share of samples whose largest output is where one-hot `y` is largest."""
-    return sparse_categorical_accuracy(outputs, y.argmax(axis=-1))
+class SparseCategoricalAccuracy(Metric):
+    """The share of samples whose largest output is the class with number `y`."""
+
+    def __init__(self, name: str = "sparse_categorical_accuracy") -> None:
+        super().__init__(name)
+
+    def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
+        _check_shapes(self, outputs, y, sparse=True)
+        return outputs.argmax(axis=-1) == y
 
 
-def binary_accuracy(outputs: Array, y: Array, from_logits: bool = False) -> float:
-    """Return the share of elements whose output lies on the same side of 1/2 as `y`."""
-    return float(np.mean((outputs > (0 if from_logits else 0.5)) == y))
+class CategoricalAccuracy(Metric):
+    """The share of samples whose largest output is where one-hot `y` is largest."""
+
+    def __init__(self, name: str = "categorical_accuracy") -> None:
+        super().__init__(name)
+
+    def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
+        _check_shapes(self, outputs, y)
+        return outputs.argmax(axis=-1) == y.argmax(axis=-1)
 
 
-def accuracy(outputs: Array, y: Array, from_logits: bool = False) -> float:
-    """Return the accuracy that the shapes call for, by Keras's rule.
+class BinaryAccuracy(Metric):
+    """The share of elements whose output lies on the same side of 1/2 as `y`."""
+
+    def __init__(self, name: str = "binary_accuracy") -> None:
+        super().__init__(name)
+
+    def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
+        _check_shapes(self, outputs, y)
+        if from_logits == "sigmoid":
+            return (outputs > 0) == y
+        return (_activated(outputs, from_logits) > 0.5) == y
+
+
+class Accuracy(Metric):
+    """The accuracy that the shapes call for, by the rule of Keras's ``metrics=["accuracy"]``.
 
     One output is a binary decision; fewer axes in `y` than in `outputs` mean class numbers;
     anything else is one-hot.
     """
-    if outputs.shape[-1] == 1:
-        return binary_accuracy(outputs, y, from_logits)
-    if y.ndim < outputs.ndim:
-        return sparse_categorical_accuracy(outputs, y)
-    return categorical_accuracy(outputs, y)
+
+    def __init__(self, name: str = "accuracy") -> None:
+        super().__init__(name)
+
+    def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
+        kind: type[Metric] = CategoricalAccuracy
+        if y.ndim < outputs.ndim:
+            kind = SparseCategoricalAccuracy
+        elif outputs.shape[-1] == 1:
+            kind = BinaryAccuracy
+        return kind._values(self, outputs, y, from_logits)
 
 
-METRICS: dict[str, Callable[[Array, Array, bool], float]] = {
-    "accuracy": accuracy,
-    "binary_accuracy": binary_accuracy,
-    "categorical_accuracy": categorical_accuracy,
-    "sparse_categorical_accuracy": sparse_categorical_accuracy,
+class SparseTopKCategoricalAccuracy(Metric):
+    """The share of samples where class number `y` is among the k of the largest outputs.
+
+    Where outputs are equal, so that it may or may not be, it counts as among them.
+
+    Parameters
+    ----------
+    k : int
+        At least 1.
+    name : str
+        As for `Metric`.
+
+    Raises
+    ------
+    ValueError
+        When `k` is below 1.
+    """
+
+    def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy") -> None:
+        check_count("k", k)
+        super().__init__(name)
+        self.k = k
+
+    def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
+        _check_shapes(self, outputs, y, sparse=True)
+        chosen = np.take_along_axis(outputs, y[..., np.newaxis], axis=-1)
+        return (np.count_nonzero(outputs > chosen, axis=-1) < self.k) & np.isfinite(chosen[..., 0])
+
+
+class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
+    """`SparseTopKCategoricalAccuracy` for one-hot `y`, with the same parameters."""
+
+    def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy") -> None:
+        super().__init__(k, name)
+
+    def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
+        _check_shapes(self, outputs, y)
+        return super()._values(outputs, y.argmax(axis=-1), from_logits)
+
+
+class LossMetric(Metric):
+    """A loss as a metric: its mean over all batches.
+
+    Parameters
+    ----------
+    loss : str or Loss
+        As for `fastdrop.losses.get`.
+    name : str
+        As for `Metric`.
+    """
+
+    def __init__(self, loss: str | Loss | Mapping[str, Any], name: str) -> None:
+        super().__init__(name)
+        self.loss = get_loss(loss)
+
+    def update(
+        self,
+        outputs: Array,
+        y: Array,
+        from_logits: str | None = None,
+        sample_weight: Array | None = None,
+    ) -> None:
+        _check_shapes(self, outputs, y, isinstance(self.loss, SparseCategoricalCrossentropy))
+        folded = from_logits is not None and from_logits == self.loss.folds
+        if not folded:
+            outputs = _activated(outputs, from_logits)
+        value, _ = self.loss(outputs, y, folded, sample_weight)
+        self._total += value * len(outputs)
+        self._weight += len(outputs) if sample_weight is None else float(sample_weight.sum())
+
+
+class MeanSquaredError(LossMetric):
+    """mean((outputs - y)^2)."""
+
+    def __init__(self, name: str = "mean_squared_error") -> None:
+        super().__init__("mse", name)
+
+
+class MeanAbsoluteError(LossMetric):
+    """mean(|outputs - y|)."""
+
+    def __init__(self, name: str = "mean_absolute_error") -> None:
+        super().__init__("mae", name)
+
+
+class RootMeanSquaredError(LossMetric):
+    """sqrt(mean((outputs - y)^2)), of all batches at once."""
+
+    def __init__(self, name: str = "root_mean_squared_error") -> None:
+        super().__init__("mse", name)
+
+    def result(self) -> float:
+        return math.sqrt(super().result())
+
+
+class AUC(Metric):
+    """Area under the ROC curve: how likely an element with y = 1 has the larger output [1]_.
+
+    It is exact, not read off a number of thresholds as Keras's: every pair of an element with y = 1
+    and one with y = 0 counts with the product of their weights, half of it where their outputs are
+    equal. Outputs of several columns are taken together, as in Keras. NaN where y has one value.
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
+
+    Notes
+    -----
+    Outputs, labels and weights of all batches are kept until `reset`, up to 24 bytes an element,
+    and `result` sorts them.
+
+    References
+    ----------
+    .. [1] Hanley and McNeil 1982, The meaning and use of the area under a receiver operating
+       characteristic (ROC) curve, Radiology 143.
+    """
+
+    def __init__(self, name: str = "auc") -> None:
+        super().__init__(name)
+
+    def reset(self) -> None:
+        self._batches: list[tuple[Array, Array, Array]] = []
+
+    def update(
+        self,
+        outputs: Array,
+        y: Array,
+        from_logits: str | None = None,
+        sample_weight: Array | None = None,
+    ) -> None:
+        _check_shapes(self, outputs, y)
+        if from_logits != "sigmoid":  # which keeps the order
+            outputs = _activated(outputs, from_logits)
+        weights = np.ones(len(outputs)) if sample_weight is None else sample_weight
+        each = np.repeat(weights, outputs[:1].size)
+        self._batches.append((outputs.ravel().copy(), y.ravel().copy(), each))
+
+    def result(self) -> float:
+        if not self._batches:
+            return math.nan
+        outputs, y, weights = map(np.concatenate, zip(*self._batches))
+        if np.isnan(outputs).any():
+            return math.nan
+        _, level = np.unique(outputs, return_inverse=True)
+        ones = np.bincount(level, weights * y)
+        zeros = np.bincount(level, weights * (1 - y))
+        pairs = float(ones.sum() * zeros.sum())
+        return float(ones @ (zeros.cumsum() - zeros / 2)) / pairs if pairs else math.nan
+
+
+def _check_shapes(metric: Metric, outputs: Array, y: Array, sparse: bool = False) -> None:
+    """Refuse labels that are not of the outputs' shape, or when `sparse` without the last axis."""
+    expected = outputs.shape[:-1] if sparse else outputs.shape
+    if y.shape != expected:
+        raise ValueError(
+            f"metrics: expected labels of shape {expected} for {metric.name!r} and outputs of "
+            f"shape {outputs.shape}, got {y.shape}"
+        )
+
+
+def _activated(outputs: Array, from_logits: str | None) -> Array:
+    """Return what the activation makes of its inputs, or the outputs that there are already."""
+    if not from_logits:
+        return outputs
+    return lookup("from_logits", from_logits, ACTIVATIONS).function(outputs, None)
+
+
+METRICS: dict[str, Callable[..., Metric]] = {
+    **{name: partial(LossMetric, name) for name in LOSSES},
+    "acc": Accuracy,
+    "accuracy": Accuracy,
+    "auc": AUC,
+    "binary_accuracy": BinaryAccuracy,
+    "categorical_accuracy": CategoricalAccuracy,
+    "root_mean_squared_error": RootMeanSquaredError,
+    "sparse_categorical_accuracy": SparseCategoricalAccuracy,
+    "sparse_top_k_categorical_accuracy": SparseTopKCategoricalAccuracy,
+    "top_k_categorical_accuracy": TopKCategoricalAccuracy,
 }
+
+
+def get(metric: str | Metric | Mapping[str, Any]) -> Metric:
+    """Return a metric.
+
+    Parameters
+    ----------
+    metric : str, Metric or dict
+        A name in `METRICS`, in upper or lower case, under which the figure is then reported; a
+        metric; or one that was serialised. Every loss is a metric, too.
+
+    Raises
+    ------
+    ValueError
+        When `metric` is something else.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, Mapping):
+        return deserialize("metrics", metric, Metric)
+    known = metric.lower() if isinstance(metric, str) else metric
+    return lookup("metrics", known, METRICS)(name=metric)

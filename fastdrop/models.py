@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from fastdrop import losses
+from fastdrop import metrics as metrics_module
 from fastdrop._checks import check_count, check_finite, lookup
 from fastdrop.callbacks import Callback, EpochLines, History, ProgressBar, format_logs
 from fastdrop.layers import Array, Input, Layer, Shape, batch_shape
-from fastdrop.losses import LOSSES, Loss
-from fastdrop.metrics import METRICS
+from fastdrop.losses import Loss
+from fastdrop.metrics import Metric
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 from fastdrop.random import Key, default_generator, permutation
 from fastdrop.steps import Step
@@ -66,7 +68,7 @@ class Sequential:
         self.history: History | None = None
         self.loss: Loss | None = None
         self.optimizer: Optimizer | None = None
-        self.metrics: list[str] = []
+        self.metrics: list[Metric] = []
         for layer in () if layers is None else layers:
             self.add(layer)
 
@@ -107,7 +109,7 @@ class Sequential:
         self,
         optimizer: str | Optimizer = "sgd",
         loss: str | Loss = "mse",
-        metrics: Sequence[str] | None = None,
+        metrics: Sequence[str | Metric] | None = None,
     ) -> None:
         """Choose how to train.
 
@@ -130,19 +132,17 @@ class Sequential:
         """
         if not isinstance(metrics, list | tuple | None):
             raise ValueError(f"metrics: expected a list of names, got {metrics!r}")
-        names = list(metrics or ())
-        for name in names:
-            lookup("metrics", name, METRICS)
+        chosen = [metrics_module.get(metric) for metric in metrics or ()]
+        names = [metric.name for metric in chosen]
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: expected each name once, got {names}")
         if not isinstance(optimizer, Optimizer):
             optimizer = lookup("optimizer", optimizer, OPTIMIZERS)()
-        if not isinstance(loss, Loss):
-            loss = lookup("loss", loss, LOSSES)()
+        loss = losses.get(loss)
         if optimizer.model not in (None, self):
             raise ValueError("optimizer: expected one of this model's own, got another model's")
         optimizer.model = self
-        self.optimizer, self.loss, self.metrics = optimizer, loss, names
+        self.optimizer, self.loss, self.metrics = optimizer, loss, chosen
 
     def fit(
         self,
@@ -222,7 +222,7 @@ class Sequential:
                 for callback in chain:
                     callback.on_epoch_begin(epoch)
                 order = permutation(Key(self.seed, self.epoch), len(x)) if shuffle else None
-                mean = _Mean("loss", *self.metrics)
+                mean = _Mean("loss", *(metric.name for metric in self.metrics))
                 for batch, start in enumerate(starts):
                     rows = slice(start, start + batch_size)
                     chosen = rows if order is None else order[rows]
@@ -420,10 +420,16 @@ class Sequential:
         """Return loss and metrics of a batch; in training, also take one optimiser step."""
         value, outputs, logits = (step.train if training else step.test)(x, y)
         self.step += training
-        return [value, *(METRICS[name](outputs, y, logits) for name in self.metrics)]
+        return [value, *(self._figure(metric, outputs, y, logits) for metric in self.metrics)]
+
+    def _figure(self, metric: Metric, outputs: Array, y: Array, logits: bool) -> float:
+        assert self.loss is not None
+        metric.reset()
+        metric.update(outputs, y, self.loss.folds if logits else None)
+        return metric.result()
 
     def _evaluate(self, x: Array, y: Array, batch_size: int) -> dict[str, float]:
-        step, mean = Step(self), _Mean("loss", *self.metrics)
+        step, mean = Step(self), _Mean("loss", *(metric.name for metric in self.metrics))
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             mean.add(self._run_batch(step, x[rows], y[rows]), len(x[rows]))

@@ -73,10 +73,7 @@ class Step:
         assert optimizer is not None  # `fit` has checked it
         outputs = self._forward(self._blocks, x, training=True)
         loss, dy = self._loss(outputs, y, sample_weight)
-        optimizer.update(
-            self._params,
-            {n: g.dense() if isinstance(g, tuple) else g for n, g in self._backward(dy).items()},
-        )
+        optimizer.update(self._params, self._backward(dy), self._rules)
         return loss, outputs, self.from_logits
 
     def test(

@@ -5,6 +5,7 @@ family; schedules.py: p over time.
 """
 
 from fastdrop.layers import schedules
+from fastdrop.layers.activations import ACTIVATIONS, sigmoid, softmax
 from fastdrop.layers.base import (
     Array,
     Backward,
@@ -15,7 +16,7 @@ from fastdrop.layers.base import (
     WeightRule,
     batch_shape,
 )
-from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax, sigmoid
+from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
 from fastdrop.layers.dense import ConcreteDropout, DropConnect
 from fastdrop.layers.dropout import (
     AlphaDropout,
@@ -32,6 +33,7 @@ from fastdrop.layers.dropout import (
 from fastdrop.layers.recurrent import EmbeddingDropout, LockedDropout, WeightDropout, Zoneout
 
 __all__ = [
+    "ACTIVATIONS",
     "Activation",
     "AlphaDropout",
     "Array",
@@ -63,4 +65,5 @@ __all__ = [
     "batch_shape",
     "schedules",
     "sigmoid",
+    "softmax",
 ]

@@ -3,56 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import numpy as np
 
 from fastdrop._checks import check_count, lookup
+from fastdrop.layers.activations import ACTIVATIONS
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
 from fastdrop.random import Key, uniform
 
-__all__ = ["Activation", "Dense", "Flatten", "ReLU", "Softmax", "sigmoid", "softmax"]
-
-# Activations: y = function(z, out), and dz = gradient(dy, y), which needs no more than y.
-
-
-def _linear(z: Array, out: Array | None = None) -> Array:
-    return z
-
-
-def _relu(z: Array, out: Array | None = None) -> Array:
-    return np.maximum(z, 0, out=out)
-
-
-def sigmoid(z: Array, out: Array | None = None) -> Array:
-    """Return 1 / (1 + exp(-z)), without overflow for any z."""
-    e = np.exp(-np.abs(z))  # in (0, 1]
-    return np.divide(np.where(z >= 0, 1, e), 1 + e, out=out)
-
-
-def softmax(z: Array, out: Array | None = None) -> Array:
-    """Return exp(z) / sum(exp(z)) over the last axis, without overflow for any finite z."""
-    y = np.subtract(z, z.max(axis=-1, keepdims=True), out=out)
-    np.exp(y, out=y)
-    y /= y.sum(axis=-1, keepdims=True)
-    return y
-
-
-class _ActivationPair(NamedTuple):
-    function: Callable[[Array, Array | None], Array]
-    gradient: Callable[[Array, Array], Array]
-
-
-ACTIVATIONS: dict[str, _ActivationPair] = {
-    "linear": _ActivationPair(_linear, lambda dy, y: dy),
-    "relu": _ActivationPair(_relu, lambda dy, y: np.where(y > 0, dy, dy.dtype.type(0))),
-    "sigmoid": _ActivationPair(sigmoid, lambda dy, y: dy * y * (1 - y)),
-    "softmax": _ActivationPair(
-        softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))
-    ),
-    "tanh": _ActivationPair(np.tanh, lambda dy, y: dy * (1 - y * y)),
-}
+__all__ = ["Activation", "Dense", "Flatten", "ReLU", "Softmax"]
 
 
 class Dense(Layer):

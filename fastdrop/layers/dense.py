@@ -9,8 +9,9 @@ import numpy as np
 
 from fastdrop._checks import checked_p
 from fastdrop.functional import dropout
+from fastdrop.layers.activations import sigmoid
 from fastdrop.layers.base import Array, Backward, Shape
-from fastdrop.layers.core import Dense, sigmoid
+from fastdrop.layers.core import Dense
 from fastdrop.layers.schedules import Rate, checked_rate, rate_at
 from fastdrop.random import Key, uniform
 
