@@ -21,3 +21,9 @@ def update(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> None: ...
+def submatrix(
+    matrix: NDArray[Any],
+    rows: NDArray[Any] | None,
+    columns: NDArray[Any],
+    out: NDArray[Any],
+) -> None: ...

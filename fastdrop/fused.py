@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastdrop._config import _core
+from fastdrop._train import submatrix
 from fastdrop.functional import dropout, dropout_mask
 from fastdrop.layers import Array, Backward, Dense, Dropout, Layer, PartialGradient, Shape
 from fastdrop.layers.core import Activation
@@ -354,14 +355,17 @@ class DenseBlock(Block):
         return products
 
     def _submatrix(self, name: Hashable, rows: Array | None, columns: Array | None) -> Array:
-        part = self._weight
-        if rows is not None:
-            out = self._buffers(("rows", name), len(rows), part.shape[1])
-            part = np.take(part, rows, axis=0, out=out, mode="clip")
+        weight = self._weight
+        height = len(weight) if rows is None else len(rows)
+        width = weight.shape[1] if columns is None else len(columns)
         if columns is not None:
-            out = self._buffers(("columns", name), len(part), len(columns))
-            part = np.take(part, columns, axis=1, out=out, mode="clip")
-        return part
+            out = self._buffers(name, height, width)
+            submatrix(weight, rows, columns, out)
+        elif rows is not None:  # whole rows
+            out = np.take(weight, rows, axis=0, out=self._buffers(name, height, width), mode="clip")
+        else:
+            out = weight
+        return out
 
     def _gradient(self, parts: list[tuple[Array | None, Array | None, Array]]) -> Gradient:
         rows, columns, values = parts[0]
