@@ -58,7 +58,16 @@ __all__ = [
     "zoneout_backward",
 ]
 
-_MODULES = ("callbacks", "datasets", "layers", "losses", "metrics", "models", "optimizers")
+_MODULES = (
+    "callbacks",
+    "datasets",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

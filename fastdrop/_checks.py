@@ -90,6 +90,14 @@ def checked_stddev(stddev: float) -> float:
     return float(stddev)
 
 
+def check_number(argument: str, value: float, above_zero: bool = False) -> None:
+    """Refuse what is no finite number of at least 0, or above 0."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if not number or not 0 <= value < math.inf or (above_zero and value == 0):
+        bound = "above 0" if above_zero else "of at least 0"
+        raise ValueError(f"{argument}: expected a finite number {bound}, got {value!r}")
+
+
 def checked_offset(offset: SupportsIndex, elements: int, bits: int = 55) -> int:
     """`offset` as an integer that leaves room for so many elements of 2**bits."""
     try:

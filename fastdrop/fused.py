@@ -411,9 +411,9 @@ def make_blocks(
         if number >= len(layers) or len(shapes[number]) != 1:
             return False
         layer, last = layers[number], number == len(layers) - 1
-        return type(layer) is Dense and (
-            layer.activation in ("linear", "relu") or (last and logits)
-        )
+        if type(layer) is not Dense or not layer.use_bias:
+            return False
+        return layer.activation in ("linear", "relu") or (last and logits)
 
     def rule_of(number: int) -> DropoutRule | None:
         """Return the rule of a dropout that a block can take in."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastdrop._checks import check_finite, lookup
+from fastdrop._checks import check_finite, check_number, lookup
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.layers import Array, Shape, batch_shape
 
@@ -177,8 +177,7 @@ class Huber(Loss):
     """
 
     def __init__(self, delta: float = 1.0) -> None:
-        if not 0 < delta < np.inf:
-            raise ValueError(f"delta: expected a finite number above 0, got {delta}")
+        check_number("delta", delta, above_zero=True)
         self.delta = delta
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:

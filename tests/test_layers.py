@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdrop.models
-from fastdrop import layers
+from fastdrop import initializers, layers
 from fastdrop.functional import dropout_mask
-from fastdrop.layers import Activation, Dense, Dropout, Flatten, Input, Layer, ReLU, Softmax
+from fastdrop.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    Layer,
+    ReLU,
+    Residual,
+    Softmax,
+)
+from fastdrop.layers.base import WeightRule
 from fastdrop.layers.schedules import Constant, Cosine, Early, Late, Linear
 from fastdrop.random import Generator, Key
 
@@ -26,6 +37,7 @@ class Case(NamedTuple):
     output_shape: tuple[int, ...]
     params: int = 0
     batch: bool = True  # False: x is no batch but weights
+    whole: bool = False  # True: a row's output depends on the other rows
 
 
 CASES = {
@@ -75,6 +87,57 @@ CASES = {
     "weight": Case(lambda: layers.WeightDropout(0.4), (4,), (4,), batch=False),
     "embedding": Case(lambda: layers.EmbeddingDropout(0.4), (4,), (4,), batch=False),
     "zoneout": Case(lambda: layers.Zoneout(0.4), (4,), (4,)),
+    **{
+        f"dense {name}": Case(lambda name=name: Dense(4, name), (3,), (4,), 16)
+        for name in ("elu", "gelu", "leaky_relu", "selu", "silu", "softplus", "swish")
+    },
+    "gelu": Case(lambda: Activation("gelu"), (2, 3), (2, 3)),
+    "dense without bias": Case(lambda: Dense(4, use_bias=False), (3,), (4,), 12),
+    "dense penalised": Case(lambda: Dense(4, l1=0.2, l2=0.3, max_norm=2.0), (3,), (4,), 16),
+    "dense he": Case(lambda: Dense(4, kernel_initializer="he_normal"), (3,), (4,), 16),
+    "dense constant": Case(
+        lambda: Dense(4, kernel_initializer=initializers.Constant(0.3)), (3,), (4,), 16
+    ),
+    "layer norm": Case(layers.LayerNormalization, (5,), (5,), 10),
+    "layer norm on 2 axes": Case(lambda: layers.LayerNormalization(0.1), (2, 5), (2, 5), 10),
+    "batch norm": Case(layers.BatchNormalization, (5,), (5,), 10, whole=True),
+    "batch norm on 2 axes": Case(
+        lambda: layers.BatchNormalization(0.9, 0.1), (2, 5), (2, 5), 10, whole=True
+    ),
+    "batch norm, center": Case(
+        lambda: layers.BatchNormalization(scale=False), (5,), (5,), 5, whole=True
+    ),
+    "batch norm, scale": Case(
+        lambda: layers.BatchNormalization(center=False), (5,), (5,), 5, whole=True
+    ),
+    "batch norm, neither": Case(
+        lambda: layers.BatchNormalization(center=False, scale=False), (5,), (5,), whole=True
+    ),
+    "residual": Case(
+        lambda: Residual([layers.LayerNormalization(), Dense(4, "gelu"), Dropout(0.4), Dense(3)]),
+        (3,),
+        (3,),
+        6 + 16 + 15,
+    ),
+    "residual, penalised": Case(lambda: Residual([Dense(3, l1=0.1, l2=0.2)]), (3,), (3,), 12),
+    "residual, random": Case(
+        lambda: Residual([Dropout(Linear(0.1, 0.7, 6)), layers.GaussianNoise(0.1)]), (3,), (3,)
+    ),
+    "residual, nested": Case(
+        lambda: Residual(
+            [layers.DropConnect(4), layers.BatchNormalization(), Residual([Dense(4)]), Dense(3)]
+        ),
+        (2, 3),
+        (2, 3),
+        16 + 8 + 20 + 15,
+        whole=True,
+    ),
+    "drop connect penalised": Case(
+        lambda: layers.DropConnect(4, use_bias=False, l1=0.1, l2=0.2), (3,), (4,), 12
+    ),
+    "concrete without bias": Case(
+        lambda: layers.ConcreteDropout(4, use_bias=False, max_norm=1.0), (3,), (4,), 13
+    ),
     "drop connect": Case(lambda: layers.DropConnect(4, 0.4), (3,), (4,), 16),
     "drop connect linear": Case(
         lambda: layers.DropConnect(4, Linear(0, 0.5, 9), "tanh"), (2, 3), (2, 4), 16
@@ -146,10 +209,14 @@ def test_gradients_are_those_of_central_differences(case, training, method):
         return (forward()[0] * dy).sum() + (layer.penalty() if training else 0)
 
     dx = backward(dy)
+    grads = layer.grads
+    for name, rule in layer.weight_rules().items() if training else ():
+        weight = layer.params[name]  # an optimiser adds this
+        grads[name] = grads[name] + rule.l1 * np.sign(weight) + 2 * rule.l2 * weight
     np.testing.assert_allclose(dx, central_differences(value, x), rtol=1e-6, atol=1e-8)
     for name, param in layer.params.items():
         expected = central_differences(value, param)
-        np.testing.assert_allclose(layer.grads[name], expected, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(grads[name], expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.params])
@@ -167,8 +234,10 @@ def test_only_parameter_gradients_on_request(name):
 def test_config_makes_an_equal_layer(case):
     layer = built(case)
     config = json.dumps(layer.get_config())
-    other = type(layer).from_config(json.loads(config))
+    other = layers.deserialize(json.loads(json.dumps(layers.serialize(layer))))
+    assert type(other) is type(layer)
     assert json.dumps(other.get_config()) == config
+    other.build(case.input_shape, Key(1))
     other.params = layer.params
     x = batch(case)
     for training in (True, False):
@@ -181,6 +250,11 @@ def test_config_has_the_constructors_arguments():
     assert layer.get_config() == {
         "units": 3,
         "activation": "relu",
+        "use_bias": True,
+        "kernel_initializer": {"class_name": "GlorotUniform", "config": {}},
+        "l1": 0.0,
+        "l2": 0.0,
+        "max_norm": None,
         "input_shape": (4,),
         "name": "first",
     }
@@ -243,6 +317,8 @@ def test_a_split_batch_gets_the_masks_of_the_whole(cut):
         if not case.batch:
             continue
         layer, x = built(case), batch(case)
+        if case.whole:
+            continue
         y, _ = layer.forward(x, key=KEY)
         top, _ = layer.forward(x[:cut], key=KEY, row=0, rows=6)
         bottom, _ = layer.forward(x[cut:], key=KEY, row=cut, rows=6)
@@ -285,11 +361,125 @@ def test_build_keeps_parameters():
     assert layer.params["weight"] is weight
 
 
-@pytest.mark.parametrize("z", [1e4, -1e4])
-@pytest.mark.parametrize("name", ["sigmoid", "softmax", "tanh"])
+def test_dense_initializer_is_a_function_of_the_key():
+    layer = Dense(3, kernel_initializer="he_normal")
+    layer.build((4,), Key(5))
+    expected = initializers.HeNormal()((3, 4), Key(5).fold_in(0)).astype(np.float32)
+    np.testing.assert_array_equal(layer.params["weight"], expected)
+
+
+def test_dense_rules_and_penalty():
+    layer = Dense(2, l1=0.5, l2=0.25, max_norm=3)
+    assert layer.penalty() == 0
+    layer.build((2,), KEY)
+    layer.params["weight"][:] = [[1, -2], [0, 4]]
+    assert layer.weight_rules() == {"weight": WeightRule(0.5, 0.25, 3)}
+    assert layer.penalty() == 0.5 * 7 + 0.25 * 21
+    assert Dense(2).weight_rules() == {}
+
+
+# Activations
+
+
+@pytest.mark.parametrize("z", [1e30, 1e4, -1e4, -1e30])
+@pytest.mark.parametrize("name", layers.ACTIVATIONS)
 def test_activations_do_not_overflow(name, z):
-    y = Activation(name)(np.array([[z, 0.0]], np.float32))
+    y, backward = Activation(name).forward(np.array([[z, 0.0]], np.float32))
     assert np.isfinite(y).all()
+    assert np.isfinite(backward(np.ones_like(y))).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-7), (np.float64, 3e-16)])
+def test_gelu_is_exact(dtype, tolerance):
+    z = np.linspace(-12, 12, 5001).astype(dtype)
+    y = Activation("gelu")(z[:, np.newaxis])[:, 0]
+    exact = [v * math.erfc(-v / math.sqrt(2)) / 2 for v in z.tolist()]
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, exact, rtol=tolerance * 2, atol=tolerance)
+
+
+KNOWN_ACTIVATIONS = {
+    "elu": [math.expm1(-2), 3],
+    "leaky_relu": [-0.4, 3],
+    "relu": [0, 3],
+    "selu": [1.05070098 * 1.67326324 * math.expm1(-2), 1.05070098 * 3],
+    "silu": [-2 / (1 + math.exp(2)), 3 / (1 + math.exp(-3))],
+    "softplus": [math.log1p(math.exp(-2)), math.log1p(math.exp(3))],
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), KNOWN_ACTIVATIONS.items())
+def test_known_activations(name, expected):
+    np.testing.assert_allclose(Activation(name)(np.array([-2.0, 3.0])), expected, rtol=1e-8)
+
+
+# Normalisation
+
+
+def test_batch_normalization_follows_the_batches():
+    layer = layers.BatchNormalization(momentum=0.75, epsilon=1e-6)
+    x = np.random.default_rng(0).normal(3, 2, (50, 4, 2))
+    layer.build((4, 2), KEY)
+    mean, variance = layer.state["moving_mean"], layer.state["moving_variance"]
+    y, _ = layer.forward(x)
+    np.testing.assert_allclose(y.mean(axis=(0, 1)), 0, atol=1e-6)
+    np.testing.assert_allclose(y.var(axis=(0, 1)), 1, rtol=1e-5)
+    np.testing.assert_allclose(mean, x.mean(axis=(0, 1)) / 4, rtol=1e-6)
+    np.testing.assert_allclose(variance, 0.75 + x.var(axis=(0, 1)) / 4, rtol=1e-6)
+    np.testing.assert_allclose(layer(x), (x - mean) / np.sqrt(variance + 1e-6), rtol=1e-5)
+    assert layer.state["moving_mean"] is mean  # rewritten in place
+    before = mean.copy()
+    layer.forward(x[:0])
+    layer(x)
+    np.testing.assert_array_equal(mean, before)
+
+
+def test_layer_normalization_is_of_each_sample():
+    x = np.random.default_rng(0).normal(3, 2, (6, 50))
+    y = layers.LayerNormalization(1e-6)(x)
+    np.testing.assert_allclose(y.mean(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(y.var(axis=1), 1, rtol=1e-5)
+
+
+# Residual
+
+
+def test_residual_adds_what_its_layers_make():
+    inner = [Dense(3, "tanh"), Dropout(0.5)]
+    layer, x = Residual(inner), np.ones((6, 3), np.float32)
+    layer.build((3,), Key(1))
+    y, _ = layer.forward(x, key=KEY)
+    h, _ = inner[0].forward(x)
+    h, _ = inner[1].forward(h, key=Key(KEY.fold_in(1).seed, KEY.call))
+    np.testing.assert_array_equal(y, x + h)
+    alone = Dense(3)
+    alone.build((3,), Key(1).fold_in(0))
+    np.testing.assert_array_equal(layer.params["0.weight"], alone.params["weight"])
+
+
+def test_residual_shares_everything_with_its_layers():
+    dense, norm = Dense(3, l2=0.5), layers.BatchNormalization()
+    dense.build((3,), KEY)
+    weight = dense.params["weight"]
+    layer = Residual([dense, norm])
+    layer.build((3,), Key(1))
+    assert layer.params["0.weight"] is weight  # what was built stays
+    assert set(layer.params) == {"0.weight", "0.bias", "1.gamma", "1.beta"}
+    assert layer.state["1.moving_mean"] is norm.state["moving_mean"]
+    assert layer.weight_rules() == {"0.weight": WeightRule(l2=0.5)}
+    assert layer.penalty() == dense.penalty() > 0
+    layer.params = {name: 2 * param for name, param in layer.params.items()}
+    np.testing.assert_array_equal(dense.params["weight"], 2 * weight)
+
+
+def test_users_own_layers_are_known():
+    class Doubling(Layer):
+        def forward(self, x, training=True, *, key=None, row=0, rows=None):
+            return 2 * x, lambda dy: 2 * dy
+
+    layer = layers.deserialize(layers.serialize(Residual([Doubling(name="twice")])))
+    assert layer.layers[0].name == "twice"
+    assert layer(np.ones((1, 1))) == 3
 
 
 # Dropout
@@ -370,6 +560,33 @@ BAD_ARGUMENTS = {
     ),
     "no features": (lambda: Dense(2)(np.ones(5)), ValueError, "layer 'dense' expects"),
     "no batch": (lambda: Dense(2)(1.0), ValueError, "layer 'dense' expects"),
+    "l1": (lambda: Dense(2, l1=-1), ValueError, "l1: expected .* got -1"),
+    "l2": (lambda: Dense(2, l2=math.inf), ValueError, "l2: expected .* got inf"),
+    "max_norm": (lambda: Dense(2, max_norm=0), ValueError, "max_norm: expected .* got 0"),
+    "initializer": (
+        lambda: Dense(2, kernel_initializer="he"),
+        ValueError,
+        "kernel_initializer: .*he_normal.*got 'he'",
+    ),
+    "epsilon": (lambda: layers.LayerNormalization(0), ValueError, "epsilon: expected .* got 0"),
+    "momentum": (lambda: layers.BatchNormalization(1), ValueError, "momentum: .* got 1"),
+    "normalised features": (
+        lambda: built(CASES["batch norm"])(np.ones((2, 4))),
+        ValueError,
+        r"layer 'batchnormalization' expects x of shape \(samples, ..., 5\), got \(samples, 4\)",
+    ),
+    "residual": (
+        lambda: Residual([Dense(4)])(np.ones((2, 3))),
+        ValueError,
+        r"layer 'residual' expects .* \(samples, 3\), got \(samples, 4\)",
+    ),
+    "residual, empty": (lambda: Residual([]), ValueError, "layers: expected at least one"),
+    "residual of names": (lambda: Residual(["dense"]), TypeError, "layers: .* got 'dense'"),
+    "class": (
+        lambda: layers.deserialize({"class_name": "Conv", "config": {}}),
+        ValueError,
+        "layer: expected one of .*Dense.* got 'Conv'",
+    ),
     "axis": (
         lambda: Dropout(shared_axes=(2,)).output_shape((3,)),
         ValueError,

@@ -1,7 +1,8 @@
 """Layers: the dropout family, and what a multi-layer perceptron needs around it.
 
-base.py: what all layers share; core.py: Dense and friends; dropout.py, recurrent.py, dense.py: the
-family; schedules.py: p over time.
+base.py: what all layers share; activations.py; core.py: Dense and friends; normalization.py;
+residual.py: layers around layers; dropout.py, recurrent.py, dense.py: the family; schedules.py:
+p over time.
 """
 
 from fastdrop.layers import schedules
@@ -15,6 +16,8 @@ from fastdrop.layers.base import (
     Shape,
     WeightRule,
     batch_shape,
+    deserialize,
+    serialize,
 )
 from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
 from fastdrop.layers.dense import ConcreteDropout, DropConnect
@@ -30,7 +33,9 @@ from fastdrop.layers.dropout import (
     GaussianDropout,
     GaussianNoise,
 )
+from fastdrop.layers.normalization import BatchNormalization, LayerNormalization
 from fastdrop.layers.recurrent import EmbeddingDropout, LockedDropout, WeightDropout, Zoneout
+from fastdrop.layers.residual import Residual
 
 __all__ = [
     "ACTIVATIONS",
@@ -38,6 +43,7 @@ __all__ = [
     "AlphaDropout",
     "Array",
     "Backward",
+    "BatchNormalization",
     "ConcreteDropout",
     "Dense",
     "DropBlock2d",
@@ -54,16 +60,20 @@ __all__ = [
     "GaussianNoise",
     "Input",
     "Layer",
+    "LayerNormalization",
     "LockedDropout",
     "PartialGradient",
     "ReLU",
+    "Residual",
     "Shape",
     "Softmax",
     "WeightDropout",
     "WeightRule",
     "Zoneout",
     "batch_shape",
+    "deserialize",
     "schedules",
+    "serialize",
     "sigmoid",
     "softmax",
 ]

@@ -9,14 +9,15 @@ the layer: what the backward pass needs lives in the function that `forward` ret
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Self, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastdrop import _serialization
 from fastdrop._checks import is_count
+from fastdrop._serialization import Configurable, serialize
 from fastdrop.layers.schedules import rate_config
 from fastdrop.random import Generator, Key, default_generator
 
@@ -29,6 +30,8 @@ __all__ = [
     "Shape",
     "WeightRule",
     "batch_shape",
+    "deserialize",
+    "serialize",
 ]
 
 Array: TypeAlias = NDArray[Any]
@@ -110,7 +113,7 @@ class Input:
         self.shape = _as_shape("shape", shape)
 
 
-class Layer:
+class Layer(Configurable):
     """Base of all layers: the identity, without parameters.
 
     Parameters
@@ -127,6 +130,9 @@ class Layer:
         The parameters, and their gradients after a backward pass. Both are empty in a layer
         without parameters. A layer with parameters computes in their dtype (float32 unless they
         are replaced); one without keeps its input's.
+    state : dict of str to ndarray
+        Arrays that are not trained but belong to the model as parameters do, and are saved with
+        them, such as moving averages; empty in most layers. They are rewritten in place.
     activation : str
         Name of the activation that ends the layer.
     seed : int or None
@@ -144,6 +150,7 @@ class Layer:
         self.name = type(self).__name__.lower() if name is None else name
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
         self._generator: Generator | None = None
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
@@ -153,13 +160,7 @@ class Layer:
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `from_config` makes an equal layer of them."""
-        names = inspect.signature(type(self)).parameters
-        return {name: rate_config(getattr(self, name)) for name in names if hasattr(self, name)}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make a layer from what `get_config` returned."""
-        return cls(**config)
+        return {name: rate_config(value) for name, value in super().get_config().items()}
 
     def penalty(self) -> float:
         """Return what the layer adds to a model's loss.
@@ -243,3 +244,14 @@ class Layer:
                 default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
             )
         return self._generator.next_key()
+
+
+def deserialize(data: object) -> Layer:
+    """Make a layer from what `serialize` returned.
+
+    Raises
+    ------
+    ValueError
+        When `data` is something else, or of a class that is not known (any more).
+    """
+    return _serialization.deserialize("layer", data, Layer)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import check_count, lookup
+from fastdrop import initializers
+from fastdrop._checks import check_count, check_number, lookup
+from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
-from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
-from fastdrop.random import Key, uniform
+from fastdrop.layers.base import Array, Backward, Layer, Shape, WeightRule, batch_shape
+from fastdrop.random import Key
 
 __all__ = ["Activation", "Dense", "Flatten", "ReLU", "Softmax"]
 
@@ -22,8 +25,18 @@ class Dense(Layer):
     ----------
     units : int
         Number of outputs.
-    activation : {"linear", "relu", "sigmoid", "softmax", "tanh"}, optional
-        None means linear.
+    activation : str, optional
+        A name in `fastdrop.layers.ACTIVATIONS`; None means linear.
+    use_bias : bool
+        Whether there is a bias.
+    kernel_initializer : str or Initializer
+        What the weights are before training, see `fastdrop.initializers`.
+    l1, l2 : float
+        At least 0: l1 sum(|weight|) + l2 sum(weight^2) is added to the loss. Keras's
+        ``kernel_regularizer=L1L2(l1, l2)``.
+    max_norm : float, optional
+        Above 0: after each update the weights into one unit are scaled down to this Euclidean norm
+        where theirs is larger. Keras's ``kernel_constraint=MaxNorm(max_norm)``.
     input_shape, name
         As for `Layer`.
     input_dim : int, optional
@@ -32,17 +45,13 @@ class Dense(Layer):
     Attributes
     ----------
     params : dict
-        "weight", float32 (units, inputs), Glorot uniform [1]_; "bias", float32 (units,), zeros.
+        "weight", float32 (units, inputs), Keras's kernel transposed; "bias", float32 (units,),
+        zeros at first.
 
     Raises
     ------
     ValueError
         When an argument does not fit its description.
-
-    References
-    ----------
-    .. [1] Glorot and Bengio 2010, Understanding the difficulty of training deep feedforward neural
-       networks, AISTATS.
     """
 
     def __init__(
@@ -50,11 +59,20 @@ class Dense(Layer):
         units: int,
         activation: str | None = None,
         *,
+        use_bias: bool = True,
+        kernel_initializer: str | Initializer | Mapping[str, Any] = "glorot_uniform",
+        l1: float = 0.0,
+        l2: float = 0.0,
+        max_norm: float | None = None,
         input_shape: Iterable[int] | None = None,
         input_dim: int | None = None,
         name: str | None = None,
     ) -> None:
         check_count("units", units)
+        check_number("l1", l1)
+        check_number("l2", l2)
+        if max_norm is not None:
+            check_number("max_norm", max_norm, above_zero=True)
         if input_dim is not None:
             if input_shape is not None:
                 raise ValueError("input_dim: expected it or input_shape, got both")
@@ -64,17 +82,29 @@ class Dense(Layer):
         self.units = int(units)
         self.activation = "linear" if activation is None else activation
         self._activate = lookup("activation", self.activation, ACTIVATIONS)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.l1 = l1
+        self.l2 = l2
+        self.max_norm = max_norm
 
     def build(self, input_shape: Shape, key: Key) -> None:
         if self.params or not input_shape:
             return
-        inputs = input_shape[-1]
-        limit = math.sqrt(6 / (inputs + self.units))
-        weight = (2 * uniform(key.fold_in(0), (self.units, inputs)) - 1) * limit
-        self.params = {
-            "weight": weight.astype(np.float32),
-            "bias": np.zeros(self.units, np.float32),
-        }
+        weight = self.kernel_initializer((self.units, input_shape[-1]), key.fold_in(0))
+        self.params = {"weight": weight.astype(np.float32)}
+        if self.use_bias:
+            self.params["bias"] = np.zeros(self.units, np.float32)
+
+    def weight_rules(self) -> dict[str, WeightRule]:
+        rule = WeightRule(self.l1, self.l2, self.max_norm)
+        return {} if rule == WeightRule() else {"weight": rule}
+
+    def penalty(self) -> float:
+        if not self.params or not (self.l1 or self.l2):
+            return 0.0
+        weight = self.params["weight"]
+        return self.l1 * float(np.abs(weight).sum()) + self.l2 * float(np.vdot(weight, weight))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         expected = self.params["weight"].shape[1] if self.params else "features"
@@ -95,10 +125,10 @@ class Dense(Layer):
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
         z, backward_logits = self.forward_logits(x, training, key=key, row=row, rows=rows)
-        y = self._activate.function(z, z)
+        y, gradient = self._activate.forward(z, overwrite=True)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
-            dx: Array | None = backward_logits(self._activate.gradient(dy, y), need_dx)
+            dx: Array | None = backward_logits(gradient(dy), need_dx)
             return dx
 
         return y, backward
@@ -126,11 +156,14 @@ class Dense(Layer):
         y_shape = (*x.shape[:1], *self.output_shape(x.shape[1:]))
         inputs = np.asarray(x, weight.dtype).reshape(-1, weight.shape[1])
         z = inputs @ weight.T
-        z += self.params["bias"]
+        if self.use_bias:
+            z += self.params["bias"]
 
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
             dz = np.asarray(dz, weight.dtype).reshape(-1, self.units)
-            self.grads = {"weight": dz.T @ inputs, "bias": dz.sum(axis=0)}
+            self.grads = {"weight": dz.T @ inputs}
+            if self.use_bias:
+                self.grads["bias"] = dz.sum(axis=0)
             return (dz @ weight).reshape(x.shape) if need_dx else None
 
         return z.reshape(y_shape), backward
@@ -167,8 +200,8 @@ class Activation(Layer):
 
     Parameters
     ----------
-    activation : {"linear", "relu", "sigmoid", "softmax", "tanh"}
-        Softmax works along the last axis.
+    activation : str
+        A name in `fastdrop.layers.ACTIVATIONS`. Softmax works along the last axis.
     input_shape, name
         As for `Layer`.
 
@@ -198,8 +231,7 @@ class Activation(Layer):
         row: int = 0,
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
-        y = self._activate.function(x, None)
-        return y, lambda dy: self._activate.gradient(dy, y)
+        return self._activate.forward(x)
 
     def forward_logits(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import checked_p
+from fastdrop._checks import check_number, checked_p
 from fastdrop.functional import dropout
+from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import sigmoid
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.core import Dense
@@ -30,7 +32,7 @@ class DropConnect(Dense):
         Number of outputs.
     p : float or callable
         Probability of dropping a weight, in [0, 1], or a schedule of it.
-    activation, input_shape, name
+    activation, use_bias, kernel_initializer, l1, l2, max_norm, input_shape, name
         As for `Dense`.
     seed : int, optional
         As for `RandomLayer`.
@@ -52,11 +54,26 @@ class DropConnect(Dense):
         p: Rate = 0.5,
         activation: str | None = None,
         *,
+        use_bias: bool = True,
+        kernel_initializer: str | Initializer | Mapping[str, Any] = "glorot_uniform",
+        l1: float = 0.0,
+        l2: float = 0.0,
+        max_norm: float | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(units, activation, input_shape=input_shape, name=name)
+        super().__init__(
+            units,
+            activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            l1=l1,
+            l2=l2,
+            max_norm=max_norm,
+            input_shape=input_shape,
+            name=name,
+        )
         self.p = checked_rate(p)
         self.seed = seed
 
@@ -103,7 +120,7 @@ class ConcreteDropout(Dense):
         Number of outputs.
     p : float
         The probability of dropping to start from, 0 < p < 1.
-    activation, input_shape, name
+    activation, use_bias, kernel_initializer, max_norm, input_shape, name
         As for `Dense`.
     weight_regularizer, dropout_regularizer : float
         At least 0.
@@ -133,6 +150,9 @@ class ConcreteDropout(Dense):
         p: float = 0.1,
         activation: str | None = None,
         *,
+        use_bias: bool = True,
+        kernel_initializer: str | Initializer | Mapping[str, Any] = "glorot_uniform",
+        max_norm: float | None = None,
         weight_regularizer: float = 1e-6,
         dropout_regularizer: float = 1e-5,
         temperature: float = 0.1,
@@ -140,18 +160,21 @@ class ConcreteDropout(Dense):
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(units, activation, input_shape=input_shape, name=name)
+        super().__init__(
+            units,
+            activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            max_norm=max_norm,
+            input_shape=input_shape,
+            name=name,
+        )
         self.p = checked_p(p)
         if p in (0, 1):
             raise ValueError(f"p: expected 0 < p < 1, from where it can learn, got {p}")
-        for argument, value in (
-            ("weight_regularizer", weight_regularizer),
-            ("dropout_regularizer", dropout_regularizer),
-            ("temperature", temperature),
-        ):
-            if not 0 <= value < math.inf or (argument == "temperature" and value == 0):
-                bound = "above 0" if argument == "temperature" else "of at least 0"
-                raise ValueError(f"{argument}: expected a finite number {bound}, got {value}")
+        check_number("weight_regularizer", weight_regularizer)
+        check_number("dropout_regularizer", dropout_regularizer)
+        check_number("temperature", temperature, above_zero=True)
         self.weight_regularizer = weight_regularizer
         self.dropout_regularizer = dropout_regularizer
         self.temperature = temperature

@@ -1,0 +1,215 @@
+"""Layers that bring activations to mean 0 and variance 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from fastdrop._checks import check_number
+from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
+from fastdrop.random import Key
+
+__all__ = ["BatchNormalization", "LayerNormalization"]
+
+
+class _Normalization(Layer):
+    """Base: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, one of each for a feature.
+
+    Features are the last axis.
+    """
+
+    center = True
+    scale = True
+
+    def __init__(
+        self, epsilon: float, *, input_shape: Iterable[int] | None, name: str | None
+    ) -> None:
+        check_number("epsilon", epsilon, above_zero=True)
+        super().__init__(input_shape=input_shape, name=name)
+        self.epsilon = epsilon
+        self.features: int | None = None  # once the layer is built
+
+    def build(self, input_shape: Shape, key: Key) -> None:
+        if self.features is None and input_shape:
+            self.features = input_shape[-1]
+            if self.scale:
+                self.params["gamma"] = np.ones(self.features, np.float32)
+            if self.center:
+                self.params["beta"] = np.zeros(self.features, np.float32)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if not input_shape or self.features not in (None, input_shape[-1]):
+            expected = "features" if self.features is None else self.features
+            raise ValueError(
+                f"layer {self.name!r} expects x of shape (samples, ..., {expected}), "
+                f"got {batch_shape(input_shape)}"
+            )
+        return input_shape
+
+    def _prepared(self, x: Array) -> Array:
+        """Return x in the parameters' dtype; make them at the first call where no model did."""
+        self.output_shape(x.shape[1:])
+        self.build(x.shape[1:], Key(0))  # nothing is drawn
+        return next((x.astype(p.dtype, copy=False) for p in self.params.values()), x)
+
+    def _apply(
+        self, x: Array, mean: Array, variance: Array, axis: tuple[int, ...] | int | None
+    ) -> tuple[Array, Backward]:
+        """Normalise. `axis` are those that mean and variance were taken along, None if given."""
+        inverse = 1 / np.sqrt(variance + self.epsilon)
+        normalized = (x - mean) * inverse
+        y = normalized * self.params["gamma"] if self.scale else normalized
+        if self.center:
+            y = y + self.params["beta"]
+        samples = tuple(range(x.ndim - 1))
+
+        def backward(dy: Array, need_dx: bool = True) -> Array | None:
+            dnormalized = dy
+            if self.center:
+                self.grads["beta"] = dy.sum(axis=samples)
+            if self.scale:
+                self.grads["gamma"] = (dy * normalized).sum(axis=samples)
+                dnormalized = dy * self.params["gamma"]
+            if not need_dx:
+                return None
+            if axis is not None and x.size:
+                # What the mean and the variance, functions of x, take away.
+                along = (dnormalized * normalized).mean(axis=axis, keepdims=True)
+                dnormalized = (
+                    dnormalized - dnormalized.mean(axis=axis, keepdims=True) - normalized * along
+                )
+            return dnormalized * inverse
+
+        return y, backward
+
+
+class LayerNormalization(_Normalization):
+    """Normalise each sample over its last axis [1]_, in training and at inference alike.
+
+    Parameters
+    ----------
+    epsilon : float
+        Above 0; added to the variance.
+    input_shape, name
+        As for `Layer`.
+
+    Attributes
+    ----------
+    params : dict
+        "gamma", ones, and "beta", zeros; float32 (features,).
+
+    Raises
+    ------
+    ValueError
+        When `epsilon` is not above 0.
+
+    References
+    ----------
+    .. [1] Ba, Kiros, Hinton 2016, Layer normalization, arXiv:1607.06450.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 1e-3,
+        *,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(epsilon, input_shape=input_shape, name=name)
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        x = self._prepared(x)
+        mean = x.mean(axis=-1, keepdims=True)
+        return self._apply(x, mean, np.square(x - mean).mean(axis=-1, keepdims=True), -1)
+
+
+class BatchNormalization(_Normalization):
+    """Normalise each feature: in training over the batch, at inference by moving averages [1]_.
+
+    The features are the last axis; mean and variance are taken over all others. A batch that is
+    split over several calls is normalised part by part.
+
+    Parameters
+    ----------
+    momentum : float
+        In [0, 1): what a training batch leaves of the moving averages.
+    epsilon : float
+        Above 0; added to the variance.
+    center, scale : bool
+        Whether there are a "beta" and a "gamma".
+    input_shape, name
+        As for `Layer`.
+
+    Attributes
+    ----------
+    params : dict
+        "gamma", ones, and "beta", zeros; float32 (features,).
+    state : dict
+        "moving_mean", zeros at first, and "moving_variance", ones; float32 (features,).
+
+    Raises
+    ------
+    ValueError
+        When an argument does not fit its description.
+
+    References
+    ----------
+    .. [1] Ioffe and Szegedy 2015, Batch normalization: accelerating deep network training by
+       reducing internal covariate shift, ICML.
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        *,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
+        super().__init__(epsilon, input_shape=input_shape, name=name)
+        self.momentum = momentum
+        self.center = center
+        self.scale = scale
+
+    def build(self, input_shape: Shape, key: Key) -> None:
+        super().build(input_shape, key)
+        if not self.state and self.features is not None:
+            self.state["moving_mean"] = np.zeros(self.features, np.float32)
+            self.state["moving_variance"] = np.ones(self.features, np.float32)
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        x = self._prepared(x)
+        if not training or not len(x):  # no samples, no mean
+            mean, variance = (self.state[name].astype(x.dtype) for name in _MOVING)
+            return self._apply(x, mean, variance, None)
+        axis = tuple(range(x.ndim - 1))
+        mean = x.mean(axis=axis)
+        variance = np.square(x - mean).mean(axis=axis)
+        for name, value in zip(_MOVING, (mean, variance)):
+            average = self.state[name]
+            average += (1 - self.momentum) * (value - average)
+        return self._apply(x, mean, variance, axis)
+
+
+_MOVING = ("moving_mean", "moving_variance")

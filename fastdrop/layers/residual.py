@@ -1,0 +1,163 @@
+"""Layers around other layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastdrop.layers.base import (
+    Array,
+    Backward,
+    Layer,
+    Shape,
+    WeightRule,
+    batch_shape,
+    deserialize,
+)
+from fastdrop.random import Key
+
+__all__ = ["Residual"]
+
+
+class Residual(Layer):
+    """y = x + f(x), where f is one layer after the other [1]_.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        f, at least one layer; its output has x's shape.
+    input_shape, name
+        As for `Layer`.
+
+    Attributes
+    ----------
+    params, grads, state : dict of str to ndarray
+        Those of the layers inside: "0.weight" is the first one's "weight".
+
+    Raises
+    ------
+    TypeError
+        When `layers` holds anything but layers.
+    ValueError
+        When it is empty, or the shapes do not fit.
+
+    References
+    ----------
+    .. [1] He et al. 2016, Deep residual learning for image recognition, CVPR.
+
+    Examples
+    --------
+    >>> from fastdrop.layers import Dense, Dropout, LayerNormalization, Residual
+    >>> block = Residual([LayerNormalization(), Dense(64, "gelu"), Dropout(0.1), Dense(16)])
+    >>> block.output_shape((16,))
+    (16,)
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Layer | Mapping[str, Any]],
+        *,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.layers: list[Layer] = []  # for the setters below: the layers keep what they have
+        super().__init__(input_shape=input_shape, name=name)
+        self.layers = [deserialize(x) if isinstance(x, Mapping) else x for x in layers]
+        if not self.layers:
+            raise ValueError("layers: expected at least one, got none")
+        for layer in self.layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers: expected fastdrop layers, got {layer!r}")
+
+    def build(self, input_shape: Shape, key: Key) -> None:
+        for number, (layer, shape) in enumerate(zip(self.layers, self._shapes(input_shape))):
+            layer.build(shape, key.fold_in(number))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        branch_shape = self._shapes(input_shape)[-1]
+        if branch_shape != input_shape:
+            raise ValueError(
+                f"layer {self.name!r} expects its layers' output to have the shape of x, "
+                f"{batch_shape(input_shape)}, got {batch_shape(branch_shape)}"
+            )
+        return input_shape
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = True,
+        *,
+        key: Key | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[Array, Backward]:
+        self.output_shape(x.shape[1:])
+        branch, backwards = x, []
+        for number, layer in enumerate(self.layers):
+            nested = None if key is None else Key(key.fold_in(number).seed, key.call)
+            branch, backward_nested = layer.forward(
+                branch, training, key=nested, row=row, rows=rows
+            )
+            backwards.append(backward_nested)
+
+        def backward(dy: Array, need_dx: bool = True) -> Array | None:
+            dbranch = dy
+            for step_back in reversed(backwards):
+                dbranch = step_back(dbranch)
+            return dy + dbranch if need_dx else None
+
+        return x.astype(branch.dtype, copy=False) + branch, backward
+
+    def penalty(self) -> float:
+        return sum(layer.penalty() for layer in self.layers)
+
+    def weight_rules(self) -> dict[str, WeightRule]:
+        return {
+            f"{number}.{name}": rule
+            for number, layer in enumerate(self.layers)
+            for name, rule in layer.weight_rules().items()
+        }
+
+    @property
+    def params(self) -> dict[str, Array]:
+        return self._gather("params")
+
+    @params.setter
+    def params(self, arrays: Mapping[str, Array]) -> None:
+        self._scatter("params", arrays)
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        return self._gather("grads")
+
+    @grads.setter
+    def grads(self, arrays: Mapping[str, Array]) -> None:
+        self._scatter("grads", arrays)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        return self._gather("state")
+
+    @state.setter
+    def state(self, arrays: Mapping[str, Array]) -> None:
+        self._scatter("state", arrays)
+
+    def _shapes(self, input_shape: Shape) -> list[Shape]:
+        """Return the shapes between the layers, input and output too."""
+        shapes = [input_shape]
+        for layer in self.layers:
+            shapes.append(layer.output_shape(shapes[-1]))
+        return shapes
+
+    def _gather(self, attribute: str) -> dict[str, Array]:
+        return {
+            f"{number}.{name}": array
+            for number, layer in enumerate(self.layers)
+            for name, array in getattr(layer, attribute).items()
+        }
+
+    def _scatter(self, attribute: str, arrays: Mapping[str, Array]) -> None:
+        for number, layer in enumerate(self.layers):
+            prefix = f"{number}."
+            nested = {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
+            setattr(layer, attribute, nested)
