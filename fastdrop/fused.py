@@ -16,7 +16,7 @@ multiplied, the same but for the order of sums where not.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,7 +25,16 @@ from numpy.typing import DTypeLike
 from fastdrop._config import _core
 from fastdrop._train import submatrix
 from fastdrop.functional import dropout, dropout_mask
-from fastdrop.layers import Array, Backward, Dense, Dropout, Layer, PartialGradient, Shape
+from fastdrop.layers import (
+    ACTIVATIONS,
+    Array,
+    Backward,
+    Dense,
+    Dropout,
+    Layer,
+    PartialGradient,
+    Shape,
+)
 from fastdrop.layers.core import Activation
 from fastdrop.layers.dropout import group_spans
 from fastdrop.layers.schedules import rate_at
@@ -260,7 +269,10 @@ class Product(NamedTuple):
 
 
 class DenseBlock(Block):
-    """A `Dense` without activation or with ReLU, and the `Dropout` behind it.
+    """A `Dense`, an activation that takes each element by itself, and the `Dropout` behind it.
+
+    Bias, ReLU (or nothing) and dropout are one compiled pass, also backward; other activations are
+    NumPy's work.
 
     Parameters
     ----------
@@ -268,18 +280,24 @@ class DenseBlock(Block):
         The layer's in the model.
     dense : Dense
         Built.
-    relu : bool
-        Whether a ReLU follows the bias.
+    activation : str
+        Name of what follows the bias; not softmax.
     rule : DropoutRule, optional
         The dropout behind it; a shared one only where another `DenseBlock` follows.
     """
 
     has_params = True
 
-    def __init__(self, number: int, dense: Dense, relu: bool, rule: DropoutRule | None) -> None:
-        self._number, self._relu, self._rule = number, relu, rule
+    def __init__(
+        self, number: int, dense: Dense, activation: str, rule: DropoutRule | None
+    ) -> None:
+        self._number, self._rule = number, rule
+        self._compiled, self._relu = activation in ("linear", "relu"), activation == "relu"
+        self._activate = ACTIVATIONS[activation]
+        self._gradients: list[Callable[[Array], Array]] = []
         self._weight = dense.params["weight"]
-        self._bias = dense.params["bias"]
+        self._use_bias = dense.use_bias
+        self._bias = dense.params.get("bias", np.zeros(dense.units, self._weight.dtype))
         self._buffers = Buffers(self._weight.dtype)
         self._mask: tuple[float, float, int, int, tuple[()], int]
         self._inputs: list[Part] = []
@@ -289,7 +307,7 @@ class DenseBlock(Block):
 
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
         units, n = len(self._weight), parts[-1].stop
-        self._inputs, self._outputs, self._products = parts, [], []
+        self._inputs, self._outputs, self._products, self._gradients = parts, [], [], []
         spans: list[Span] = [(0, n, None)]
         p, scale, (seed, call) = 0.0, 1.0, Key(0)
         if self._rule is not None:
@@ -307,17 +325,26 @@ class DenseBlock(Block):
                 np.matmul(x, product.weight.T, out=z[product.start - start : product.stop - start])
                 self._products.append(product)
             bias = self._bias if columns is None else self._bias[columns]
-            _core.masked_bias(z, bias, self._relu, *self._mask, z, None)
-            self._outputs.append(Part(start, stop, columns, z))
+            if self._compiled:
+                y = _core.masked_bias(z, bias, self._relu, *self._mask, z, None)
+            else:
+                z += bias
+                y, gradient = self._activate.forward(z, overwrite=True)
+                self._gradients.append(gradient)
+                y = self._masked(y, self._buffers(("masked", number), *y.shape))
+            self._outputs.append(Part(start, stop, columns, y))
         return self._outputs
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
         bias = np.zeros_like(self._bias)
         dz = []
-        for part, output in zip(parts, self._outputs, strict=True):
-            d, dbias = _core.bias_backward(
-                part.values, output.values, self._relu, *self._mask, part.values, None
-            )
+        for number, (part, output) in enumerate(zip(parts, self._outputs, strict=True)):
+            dy = part.values
+            if self._compiled:
+                d, dbias = _core.bias_backward(dy, output.values, self._relu, *self._mask, dy, None)
+            else:
+                d = self._gradients[number](self._masked(dy, dy))
+                dbias = d.sum(axis=0)
             dz.append(d)
             if part.columns is None:
                 bias += dbias
@@ -338,11 +365,18 @@ class DenseBlock(Block):
             np.matmul(d.T, x, out=values)
             if need_dx:
                 np.matmul(d, weight, out=dx[i].values[start - x_start : stop - x_start])
-        self.grads = {
-            f"{self._number}.weight": self._gradient(gradient),
-            f"{self._number}.bias": bias,
-        }
+        self.grads = {f"{self._number}.weight": self._gradient(gradient)}
+        if self._use_bias:
+            self.grads[f"{self._number}.bias"] = bias
         return dx
+
+    def _masked(self, a: Array, out: Array) -> Array:
+        """Return what dropout leaves of a, in `out` where there is dropout."""
+        p, scale = self._mask[:2]
+        if p == 0 and scale == 1:
+            return a
+        masked: Array = _core.masked_scale(a, *self._mask, out, False, None)
+        return masked
 
     def _products_of(self, start: int, stop: int, output: int, rows: Array | None) -> list[Product]:
         """Return the products that give rows [start, stop) of the outputs."""
@@ -411,9 +445,7 @@ def make_blocks(
         if number >= len(layers) or len(shapes[number]) != 1:
             return False
         layer, last = layers[number], number == len(layers) - 1
-        if type(layer) is not Dense or not layer.use_bias:
-            return False
-        return layer.activation in ("linear", "relu") or (last and logits)
+        return type(layer) is Dense and (layer.activation != "softmax" or (last and logits))
 
     def rule_of(number: int) -> DropoutRule | None:
         """Return the rule of a dropout that a block can take in."""
@@ -431,14 +463,16 @@ def make_blocks(
         if takes_dense(number):
             assert isinstance(layer, Dense)
             last = number + 1
-            relu = layer.activation == "relu"
-            if layer.activation == "linear" and last < len(layers):
+            activation = "linear" if logits and last == len(layers) else layer.activation
+            if activation == "linear" and last < len(layers):
                 follower = layers[last]
-                if isinstance(follower, Activation) and follower.activation == "relu":
-                    relu = True
+                stops = logits and last == len(layers) - 1
+                if isinstance(follower, Activation) and follower.activation != "softmax":
+                    if not stops:
+                        activation = follower.activation
                     last += 1
             rule = rule_of(last)
-            blocks.append(DenseBlock(number, layer, relu, rule))
+            blocks.append(DenseBlock(number, layer, activation, rule))
             number = last if rule is None else last + 1
             continue
         rule = rule_of(number)

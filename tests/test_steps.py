@@ -22,7 +22,15 @@ ELEMENTWISE = {
     "linear, dropout": ([Dense(9), Dropout(0.3), Dense(4)], 2),
     "relu apart": ([Dense(9), ReLU(), Dropout(0.3), Dense(4)], 2),
     "activation apart": ([Dense(9), Activation("relu"), Dense(4)], 2),
-    "tanh": ([Dense(9, "tanh"), Dropout(0.3), Dense(4)], 3),
+    "no bias": ([Dense(9, "relu", use_bias=False), Dropout(0.3), Dense(4, use_bias=False)], 2),
+    "softmax inside": ([Dense(9, "softmax"), Dropout(0.3), Dense(4)], 3),
+    "normalised": ([Dense(9), layers.BatchNormalization(), ReLU(), Dropout(0.3), Dense(4)], 5),
+    **{
+        name: ([Dense(9, name), Dropout(0.3), Dense(8, name), Dense(4, name)], 3)
+        for name in layers.ACTIVATIONS
+        if name != "softmax"
+    },
+    "tanh apart": ([Dense(9), Activation("tanh"), Dropout(0.3), Dense(4)], 2),
     "dropout first": ([Dropout(0.2), Dense(9, "relu"), Dropout(0.3), Dense(4)], 3),
     "dropout last": ([Dense(9, "relu"), Dropout(0.3)], 1),
     "two dropouts": ([Dense(9, "relu"), Dropout(0.3), Dropout(0.2), Dense(4)], 3),
@@ -37,9 +45,15 @@ ELEMENTWISE = {
 SHARED = {
     "one mask": ([Dense(9, "relu"), shared(), Dense(4)], 2),
     "two layers": ([Dense(9, "relu"), shared(), Dense(8, "relu"), shared(0.3), Dense(4)], 3),
-    "linear": ([Dense(9), shared(), Dense(4)], 2),
+    **{
+        name: ([Dense(9, name), shared(), Dense(8, name), shared(groups=2), Dense(4)], 3)
+        for name in layers.ACTIVATIONS
+        if name != "softmax"
+    },
+    "softmax": ([Dense(9, "softmax"), shared(), Dense(4)], 3),
+    "no bias": ([Dense(9, use_bias=False), shared(), Dense(4)], 2),
     "inputs": ([shared(0.3), Dense(9, "relu"), shared(), Dense(4)], 3),
-    "inputs of a second dense": ([Dense(7, "tanh"), shared(0.3), Dense(9, "relu")], 3),
+    "inputs of a second dense": ([Dense(7, "softmax"), shared(0.3), Dense(9, "relu")], 3),
     "groups": ([Dense(9, "relu"), shared(groups=2), Dense(4)], 2),
     "groups of two kinds": (
         [
