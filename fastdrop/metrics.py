@@ -322,7 +322,8 @@ def _activated(outputs: Array, from_logits: str | None) -> Array:
     """Return what the activation makes of its inputs, or the outputs that there are already."""
     if not from_logits:
         return outputs
-    return lookup("from_logits", from_logits, ACTIVATIONS).function(outputs, None)
+    activated, _ = lookup("from_logits", from_logits, ACTIVATIONS)(outputs, None)
+    return activated
 
 
 METRICS: dict[str, Callable[..., Metric]] = {

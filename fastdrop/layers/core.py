@@ -125,7 +125,7 @@ class Dense(Layer):
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
         z, backward_logits = self.forward_logits(x, training, key=key, row=row, rows=rows)
-        y, gradient = self._activate.forward(z, overwrite=True)
+        y, gradient = self._activate(z, z)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
             dx: Array | None = backward_logits(gradient(dy), need_dx)
@@ -231,7 +231,7 @@ class Activation(Layer):
         row: int = 0,
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
-        return self._activate.forward(x)
+        return self._activate(x, None)
 
     def forward_logits(
         self,
