@@ -65,7 +65,8 @@ def deserialize(argument: str, data: object, base: type[T]) -> T:
         raise ValueError(f"{argument}: expected a dict of class_name and config, got {data!r}")
     known: dict[str, type[T]] = {}
     for cls in _family(base):
-        known.setdefault(cls.__name__, cls)
+        if not cls.__name__.startswith("_"):
+            known.setdefault(cls.__name__, cls)
     return lookup(argument, data["class_name"], known).from_config(data["config"])
 
 

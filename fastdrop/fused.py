@@ -329,7 +329,7 @@ class DenseBlock(Block):
                 y = _core.masked_bias(z, bias, self._relu, *self._mask, z, None)
             else:
                 z += bias
-                y, gradient = self._activate.forward(z, overwrite=True)
+                y, gradient = self._activate(z, z)
                 self._gradients.append(gradient)
                 y = self._masked(y, self._buffers(("masked", number), *y.shape))
             self._outputs.append(Part(start, stop, columns, y))
