@@ -43,7 +43,7 @@ cdef extern from "kernels/optimizers.h" nogil:
         uint64_t num_rows
         uint64_t num_columns
         const intptr_t *rows
-        const intptr_t *columns
+        uint64_t *column_bits
         const void *values
     ctypedef struct fd_update:
         const fd_kernels *kernels
@@ -148,6 +148,18 @@ cdef cnp.ndarray checked_indices(indices, intptr_t length, name, str axis):
         )
     return array
 
+
+cdef uint64_t *bits_of(cnp.ndarray indices, uint64_t length) except NULL:
+    """A 1 for each index, in whole words."""
+    cdef const intptr_t *index = <const intptr_t *>cnp.PyArray_DATA(indices)
+    cdef uint64_t *bits = <uint64_t *>calloc((length + 63) // 64 + 1, sizeof(uint64_t))
+    cdef intptr_t i
+    if bits == NULL:
+        raise MemoryError
+    for i in range(cnp.PyArray_SIZE(indices)):
+        bits[index[i] // 64] |= <uint64_t>1 << (index[i] % 64)
+    return bits
+
 # ---- updates -------------------------------------------------------------------------------------
 
 cdef class Updates:
@@ -171,9 +183,11 @@ cdef class Updates:
         self.new_states = []
 
     def __dealloc__(self):
-        cdef uint64_t i
+        cdef uint64_t i, part
         if self.updates != NULL:
             for i in range(self.count):
+                for part in range(self.updates[i].num_parts):
+                    free(self.updates[i].parts[part].column_bits)
                 free(<void *>self.updates[i].parts)
             free(self.updates)
 
@@ -287,9 +301,9 @@ cdef class Updates:
                     f"grads[{name!r}]: expected values of dtype {param.dtype}, got {values.dtype}"
                 )
             part.rows = <const intptr_t *>cnp.PyArray_DATA(rows)
-            part.columns = <const intptr_t *>cnp.PyArray_DATA(columns)
+            part.column_bits = bits_of(columns, cnp.PyArray_DIM(param, 1))
             part.values = cnp.PyArray_DATA(values)
-            self.arrays += (rows, columns, values)
+            self.arrays += (rows, values)
             part += 1
         return 0
 

@@ -9,7 +9,7 @@
 #include "philox.h"
 #include "target.h"
 
-FD_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
+FD_TARGET_BEGIN("popcnt,avx512f,avx512bw,avx512dq,avx512vl")
 
 typedef __m512i vu64;
 enum { STREAMS = 1, VU64_LANES = 8, VF32_LANES = 16, VF64_LANES = 8 };
@@ -152,6 +152,15 @@ static inline vf32 f32_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void f32_store(float *p, vf32 a) { _mm512_storeu_ps(p, a); }
 static inline void f32_stream(float *p, vf32 a) { _mm512_stream_ps(p, a); }
 static inline vf64 f64_load(const double *p) { return _mm512_loadu_pd(p); }
+#define FD_HAS_EXPAND 1
+static inline vf32 f32_expand(const float *p, uint64_t bits)
+{
+    return _mm512_maskz_expandloadu_ps((__mmask16)bits, p);
+}
+static inline vf64 f64_expand(const double *p, uint64_t bits)
+{
+    return _mm512_maskz_expandloadu_pd((__mmask8)bits, p);
+}
 static inline void f64_store(double *p, vf64 a) { _mm512_storeu_pd(p, a); }
 static inline void f64_stream(double *p, vf64 a) { _mm512_stream_pd(p, a); }
 static void stream_fence(void) { _mm_sfence(); }

@@ -4,6 +4,9 @@
  *   vf32_sqrt, vf32_min, vf32_max      min and max give b where a or b is NaN
  *   vf64_sqrt, vf64_min, vf64_max
  *   vf64_of_f32(p)                     the floats at p as doubles
+ *   FD_HAS_EXPAND                      is there:
+ *   f32_expand(p, bits)                lane k has the next float at p where bit k is 1, else +0.0
+ *   f64_expand(p, bits)
  */
 
 #define FD_DEFINE_STEPS(V)                                                                        \
@@ -92,23 +95,34 @@
 FD_DEFINE_STEPS(vf32)
 FD_DEFINE_STEPS(vf64)
 
-/* One vector; everything is read before anything is written. */
-#define FD_UPDATE_AT(op, STATES, f, V, general, w, d, state)                                      \
+/* J vectors; all is read before anything is written. A load that follows a store to an address of
+   the same low 12 bits waits for it on x86, and the arrays lie at whatever distance. */
+#define FD_UPDATE_AT(J, op, STATES, f, V, LANES, general, w, d, state)                            \
     do {                                                                                          \
-        V s_[FD_MAX_STATES], w_ = f##_load(w), g_ = f##_load(d);                                  \
+        V w_[J], g_[J], state_[J][FD_MAX_STATES];                                                 \
         FD_UNROLL                                                                                 \
-        for (int k = 0; k < STATES; k++)                                                          \
-            s_[k] = f##_load(state(k));                                                           \
-        if (general) {                                                                            \
-            g_ = FD_FN(V##_gradient)(&s, w_, g_);                                                 \
-            w_ = V##_sub(w_, V##_mul(w_, s.decay));                                               \
+        for (int j = 0; j < J; j++) {                                                             \
+            w_[j] = f##_load(w + j * LANES);                                                      \
+            g_[j] = f##_load(d + j * LANES);                                                      \
+            FD_UNROLL                                                                             \
+            for (int k = 0; k < STATES; k++)                                                      \
+                state_[j][k] = f##_load(state(k) + j * LANES);                                    \
         }                                                                                         \
-        w_ = FD_FN(V##_##op)(&s, w_, g_, s_);                                                     \
-        f##_store(w, w_);                                                                         \
         FD_UNROLL                                                                                 \
-        for (int k = 0; k < STATES; k++)                                                          \
-            f##_store(state(k), s_[k]);                                                           \
+        for (int j = 0; j < J; j++) {                                                             \
+            if (general) {                                                                        \
+                g_[j] = FD_FN(V##_gradient)(&s, w_[j], g_[j]);                                    \
+                w_[j] = V##_sub(w_[j], V##_mul(w_[j], s.decay));                                  \
+            }                                                                                     \
+            f##_store(w + j * LANES, FD_FN(V##_##op)(&s, w_[j], g_[j], state_[j]));               \
+            FD_UNROLL                                                                             \
+            for (int k = 0; k < STATES; k++)                                                      \
+                f##_store(state(k) + j * LANES, state_[j][k]);                                    \
+        }                                                                                         \
     } while (0)
+
+#define FD_STATE(k) (state[k] + i)
+#define FD_STATE_32(k) (state32[k])
 
 #define FD_DEFINE_UPDATE(op, STATES, f, T, V, LANES, kind, general)                               \
     static void FD_FN(op##_##f##_##kind)(size_t n, const fd_step *step, void *wv, const void *dv, \
@@ -118,9 +132,10 @@ FD_DEFINE_STEPS(vf64)
         T *w = wv, *state[FD_MAX_STATES] = {states[0], states[1], states[2]};                     \
         const T *d = dv;                                                                          \
         size_t i = 0;                                                                             \
-        for (; i + LANES <= n; i += LANES) {                                                      \
-            FD_UPDATE_AT(op, STATES, f, V, general, w + i, d + i, FD_STATE);                      \
-        }                                                                                         \
+        for (; i + 4 * LANES <= n; i += 4 * LANES)                                                \
+            FD_UPDATE_AT(4, op, STATES, f, V, LANES, general, w + i, d + i, FD_STATE);            \
+        for (; i + LANES <= n; i += LANES)                                                        \
+            FD_UPDATE_AT(1, op, STATES, f, V, LANES, general, w + i, d + i, FD_STATE);            \
         if (i < n) {                                                                              \
             const size_t bytes = (n - i) * sizeof(T);                                             \
             T w32[LANES] = {0}, d32[LANES] = {0}, state32[FD_MAX_STATES][LANES] = {{0}};          \
@@ -128,15 +143,12 @@ FD_DEFINE_STEPS(vf64)
             memcpy(d32, d + i, bytes);                                                            \
             for (int k = 0; k < STATES; k++)                                                      \
                 memcpy(state32[k], state[k] + i, bytes);                                          \
-            FD_UPDATE_AT(op, STATES, f, V, general, w32, d32, FD_STATE_32);                       \
+            FD_UPDATE_AT(1, op, STATES, f, V, LANES, general, w32, d32, FD_STATE_32);             \
             memcpy(w + i, w32, bytes);                                                            \
             for (int k = 0; k < STATES; k++)                                                      \
                 memcpy(state[k] + i, state32[k], bytes);                                          \
         }                                                                                         \
     }
-
-#define FD_STATE(k) (state[k] + i)
-#define FD_STATE_32(k) (state32[k])
 
 #define FD_DEFINE_UPDATES(op, STATES)                                                             \
     FD_DEFINE_UPDATE(op, STATES, f32, float, vf32, VF32_LANES, plain, 0)                          \
@@ -211,6 +223,39 @@ enum { FD_FN(SUMS) = 16 / VF64_LANES };    /* vectors of the 16 sums */
             x[i] *= (T)factor;                                                                    \
     }
 
+#if FD_HAS_EXPAND
+#define FD_SPREAD_64(f, T, V, LANES)                                                              \
+    FD_UNROLL                                                                                     \
+    for (int j = 0; j < 64; j += LANES) {                                                         \
+        const uint64_t bits = word >> j & ((1ull << LANES) - 1);                                  \
+        const V old = add ? f##_load(d + j) : V##_set(0);                                         \
+        f##_store(d + j, V##_add(old, f##_expand(values, bits)));                                 \
+        values += __builtin_popcountll(bits);                                                     \
+    }
+#else
+#define FD_SPREAD_64(f, T, V, LANES)                                                              \
+    if (!add)                                                                                     \
+        memset(d, 0, 64 * sizeof(T));                                                             \
+    for (; word; word &= word - 1)                                                                \
+        d[__builtin_ctzll(word)] += *values++;
+#endif
+
+#define FD_DEFINE_SPREAD(f, T, V, LANES)                                                          \
+    static size_t FD_FN(spread_##f)(size_t words, const uint64_t *column_bits, const void *from,  \
+                                    void *to, int add)                                            \
+    {                                                                                             \
+        const T *values = from;                                                                   \
+        T *d = to;                                                                                \
+        for (size_t i = 0; i < words; i++, d += 64) {                                             \
+            uint64_t word = column_bits[i];                                                       \
+            FD_SPREAD_64(f, T, V, LANES)                                                          \
+        }                                                                                         \
+        return (size_t)(values - (const T *)from);                                                \
+    }
+
+FD_DEFINE_SPREAD(f32, float, vf32, VF32_LANES)
+FD_DEFINE_SPREAD(f64, double, vf64, VF64_LANES)
+
 FD_DEFINE_ROW_LOOPS(f32, float, vf32, VF32_LANES, vf64_of_f32)
 FD_DEFINE_ROW_LOOPS(f64, double, vf64, VF64_LANES, f64_load)
 
@@ -225,4 +270,5 @@ static const struct fd_optimizer_loops FD_FN(optimizer_loops) = {
     .gradient = {FD_FN(gradient_f32), FD_FN(gradient_f64)},
     .square_sum = {FD_FN(square_sum_f32), FD_FN(square_sum_f64)},
     .multiply = {FD_FN(multiply_f32), FD_FN(multiply_f64)},
+    .spread = {FD_FN(spread_f32), FD_FN(spread_f64)},
 };

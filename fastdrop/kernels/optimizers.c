@@ -15,23 +15,30 @@ uint64_t fd_num_rows(const fd_update *u)
     return (u->n + u->columns - 1) / u->columns;
 }
 
-/* A thread's scratch memory: a row of d, a row of g, and each part's next row. */
+static size_t itemsize(const fd_update *u)
+{
+    return u->is_double ? sizeof(double) : sizeof(float);
+}
+
+/* A thread's scratch memory: where each part's walk down the rows is, a row of d, a row of g. */
 typedef struct {
-    void *d, *g;
-    uint64_t *next;
-    int is_zero;    /* is d all zeros? */
-} walk;
+    uint64_t next;          /* index of the part's first row that has not been passed */
+    const char *values;     /* those of the current row that are still to come; NULL: it has none */
+} cursor;
+
+static uint64_t cursors_bytes(const fd_update *u)
+{
+    return (u->num_parts * sizeof(cursor) + 63) / 64 * 64;
+}
 
 static uint64_t row_bytes(const fd_update *u)
 {
-    return (u->columns * (u->is_double ? sizeof(double) : sizeof(float)) + 63) / 64 * 64;
+    return (u->columns + 63) / 64 * 64 * itemsize(u);
 }
 
 uint64_t fd_update_scratch(const fd_update *u)
 {
-    if (u->d && fd_is_plain(&u->step))
-        return 0;
-    return 2 * row_bytes(u) + (u->num_parts * sizeof(uint64_t) + 63) / 64 * 64;
+    return cursors_bytes(u) + 2 * row_bytes(u);
 }
 
 /* Index of the part's first row that is not before `row`. */
@@ -48,52 +55,44 @@ static uint64_t first_from(const fd_part *part, uint64_t row)
     return low;
 }
 
-static walk walk_from(const fd_update *u, uint64_t row, char *scratch)
+static void start_at(const fd_update *u, uint64_t row, cursor *cursors)
 {
-    walk w = {scratch, scratch + row_bytes(u), (uint64_t *)(scratch + 2 * row_bytes(u)), 0};
     for (uint64_t p = 0; p < u->num_parts; p++)
-        w.next[p] = first_from(&u->parts[p], row);
-    return w;
+        cursors[p].next = first_from(&u->parts[p], row);
 }
 
-#define FD_DEFINE_SCATTER(T)                                                                      \
-    static void scatter_##T(const fd_part *part, uint64_t i, T *restrict d)                       \
-    {                                                                                             \
-        const T *restrict values = (const T *)part->values + i * part->num_columns;               \
-        const intptr_t *restrict columns = part->columns;                                         \
-        for (uint64_t j = 0; j < part->num_columns; j++)                                          \
-            d[columns[j]] += values[j];                                                           \
-    }
-
-FD_DEFINE_SCATTER(float)
-FD_DEFINE_SCATTER(double)
-
-/* A row of d; rows must come in order. */
-static const void *row_of_d(const fd_update *u, walk *w, uint64_t row)
+/* Go to a row, the next one or a later one; is it in any part? */
+static int enter_row(const fd_update *u, uint64_t row, cursor *cursors)
 {
-    const size_t size = u->is_double ? sizeof(double) : sizeof(float);
-    int in_parts = 0;
-    if (u->d)
-        return (const char *)u->d + row * u->columns * size;
+    int any = 0;
     for (uint64_t p = 0; p < u->num_parts; p++) {
         const fd_part *part = &u->parts[p];
-        in_parts |= w->next[p] < part->num_rows && (uint64_t)part->rows[w->next[p]] == row;
+        const uint64_t i = cursors[p].next;
+        cursors[p].values = NULL;
+        if (i < part->num_rows && (uint64_t)part->rows[i] == row) {
+            cursors[p].values = (const char *)part->values + i * part->num_columns * itemsize(u);
+            cursors[p].next++;
+            any = 1;
+        }
     }
-    if (in_parts || !w->is_zero)
-        memset(w->d, 0, u->columns * size);
-    w->is_zero = !in_parts;
-    for (uint64_t p = 0; in_parts && p < u->num_parts; p++) {
-        const fd_part *part = &u->parts[p];
-        const uint64_t i = w->next[p];
-        if (i == part->num_rows || (uint64_t)part->rows[i] != row)
+    return any;
+}
+
+/* The current row of d from `column` on, n columns and what is missing to a multiple of 64;
+   calls for one row follow each other from column 0 on. */
+static void spread(const fd_update *u, cursor *cursors, uint64_t column, size_t n, void *d)
+{
+    const struct fd_optimizer_loops *loops = u->kernels->optimizers;
+    int add = 0;
+    for (uint64_t p = 0; p < u->num_parts; p++) {
+        if (!cursors[p].values)
             continue;
-        w->next[p]++;
-        if (u->is_double)
-            scatter_double(part, i, w->d);
-        else
-            scatter_float(part, i, w->d);
+        cursors[p].values += itemsize(u) * loops->spread[u->is_double](
+            (n + 63) / 64, u->parts[p].column_bits + column / 64, cursors[p].values, d, add);
+        add = 1;
     }
-    return w->d;
+    if (!add)
+        memset(d, 0, n * itemsize(u));
 }
 
 static size_t row_length(const fd_update *u, uint64_t row)
@@ -102,24 +101,47 @@ static size_t row_length(const fd_update *u, uint64_t row)
     return left < u->columns ? left : u->columns;
 }
 
+static void update_elements(const fd_update *u, uint64_t at, size_t n, const void *d)
+{
+    const int general = !fd_is_plain(&u->step);
+    void *state[FD_MAX_STATES];
+    for (int i = 0; i < FD_MAX_STATES; i++)
+        state[i] = u->state[i] ? (char *)u->state[i] + at * itemsize(u) : NULL;
+    u->kernels->optimizers->update[u->optimizer][u->is_double][general](
+        n, &u->step, (char *)u->w + at * itemsize(u), d, state);
+}
+
+/* By pieces so short that the processor spreads one while it still divides for the one before. */
+static void update_row_of_parts(const fd_update *u, uint64_t row, cursor *cursors)
+{
+    enum { PIECE = 256 };
+    static const _Alignas(64) double zeros[PIECE];
+    _Alignas(64) double d[PIECE];
+    const int any = enter_row(u, row, cursors);
+    for (uint64_t column = 0; column < u->columns; column += PIECE) {
+        const size_t left = u->columns - column, n = left < PIECE ? left : PIECE;
+        if (any)
+            spread(u, cursors, column, n, d);
+        update_elements(u, row * u->columns + column, n, any ? d : zeros);
+    }
+}
+
 void fd_update_rows(const fd_update *u, uint64_t first, uint64_t last, void *scratch)
 {
     const struct fd_optimizer_loops *loops = u->kernels->optimizers;
-    const int is_double = u->is_double, general = !fd_is_plain(&u->step);
-    const size_t size = is_double ? sizeof(double) : sizeof(float);
-    walk walk = walk_from(u, first, scratch);
+    start_at(u, first, scratch);
     for (uint64_t row = first; row < last; row++) {
-        const size_t at = row * u->columns * size, n = row_length(u, row);
-        void *const w = (char *)u->w + at;
-        void *state[FD_MAX_STATES];
-        for (int i = 0; i < FD_MAX_STATES; i++)
-            state[i] = u->state[i] ? (char *)u->state[i] + at : NULL;
-        loops->update[u->optimizer][is_double][general](n, &u->step, w, row_of_d(u, &walk, row),
-                                                        state);
+        const uint64_t at = row * u->columns;
+        const size_t n = row_length(u, row);
+        if (u->d)
+            update_elements(u, at, n, (const char *)u->d + at * itemsize(u));
+        else
+            update_row_of_parts(u, row, scratch);
         if (u->max_norm < INFINITY) {
-            const double norm = sqrt(loops->square_sum[is_double](n, w));
+            void *const w = (char *)u->w + at * itemsize(u);
+            const double norm = sqrt(loops->square_sum[u->is_double](n, w));
             if (norm > u->max_norm)
-                loops->multiply[is_double](n, u->max_norm / norm, w);
+                loops->multiply[u->is_double](n, u->max_norm / norm, w);
         }
     }
 }
@@ -128,17 +150,21 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
                          double *sums)
 {
     const struct fd_optimizer_loops *loops = u->kernels->optimizers;
-    const int is_double = u->is_double, general = !fd_is_plain(&u->step);
-    const size_t size = is_double ? sizeof(double) : sizeof(float);
-    walk walk = walk_from(u, first, scratch);
+    char *const spread_d = (char *)scratch + cursors_bytes(u), *const g = spread_d + row_bytes(u);
+    start_at(u, first, scratch);
     for (uint64_t row = first; row < last; row++) {
-        const size_t n = row_length(u, row);
-        const void *g = row_of_d(u, &walk, row);
-        if (general) {
-            loops->gradient[is_double](n, &u->step, (char *)u->w + row * u->columns * size, g,
-                                       walk.g);
-            g = walk.g;
+        const size_t at = row * u->columns * itemsize(u), n = row_length(u, row);
+        const void *d = spread_d;
+        if (u->d)
+            d = (const char *)u->d + at;
+        else {
+            enter_row(u, row, scratch);
+            spread(u, scratch, 0, n, spread_d);
         }
-        sums[row] = loops->square_sum[is_double](n, g);
+        if (!fd_is_plain(&u->step)) {
+            loops->gradient[u->is_double](n, &u->step, (const char *)u->w + at, d, g);
+            d = g;
+        }
+        sums[row] = loops->square_sum[u->is_double](n, d);
     }
 }

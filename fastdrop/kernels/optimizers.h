@@ -59,12 +59,17 @@ struct fd_optimizer_loops {
     void (*gradient[2])(size_t n, const fd_step *step, const void *w, const void *d, void *g);
     double (*square_sum[2])(size_t n, const void *x);
     void (*multiply[2])(size_t n, double factor, void *x);
+    /* 64 elements of d for each word: the next of the values where a bit is 1, else 0; or add
+       that. How many values these were. */
+    size_t (*spread[2])(size_t words, const uint64_t *bits, const void *values, void *d, int add);
 };
 
-/* What values add to a gradient: d[rows[i]][columns[j]] += values[i][j]; both strictly ascend. */
+/* What values add to a gradient: d[rows[i]][columns[j]] += values[i][j]. Rows strictly ascend;
+   columns are the bits that are 1, padded with 0 to whole words. */
 typedef struct {
     uint64_t num_rows, num_columns;
-    const intptr_t *rows, *columns;
+    const intptr_t *rows;
+    uint64_t *column_bits;
     const void *values;
 } fd_part;
 
