@@ -1,16 +1,18 @@
 /* All kernels, without Python: every instruction set of this machine against the reference's masks
- * and values (make_cases.py), and Philox against the published answers.
+ * and values (make_cases.py), optimisers against the portable ones, and Philox against the published answers.
  *
  *     test_kernels known_answers.txt cases.bin
  *
  * Built natively with sanitizers, and for other processors to run under an emulator.
  */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "kernels/optimizers.h"
 
 static unsigned long failures, checks;
 
@@ -227,6 +229,74 @@ static void normal_variates(const fd_kernels *isa)
     }
 }
 
+/* Optimisers: this instruction set's results equal the portable ones, which the Python tests compare
+   with NumPy. A parameter of 3 rows; its gradient is dense or half of it in two parts. */
+static void run_optimizer(const fd_kernels *isa, fd_optimizer optimizer, int is_double, int general,
+                          int in_parts, uint64_t columns, char *memory)
+{
+    enum { ROWS = 3, PARTS = 2, STREAMS = 2 + FD_MAX_STATES };
+    const uint64_t n = ROWS * columns, words = (columns + 63) / 64;
+    const size_t size = is_double ? sizeof(double) : sizeof(float);
+    const intptr_t rows[] = {0, 2};
+    char *at[STREAMS];
+    uint64_t *bits = calloc(words, sizeof *bits), kept = 0;
+    double sums[ROWS];
+    for (uint64_t i = 0; i < STREAMS * n; i++) {    /* positive where a state is a mean square */
+        const double x = (double)(i * 2654435761u % 4294967296u) / 4294967296.0 - (i < 2 * n) * 0.5;
+        if (is_double)
+            ((double *)memory)[i] = x;
+        else
+            ((float *)memory)[i] = (float)x;
+    }
+    for (int i = 0; i < STREAMS; i++)
+        at[i] = memory + i * n * size;
+    for (uint64_t c = 0; c < columns; c++)
+        if (c % 3 != 1) {
+            bits[c / 64] |= 1ull << c % 64;
+            kept++;
+        }
+    const fd_part parts[PARTS] = {{2, kept, rows, bits, at[1]}, {1, kept, rows + 1, bits, at[1]}};
+    fd_update u = {.kernels = isa, .optimizer = optimizer, .is_double = is_double,
+                   .step = {.rate = 0.1, .momentum = 0.9, .keep = 0.8, .gain = 0.1,
+                            .square_gain = 0.2, .epsilon = 1e-3, .limit = INFINITY, .scale = 1},
+                   .max_norm = general ? 1.5 : INFINITY, .w = at[0],
+                   .state = {at[2], at[3], at[4]}, .d = in_parts ? NULL : at[1], .parts = parts,
+                   .num_parts = in_parts ? PARTS : 0, .n = n, .columns = columns};
+    if (general) {
+        u.step.l1 = 0.01;
+        u.step.l2 = 0.02;
+        u.step.limit = 0.3;
+        u.step.scale = 0.7;
+        u.step.decay = 0.001;
+    }
+    void *scratch = aligned_alloc(64, fd_update_scratch(&u) + 64);
+    fd_gradient_squares(&u, 0, ROWS, scratch, sums);
+    fd_update_rows(&u, 1, ROWS, scratch);
+    fd_update_rows(&u, 0, 1, scratch);
+    memcpy(memory + STREAMS * n * size, sums, sizeof sums);
+    free(scratch);
+    free(bits);
+}
+
+static void optimizers(const fd_kernels *isa)
+{
+    enum { BYTES = 5 * 3 * 700 * sizeof(double) + 64 };
+    static char expected[BYTES], result[BYTES];
+    const uint64_t columns[] = {1, 7, 64, 100, 700};
+    for (int optimizer = 0; optimizer < FD_NUM_OPTIMIZERS; optimizer++)
+        for (int variant = 0; variant < 8 * 5; variant++) {
+            const int is_double = variant & 1, general = variant >> 1 & 1, parts = variant >> 2 & 1;
+            memset(expected, 0, BYTES);
+            memset(result, 0, BYTES);
+            run_optimizer(&fd_generic, (fd_optimizer)optimizer, is_double, general, parts,
+                          columns[variant / 8], expected);
+            run_optimizer(isa, (fd_optimizer)optimizer, is_double, general, parts,
+                          columns[variant / 8], result);
+            check(memcmp(expected, result, BYTES) == 0, "optimizer", isa->name,
+                  (unsigned long)(optimizer * 100 + variant));
+        }
+}
+
 int main(int argc, char **argv)
 {
     static const size_t sizes[FD_NUM_DTYPES] = {2, 2, 4, 8};
@@ -257,6 +327,7 @@ int main(int argc, char **argv)
         fclose(file);
     for (const fd_kernels *const *isa = fd_available(); *isa; isa++) {
         normal_variates(*isa);
+        optimizers(*isa);
         for (number = 1; number <= 300; number++) {
             shared_axes(*isa, number);
             blocks(*isa, number);
