@@ -63,6 +63,7 @@ _MODULES = (
     "datasets",
     "initializers",
     "layers",
+    "learning_rates",
     "losses",
     "metrics",
     "models",
