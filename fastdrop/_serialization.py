@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from fastdrop._checks import lookup
 
 __all__ = ["Configurable", "deserialize", "serialize"]
 
-T = TypeVar("T", bound="Configurable")
+
+class HasConfig(Protocol):
+    """What `serialize` and `deserialize` need of an object."""
+
+    def get_config(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self: ...
+
+
+T = TypeVar("T", bound=HasConfig)
 
 
 class Configurable:
@@ -33,13 +43,13 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def serialize(thing: Configurable) -> dict[str, Any]:
+def serialize(thing: HasConfig) -> dict[str, Any]:
     """Return ``{"class_name": ..., "config": ...}``, of which `deserialize` makes an equal object.
 
     Parameters
     ----------
-    thing : Configurable
-        A layer, loss, metric or initialiser.
+    thing : Configurable or like it
+        A layer, loss, metric, initialiser or optimiser.
     """
     return {"class_name": type(thing).__name__, "config": thing.get_config()}
 
