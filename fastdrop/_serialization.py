@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from fastdrop._checks import lookup
 
 __all__ = ["Configurable", "deserialize", "serialize"]
 
-
-class HasConfig(Protocol):
-    """What `serialize` and `deserialize` need of an object."""
-
-    def get_config(self) -> dict[str, Any]: ...
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self: ...
-
-
-T = TypeVar("T", bound=HasConfig)
+T = TypeVar("T", bound="Configurable")
 
 
 class Configurable:
@@ -43,13 +33,13 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def serialize(thing: HasConfig) -> dict[str, Any]:
+def serialize(thing: Configurable) -> dict[str, Any]:
     """Return ``{"class_name": ..., "config": ...}``, of which `deserialize` makes an equal object.
 
     Parameters
     ----------
-    thing : Configurable or like it
-        A layer, loss, metric, initialiser or optimiser.
+    thing : Configurable
+        A layer, loss, metric or initialiser.
     """
     return {"class_name": type(thing).__name__, "config": thing.get_config()}
 

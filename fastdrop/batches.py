@@ -52,6 +52,8 @@ class Expected:
     class_weight: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.class_weight, Mapping | None):
+            raise ValueError(f"class_weight: expected a mapping, got {self.class_weight!r}")
         classes = max(2, self.output_shape[-1])
         for label, weight in (self.class_weight or {}).items():
             if label not in range(classes):

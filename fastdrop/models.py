@@ -612,7 +612,7 @@ class Sequential:
         return {
             f"{number}.{name}": array
             for number, layer in enumerate(self.layers)
-            for name, array in (layer.params | getattr(layer, "state", {})).items()
+            for name, array in (layer.params | layer.state).items()
         }
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -689,9 +689,11 @@ class Sequential:
         shapes = self._shapes(layers, input_shape)
         for number, (layer, shape) in enumerate(zip(layers, shapes)):
             layer.build(shape, Key(self.seed).fold_in(number))
-            for arrays in (layer.params, getattr(layer, "state", {})):
-                for name, array in arrays.items():
-                    arrays[name] = array.astype(self.dtype, copy=False)
+            for attribute in ("params", "state"):
+                arrays = getattr(layer, attribute)
+                if any(array.dtype != self.dtype for array in arrays.values()):
+                    cast = {name: array.astype(self.dtype) for name, array in arrays.items()}
+                    setattr(layer, attribute, cast)
 
     def _shapes(self, layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
         """Return the shapes between layers, input and output too."""
