@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -53,6 +54,19 @@ def replace_file(path: Path, content: bytes) -> None:
         os.fsync(folder)  # the new name
     finally:
         os.close(folder)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove what `replace_file` has left of files of these names where a process was killed.
+
+    Parameters
+    ----------
+    folder : Path
+    names : iterable of str
+    """
+    for name in names:
+        for path in folder.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes) -> None:

@@ -163,6 +163,10 @@ class ArrayBatches:
     def check(self, expected: Expected) -> None:
         """Refuse what does not fit; values of arrays on disk are left for `epoch`."""
         self.expected = expected
+        if self.y is None and expected.loss is not None:
+            raise ValueError(
+                f"{self.names[1]}: expected labels for the array {self.names[0]}, got None"
+            )
         expected.check_shape(self.names[0], self.x.array)
         if not self.x.on_disk:
             expected.check_values(self.names[0], self.x.array)
@@ -351,7 +355,6 @@ def batches_of(
     names: Sequence[str],
     batch_size: int,
     steps: int | None = None,
-    y_needed: bool = True,
 ) -> Batches:
     """Return batches of arrays, or, where `x` is an iterable of batches, those.
 
@@ -370,8 +373,6 @@ def batches_of(
     if is_array:
         if steps is not None:
             raise ValueError(f"{names[3]}: expected it with an iterable of batches only")
-        if y is None and y_needed:
-            raise ValueError(f"{names[1]}: expected labels for the array {names[0]}, got None")
         return ArrayBatches(x, y, sample_weight, names, batch_size)
     if not isinstance(x, Iterable):
         raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {x!r}")

@@ -387,7 +387,7 @@ class Sequential:
         batch_size = _batch_size(batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
         names = ("x", "y", "sample_weight", "steps")
-        batches = batches_of(x, None, None, names, batch_size, steps, y_needed=False)
+        batches = batches_of(x, None, None, names, batch_size, steps)
         self._prepare(batches, y_needed=False)
         step = Step(self)
         bar = tqdm(batches.epoch("this call"), "predict", batches.steps, disable=quiet)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdrop import saving
-from fastdrop._output import make_writable, write
+from fastdrop._output import make_writable, remove_leftovers, write
 from fastdrop.callbacks import Callback, Logs, ProgressBar
 from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
 from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.epochs is None:
         arguments.epochs = 100 if arguments.data is None else 10
     make_writable(arguments.out)
+    remove_leftovers(arguments.out, (CHECKPOINT, *MODELS, RESULTS, PICTURE))
     print(data)
     path = arguments.out / CHECKPOINT
     p = arguments.dropout

@@ -234,7 +234,7 @@ BAD_BATCHES = {
         r"x, batch 2 of epoch 1: .*got x \(5, 6\) and y \(4,\)",
     ),
     "no y": (lambda f: ([(X[:5],)], None), "x, first batch: .*a label for each sample"),
-    "no batches": (lambda f: ([], None), "y: expected labels for the array x"),
+    "no batches": (lambda f: ([], None), "x: expected a non-empty array"),
     "no batches, generator": (lambda f: (iter([]), None), "x: expected at least one batch"),
     "no array": (lambda f: (iter([("a", "b")]), None), "x, first batch: expected .*array"),
     "four items": (lambda f: ([(X, Y, Y, Y)], None), "x, first batch: .*got 4 items"),
