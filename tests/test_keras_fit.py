@@ -39,7 +39,7 @@ FITS = {
     ),
     "stops by accuracy": (
         {"epochs": 30},
-        lambda c: [c.EarlyStopping("accuracy", 0.01, 3, start_from_epoch=4)],
+        lambda c: [c.EarlyStopping("accuracy", 0.005, 3, start_from_epoch=4)],
     ),
     "smaller steps": (
         {"epochs": 20},
