@@ -1,11 +1,21 @@
 """fastdrop: the fastest, most trustworthy dropout on a CPU, and a small trainer."""
 
+import sys
 from importlib import import_module
-from types import ModuleType
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
 
-from fastdrop._config import show_config
+try:
+    from fastdrop._config import show_config
+except ValueError as error:  # an environment variable
+    # The command line lies in this package, so it comes too late to say this in one line.
+    program = Path(sys.argv[0]).name if sys.argv else ""
+    if program == "fastdrop" or (program == "-m" and "fastdrop" in sys.orig_argv):
+        print(f"fastdrop: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    raise
 from fastdrop._core import (
     available_isas,
     get_num_threads,
@@ -32,6 +42,9 @@ from fastdrop.variants import (
     zoneout_backward,
 )
 
+if TYPE_CHECKING:
+    from fastdrop.models import load_model
+
 __all__ = [
     "Generator",
     "Key",
@@ -50,6 +63,7 @@ __all__ = [
     "gaussian_dropout",
     "gaussian_noise",
     "get_num_threads",
+    "load_model",
     "seed",
     "set_num_threads",
     "show_config",
@@ -71,12 +85,14 @@ _MODULES = (
 )
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import the trainer's modules when they are first used: `fastdrop.layers`, ..."""
+def __getattr__(name: str) -> Any:
+    """Import the trainer when it is first used: `fastdrop.layers`, ..., `fastdrop.load_model`."""
     if name in _MODULES:
         return import_module(f"fastdrop.{name}")
+    if name == "load_model":
+        return import_module("fastdrop.models").load_model
     raise AttributeError(f"module 'fastdrop' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+    return sorted([*globals(), *_MODULES, "load_model"])

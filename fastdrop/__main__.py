@@ -2,6 +2,6 @@
 
 import sys
 
-from fastdrop.cli import main
+from fastdrop.cli import command
 
-sys.exit(main())
+sys.exit(command())

@@ -8,6 +8,7 @@ from operator import index
 from typing import SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
@@ -68,14 +69,17 @@ def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, 
     return lengths
 
 
-def check_finite(argument: str, array: np.ndarray) -> None:
-    """Refuse what is not finite, also once it is cast to float32."""
-    if array.dtype.kind != "f":
+def check_finite(argument: str, array: np.ndarray, dtype: DTypeLike = np.float32) -> None:
+    """Refuse what is not finite, also once it is cast to `dtype`; takes no memory."""
+    if array.dtype.kind != "f" or not array.size:
         return
-    limit = np.finfo(np.float32).max if array.itemsize > 4 else np.finfo(array.dtype).max
-    if not ((array >= -limit) & (array <= limit)).all():  # false for NaN, too
+    limit = float(min(np.finfo(dtype).max, np.finfo(array.dtype).max))
+    with np.errstate(invalid="ignore"):
+        low, high = float(array.min()), float(array.max())  # NaN if there is one
+    if not (low >= -limit and high <= limit):
         raise ValueError(
-            f"{argument}: expected finite numbers that float32 holds, got NaN, infinity or more"
+            f"{argument}: expected finite numbers that {np.dtype(dtype)} holds, "
+            "got NaN, infinity or more"
         )
 
 

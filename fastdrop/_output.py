@@ -1,9 +1,10 @@
-"""Files that commands write."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -29,8 +30,10 @@ def make_writable(folder: Path) -> None:
         ) from error
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file, so that under its name there is the whole of it or nothing, and say so.
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, so that under its name there is the whole of it or what was there before.
+
+    That holds also when the process is killed, or the power fails.
 
     Parameters
     ----------
@@ -39,8 +42,40 @@ def write(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name
+    finally:
+        os.close(folder)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove what `replace_file` has left of files of these names where a process was killed.
+
+    Parameters
+    ----------
+    folder : Path
+    names : iterable of str
+    """
+    for name in names:
+        for path in folder.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a result, see `replace_file`, and say so.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    """
+    replace_file(path, content)
     print(f"written: {path}")

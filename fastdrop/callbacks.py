@@ -1,22 +1,46 @@
-"""Callbacks: what `Sequential.fit` tells while it trains."""
+"""Callbacks: what `Sequential.fit` tells while it trains, and what listens.
+
+A figure in ``logs`` has the name it has in `History`: "loss", "accuracy", "val_loss", ...
+"""
 
 from __future__ import annotations
 
+import csv
+import math
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Callback", "EpochLines", "History", "ProgressBar"]
+from fastdrop.layers import Array
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "EarlyStopping",
+    "EpochLines",
+    "History",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ProgressBar",
+    "ReduceLROnPlateau",
+    "TerminateOnNaN",
+]
 
 Logs = Mapping[str, float]
 
 
 def format_logs(logs: Logs) -> str:
     """Return figures as one line: ``loss: 0.1234 - accuracy: 0.9876``."""
-    return " - ".join(f"{name}: {value:.4f}" for name, value in logs.items())
+    return " - ".join(
+        f"{name}: {value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{name}: {value:.1e}"
+        for name, value in logs.items()
+    )
 
 
 class Callback:
@@ -27,26 +51,60 @@ class Callback:
     model : Sequential
         The model that is trained. `fit` sets it before the first call.
     params : dict
-        "epochs", and "steps" (batches) per epoch. `fit` sets it before the first call.
+        "epochs", "verbose", and "steps" (batches) per epoch, None where nobody knows. `fit` sets
+        it before the first call.
     """
 
     model: Any = None
-    params: Mapping[str, int] = {}
+    params: Mapping[str, Any] = {}
 
-    def on_train_begin(self) -> None:
-        """Take note that `fit` starts."""
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Take note that `fit` starts; `logs` is empty."""
 
-    def on_epoch_begin(self, epoch: int) -> None:
-        """Take note that epoch number `epoch`, from 0, starts."""
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Take note that epoch number `epoch`, from 0, starts; `logs` is empty."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Take note that batch number `batch` of the epoch starts; `logs` is empty."""
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Take note of the means over the batches 0 to `batch` of this epoch."""
+        """Take note of the means over the batches 0 to `batch` of this epoch, to be read now."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Take note of the epoch's figures; what is added to `logs` reaches later callbacks."""
 
-    def on_train_end(self) -> None:
-        """Take note that `fit` ends, be it by an exception."""
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Take note that `fit` ends, be it by an exception; `logs` are the last epoch's."""
+
+
+class LambdaCallback(Callback):
+    """Call functions.
+
+    Parameters
+    ----------
+    on_epoch_begin, on_epoch_end, on_train_begin, on_train_end, on_train_batch_begin, \
+on_train_batch_end : callable, optional
+        With the arguments of the methods of `Callback`, `logs` included.
+
+    Raises
+    ------
+    TypeError
+        For other names.
+    """
+
+    def __init__(
+        self,
+        on_epoch_begin: Callable[[int, Logs], object] | None = None,
+        on_epoch_end: Callable[[int, dict[str, float]], object] | None = None,
+        on_train_begin: Callable[[Logs], object] | None = None,
+        on_train_end: Callable[[Logs], object] | None = None,
+        on_train_batch_begin: Callable[[int, Logs], object] | None = None,
+        on_train_batch_end: Callable[[int, Logs], object] | None = None,
+    ) -> None:
+        hooks = {name: value for name, value in locals().items() if name.startswith("on_")}
+        for name, function in hooks.items():
+            if function is not None:
+                setattr(self, name, function)
 
 
 class History(Callback):
@@ -72,6 +130,369 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
 
 
+class TerminateOnNaN(Callback):
+    """Stop, without an error, after a batch whose loss is not finite; its epoch ends at once."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        if not math.isfinite(logs["loss"]):
+            print(f"Batch {batch + 1}: the loss is {logs['loss']}, training stops")
+            self.model.stop_training = True
+
+
+class Monitor(Callback):
+    """Base of callbacks that follow one figure from epoch to epoch.
+
+    Parameters
+    ----------
+    monitor : str
+        Name of the figure.
+    mode : {"auto", "min", "max"}
+        Whether less or more is better; "auto" knows losses, errors, accuracies and areas.
+    min_delta : float
+        Changes for the better by no more than this do not count.
+
+    Raises
+    ------
+    ValueError
+        When `mode` is unknown, and in training when the figure is, or what is better about it.
+    """
+
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode: expected auto, min or max, got {mode!r}")
+        self.monitor = monitor
+        self.mode = mode
+        self.min_delta = abs(min_delta)
+        self.best: float | None = None
+
+    def value(self, logs: Logs) -> float:
+        """Return the figure."""
+        if self.monitor not in logs:
+            raise ValueError(f"monitor: expected one of {', '.join(logs)}, got {self.monitor!r}")
+        return logs[self.monitor]
+
+    def improves(self, value: float, reference: float | None) -> bool:
+        """Tell whether a figure is better than another; any is better than None, NaN never."""
+        if math.isnan(value):
+            return False
+        if reference is None:
+            return True
+        if self._less_is_better():
+            return value + self.min_delta < reference
+        return value - self.min_delta > reference
+
+    def _less_is_better(self) -> bool:
+        if self.mode != "auto":
+            return self.mode == "min"
+        words = self.monitor.removeprefix("val_").split("_")
+        if set(words) & {"acc", "accuracy", "auc"}:
+            return False
+        if set(words) & {"loss", "error", "crossentropy", "divergence", "mse", "mae", "huber"}:
+            return True
+        raise ValueError(f"mode: expected min or max for {self.monitor!r}, got auto")
+
+
+class EarlyStopping(Monitor):
+    """Stop when a figure has not become better for a while.
+
+    Parameters
+    ----------
+    monitor, min_delta, mode
+        As for `Monitor`.
+    patience : int
+        Epochs without a change for the better that are put up with.
+    verbose : int
+        Whether to say so.
+    baseline : float, optional
+        What has to be reached for a change to count.
+    restore_best_weights : bool
+        Whether the model gets back the weights of its best epoch when training ends.
+    start_from_epoch : int
+        Number of the first epoch that counts.
+
+    Attributes
+    ----------
+    best, best_epoch, stopped_epoch : float or None, int, int
+        The best figure, its epoch, and the epoch that stopped training, 0 if none did.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.patience = patience
+        self.verbose = verbose
+        self.baseline = baseline
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = start_from_epoch
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.wait = self.best_epoch = self.stopped_epoch = 0
+        self.best = None
+        self._best_weights: list[Array] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        value = self.value(logs)
+        if epoch < self.start_from_epoch:
+            return
+        better = self.improves(value, self.best)
+        if better or (self.restore_best_weights and self._best_weights is None):
+            self.best_epoch = epoch
+            if self.restore_best_weights:
+                self._best_weights = self.model.get_weights()
+        self.wait += 1
+        if better:
+            self.best = value
+            if self.baseline is None or self.improves(value, self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self.stopped_epoch and self.verbose:
+            print(f"Epoch {self.stopped_epoch + 1}: early stopping")
+        if self._best_weights is not None:
+            if self.verbose:
+                print(f"The model has the weights of epoch {self.best_epoch + 1} again")
+            self.model.set_weights(self._best_weights)
+
+
+class ModelCheckpoint(Monitor):
+    """Save the model after every epoch, or when a figure has become better.
+
+    Parameters
+    ----------
+    filepath : path
+        May have fields for the epoch, from 1, and the figures, such as
+        ``"{epoch:02d}-{val_loss:.2f}.safetensors"``. Missing folders are made.
+    monitor, mode
+        As for `Monitor`.
+    verbose : int
+        Whether to say so.
+    save_best_only : bool
+        Whether an epoch that is not better than all before is left out.
+    save_weights_only : bool
+        Whether to call `Sequential.save_weights` in the place of `Sequential.save`.
+    save_freq : "epoch"
+        Nothing else: only what was saved at the end of an epoch goes on exactly.
+    initial_value_threshold : float, optional
+        What the first epoch has to be better than.
+
+    Raises
+    ------
+    ValueError
+        As for `Monitor`, or when `filepath` has a field that is no figure.
+    """
+
+    def __init__(
+        self,
+        filepath: str | PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str = "epoch",
+        initial_value_threshold: float | None = None,
+    ) -> None:
+        super().__init__(monitor, mode)
+        if save_freq != "epoch":
+            raise ValueError(f"save_freq: expected 'epoch', got {save_freq!r}")
+        self.filepath = str(filepath)
+        self.verbose = verbose
+        self.save_best_only = save_best_only
+        self.save_weights_only = save_weights_only
+        self.best = initial_value_threshold
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        if self.save_best_only:
+            value = self.value(logs)
+            if not self.improves(value, self.best):
+                return
+            self.best = value
+        try:
+            path = Path(self.filepath.format(epoch=epoch + 1, **logs))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"filepath: expected fields among epoch, {', '.join(logs)}, "
+                f"got {self.filepath!r} ({error})"
+            ) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.save_weights_only:
+            self.model.save_weights(path)
+        else:
+            self.model.save(path)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: saved {path}")
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate for each epoch.
+
+    Parameters
+    ----------
+    schedule : callable
+        ``schedule(epoch, learning_rate) -> learning_rate``, with epochs from 0.
+    verbose : int
+        Whether to say so.
+
+    Notes
+    -----
+    The rate is among the figures of the epoch, as "learning_rate".
+    """
+
+    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0) -> None:
+        self.schedule = schedule
+        self.verbose = verbose
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        rate = self.schedule(epoch, _learning_rate(self.model))
+        self.model.optimizer.learning_rate = float(rate)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: the learning rate is {rate:g}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        logs["learning_rate"] = _learning_rate(self.model)
+
+
+class ReduceLROnPlateau(Monitor):
+    """Reduce the learning rate when a figure has not become better for a while.
+
+    Parameters
+    ----------
+    monitor, mode, min_delta
+        As for `Monitor`.
+    factor : float
+        What the rate is multiplied by, in (0, 1).
+    patience : int
+        Epochs without a change for the better after which that happens.
+    verbose : int
+        Whether to say so.
+    cooldown : int
+        Epochs that do not count after that.
+    min_lr : float
+        The rate does not go below it.
+
+    Raises
+    ------
+    ValueError
+        As for `Monitor`, or when `factor` is outside (0, 1).
+
+    Notes
+    -----
+    The rate that the epoch was trained with is among its figures, as "learning_rate".
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        if not 0 < factor < 1:
+            raise ValueError(f"factor: expected a number in (0, 1), got {factor!r}")
+        self.factor = factor
+        self.patience = patience
+        self.verbose = verbose
+        self.cooldown = cooldown
+        self.min_lr = min_lr
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.best = None
+        self.wait = self.cooling = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        rate = logs["learning_rate"] = _learning_rate(self.model)
+        value = self.value(logs)
+        if self.cooling:
+            self.cooling -= 1
+            self.wait = 0
+        if self.improves(value, self.best):
+            self.best = value
+            self.wait = 0
+        elif not self.cooling:
+            self.wait += 1
+            if self.wait >= self.patience and rate > self.min_lr:
+                rate = max(rate * self.factor, self.min_lr)
+                self.model.optimizer.learning_rate = rate
+                self.cooling, self.wait = self.cooldown, 0
+                if self.verbose:
+                    print(f"Epoch {epoch + 1}: the learning rate is reduced to {rate:g}")
+
+
+def _learning_rate(model: Any) -> float:
+    rate = model.optimizer.learning_rate
+    if callable(rate):
+        raise ValueError(
+            f"learning_rate: expected a number for this callback to change, got {rate!r}"
+        )
+    return float(rate)
+
+
+class CSVLogger(Callback):
+    """Write a line of figures for every epoch to a CSV file.
+
+    Parameters
+    ----------
+    filename : path
+        The first column is the epoch, from 0, the others are the figures of the first epoch.
+    separator : str
+        Stands between cells.
+    append : bool
+        Whether an existing file is gone on with, without another header.
+    """
+
+    def __init__(
+        self, filename: str | PathLike[str], separator: str = ",", append: bool = False
+    ) -> None:
+        self.filename = Path(filename)
+        self.separator = separator
+        self.append = append
+        self._file: TextIO | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._has_header = (
+            self.append and self.filename.exists() and self.filename.stat().st_size > 0
+        )
+        self._file = self.filename.open("a" if self.append else "w", newline="")
+        self._writer: csv.DictWriter[str] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        assert self._file is not None
+        if self._writer is None:
+            self._writer = csv.DictWriter(
+                self._file,
+                ["epoch", *logs],
+                restval="NA",
+                extrasaction="ignore",
+                delimiter=self.separator,
+                lineterminator="\n",
+            )
+            if not self._has_header:
+                self._writer.writeheader()
+        self._writer.writerow({"epoch": epoch, **logs})
+        self._file.flush()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
 class ProgressBar(Callback):
     """One bar for the whole of `fit`, with the latest figures and the time left.
 
@@ -83,39 +504,42 @@ class ProgressBar(Callback):
 
     def __init__(self, title: str = "fit") -> None:
         self.title = title
+        self._bar: Any = None
 
-    def on_train_begin(self) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         epochs, steps = self.params["epochs"], self.params["steps"]
-        self._bar = tqdm(
-            total=epochs * steps,
-            desc=self.title,
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
-        )
-        self._validation: Logs = {}
-
-    def on_epoch_begin(self, epoch: int) -> None:
-        self._bar.set_description(
-            f"{self.title}, epoch {epoch + 1}/{self.params['epochs']}", refresh=False
-        )
+        if self._bar is None:
+            self._bar = tqdm(
+                total=steps and epochs * steps,
+                initial=(steps and epoch * steps) or 0,
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
+            )
+            self._validation: Logs = {}
+            self._due = 0.0
+        self._bar.set_description(f"{self.title}, epoch {epoch + 1}/{epochs}", refresh=False)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        self._bar.set_postfix({**logs, **self._validation}, refresh=False)
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._bar.mininterval
+            self._bar.set_postfix({**logs, **self._validation}, refresh=False)
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         self._validation = {name: logs[name] for name in logs if name.startswith("val_")}
         self._bar.set_postfix(logs, refresh=False)
 
-    def on_train_end(self) -> None:
-        self._bar.close()
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 class EpochLines(Callback):
     """One printed line per epoch."""
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from fastdrop import __version__, bench, get_num_threads, train
 from fastdrop.optimizers import OPTIMIZERS
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
+
+BLAS_TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
 
 N = TypeVar("N", int, float)
 T = TypeVar("T")
@@ -47,10 +51,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"fastdrop {arguments.command}: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"fastdrop {arguments.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        advice = f"; {error}" if error.args else ""
+        print(f"fastdrop {arguments.command}: interrupted{advice}", file=sys.stderr)
         return 130
     return 0
+
+
+def command() -> int:
+    """Run the command line as a process of its own: its arguments, and their exit status.
+
+    OpenBLAS's threads spin after each product, at the cost of everything else that wants the cores
+    (docs/threads.md). They read from the environment how long, when NumPy loads; so, unless the
+    user has said it, training starts its process once more with another environment.
+    """
+    if sys.argv[1:2] == ["train"] and BLAS_TIMEOUT not in os.environ and sys.executable:
+        with contextlib.suppress(OSError):
+            os.execve(
+                sys.executable,
+                [sys.executable, *sys.orig_argv[1:]],
+                os.environ | {BLAS_TIMEOUT: "4"},  # 2**4 cycles, the least it takes
+            )
+    return main()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,8 +89,8 @@ def _add_train(commands: Commands) -> None:
         "train",
         help="train a network with dropout and without, and compare",
         description="Train the same network twice, with dropout and without, and compare: a table "
-        f"on the screen, and in --out the files {train.PICTURE} (needs matplotlib) and "
-        f"{train.RESULTS}.",
+        f"on the screen, and in --out the files {train.PICTURE} (needs matplotlib), "
+        f"{train.RESULTS}, {' and '.join(train.MODELS)}, which fastdrop.load_model reads.",
     )
     parser.set_defaults(run=train.run)
     add = parser.add_argument
@@ -80,7 +102,7 @@ def _add_train(commands: Commands) -> None:
         "file; bytes are divided by 255, CSV columns standardised; without a validation part a "
         "fifth of the samples becomes one (default: the embedded digits)",
     )
-    add("--label", default="label", metavar="NAME", help="label column of a .csv (%(default)s)")
+    add("--label", metavar="NAME", help="label column of a .csv (label)")
     add(
         "--hidden",
         type=_list_of(_count),
@@ -105,6 +127,12 @@ def _add_train(commands: Commands) -> None:
         default=0,
         metavar="N",
         help="fixes weights, masks, the order of samples and the split (%(default)s)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help=f"go on from the checkpoint in --out, {train.CHECKPOINT}, which is written after "
+        "every epoch; all other settings have to be the same as before",
     )
     _add_out(parser)
 

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from fastdrop import losses
+from fastdrop import losses, optimizers, saving
 from fastdrop import metrics as metrics_module
-from fastdrop._checks import check_count, check_finite, lookup
-from fastdrop.callbacks import Callback, EpochLines, History, ProgressBar, format_logs
+from fastdrop._checks import check_count, lookup
+from fastdrop._serialization import deserialize, serialize
+from fastdrop.batches import ArrayBatches, Batch, Batches, Expected, batches_of
+from fastdrop.callbacks import (
+    Callback,
+    EpochLines,
+    History,
+    ProgressBar,
+    format_logs,
+)
 from fastdrop.layers import Array, Input, Layer, Shape, batch_shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
-from fastdrop.optimizers import OPTIMIZERS, Optimizer
-from fastdrop.random import Key, default_generator, permutation
+from fastdrop.optimizers import Optimizer
+from fastdrop.random import Generator, Key, default_generator
 from fastdrop.steps import Step
 
-__all__ = ["Sequential"]
+__all__ = ["Sequential", "load_model"]
 
 # Nothing is kept for a backward pass at inference, so batches may be larger than in training.
 INFERENCE_BATCH = 1024
+CALLS = 2**41  # folded into the seed for masks of calls of the model; no layer has this number
 
 
 class Sequential:
@@ -35,6 +49,8 @@ class Sequential:
     seed : int, optional
         Fixes initial weights, the order of samples and every mask; without it the default
         generator gives one.
+    dtype : {"float32", "float64"}
+        Of parameters, batches and outputs.
 
     Attributes
     ----------
@@ -44,10 +60,12 @@ class Sequential:
         The whole random state: the seed, and how many epochs and batches have been trained.
     input_shape : tuple of int or None
         Shape of one sample; None until it is known.
-    optimizer, loss, metrics : Optimizer, Loss, list of str
+    optimizer, loss, metrics, weighted_metrics : Optimizer, Loss, list of Metric, list of Metric
         What `compile` chose.
     history : History or None
         What the last `fit` returned.
+    stop_training : bool
+        A callback that sets it ends `fit` after this batch.
 
     Raises
     ------
@@ -56,11 +74,18 @@ class Sequential:
     """
 
     def __init__(
-        self, layers: Iterable[Layer | Input] | None = None, *, seed: int | None = None
+        self,
+        layers: Iterable[Layer | Input] | None = None,
+        *,
+        seed: int | None = None,
+        dtype: str = "float32",
     ) -> None:
         if seed is None:
             seed = default_generator.next_key().fold_in(0).seed
         self.seed: int = Key(seed).seed
+        self.dtype = np.dtype(
+            lookup("dtype", dtype, {"float32": np.float32, "float64": np.float64})
+        )
         self.epoch = 0
         self.step = 0
         self.layers: list[Layer] = []
@@ -69,6 +94,9 @@ class Sequential:
         self.loss: Loss | None = None
         self.optimizer: Optimizer | None = None
         self.metrics: list[Metric] = []
+        self.weighted_metrics: list[Metric] = []
+        self.stop_training = False
+        self._calls = Generator(Key(self.seed).fold_in(CALLS).seed)
         for layer in () if layers is None else layers:
             self.add(layer)
 
@@ -110,74 +138,93 @@ class Sequential:
         optimizer: str | Optimizer = "sgd",
         loss: str | Loss = "mse",
         metrics: Sequence[str | Metric] | None = None,
+        weighted_metrics: Sequence[str | Metric] | None = None,
     ) -> None:
         """Choose how to train.
 
         Parameters
         ----------
-        optimizer : {"adam", "sgd"} or Optimizer
-            A name stands for the optimiser with its defaults.
-        loss : {"binary_crossentropy", "categorical_crossentropy", "mse", \
-"sparse_categorical_crossentropy"} or Loss
-            When it folds the last layer's activation (softmax, sigmoid), training works from
-            logits, which is exact for outputs near 0 and 1.
-        metrics : list of {"accuracy", "binary_accuracy", "categorical_accuracy", \
-"sparse_categorical_accuracy"}, optional
-            Figures to report besides the loss.
+        optimizer : str or Optimizer
+            One of `fastdrop.optimizers`; a name stands for the optimiser with its defaults.
+        loss : str or Loss
+            One of `fastdrop.losses`. When it folds the last layer's activation (softmax, sigmoid),
+            training works from logits, which is exact for outputs near 0 and 1.
+        metrics : list of str or Metric, optional
+            Figures of `fastdrop.metrics` to report besides the loss.
+        weighted_metrics : list of str or Metric, optional
+            Figures in which samples count by their weights. Where one is among `metrics`, too, its
+            name gets "weighted_" before it.
 
         Raises
         ------
         ValueError
-            When a name is unknown.
+            When a name is unknown, or is there twice.
         """
-        if not isinstance(metrics, list | tuple | None):
-            raise ValueError(f"metrics: expected a list of names, got {metrics!r}")
-        chosen = [metrics_module.get(metric) for metric in metrics or ()]
-        names = [metric.name for metric in chosen]
-        if len(set(names)) < len(names):
-            raise ValueError(f"metrics: expected each name once, got {names}")
-        if not isinstance(optimizer, Optimizer):
-            optimizer = lookup("optimizer", optimizer, OPTIMIZERS)()
+        plain = _metrics("metrics", metrics)
+        weighted = _metrics("weighted_metrics", weighted_metrics)
+        for metric in weighted:
+            if metric.name in {other.name for other in plain}:
+                metric.name = f"weighted_{metric.name}"
+        optimizer = optimizers.get(optimizer)
         loss = losses.get(loss)
         if optimizer.model not in (None, self):
             raise ValueError("optimizer: expected one of this model's own, got another model's")
         optimizer.model = self
-        self.optimizer, self.loss, self.metrics = optimizer, loss, chosen
+        self.optimizer, self.loss = optimizer, loss
+        self.metrics, self.weighted_metrics = plain, weighted
 
     def fit(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
+        x: Any,
+        y: ArrayLike | None = None,
         batch_size: int | None = 32,
         epochs: int = 1,
         verbose: str | int = "auto",
         callbacks: Iterable[Callback] | None = None,
         validation_split: float = 0.0,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: Any = None,
         shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
     ) -> History:
         """Train the model. A second call goes on where the first one ended.
 
         Parameters
         ----------
-        x : array_like, (samples, ...)
-            Finite numbers; they are cast to float32 batch by batch.
+        x : array_like, (samples, ...), or iterable of batches
+            Finite numbers; they are cast to the model's dtype batch by batch. An array in memory is
+            checked before training starts. One on disk (`numpy.memmap`, HDF5, Zarr) is read and
+            checked batch by batch. An iterable gives (x, y) or (x, y, sample_weight); it is
+            iterated once for every epoch.
         y : array_like, (samples, ...)
-            Labels, of the shape and values that the loss expects.
+            Labels, of the shape and values that the loss expects. None with an iterable.
         batch_size : int, optional
-            At least 1; None means 32. The last batch of an epoch may be smaller.
+            At least 1; None means 32. The last batch of an epoch may be smaller. An iterable's
+            batches stay as they are.
         epochs : int
-            At least 1.
+            At least 1: the number of epochs or, with `initial_epoch`, of the last one.
         verbose : {"auto", 0, 1, 2}
             0 is silent, 1 (and "auto") a progress bar, 2 a line per epoch.
         callbacks : iterable of Callback, optional
             Called in order, before the model's own report.
         validation_split : float
-            Share of the samples, in [0, 1), taken from the end of `x` and `y` to validate on.
-        validation_data : (x, y), optional
+            Share of the samples, in [0, 1), taken from the end of the arrays to validate on.
+        validation_data : (x, y), (x, y, sample_weight) or iterable of batches, optional
             Data to validate on after each epoch; overrides `validation_split`.
         shuffle : bool
-            Whether each epoch takes the samples in an order of its own.
+            Whether each epoch takes an array's samples in an order of its own.
+        class_weight : mapping of int to float, optional
+            Factors of the losses of samples with these labels; 1 for the others.
+        sample_weight : array_like, (samples,), optional
+            Factors of the samples' losses, at least 0.
+        initial_epoch : int
+            Number of the first epoch, for the callbacks; nothing is trained from `epochs` on. To
+            go on with a model, give its `epoch`.
+        steps_per_epoch, validation_steps : int, optional
+            Batches to take of an iterable for each epoch; each goes on where the last one ended.
 
         Returns
         -------
@@ -189,65 +236,86 @@ class Sequential:
         RuntimeError
             When the model has not been compiled.
         ValueError
-            When an argument does not fit its description, the model or the loss.
+            When an argument does not fit its description, the model or the loss: before anything
+            is trained, except for what is read batch by batch. When a generator ends before the
+            last epoch. When the loss is no longer finite, unless a callback stops training at that
+            (`TerminateOnNaN`); the weights are spoilt by then.
         """
+        self._compiled()
         batch_size = _batch_size(batch_size, 32)
         callbacks = list(callbacks or ())
         if not all(isinstance(callback, Callback) for callback in callbacks):
             raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
         check_count("epochs", epochs)
+        if initial_epoch != 0:
+            check_count("initial_epoch", initial_epoch)
         reports = _reports(verbose)
-        x, y = self._check_data(x, y, "x", "y")
+        names = ("x", "y", "sample_weight", "steps_per_epoch")
+        training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
+        validation: Batches | None = None
         if validation_data is not None:
-            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-                raise ValueError("validation_data: expected a pair (x, y)")
-            validation_data = self._check_data(
-                *validation_data, "validation_data[0]", "validation_data[1]"
-            )
+            validation = _validation(validation_data, validation_steps)
         elif validation_split:
-            kept = _samples_before_split(len(x), validation_split)
-            validation_data = x[kept:], y[kept:]
-            x, y = x[:kept], y[:kept]
+            if not isinstance(training, ArrayBatches):
+                raise ValueError("validation_split: expected it with arrays only")
+            training, validation = training.split(validation_split, INFERENCE_BATCH)
+        self._prepare(training, validation, class_weight)
 
-        starts = range(0, len(x), batch_size)
-        step = Step(self)
         history = self.history = History()
         chain = [*callbacks, history, *reports]
         for callback in chain:
             callback.model = self
-            callback.params = {"epochs": epochs, "steps": len(starts)}
-            callback.on_train_begin()
-        try:
-            for epoch in range(epochs):
-                for callback in chain:
-                    callback.on_epoch_begin(epoch)
-                order = permutation(Key(self.seed, self.epoch), len(x)) if shuffle else None
-                mean = _Mean("loss", *(metric.name for metric in self.metrics))
-                for batch, start in enumerate(starts):
-                    rows = slice(start, start + batch_size)
-                    chosen = rows if order is None else order[rows]
-                    values = self._run_batch(step, x[chosen], y[chosen], training=True)
-                    mean.add(values, len(x[rows]))
-                    logs = mean.logs()
-                    for callback in chain:
-                        callback.on_train_batch_end(batch, logs)
-                if validation_data is not None:
-                    figures = self._evaluate(*validation_data, INFERENCE_BATCH)
-                    logs.update({f"val_{name}": value for name, value in figures.items()})
-                self.epoch += 1
-                for callback in chain:
-                    callback.on_epoch_end(epoch, logs)
-        finally:
+            callback.params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
+
+        def tell(hook: str, *arguments: Any) -> None:
             for callback in chain:
-                callback.on_train_end()
+                getattr(callback, hook)(*arguments)
+
+        step, validation_step = Step(self), Step(self)
+        self.stop_training = False
+        logs: dict[str, float] = {}
+        tell("on_train_begin", {})
+        try:
+            for epoch in range(initial_epoch, epochs):
+                title = f"epoch {epoch + 1}"
+                figures = _Figures(self)
+                tell("on_epoch_begin", epoch, {})
+                order = Key(self.seed, self.epoch) if shuffle else None
+                for number, batch in enumerate(training.epoch(title, order)):
+                    tell("on_train_batch_begin", number, {})
+                    with np.errstate(over="ignore", invalid="ignore"):  # said better below
+                        result = step.train(*batch)
+                    self.step += 1
+                    figures.add(batch, *result)
+                    tell("on_train_batch_end", number, _BatchLogs(figures))
+                    if self.stop_training:
+                        break
+                    if not math.isfinite(result[0]):
+                        raise ValueError(
+                            f"loss: expected a finite one, got {result[0]} in {title}, "
+                            f"step {number + 1}, whose update has spoilt the weights; "
+                            "try a smaller learning rate"
+                        )
+                logs = figures.logs()
+                if validation is not None:
+                    measured = self._evaluate(validation_step, validation, f"validation, {title}")
+                    logs.update({f"val_{name}": value for name, value in measured.items()})
+                self.epoch += 1
+                tell("on_epoch_end", epoch, logs)
+                if self.stop_training:
+                    break
+        finally:
+            tell("on_train_end", logs)
         return history
 
     def evaluate(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
+        x: Any,
+        y: ArrayLike | None = None,
         batch_size: int | None = INFERENCE_BATCH,
         verbose: str | int = "auto",
+        sample_weight: ArrayLike | None = None,
+        steps: int | None = None,
         *,
         return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
@@ -255,12 +323,14 @@ class Sequential:
 
         Parameters
         ----------
-        x, y : array_like
+        x, y, sample_weight
             As for `fit`.
         batch_size : int, optional
             At least 1; changes nothing but time and memory.
         verbose : {"auto", 0, 1, 2}
             0 is silent, anything else prints one line.
+        steps : int, optional
+            Batches to take of an iterable.
         return_dict : bool
             Whether to return a dict.
 
@@ -274,33 +344,40 @@ class Sequential:
         RuntimeError, ValueError
             As for `fit`.
         """
+        self._compiled()
         batch_size = _batch_size(batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
-        figures = self._evaluate(*self._check_data(x, y, "x", "y"), batch_size)
+        names = ("x", "y", "sample_weight", "steps")
+        batches = batches_of(x, y, sample_weight, names, batch_size, steps)
+        self._prepare(batches)
+        figures = self._evaluate(Step(self), batches, "this call")
         if not quiet:
             print(format_logs(figures))
-        if return_dict:
-            return figures
-        values = list(figures.values())
-        return values if self.metrics else values[0]
+        return _returned(figures, return_dict)
 
     def predict(
-        self, x: ArrayLike, batch_size: int | None = INFERENCE_BATCH, verbose: str | int = "auto"
+        self,
+        x: Any,
+        batch_size: int | None = INFERENCE_BATCH,
+        verbose: str | int = "auto",
+        steps: int | None = None,
     ) -> Array:
         """Return the outputs at inference.
 
         Parameters
         ----------
-        x : array_like, (samples, ...)
-            Finite numbers.
+        x : array_like, (samples, ...), or iterable of batches
+            Finite numbers. Of batches that are tuples, the first item counts.
         batch_size : int, optional
             At least 1; changes nothing but time and memory.
         verbose : {"auto", 0, 1, 2}
             0 is silent, anything else shows a progress bar.
+        steps : int, optional
+            Batches to take of an iterable.
 
         Returns
         -------
-        ndarray, float32, (samples, *output_shape)
+        ndarray of the model's dtype, (samples, *output_shape)
 
         Raises
         ------
@@ -309,14 +386,192 @@ class Sequential:
         """
         batch_size = _batch_size(batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
-        x, _ = self._check_x(x, "x")
-        self._build(self.layers, x.shape[1:])
-        self.input_shape = x.shape[1:]
-        starts = tqdm(range(0, len(x), batch_size), "predict", disable=quiet)
+        names = ("x", "y", "sample_weight", "steps")
+        batches = batches_of(x, None, None, names, batch_size, steps)
+        self._prepare(batches, y_needed=False)
         step = Step(self)
-        # copies, as Step rewrites its outputs
-        outputs = [step.predict(x[start : start + batch_size]).copy() for start in starts]
-        return np.concatenate(outputs)
+        bar = tqdm(batches.epoch("this call"), "predict", batches.steps, disable=quiet)
+        return np.concatenate([step.predict(batch.x).copy() for batch in bar])
+
+    def train_on_batch(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> float | list[float] | dict[str, float]:
+        """Take one optimiser step.
+
+        Parameters
+        ----------
+        x, y, sample_weight, class_weight
+            One batch, as for `fit`.
+        return_dict : bool
+            Whether to return a dict.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            As for `evaluate`: the figures of this batch alone, before the update.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As for `fit`, except that a loss which is not finite is returned.
+        """
+        batch = self._one_batch(x, y, sample_weight, class_weight)
+        figures = _Figures(self)
+        with np.errstate(over="ignore", invalid="ignore"):
+            figures.add(batch, *Step(self).train(*batch))
+        self.step += 1
+        return _returned(figures.logs(), return_dict)
+
+    def test_on_batch(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        return_dict: bool = False,
+    ) -> float | list[float] | dict[str, float]:
+        """Measure loss and metrics of one batch at inference, see `evaluate`."""
+        batch = self._one_batch(x, y, sample_weight)
+        figures = _Figures(self)
+        figures.add(batch, *Step(self).test(*batch))
+        return _returned(figures.logs(), return_dict)
+
+    def predict_on_batch(self, x: ArrayLike) -> Array:
+        """Return the outputs for one batch at inference, see `predict`."""
+        return self(x)
+
+    def __call__(self, x: ArrayLike, training: bool = False) -> Array:
+        """Return the outputs for one batch.
+
+        Parameters
+        ----------
+        x : array_like, (samples, ...)
+            Finite numbers.
+        training : bool
+            Whether random layers are active. Every such call draws masks of its own.
+
+        Returns
+        -------
+        ndarray of the model's dtype, (samples, *output_shape)
+
+        Raises
+        ------
+        ValueError
+            When `x` does not fit the model.
+        """
+        batch = self._one_batch(x, y_needed=False)
+        if not training:
+            return Step(self).predict(batch.x).copy()
+        outputs, key = batch.x.astype(self.dtype), self._calls.next_key()
+        for number, layer in enumerate(self.layers):
+            layer_key = Key(key.fold_in(number).seed, self.step)
+            outputs, _ = layer.forward(outputs, True, key=layer_key)
+        return outputs
+
+    def get_weights(self) -> list[Array]:
+        """Return copies of all weights, layer by layer.
+
+        Returns
+        -------
+        list of ndarray
+            For every layer its parameters, then what else it keeps, such as moving means. The
+            weight matrix of a `Dense` is (units, inputs): the transpose of Keras's.
+        """
+        return [array.copy() for array in self._weights().values()]
+
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
+        """Set all weights.
+
+        Parameters
+        ----------
+        weights : sequence of array_like
+            What `get_weights` returned, of this model or one with the same layers.
+
+        Raises
+        ------
+        ValueError
+            When number or shapes differ; nothing is changed then.
+        """
+        own = self._weights()
+        if len(weights) != len(own):
+            raise ValueError(
+                f"weights: expected {len(own)} arrays for this model, got {len(weights)}"
+                + ("" if self.input_shape else "; its input shape is not known yet")
+            )
+        arrays = [np.asarray(array) for array in weights]
+        for (name, array), new in zip(own.items(), arrays):
+            if new.shape != array.shape or new.dtype.kind not in "biuf":
+                raise ValueError(
+                    f"weights: expected an array of numbers of shape {array.shape} as {name!r}, "
+                    f"got {new.dtype} {new.shape}"
+                )
+        for array, new in zip(own.values(), arrays):
+            array[...] = new
+
+    def get_config(self) -> dict[str, Any]:
+        """Return seed, dtype, input shape and layers; `from_config` makes an equal new model."""
+        return {
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+            "input_shape": self.input_shape,
+            "layers": [serialize(layer) for layer in self.layers],
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a model with initial weights from what `get_config` returned."""
+        layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
+        shape = config["input_shape"]
+        start = [] if shape is None else [Input(shape)]
+        return cls([*start, *layers], seed=config["seed"], dtype=config["dtype"])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model to a file: all that is needed to go on, see `load_model`.
+
+        The file holds layers, weights, what `compile` chose, the optimiser's state, seed, and the
+        numbers of epochs and steps trained, in the format safetensors: arrays and JSON, no code.
+        It appears under its name only when it is whole.
+
+        Parameters
+        ----------
+        path : path
+            Replaced if it exists.
+
+        Raises
+        ------
+        ValueError
+            When the model holds functions, such as a schedule of p that is not one of
+            `fastdrop.layers.schedules`; before the file is touched.
+        OSError
+            When the file cannot be written.
+        """
+        saving.write(path, "model", *self._state())
+
+    def save_weights(self, path: str | PathLike[str]) -> None:
+        """Write the weights alone to a file, see `save`."""
+        saving.write(path, "weights", {}, self._weights())
+
+    def load_weights(self, path: str | PathLike[str]) -> None:
+        """Set all weights from a file of `save_weights` or `save`.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        ValueError
+            When the file is damaged, is no such file, or of a model with other layers; nothing is
+            changed then.
+        OSError
+            When it cannot be read.
+        """
+        _, arrays = saving.read(path, ("weights", "model"))
+        self._set_arrays(path, arrays)
 
     def summary(self) -> None:
         """Print a table of the layers, their output shapes and numbers of parameters."""
@@ -345,10 +600,6 @@ class Sequential:
         """The parameters' gradients, under the same names, after a step of training."""
         return self._gather("grads")
 
-    @property
-    def _key(self) -> Key:
-        return Key(self.seed)
-
     def _gather(self, attribute: str) -> dict[str, Array]:
         return {
             f"{number}.{name}": array
@@ -356,11 +607,93 @@ class Sequential:
             for name, array in getattr(layer, attribute).items()
         }
 
+    def _weights(self) -> dict[str, Array]:
+        """Return parameters and other state by name, layer by layer."""
+        return {
+            f"{number}.{name}": array
+            for number, layer in enumerate(self.layers)
+            for name, array in (layer.params | layer.state).items()
+        }
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return all that is needed to go on, as a configuration and arrays, see `_from_state`."""
+        config: dict[str, Any] = {
+            "model": self.get_config(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "compiled": None,
+        }
+        arrays = self._weights()
+        if self.optimizer is not None and self.loss is not None:
+            config["compiled"] = {
+                "optimizer": serialize(self.optimizer),
+                "iterations": self.optimizer.iterations,
+                "loss": serialize(self.loss),
+                "metrics": [serialize(metric) for metric in self.metrics],
+                "weighted_metrics": [serialize(metric) for metric in self.weighted_metrics],
+            }
+            arrays |= {
+                f"optimizer/{name}/{part}": array
+                for name, state in self.optimizer.state.items()
+                for part, array in state.items()
+            }
+        return config, arrays
+
+    @classmethod
+    def _from_state(
+        cls, path: str | PathLike[str], config: Mapping[str, Any], arrays: Mapping[str, Array]
+    ) -> Self:
+        """Make a model of what `_state` returned; `path` names it in messages."""
+        try:
+            model = cls.from_config(config["model"])
+            model.epoch, model.step = config["epoch"], config["step"]
+            compiled = config["compiled"]
+            if compiled is not None:
+                metrics, weighted_metrics = (
+                    [deserialize("metrics", metric, Metric) for metric in compiled[name]]
+                    for name in ("metrics", "weighted_metrics")
+                )
+                optimizer = deserialize("optimizer", compiled["optimizer"], Optimizer)
+                optimizer.iterations = compiled["iterations"]
+                loss = deserialize("loss", compiled["loss"], Loss)
+                model.compile(optimizer, loss, metrics, weighted_metrics)
+                for name, array in arrays.items():
+                    if name.startswith("optimizer/"):
+                        _, param, part = name.split("/")
+                        optimizer.state.setdefault(param, {})[part] = array
+        except (KeyError, TypeError, AttributeError) as error:  # not as `_state` writes it
+            raise ValueError(f"{path}: expected a saved model, got {error!r}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        model._set_arrays(path, arrays)
+        return model
+
+    def _set_arrays(self, path: str | PathLike[str], arrays: Mapping[str, Array]) -> None:
+        """Set the weights from a file's arrays."""
+        names = self._weights()
+        own = {name: array for name, array in arrays.items() if not name.startswith("optimizer/")}
+        if set(own) != set(names):
+            name = min(set(own) ^ set(names))
+            has = "has" if name in own else "lacks"
+            raise ValueError(
+                f"{path}: expected the weights of a model with the same layers, got a file that "
+                f"{has} {name!r}"
+            )
+        try:
+            self.set_weights([own[name] for name in names])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
     def _build(self, layers: Sequence[Layer], input_shape: Shape) -> None:
         """Make the layers' parameters, if their shapes fit."""
         shapes = self._shapes(layers, input_shape)
         for number, (layer, shape) in enumerate(zip(layers, shapes)):
-            layer.build(shape, self._key.fold_in(number))
+            layer.build(shape, Key(self.seed).fold_in(number))
+            for attribute in ("params", "state"):
+                arrays = getattr(layer, attribute)
+                if any(array.dtype != self.dtype for array in arrays.values()):
+                    cast = {name: array.astype(self.dtype) for name, array in arrays.items()}
+                    setattr(layer, attribute, cast)
 
     def _shapes(self, layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
         """Return the shapes between layers, input and output too."""
@@ -375,39 +708,39 @@ class Sequential:
             shapes.append(layer.output_shape(shape))
         return shapes
 
-    def _check_x(self, x: ArrayLike, argument: str) -> tuple[Array, Shape]:
-        """Return x as an array and the model's output shape; build the model if it is not."""
-        array = np.asarray(x)
-        if array.dtype.kind not in "biuf" or array.ndim < 2 or not array.size:
-            raise ValueError(
-                f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
-                f"got {array.dtype} {array.shape}"
-            )
-        check_finite(argument, array)
+    def _prepare(
+        self,
+        batches: Batches,
+        validation: Batches | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        y_needed: bool = True,
+    ) -> None:
+        """Check the data against the model, then build the model if it is not."""
         if not self.layers:
             raise ValueError("layers: expected at least one, got none")
-        input_shape = array.shape[1:] if self.input_shape is None else self.input_shape
-        if array.shape[1:] != input_shape:
-            raise ValueError(
-                f"{argument}: expected shape {batch_shape(input_shape)}, got {array.shape}"
-            )
-        return array, self._shapes(self.layers, input_shape)[-1]
+        input_shape = batches.sample_shape if self.input_shape is None else self.input_shape
+        output_shape = self._shapes(self.layers, input_shape)[-1]
+        loss = self.loss if y_needed else None
+        expected = Expected(input_shape, output_shape, self.dtype, loss, class_weight)
+        batches.check(expected)
+        if validation is not None:
+            validation.check(replace(expected, class_weight=None))
+        self._build(self.layers, input_shape)
+        self.input_shape = input_shape
 
-    def _check_data(
-        self, x: ArrayLike, y: ArrayLike, x_argument: str, y_argument: str
-    ) -> tuple[Array, Array]:
-        loss, _ = self._compiled()
-        x, y = np.asarray(x), np.asarray(y)
-        if x.shape[:1] != y.shape[:1]:
-            raise ValueError(
-                f"{y_argument}: expected a label for each sample of {x_argument}, "
-                f"got {x_argument} {x.shape} and {y_argument} {y.shape}"
-            )
-        x, output_shape = self._check_x(x, x_argument)
-        y = loss.targets(y, output_shape, y_argument)
-        self._build(self.layers, x.shape[1:])
-        self.input_shape = x.shape[1:]
-        return x, y
+    def _one_batch(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        y_needed: bool = True,
+    ) -> Batch:
+        if y_needed:
+            self._compiled()
+        batches = ArrayBatches(np.asarray(x), y, sample_weight, ("x", "y", "sample_weight"))
+        self._prepare(batches, None, class_weight, y_needed)
+        return next(batches.epoch("this call"))
 
     def _compiled(self) -> tuple[Loss, Optimizer]:
         if self.loss is None or self.optimizer is None:
@@ -416,40 +749,124 @@ class Sequential:
             )
         return self.loss, self.optimizer
 
-    def _run_batch(self, step: Step, x: Array, y: Array, training: bool = False) -> list[float]:
-        """Return loss and metrics of a batch; in training, also take one optimiser step."""
-        value, outputs, logits = (step.train if training else step.test)(x, y)
-        self.step += training
-        return [value, *(self._figure(metric, outputs, y, logits) for metric in self.metrics)]
-
-    def _figure(self, metric: Metric, outputs: Array, y: Array, logits: bool) -> float:
-        assert self.loss is not None
-        metric.reset()
-        metric.update(outputs, y, self.loss.folds if logits else None)
-        return metric.result()
-
-    def _evaluate(self, x: Array, y: Array, batch_size: int) -> dict[str, float]:
-        step, mean = Step(self), _Mean("loss", *(metric.name for metric in self.metrics))
-        for start in range(0, len(x), batch_size):
-            rows = slice(start, start + batch_size)
-            mean.add(self._run_batch(step, x[rows], y[rows]), len(x[rows]))
-        return mean.logs()
+    def _evaluate(self, step: Step, batches: Batches, title: str) -> dict[str, float]:
+        figures = _Figures(self)
+        for batch in batches.epoch(title):
+            figures.add(batch, *step.test(*batch))
+        return figures.logs()
 
 
-class _Mean:
-    """Means of named figures over batches, each weighted by its number of samples."""
+def load_model(path: str | PathLike[str]) -> Sequential:
+    """Read a model that `Sequential.save` wrote.
 
-    def __init__(self, *names: str) -> None:
-        self.totals = dict.fromkeys(names, 0.0)
+    On the same machine, with as many threads,
+    ``load_model(path).fit(..., initial_epoch=model.epoch)`` goes on bit for bit as the saved model
+    would have, if it was saved at the end of an epoch. Callbacks start anew.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Sequential
+        Compiled, if the saved one was.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged, no such file, of another version of the format, or holds a layer,
+        loss or the like that is defined neither in fastdrop nor in the running program.
+    OSError
+        When it cannot be read.
+    """
+    return Sequential._from_state(path, *saving.read(path, ("model",)))
+
+
+class _Figures:
+    """The loss and the metrics over some batches."""
+
+    def __init__(self, model: Sequential) -> None:
+        # Copies: a callback may evaluate the model within an epoch.
+        self.metrics = copy.deepcopy(model.metrics)
+        self.weighted_metrics = copy.deepcopy(model.weighted_metrics)
+        self.folds = model.loss.folds if model.loss is not None else None
+        self.loss = 0.0
         self.samples = 0
+        for metric in (*self.metrics, *self.weighted_metrics):
+            metric.reset()
 
-    def add(self, values: Iterable[float], samples: int) -> None:
-        for name, value in zip(self.totals, values, strict=True):
-            self.totals[name] += value * samples
-        self.samples += samples
+    def add(self, batch: Batch, loss: float, outputs: Array, from_logits: bool) -> None:
+        self.loss += loss * len(batch.x)
+        self.samples += len(batch.x)
+        activation = self.folds if from_logits else None
+        for metric in self.metrics:
+            metric.update(outputs, batch.y, activation)
+        for metric in self.weighted_metrics:
+            metric.update(outputs, batch.y, activation, batch.sample_weight)
 
     def logs(self) -> dict[str, float]:
-        return {name: total / self.samples for name, total in self.totals.items()}
+        logs = {"loss": self.loss / self.samples}
+        for metric in (*self.metrics, *self.weighted_metrics):
+            logs[metric.name] = metric.result()
+        return logs
+
+
+class _BatchLogs(Mapping[str, float]):
+    """The figures so far, worked out when somebody asks: some metrics take their time."""
+
+    def __init__(self, figures: _Figures) -> None:
+        self._figures = figures
+        self._logs: dict[str, float] | None = None
+
+    def _read(self) -> dict[str, float]:
+        if self._logs is None:
+            self._logs = self._figures.logs()
+        return self._logs
+
+    def __getitem__(self, name: str) -> float:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+def _metrics(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:
+    if not isinstance(metrics, list | tuple | None):
+        raise ValueError(f"{argument}: expected a list of names or metrics, got {metrics!r}")
+    chosen = [copy.deepcopy(metrics_module.get(metric)) for metric in metrics or ()]
+    names = [metric.name for metric in chosen]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{argument}: expected each name once, got {names}")
+    return chosen
+
+
+def _validation(data: Any, steps: int | None) -> Batches:
+    names = [f"validation_data[{i}]" for i in range(3)]
+    pair = isinstance(data, tuple) or (
+        isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], tuple)
+    )
+    if pair and len(data) in (2, 3):
+        x, y, weights = (*data, None)[:3]
+        return batches_of(x, y, weights, (*names, "validation_steps"), INFERENCE_BATCH, steps)
+    if pair or hasattr(data, "shape") or not isinstance(data, Iterable):
+        raise ValueError(
+            "validation_data: expected (x, y), (x, y, sample_weight) or an iterable of batches"
+        )
+    names = ["validation_data", *names[1:], "validation_steps"]
+    return batches_of(data, None, None, names, INFERENCE_BATCH, steps)
+
+
+def _returned(
+    figures: dict[str, float], return_dict: bool
+) -> float | list[float] | dict[str, float]:
+    if return_dict:
+        return figures
+    values = list(figures.values())
+    return values if len(values) > 1 else values[0]
 
 
 def _reports(verbose: str | int) -> list[Callback]:
@@ -465,15 +882,3 @@ def _batch_size(batch_size: int | None, default: int) -> int:
         return default
     check_count("batch_size", batch_size)
     return batch_size
-
-
-def _samples_before_split(samples: int, validation_split: float) -> int:
-    if isinstance(validation_split, str) or not 0 < validation_split < 1:
-        raise ValueError(f"validation_split: expected a share in [0, 1), got {validation_split!r}")
-    kept = int(samples * (1 - validation_split))
-    if kept in (0, samples):
-        raise ValueError(
-            f"validation_split: expected at least one sample in both parts, "
-            f"got {validation_split} of {samples} samples"
-        )
-    return kept

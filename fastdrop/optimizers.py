@@ -6,12 +6,12 @@ results that depend neither on the instruction set nor on the number of threads.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 from fastdrop._checks import lookup
+from fastdrop._serialization import Configurable
 from fastdrop._train import update
 from fastdrop.layers.base import Array, PartialGradient, WeightRule
 from fastdrop.learning_rates import (
@@ -24,7 +24,7 @@ from fastdrop.learning_rates import (
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
 
-class Optimizer:
+class Optimizer(Configurable):
     """Base of all optimisers.
 
     Parameters
@@ -144,13 +144,7 @@ class Optimizer:
         ValueError
             When the learning rate is a callable other than those of `fastdrop.learning_rates`.
         """
-        config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        return config | {"learning_rate": learning_rate_config(self._learning_rate)}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make an optimiser from what `get_config` returned."""
-        return cls(**config)
+        return super().get_config() | {"learning_rate": learning_rate_config(self._learning_rate)}
 
 
 class SGD(Optimizer):

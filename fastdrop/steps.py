@@ -32,7 +32,7 @@ class Step:
         self.from_logits = (
             model.loss is not None and model.loss.folds == model.layers[-1].activation
         )
-        self._dtype = np.dtype(np.float32)
+        self._dtype = model.dtype
         self._x = Buffers(self._dtype)
         self._rules = {
             f"{number}.{name}": rule

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdrop._output import make_writable, write
-from fastdrop.callbacks import Callback, ProgressBar
+from fastdrop import saving
+from fastdrop._output import make_writable, remove_leftovers, write
+from fastdrop.callbacks import Callback, Logs, ProgressBar
 from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
 from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
 from fastdrop.losses import SparseCategoricalCrossentropy
@@ -20,12 +22,13 @@ from fastdrop.models import Sequential
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 from fastdrop.random import Key, permutation
 
-__all__ = ["PICTURE", "RESULTS", "run"]
+__all__ = ["CHECKPOINT", "MODELS", "PICTURE", "RESULTS", "run"]
 
 DIGITS_TRAINING_SAMPLES = 1400  # the others were written by people whom the net has not seen
 VALIDATION_SHARE = 0.2
 SPLIT = 2**40  # folded into the seed for the split; no layer has this number
-PICTURE, RESULTS = "training.png", "training.json"
+PICTURE, RESULTS, CHECKPOINT = "training.png", "training.json", "checkpoint.safetensors"
+MODELS = ("model-without-dropout.safetensors", "model-with-dropout.safetensors")
 
 Figures = dict[str, list[float]]  # History.history
 
@@ -47,8 +50,40 @@ class Data(NamedTuple):
         )
 
 
+class Progress(NamedTuple):
+    """What a checkpoint holds: all that is needed to go on as if nothing had happened.
+
+    Attributes
+    ----------
+    settings : dict
+        Those that have to be the same.
+    run : int
+        0 without dropout, 1 with.
+    runs : dict of str to Figures
+        The figures of each run so far, by its title.
+    model : Sequential
+        That of the run, after its last whole epoch.
+    """
+
+    settings: dict[str, Any]
+    run: int
+    runs: dict[str, Figures]
+    model: Sequential
+
+    def write(self, path: Path) -> None:
+        """Write a checkpoint."""
+        model, arrays = self.model._state()
+        saving.write(path, "training", self._asdict() | {"model": model}, arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> Progress:
+        """Read a checkpoint."""
+        config, arrays = saving.read(path, ("training",))
+        return cls(**config | {"model": Sequential._from_state(path, config["model"], arrays)})
+
+
 def run(arguments: argparse.Namespace) -> None:
-    """Train with and without dropout; print both results, write them and a picture.
+    """Train with and without dropout; print both results, write them, the models and a picture.
 
     Parameters
     ----------
@@ -58,39 +93,91 @@ def run(arguments: argparse.Namespace) -> None:
     Raises
     ------
     ValueError, OSError
-        For arguments, data or a folder that do not serve.
+        For arguments, data, a checkpoint or a folder that do not serve.
+    KeyboardInterrupt
+        Says how to go on, once there is a checkpoint.
     """
-    data = _load(arguments.data, arguments.label, arguments.seed)
+    if arguments.label is not None and (arguments.data is None or arguments.data.suffix != ".csv"):
+        raise ValueError(f"--label: expected it with a .csv file only, got {arguments.label!r}")
+    data = _load(arguments.data, arguments.label or "label", arguments.seed)
     if arguments.epochs is None:
         arguments.epochs = 100 if arguments.data is None else 10
     make_writable(arguments.out)
+    remove_leftovers(arguments.out, (CHECKPOINT, *MODELS, RESULTS, PICTURE))
     print(data)
+    path = arguments.out / CHECKPOINT
     p = arguments.dropout
-    runs = {
-        "without dropout": _fit("without dropout", data, 0.0, arguments),
-        f"dropout p = {p:g}": _fit(f"dropout p = {p:g}", data, p, arguments),
-    }
-    print(_table(runs))
-    for name, content in _files(data, runs, arguments).items():
+    settings = _settings(data, arguments) | {"label": arguments.label, "bytes": _crc32(data)}
+    progress = _start(path, settings, arguments.epochs) if arguments.resume else None
+    if progress is None:
+        progress = Progress(settings, 0, {}, _model(data, 0.0, arguments))
+    try:
+        _train("without dropout", progress, 0, data, arguments)
+        if progress.run == 0:
+            progress = progress._replace(run=1, model=_model(data, p, arguments))
+        _train(f"dropout p = {p:g}", progress, 1, data, arguments)
+    except KeyboardInterrupt:
+        if path.is_file():
+            raise KeyboardInterrupt(f"go on with --resume, from {path}") from None
+        raise
+    print(_table(progress.runs))
+    for name, content in _files(data, progress.runs, arguments).items():
         write(arguments.out / name, content)
 
 
-def _fit(title: str, data: Data, p: float, arguments: argparse.Namespace) -> Figures:
+def _start(path: Path, settings: Mapping[str, Any], epochs: int) -> Progress | None:
+    """Return where the checkpoint was, if there is one."""
+    if not path.exists():
+        print(f"no checkpoint {path}: starting anew")
+        return None
+    progress = Progress.read(path)
+    for name, value in settings.items():
+        was = progress.settings.get(name)
+        if value != was:
+            option = "data" if name == "bytes" else name.replace("_", "-")
+            what = "the same data" if name == "bytes" else was
+            raise ValueError(
+                f"--{option}: expected {what}, as in {path}, got "
+                f"{'other data' if name == 'bytes' else value}; settings cannot change on --resume"
+            )
+    epoch = progress.model.epoch
+    if progress.run == 1 and epoch == epochs:
+        print(f"{path}: training has finished")
+    else:
+        print(f"{path}: going on {('without', 'with')[progress.run]} dropout, after epoch {epoch}")
+    return progress
+
+
+def _train(
+    title: str, progress: Progress, run: int, data: Data, arguments: argparse.Namespace
+) -> None:
+    """Train one of the runs to its end, unless it is over."""
+    if progress.run > run:
+        return
+    model = progress.model
+    figures = progress.runs.setdefault(title, {})
+    path = arguments.out / CHECKPOINT
+    model.fit(
+        data.x,
+        data.y,
+        arguments.batch_size,
+        arguments.epochs,
+        verbose=0,
+        callbacks=[
+            _MeasureTraining(data.x, data.y),
+            _Record(figures, lambda: progress.write(path)),
+            ProgressBar(title),
+        ],
+        validation_data=(data.x_val, data.y_val),
+        initial_epoch=model.epoch,
+    )
+    model.save(arguments.out / MODELS[run])
+
+
+def _model(data: Data, p: float, arguments: argparse.Namespace) -> Sequential:
     model = Sequential(_layers(arguments.hidden, p, data.classes), seed=arguments.seed)
     model.compile(_optimizer(arguments), "sparse_categorical_crossentropy", ["accuracy"])
-    with np.errstate(over="ignore", invalid="ignore"):  # said better below
-        figures = model.fit(
-            data.x,
-            data.y,
-            arguments.batch_size,
-            arguments.epochs,
-            verbose=0,
-            callbacks=[_MeasureTraining(data.x, data.y), ProgressBar(title)],
-            validation_data=(data.x_val, data.y_val),
-        ).history
-    if not np.isfinite([figures["loss"], figures["val_loss"]]).all():
-        raise ValueError("--lr: expected a smaller learning rate, got a loss that is not finite")
-    return figures
+    return model
 
 
 def _optimizer(arguments: argparse.Namespace) -> Optimizer:
@@ -108,6 +195,31 @@ class _MeasureTraining(Callback):
         logs.update(self.model.evaluate(self.x, self.y, verbose=0, return_dict=True))
 
 
+class _Record(Callback):
+    """Keep the figures of every epoch, and write a checkpoint at the start and after each."""
+
+    def __init__(self, figures: Figures, write: Callable[[], None]) -> None:
+        self.figures, self.write = figures, write
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.write()
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        self._check(logs["loss"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        self._check(logs["loss"] + logs["val_loss"])
+        for name, value in logs.items():
+            self.figures.setdefault(name, []).append(value)
+        self.write()
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                "--lr: expected a smaller learning rate, got a loss that is not finite"
+            )
+
+
 def _layers(hidden: Sequence[int], p: float, classes: int) -> list[Layer]:
     layers: list[Layer] = [Flatten()]
     for units in hidden:
@@ -117,11 +229,8 @@ def _layers(hidden: Sequence[int], p: float, classes: int) -> list[Layer]:
     return [*layers, Dense(classes, "softmax")]
 
 
-def _files(
-    data: Data, runs: Mapping[str, Figures], arguments: argparse.Namespace
-) -> dict[str, bytes]:
-    """Return the contents of the files to write, by their names."""
-    settings = {
+def _settings(data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
         "data": data.name,
         "hidden": arguments.hidden,
         "dropout": arguments.dropout,
@@ -131,6 +240,20 @@ def _files(
         "lr": _optimizer(arguments).learning_rate,
         "seed": arguments.seed,
     }
+
+
+def _crc32(data: Data) -> int:
+    checksum = 0
+    for array in (data.x, data.y, data.x_val, data.y_val):
+        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
+    return checksum
+
+
+def _files(
+    data: Data, runs: Mapping[str, Figures], arguments: argparse.Namespace
+) -> dict[str, bytes]:
+    """Return the contents of the files to write, by their names."""
+    settings = _settings(data, arguments)
     results = json.dumps({"settings": settings, "runs": runs}, indent=1)
     try:
         from fastdrop.plots import render_comparison

@@ -1,14 +1,17 @@
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from test_datasets import IDX_STEMS, idx, idx_arrays
 
 from fastdrop.cli import main
-from fastdrop.train import PICTURE, RESULTS
+from fastdrop.models import load_model
+from fastdrop.train import CHECKPOINT, MODELS, PICTURE, RESULTS
 
 QUICK = ["--epochs", "2", "--hidden", "8,4", "--batch-size", "4"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -53,7 +56,8 @@ def check_results(out, epochs):
     for history in results["runs"].values():
         assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
         assert all(len(figures) == epochs for figures in history.values())
-    assert sorted(path.name for path in out.iterdir()) == [RESULTS, PICTURE]
+    names = sorted([CHECKPOINT, *MODELS, RESULTS, PICTURE])
+    assert sorted(path.name for path in out.iterdir()) == names
     assert (out / PICTURE).read_bytes().startswith(PNG)
 
 
@@ -83,6 +87,19 @@ def test_same_seed_same_results(tmp_path, seed):
         assert train(*QUICK, "--seed", seed, "--out", tmp_path / name) == 0
     one, two = ((tmp_path / name / RESULTS).read_text() for name in ("one", "two"))
     assert one == two
+
+
+def test_the_models_are_those_of_the_results(tmp_path):
+    path = npz(tmp_path / "data.npz", x_val=np.ones((7, 3)), y_val=np.ones(7))
+    assert train(*QUICK, "--data", path, "--out", tmp_path) == 0
+    results = json.loads((tmp_path / RESULTS).read_text())
+    for file, figures in zip(MODELS, results["runs"].values(), strict=True):
+        model = load_model(tmp_path / file)
+        assert model.epoch == 2
+        assert model.evaluate(np.ones((7, 3)), np.ones(7), verbose=0) == [
+            figures["val_loss"][-1],
+            figures["val_accuracy"][-1],
+        ]
 
 
 def test_csv_file(tmp_path, csv, capsys):
@@ -127,7 +144,8 @@ def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "fastdrop.plots", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert train(*QUICK, "--out", tmp_path) == 0
-    assert [path.name for path in tmp_path.iterdir()] == [RESULTS]
+    assert (tmp_path / RESULTS).exists()
+    assert not (tmp_path / PICTURE).exists()
     assert "no picture" in capsys.readouterr().out
 
 
@@ -141,6 +159,78 @@ def test_as_a_module(tmp_path):
     assert done.stderr.splitlines() == [
         "fastdrop train: error: --data: expected an existing folder or file, got none"
     ]
+
+
+@pytest.fixture(params=["python -m", "script"])
+def command(request):
+    """The two ways to call the command line, each as a process of its own."""
+    script = Path(sys.executable).with_name("fastdrop")
+    if request.param == "script" and not script.exists():
+        pytest.skip(f"{script} is not there")
+    start = [script] if request.param == "script" else [sys.executable, "-m", "fastdrop"]
+
+    def run(*arguments, **environment):
+        given = {k: v for k, v in os.environ.items() if k != "OPENBLAS_THREAD_TIMEOUT"}
+        return subprocess.run(
+            [*map(str, start), *map(str, arguments)],
+            env=given | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FASTDROP_ISA", "sse9"), ("FASTDROP_NUM_THREADS", "many")]
+)
+def test_wrong_environment(command, name, value):
+    done = command("train", **{name: value})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(rf"fastdrop: error: {name}: expected .*, got '{value}'", line)
+
+
+SPY = """
+import fastdrop.cli, os, sys
+def main():
+    print(os.getpid(), os.environ.get("OPENBLAS_THREAD_TIMEOUT"), sys.flags.optimize)
+    print(*sys.argv[1:], sep="|")
+    print(sys.stdin.read())
+    return 7
+fastdrop.cli.main = main
+print(os.getpid())
+sys.exit(fastdrop.cli.command())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "inside"),
+    [
+        (["train", "a b", "--x=ä"], None, "4"),
+        (["train"], "20", "20"),
+        (["bench"], None, "None"),
+    ],
+)
+def test_training_starts_again_with_threads_that_do_not_spin(arguments, given, inside):
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_THREAD_TIMEOUT"}
+    if given is not None:
+        environment["OPENBLAS_THREAD_TIMEOUT"] = given
+    process = subprocess.Popen(
+        [sys.executable, "-O", "-u", "-c", SPY, *arguments],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    out, _ = process.communicate("input\n", timeout=60)
+    pid = str(process.pid)
+    starts = [pid, pid] if inside == "4" else [pid]
+    end = [f"{pid} {inside} 1", "|".join(arguments), "input", ""]
+    assert out.splitlines() == [*starts, *end]
+    assert process.returncode == 7
 
 
 def bad_csv(folder):
@@ -162,6 +252,11 @@ BAD = {
     "no npz": (lambda f: ["--data", bad_file(f, "x.npz")], "x.npz: expected a NumPy .npz"),
     "cell": (lambda f: ["--data", bad_csv(f)], "line 3, column 'a'"),
     "label": (lambda f: ["--data", bad_csv(f), "--label", "kind"], "got columns a, label"),
+    "label of npz": (
+        lambda f: ["--data", npz(f / "a.npz"), "--label", "y"],
+        "--label: expected it with a .csv file only, got 'y'",
+    ),
+    "label of digits": (lambda f: ["--label", "y"], "--label: expected it with a .csv"),
     "counts": (lambda f: ["--data", npz(f / "a.npz", y=np.ones(29))], "a.npz: expected x"),
     "negative": (lambda f: ["--data", npz(f / "a.npz", y=-np.ones(30))], "y: .* got -1"),
     "ids": (
@@ -198,4 +293,5 @@ def test_bad_input(tmp_path, capsys, arguments, message):
     assert status == 2
     assert re.search(message, error.splitlines()[-1])
     assert "Traceback" not in error
-    assert not out.exists() or not list(out.iterdir())
+    left = [path.name for path in out.iterdir()] if out.exists() else []
+    assert left in ([], [CHECKPOINT])  # the latter if training had begun

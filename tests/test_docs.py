@@ -28,7 +28,8 @@ def test_docstrings(name):
 
 
 @pytest.mark.skipif(not README.exists(), reason="not in a checkout")
-def test_readme(capsys):
+def test_readme(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert len(blocks) >= 3
     rng = np.random.default_rng(0)

@@ -6,9 +6,19 @@ import pytest
 from test_datasets import IDX_STEMS, idx
 
 import fastdrop
-from fastdrop.callbacks import Callback
 from fastdrop.datasets import load_digits, load_idx
-from fastdrop.layers import Activation, Dense, Dropout, Flatten, Input, Layer, Softmax
+from fastdrop.layers import (
+    Activation,
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    Layer,
+    Softmax,
+)
+from fastdrop.losses import SparseCategoricalCrossentropy
+from fastdrop.metrics import Accuracy
 from fastdrop.models import Sequential
 from fastdrop.optimizers import SGD, Adam
 from fastdrop.random import Key, permutation, uniform
@@ -105,6 +115,77 @@ def test_verbose(capsys, verbose, lines):
     assert ("epoch 3/3" in captured.err) == (verbose in (1, "auto"))
 
 
+def test_one_batch_at_a_time():
+    x, y = data()
+    whole, by_hand = mlp(), mlp()
+    history = whole.fit(x, y, batch_size=50, shuffle=False, verbose=0, epochs=2).history
+    losses = [by_hand.train_on_batch(x, y, return_dict=True)["loss"] for _ in range(2)]
+    assert losses == history["loss"]
+    assert by_hand.step == 2
+    for name, param in whole.params.items():
+        np.testing.assert_array_equal(by_hand.params[name], param)
+    weights = np.linspace(0, 2, 50)
+    for given in ({}, {"sample_weight": weights}):
+        expected = whole.evaluate(x, y, verbose=0, **given)
+        assert whole.test_on_batch(x, y, **given) == expected
+        assert by_hand.train_on_batch(x, y, class_weight={0: 1.0}, **given) != expected
+    np.testing.assert_array_equal(whole.predict_on_batch(x), whole.predict(x, verbose=0))
+    assert mlp(metrics=None).train_on_batch(x, y) == losses[0]
+
+
+def test_a_model_is_a_function():
+    x, _ = data()
+    model = mlp()
+    np.testing.assert_array_equal(model(x), model.predict(x, verbose=0))
+    random = [model(x, training=True) for _ in range(2)]
+    assert not np.array_equal(*random)
+    assert not np.array_equal(random[0], model(x))
+    np.testing.assert_array_equal(mlp()(x, training=True), random[0])
+    assert model.step == 0
+
+
+def test_the_mean_of_many_calls_in_training_is_that_of_dropout():
+    model = Sequential([Dropout(0.5)], seed=0)
+    x = np.ones((100, 100), np.float32)
+    mean = np.mean([model(x, training=True) for _ in range(20)])
+    assert mean == pytest.approx(1, abs=5 / np.sqrt(200_000))
+
+
+def test_weights():
+    stack = [Dense(8), BatchNormalization(), Dense(3)]
+    model, other = Sequential(stack, seed=0), Sequential([Dense(8), BatchNormalization(), Dense(3)])
+    x, _ = data()
+    assert model.get_weights() == []
+    outputs = model.predict(x, verbose=0)
+    weights = model.get_weights()
+    assert [array.shape for array in weights] == [(8, 6), (8,), *[(8,)] * 4, (3, 8), (3,)]
+    weights[0][:] = 0  # a copy
+    np.testing.assert_array_equal(model.predict(x, verbose=0), outputs)
+    other.predict(x, verbose=0)
+    other.set_weights(model.get_weights())
+    np.testing.assert_array_equal(other.predict(x, verbose=0), outputs)
+
+
+def test_float64():
+    x, y = data()
+    model = Sequential([Dense(8, "relu"), Dropout(0.5), Dense(3, "softmax")], dtype="float64")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x.astype(np.float32), y, verbose=0)
+    arrays = [*model.params.values(), model.predict(x, verbose=0), model(x, training=True)]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float64)}
+    model.predict(1e300 * x.astype(np.float64), verbose=0)
+
+
+def test_what_is_compiled_may_be_objects():
+    x, y = data()
+    by_name = mlp(optimizer="SGD".lower())
+    objects = mlp(
+        optimizer=SGD(), loss=SparseCategoricalCrossentropy(), metrics=[Accuracy(name="right")]
+    )
+    expected, given = (model.fit(x, y, verbose=0).history for model in (by_name, objects))
+    assert given == {"loss": expected["loss"], "right": expected["accuracy"]}
+
+
 def test_summary(capsys):
     model = Sequential([Flatten(input_shape=(2, 3)), Dense(4), Dropout(0.5), Dense(2), Dense(2)])
     model.summary()
@@ -113,26 +194,6 @@ def test_summary(capsys):
         assert expected in text
     Sequential([Dense(4)]).summary()
     assert "unknown yet" in capsys.readouterr().out
-
-
-def test_callbacks_hear_everything_in_order():
-    heard = []
-
-    class Listener(Callback):
-        def __getattribute__(self, name):
-            if name.startswith("on_"):
-                return lambda *arguments: heard.append((name, *arguments[:1]))
-            return super().__getattribute__(name)
-
-    mlp().fit(*data(), batch_size=25, epochs=1, verbose=0, callbacks=[Listener()])
-    assert heard == [
-        ("on_train_begin",),
-        ("on_epoch_begin", 0),
-        ("on_train_batch_end", 0),
-        ("on_train_batch_end", 1),
-        ("on_epoch_end", 0),
-        ("on_train_end",),
-    ]
 
 
 # Randomness
@@ -217,11 +278,9 @@ def test_a_step_follows_the_gradient_of_the_loss(last, loss):
     # Without Dropout, so that evaluate measures the very loss that is trained.
     x, labels = data(12)
     y = labels if loss.startswith("sparse") else np.eye(3)[labels]
-    model = Sequential([Dense(4, "tanh"), Dense(3), last], seed=0)
+    model = Sequential([Dense(4, "tanh"), Dense(3), last], seed=0, dtype="float64")
     model.compile(SGD(learning_rate=1.0), loss)
     model.predict(x, verbose=0)
-    for layer in model.layers:
-        layer.params = {name: param.astype(np.float64) for name, param in layer.params.items()}
     start = {name: param.copy() for name, param in model.params.items()}
 
     expected = {}
@@ -338,7 +397,11 @@ BAD = {
     "verbose": (lambda: fit(verbose=3), ValueError, "verbose: expected"),
     "split": (lambda: fit(validation_split=1.0), ValueError, "validation_split: expected"),
     "split, empty": (lambda: fit(validation_split=0.99), ValueError, "validation_split: expected"),
-    "validation": (lambda: fit(validation_data=X), ValueError, "validation_data: expected a pair"),
+    "validation": (
+        lambda: fit(validation_data=X),
+        ValueError,
+        r"validation_data: expected \(x, y\)",
+    ),
     "validation y": (
         lambda: fit(validation_data=(X, Y + 1)),
         ValueError,
@@ -359,6 +422,34 @@ BAD = {
     "no layer": (lambda: Sequential(["dense"]), TypeError, "layer: expected .*got 'dense'"),
     "Input": (lambda: Sequential([Dense(3), Input((2,))]), ValueError, "layer: expected an Input"),
     "seed": (lambda: Sequential(seed=-1), ValueError, "seed"),
+    "dtype": (lambda: Sequential(dtype="float16"), ValueError, "dtype: .*float32, float64, got"),
+    "metrics twice": (
+        lambda: mlp(metrics=["accuracy", "accuracy"]),
+        ValueError,
+        "metrics: expected each name once",
+    ),
+    "weighted metric": (
+        lambda: mlp(weighted_metrics=["f1"]),
+        ValueError,
+        "metrics: .*accuracy.*got 'f1'",
+    ),
+    "class_weight": (
+        lambda: mlp().train_on_batch(X, Y, class_weight={7: 1}),
+        ValueError,
+        "class_weight: expected classes",
+    ),
+    "no labels": (lambda: mlp().train_on_batch(X, None), ValueError, "y: expected"),
+    "NaN in a call": (lambda: mlp()(with_(X, np.nan)), ValueError, "x: expected finite"),
+    "too many weights": (
+        lambda: mlp().set_weights([np.ones(3)]),
+        ValueError,
+        "weights: expected 0 arrays .* got 1; its input shape is not known yet",
+    ),
+    "weights": (
+        lambda: Sequential([Dense(3, input_dim=2)]).set_weights([np.ones((2, 3)), np.ones(3)]),
+        ValueError,
+        r"weights: expected .* \(3, 2\) as '0.weight', got float64 \(2, 3\)",
+    ),
 }
 
 

@@ -1,0 +1,310 @@
+import math
+
+import numpy as np
+import pytest
+
+from fastdrop.callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    TerminateOnNaN,
+)
+from fastdrop.layers import Dense
+from fastdrop.learning_rates import ExponentialDecay
+from fastdrop.models import Sequential, load_model
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20, 4)).astype(np.float32)
+Y = RNG.integers(0, 3, 20)
+
+
+def model(optimizer="sgd"):
+    model = Sequential([Dense(3, "softmax")], seed=0)
+    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    return model
+
+
+def fit(*callbacks, epochs=1, model_=None, **given):
+    given = {"batch_size": 10, "verbose": 0, "validation_data": (X, Y)} | given
+    return (model_ or model()).fit(X, Y, epochs=epochs, callbacks=callbacks, **given)
+
+
+class Figures(Callback):
+    """Report figures of our own, one an epoch, and keep the weights and rates of each."""
+
+    def __init__(self, *values, name="val_loss"):
+        self.values, self.name = values, name
+        self.weights, self.rates = [], []
+
+    def on_epoch_end(self, epoch, logs):
+        logs[self.name] = self.values[epoch]
+        self.weights.append(self.model.get_weights()[0])
+        self.rates.append(self.model.optimizer.learning_rate)
+
+
+# What is called
+
+
+HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
+
+
+def test_every_hook_in_order():
+    heard = []
+
+    def listen(hook):
+        return lambda *arguments: heard.append((hook, *arguments[:-1], bool(arguments[-1])))
+
+    fit(LambdaCallback(**{hook: listen(hook) for hook in HOOKS}), epochs=2, initial_epoch=1)
+    assert heard == [
+        ("on_train_begin", False),
+        ("on_epoch_begin", 1, False),
+        ("on_train_batch_begin", 0, False),
+        ("on_train_batch_end", 0, True),
+        ("on_train_batch_begin", 1, False),
+        ("on_train_batch_end", 1, True),
+        ("on_epoch_end", 1, True),
+        ("on_train_end", True),
+    ]
+
+
+def test_what_a_callback_knows():
+    class Curious(Callback):
+        def on_train_batch_end(self, batch, logs):
+            self.batch_logs = dict(logs)
+            assert len(logs) == len(self.batch_logs)
+
+        def on_epoch_end(self, epoch, logs):
+            self.logs = dict(logs)
+            self.model.evaluate(X, Y, verbose=0)  # does not disturb the figures of the epoch
+
+    curious, m = Curious(), model()
+    history = fit(curious, model_=m).history
+    assert curious.model is m
+    assert curious.params == {"epochs": 1, "steps": 2, "verbose": 0}
+    assert list(curious.logs) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert curious.batch_logs == {name: curious.logs[name] for name in ("loss", "accuracy")}
+    assert history == {name: [value] for name, value in curious.logs.items()}
+
+
+def test_the_end_is_told_after_an_error():
+    ends = []
+
+    def fail(epoch, logs):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        fit(LambdaCallback(on_epoch_end=fail, on_train_end=ends.append))
+    assert len(ends) == 1
+
+
+def test_stop_training_within_an_epoch():
+    m = model()
+
+    def stop(batch, logs):
+        m.stop_training = True
+
+    history = fit(LambdaCallback(on_train_batch_end=stop), model_=m, epochs=5)
+    assert history.epoch == [0]
+    assert (m.step, m.epoch) == (1, 1)
+    assert "val_loss" in history.history
+    fit(model_=m, epochs=2)
+    assert (m.step, m.epoch) == (5, 3)
+
+
+def test_nothing_to_train():
+    m = model()
+    for epochs, first in ((3, 3), (2, 5)):
+        assert fit(model_=m, epochs=epochs, initial_epoch=first).epoch == []
+    assert (m.step, m.epoch) == (0, 0)
+
+
+# Early stopping
+
+STOPS = {
+    "at once": ({}, [3, 2, 2, 1], 2),
+    "less is better": ({"patience": 2}, [3, 2, 2.5, 2.5, 1], 3),
+    "an improvement starts anew": ({"patience": 2}, [3, 3, 2, 3, 1, 2, 2, 0], 6),
+    "too small": ({"min_delta": 0.5}, [3, 2, 1.6, 0], 2),
+    "more is better": ({"mode": "max"}, [1, 2, 2], 2),
+    "late": ({"start_from_epoch": 2}, [1, 2, 3, 2, 3, 2], 4),
+    "NaN": ({}, [3, math.nan, 2], 1),
+    "baseline": ({"baseline": 1, "patience": 2}, [4, 3, 2.5, 2.5, 2], 3),
+}
+
+
+@pytest.mark.parametrize(("given", "values", "last"), STOPS.values(), ids=list(STOPS))
+def test_early_stopping(given, values, last):
+    stopping = EarlyStopping(**given)
+    history = fit(Figures(*values), stopping, epochs=len(values))
+    assert history.epoch[-1] == stopping.stopped_epoch == last
+
+
+@pytest.mark.parametrize(("values", "best"), [([3, 1, 2, 2], 1), ([3, 2, 1], 2)])
+def test_the_best_weights_come_back(values, best, capsys):
+    m, figures = model(), Figures(*values)
+    stopping = EarlyStopping(patience=2, restore_best_weights=True, verbose=1)
+    fit(figures, stopping, epochs=len(values), model_=m)
+    assert stopping.best_epoch == best
+    np.testing.assert_array_equal(m.get_weights()[0], figures.weights[best])
+    assert f"weights of epoch {best + 1}" in capsys.readouterr().out
+
+
+def test_the_direction_of_a_name():
+    for name, last in (("accuracy", 1), ("val_auc", 1), ("loss", 2), ("val_mean_squared_error", 2)):
+        history = fit(Figures(2, 1, 1, name=name), EarlyStopping(name), epochs=3)
+        assert history.epoch[-1] == last
+    with pytest.raises(ValueError, match="mode: expected min or max for 'mine', got auto"):
+        fit(Figures(2, 1, name="mine"), EarlyStopping("mine"), epochs=2)
+
+
+# Learning rates
+
+
+def test_reduce_on_plateau():
+    figures = Figures(3, 3, 3, 2, 2, 2, 2, 2)
+    reduce = ReduceLROnPlateau(factor=0.5, patience=2, min_lr=0.003, verbose=1)
+    history = fit(figures, reduce, epochs=8, model_=model())
+    expected = [0.01, 0.01, 0.01, 0.005, 0.005, 0.005, 0.003, 0.003]
+    assert figures.rates == history.history["learning_rate"] == expected
+
+
+def test_reduce_on_plateau_with_cooldown():
+    figures = Figures(*[1] * 7)
+    fit(figures, ReduceLROnPlateau(factor=0.5, patience=1, cooldown=2), epochs=7)
+    assert figures.rates == [0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.00125]
+
+
+def test_learning_rate_scheduler():
+    figures = Figures(1, 1, 1)
+    history = fit(figures, LearningRateScheduler(lambda epoch, rate: rate / (epoch + 1)), epochs=3)
+    assert history.history["learning_rate"] == pytest.approx([0.01, 0.005, 0.01 / 6])
+    assert figures.rates == history.history["learning_rate"]
+
+
+def test_a_schedule_of_the_optimizer_is_left_alone():
+    from fastdrop.optimizers import SGD
+
+    for callback in (LearningRateScheduler(lambda epoch, rate: rate), ReduceLROnPlateau()):
+        with pytest.raises(ValueError, match="learning_rate: expected a number for this callback"):
+            fit(callback, model_=model(SGD(ExponentialDecay(0.1, 5, 0.5))))
+
+
+# Files
+
+
+def test_checkpoints_of_every_epoch(tmp_path):
+    m = model()
+    path = tmp_path / "new" / "{epoch:02d}-{val_loss:.2f}.safetensors"
+    history = fit(ModelCheckpoint(path), epochs=2, model_=m).history
+    names = [f"{i + 1:02d}-{history['val_loss'][i]:.2f}.safetensors" for i in range(2)]
+    assert sorted(file.name for file in path.parent.iterdir()) == names
+    for epoch, name in enumerate(names):
+        loaded = load_model(path.parent / name)
+        assert loaded.epoch == epoch + 1
+        loss, _ = loaded.evaluate(X, Y, verbose=0)
+        assert loss == pytest.approx(history["val_loss"][epoch])
+
+
+@pytest.mark.parametrize(
+    ("given", "values", "best"),
+    [
+        ({}, [2, 1, 3], 2),
+        ({"mode": "max"}, [2, 1, 3], 3),
+        ({"initial_value_threshold": 0.5}, [2, 1, 3], None),
+    ],
+)
+def test_checkpoint_of_the_best(tmp_path, given, values, best):
+    path = tmp_path / "best.safetensors"
+    callback = ModelCheckpoint(path, save_best_only=True, **given)
+    fit(Figures(*values), callback, epochs=len(values))
+    assert (load_model(path).epoch if path.exists() else None) == best
+
+
+def test_checkpoint_of_weights_alone(tmp_path):
+    m, path = model(), tmp_path / "weights.safetensors"
+    fit(ModelCheckpoint(path, save_weights_only=True), model_=m)
+    other = Sequential([Dense(3, "softmax", input_dim=4)])
+    other.load_weights(path)
+    np.testing.assert_array_equal(other.get_weights()[0], m.get_weights()[0])
+
+
+def test_csv_logger(tmp_path):
+    path = tmp_path / "log.csv"
+    m = model()
+    first = fit(CSVLogger(path, ";"), epochs=2, model_=m).history
+    second = fit(CSVLogger(path, ";", append=True), epochs=3, initial_epoch=2, model_=m).history
+    header, *lines = path.read_text().splitlines()
+    assert header == "epoch;loss;accuracy;val_loss;val_accuracy"
+    losses = first["loss"] + second["loss"]
+    assert [line.split(";")[:2] for line in lines] == [[str(i), str(losses[i])] for i in range(3)]
+    fit(CSVLogger(path))
+    assert len(path.read_text().splitlines()) == 2
+
+
+# A loss that is not finite
+
+
+def test_a_loss_that_is_not_finite_ends_training():
+    m = model()
+    m.predict(X, verbose=0)
+    m.params["0.bias"][0] = np.nan
+    ends = []
+    with pytest.raises(ValueError, match="loss: expected a finite one, got nan in epoch 1, step 1"):
+        fit(LambdaCallback(on_train_end=ends.append), model_=m, epochs=3)
+    assert len(ends) == 1
+
+
+def test_divergence_tells_where():
+    from fastdrop.optimizers import SGD
+
+    m = Sequential([Dense(3)], seed=0)
+    m.compile(SGD(1e10), "mse")
+    with pytest.raises(ValueError, match=r"loss: .* got (inf|nan) in epoch \d, step \d.*smaller"):
+        m.fit(1e5 * X, X[:, :3], epochs=5, batch_size=10, verbose=0)
+
+
+def test_terminate_on_nan(capsys):
+    m = model()
+    m.predict(X, verbose=0)
+    m.params["0.bias"][0] = np.nan
+    history = fit(TerminateOnNaN(), model_=m, epochs=3)
+    assert history.epoch == [0]
+    assert m.step == 1
+    assert "Batch 1: the loss is nan, training stops" in capsys.readouterr().out
+
+
+# Bad input
+
+BAD = {
+    "mode": (lambda: EarlyStopping(mode="up"), ValueError, "mode: expected auto, min or max"),
+    "monitor": (
+        lambda: fit(EarlyStopping("val_f1")),
+        ValueError,
+        "monitor: expected one of loss, accuracy, val_loss, val_accuracy, got 'val_f1'",
+    ),
+    "no validation": (
+        lambda: fit(EarlyStopping(), validation_data=None),
+        ValueError,
+        "monitor: expected one of loss, accuracy, got 'val_loss'",
+    ),
+    "factor": (lambda: ReduceLROnPlateau(factor=1), ValueError, "factor: expected"),
+    "save_freq": (lambda: ModelCheckpoint("a", save_freq=10), ValueError, "save_freq: expected"),
+    "field": (
+        lambda: fit(ModelCheckpoint("{val_f1}")),
+        ValueError,
+        "filepath: expected fields among epoch, loss, accuracy, .* got '{val_f1}'",
+    ),
+    "hook": (lambda: LambdaCallback(on_lunch=print), TypeError, "on_lunch"),
+    "no callback": (lambda: fit(print), TypeError, "callbacks: expected fastdrop callbacks"),
+    "initial_epoch": (lambda: fit(initial_epoch=-1), ValueError, "initial_epoch: expected"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=list(BAD))
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,260 @@
+"""Files of models: everything comes back, and nothing bad gets through."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import fastdrop
+from fastdrop import layers, learning_rates, losses, metrics, optimizers, saving
+from fastdrop.models import Sequential, load_model
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 6)).astype(np.float32)
+Y = RNG.integers(0, 3, 50)
+
+
+def mlp(optimizer="adam", **given):
+    stack = [
+        layers.Dense(8, "relu"),
+        layers.BatchNormalization(),
+        layers.Residual([layers.Dense(8), layers.Dropout(0.2)]),
+        layers.Dropout(layers.schedules.Linear(0.0, 0.5, 10)),
+        layers.DropConnect(8, 0.5, "tanh"),
+        layers.ConcreteDropout(3, activation="softmax"),
+    ]
+    model = Sequential(stack, **{"seed": 5} | given)
+    model.compile(
+        optimizer,
+        losses.SparseCategoricalCrossentropy(),
+        ["accuracy"],
+        [metrics.SparseTopKCategoricalAccuracy(2, name="top2")],
+    )
+    return model
+
+
+def fit(model, epochs=2, **given):
+    given = {"epochs": epochs, "verbose": 0, "validation_data": (X, Y)} | given
+    return model.fit(X, Y, **given).history
+
+
+OPTIMIZERS = {
+    "sgd": lambda: optimizers.SGD(learning_rates.ExponentialDecay(0.1, 3, 0.5)),
+    "momentum": lambda: optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: optimizers.Adam(clipnorm=1.0),
+    "adamw": optimizers.AdamW,
+    "rmsprop": lambda: optimizers.RMSprop(momentum=0.5, centered=True),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
+def test_training_goes_on_bit_for_bit(tmp_path, optimizer, dtype):
+    whole, first = mlp(optimizer(), dtype=dtype), mlp(optimizer(), dtype=dtype)
+    expected = fit(whole, 4)
+    history = fit(first)
+    first.save(tmp_path / "model")
+    second = load_model(tmp_path / "model")
+    assert (second.seed, second.epoch, second.step) == (5, 2, 4)
+    rest = fit(second, 4, initial_epoch=second.epoch)
+    assert {name: figures + rest[name] for name, figures in history.items()} == expected
+    assert second.optimizer.iterations == whole.optimizer.iterations
+    for a, b in zip(second.get_weights(), whole.get_weights(), strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_changed_learning_rate_is_kept(tmp_path):
+    model = mlp()
+    model.optimizer.learning_rate = 0.25
+    model.save(tmp_path / "model")
+    assert load_model(tmp_path / "model").optimizer.learning_rate == 0.25
+
+
+def test_models_that_are_not_compiled_or_built(tmp_path):
+    for model in (Sequential([layers.Dense(3)]), Sequential([layers.Dense(3, input_dim=2)])):
+        model.save(tmp_path / "model")
+        loaded = fastdrop.load_model(tmp_path / "model")
+        assert loaded.optimizer is None
+        assert loaded.get_config() == model.get_config()
+        for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_of_its_config_is_a_new_one():
+    model = mlp()
+    fit(model)
+    again = Sequential.from_config(json.loads(json.dumps(model.get_config())))
+    fresh = mlp()
+    fresh.predict(X, verbose=0)
+    assert again.epoch == 0
+    for a, b in zip(again.get_weights(), fresh.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_layers_of_ones_own(tmp_path):
+    class Halve(layers.Layer):
+        def __init__(self, factor=0.5, *, input_shape=None, name=None):
+            super().__init__(input_shape=input_shape, name=name)
+            self.factor = factor
+
+        def forward(self, x, training=True, **given):
+            return x * self.factor, lambda dy: dy * self.factor
+
+    model = Sequential([Halve(0.25), layers.Dense(3)], seed=0)
+    expected = model.predict(X, verbose=0)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(load_model(tmp_path / "model").predict(X, verbose=0), expected)
+
+
+def test_weights_alone(tmp_path):
+    model, other = mlp(), mlp(seed=6)
+    fit(model)
+    other.predict(X, verbose=0)
+    for save in (model.save_weights, model.save):
+        save(tmp_path / "file")
+        other.set_weights([np.zeros_like(array) for array in other.get_weights()])
+        other.load_weights(tmp_path / "file")
+        for a, b in zip(other.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert other.epoch == 0
+    assert other.optimizer.iterations == 0
+
+
+def test_any_array_comes_back(tmp_path):
+    arrays = {
+        "transposed": np.arange(6.0).reshape(2, 3).T,
+        "strided": np.arange(10)[::3],
+        "empty": np.zeros((0, 3), np.float32),
+        "number": np.array(3, np.int8),
+        "flags": np.array([True, False]),
+    }
+    saving.write(tmp_path / "file", "test", {"a": [1, 0.1, None, "ä"]}, arrays)
+    config, loaded = saving.read(tmp_path / "file", ["test"])
+    assert config == {"a": [1, 0.1, None, "ä"]}
+    assert set(loaded) == set(arrays)
+    for name, array in arrays.items():
+        assert loaded[name].dtype == array.dtype
+        np.testing.assert_array_equal(loaded[name], array)
+
+
+# Files that cannot be written
+
+
+def test_functions_are_refused_before_the_file_is_touched(tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(b"before")
+    function = lambda step: 0.5  # noqa: E731
+    for model, message in (
+        (Sequential([layers.Dense(3), layers.Dropout(function)]), r"model\.model\.layers\[1\]"),
+        (mlp(optimizers.SGD(lambda step: 0.1)), "learning_rate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.save(path)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_file_is_whole_or_as_before(tmp_path, monkeypatch, step):
+    path = tmp_path / "model"
+    model = mlp()
+    model.save(path)
+    before = path.read_bytes()
+    fit(model)
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="no space"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        mlp().save(tmp_path / "none" / "model")
+
+
+# Files that cannot be read
+
+
+def damaged(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def with_header(path, **changed):
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        header = json.loads(file.metadata()["fastdrop"])
+    save_file(load_file(path), path, {"fastdrop": json.dumps(header | changed)})
+
+
+BAD_FILES = {
+    "empty": lambda p: p.write_bytes(b""),
+    "text": lambda p: p.write_text("no model\n" * 100),
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[:-1]),
+    "half": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+    "longer": lambda p: p.write_bytes(p.read_bytes() + b"\0"),
+    "bit of an array": lambda p: p.write_bytes(damaged(p.read_bytes(), p.stat().st_size - 9)),
+    "bit of the seed": lambda p: p.write_bytes(p.read_bytes().replace(b'd\\": 5', b'd\\": 4')),
+    "foreign": lambda p: save_file({"a": np.ones(3)}, p),
+    "foreign metadata": lambda p: save_file({"a": np.ones(3)}, p, {"fastdrop": "[1]"}),
+    "weights": lambda p: mlp().save_weights(p),
+    "format": lambda p: with_header(p, format=99),
+    "kind": lambda p: with_header(p, kind="recipe"),
+}
+
+
+@pytest.mark.parametrize("spoil", BAD_FILES.values(), ids=list(BAD_FILES))
+def test_bad_files(tmp_path, spoil):
+    path = tmp_path / "model"
+    model = mlp()
+    model.predict(X, verbose=0)
+    model.save(path)
+    before = path.read_bytes()
+    spoil(path)
+    assert path.read_bytes() != before
+    with pytest.raises(ValueError, match=str(path)) as error:
+        load_model(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(FileNotFoundError, match="path: expected an existing file"):
+            load_model(path)
+
+
+def test_unknown_layers(tmp_path):
+    class Passing(layers.Layer):
+        pass
+
+    Sequential([Passing()]).save(tmp_path / "model")
+    Passing.__name__ = "Gone"
+    with pytest.raises(ValueError, match=r"expected one of .*Dense.*got 'Passing'"):
+        load_model(tmp_path / "model")
+
+
+OTHERS = {
+    "fewer": ([layers.Dense(8)], "a file that has '1.bias'"),
+    "more": ([layers.Dense(8), layers.Dense(3), layers.Dense(3)], "a file that lacks '2.bias'"),
+    "wider": ([layers.Dense(9), layers.Dense(3)], r"shape \(9, 6\) as '0.weight', got .*\(8, 6\)"),
+}
+
+
+@pytest.mark.parametrize(("stack", "message"), OTHERS.values(), ids=list(OTHERS))
+def test_weights_of_another_architecture(tmp_path, stack, message):
+    Sequential([layers.Dense(8, input_dim=6), layers.Dense(3)], seed=0).save(tmp_path / "model")
+    other = Sequential([layers.Input((6,)), *stack], seed=0)
+    before = other.get_weights()
+    with pytest.raises(ValueError, match=message):
+        other.load_weights(tmp_path / "model")
+    for a, b in zip(other.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
