@@ -246,12 +246,13 @@ class _Samples:
 
 
 def _is_stored(array: Any) -> bool:
-    """Tell whether this is like an array, but not one of NumPy's: HDF5, Zarr and so on."""
+    """Tell whether this is like an array, but lies elsewhere than in memory: HDF5, Zarr, ..."""
     return (
         not isinstance(array, np.ndarray)
         and isinstance(getattr(array, "dtype", None), np.dtype)
         and all(hasattr(array, name) for name in ("shape", "__getitem__", "__len__"))
-        and not hasattr(array, "iloc")  # pandas counts otherwise
+        and not hasattr(array, "__dlpack__")  # JAX and the like
+        and not hasattr(array, "iloc")  # pandas, which counts otherwise
     )
 
 

@@ -283,7 +283,8 @@ class ModelCheckpoint(Monitor):
     save_weights_only : bool
         Whether to call `Sequential.save_weights` in the place of `Sequential.save`.
     save_freq : "epoch"
-        Nothing else: only what was saved at the end of an epoch goes on exactly.
+        Nothing else: only what was saved at the end of an epoch goes on exactly. Callbacks that
+        change the learning rate then have to come before this one.
     initial_value_threshold : float, optional
         What the first epoch has to be better than.
 

@@ -287,7 +287,7 @@ class Sequential:
                         result = step.train(*batch)
                     self.step += 1
                     figures.add(batch, *result)
-                    tell("on_train_batch_end", number, _BatchLogs(figures))
+                    tell("on_train_batch_end", number, figures)
                     if self.stop_training:
                         break
                     if not math.isfinite(result[0]):
@@ -296,7 +296,7 @@ class Sequential:
                             f"step {number + 1}, whose update has spoilt the weights; "
                             "try a smaller learning rate"
                         )
-                logs = figures.logs()
+                logs = dict(figures)
                 if validation is not None:
                     measured = self._evaluate(validation_step, validation, f"validation, {title}")
                     logs.update({f"val_{name}": value for name, value in measured.items()})
@@ -425,7 +425,7 @@ class Sequential:
         with np.errstate(over="ignore", invalid="ignore"):
             figures.add(batch, *Step(self).train(*batch))
         self.step += 1
-        return _returned(figures.logs(), return_dict)
+        return _returned(figures, return_dict)
 
     def test_on_batch(
         self,
@@ -438,7 +438,7 @@ class Sequential:
         batch = self._one_batch(x, y, sample_weight)
         figures = _Figures(self)
         figures.add(batch, *Step(self).test(*batch))
-        return _returned(figures.logs(), return_dict)
+        return _returned(figures, return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for one batch at inference, see `predict`."""
@@ -753,7 +753,7 @@ class Sequential:
         figures = _Figures(self)
         for batch in batches.epoch(title):
             figures.add(batch, *step.test(*batch))
-        return figures.logs()
+        return dict(figures)
 
 
 def load_model(path: str | PathLike[str]) -> Sequential:
@@ -783,55 +783,38 @@ def load_model(path: str | PathLike[str]) -> Sequential:
     return Sequential._from_state(path, *saving.read(path, ("model",)))
 
 
-class _Figures:
-    """The loss and the metrics over some batches."""
+class _Figures(Mapping[str, float]):
+    """The loss and the metrics over some batches, worked out when read: some take their time."""
 
     def __init__(self, model: Sequential) -> None:
         # Copies: a callback may evaluate the model within an epoch.
-        self.metrics = copy.deepcopy(model.metrics)
-        self.weighted_metrics = copy.deepcopy(model.weighted_metrics)
-        self.folds = model.loss.folds if model.loss is not None else None
-        self.loss = 0.0
-        self.samples = 0
-        for metric in (*self.metrics, *self.weighted_metrics):
+        self._metrics = copy.deepcopy(model.metrics)
+        self._weighted_metrics = copy.deepcopy(model.weighted_metrics)
+        self._folds = model.loss.folds if model.loss is not None else None
+        self._loss = 0.0
+        self._samples = 0
+        self._results = {"loss": lambda: self._loss / self._samples}
+        for metric in (*self._metrics, *self._weighted_metrics):
             metric.reset()
+            self._results[metric.name] = metric.result
 
     def add(self, batch: Batch, loss: float, outputs: Array, from_logits: bool) -> None:
-        self.loss += loss * len(batch.x)
-        self.samples += len(batch.x)
-        activation = self.folds if from_logits else None
-        for metric in self.metrics:
+        self._loss += loss * len(batch.x)
+        self._samples += len(batch.x)
+        activation = self._folds if from_logits else None
+        for metric in self._metrics:
             metric.update(outputs, batch.y, activation)
-        for metric in self.weighted_metrics:
+        for metric in self._weighted_metrics:
             metric.update(outputs, batch.y, activation, batch.sample_weight)
 
-    def logs(self) -> dict[str, float]:
-        logs = {"loss": self.loss / self.samples}
-        for metric in (*self.metrics, *self.weighted_metrics):
-            logs[metric.name] = metric.result()
-        return logs
-
-
-class _BatchLogs(Mapping[str, float]):
-    """The figures so far, worked out when somebody asks: some metrics take their time."""
-
-    def __init__(self, figures: _Figures) -> None:
-        self._figures = figures
-        self._logs: dict[str, float] | None = None
-
-    def _read(self) -> dict[str, float]:
-        if self._logs is None:
-            self._logs = self._figures.logs()
-        return self._logs
-
     def __getitem__(self, name: str) -> float:
-        return self._read()[name]
+        return self._results[name]()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
+        return iter(self._results)
 
     def __len__(self) -> int:
-        return len(self._read())
+        return len(self._results)
 
 
 def _metrics(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:
@@ -861,10 +844,10 @@ def _validation(data: Any, steps: int | None) -> Batches:
 
 
 def _returned(
-    figures: dict[str, float], return_dict: bool
+    figures: Mapping[str, float], return_dict: bool
 ) -> float | list[float] | dict[str, float]:
     if return_dict:
-        return figures
+        return dict(figures)
     values = list(figures.values())
     return values if len(values) > 1 else values[0]
 
