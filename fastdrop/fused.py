@@ -124,7 +124,8 @@ class Block:
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
         """Return the inputs' gradients, given the outputs', which may be overwritten.
 
-        Set `grads`. Without `need_dx` what is returned means nothing.
+        Follows a forward pass in training, and sets `grads`. Without `need_dx` what is returned
+        means nothing.
         """
         raise NotImplementedError
 
@@ -269,7 +270,7 @@ class Product(NamedTuple):
 
 
 class DenseBlock(Block):
-    """A `Dense`, an activation that takes each element by itself, and the `Dropout` behind it.
+    """A `Dense`, an activation, and the `Dropout` behind it.
 
     Bias, ReLU (or nothing) and dropout are one compiled pass, also backward; other activations are
     NumPy's work.
@@ -281,9 +282,10 @@ class DenseBlock(Block):
     dense : Dense
         Built.
     activation : str
-        Name of what follows the bias; not softmax.
+        Name of what follows the bias.
     rule : DropoutRule, optional
-        The dropout behind it; a shared one only where another `DenseBlock` follows.
+        The dropout behind it; a shared one only where another `DenseBlock` follows, and the
+        activation takes each element by itself.
     """
 
     has_params = True
@@ -306,6 +308,8 @@ class DenseBlock(Block):
         self.grads = {}
 
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
+        if not batch.training:
+            return [self._inferred(whole(parts))]
         units, n = len(self._weight), parts[-1].stop
         self._inputs, self._outputs, self._products, self._gradients = parts, [], [], []
         spans: list[Span] = [(0, n, None)]
@@ -369,6 +373,17 @@ class DenseBlock(Block):
         if self._use_bias:
             self.grads[f"{self._number}.bias"] = bias
         return dx
+
+    def _inferred(self, x: Array) -> Part:
+        """Return the outputs at inference."""
+        z = self._buffers(("y", 0), len(x), len(self._weight))
+        np.matmul(x, self._weight.T, out=z)
+        if self._compiled:
+            y = _core.masked_bias(z, self._bias, self._relu, 0.0, 1.0, 0, 0, (), 0, z, None)
+        else:
+            z += self._bias
+            y, _ = self._activate(z, z)
+        return Part(0, len(x), None, y)
 
     def _masked(self, a: Array, out: Array) -> Array:
         """Return what dropout leaves of a, in `out` where there is dropout."""
@@ -444,8 +459,7 @@ def make_blocks(
         """Can a DenseBlock start here?"""
         if number >= len(layers) or len(shapes[number]) != 1:
             return False
-        layer, last = layers[number], number == len(layers) - 1
-        return type(layer) is Dense and (layer.activation != "softmax" or (last and logits))
+        return type(layers[number]) is Dense
 
     def rule_of(number: int) -> DropoutRule | None:
         """Return the rule of a dropout that a block can take in."""
@@ -467,11 +481,13 @@ def make_blocks(
             if activation == "linear" and last < len(layers):
                 follower = layers[last]
                 stops = logits and last == len(layers) - 1
-                if isinstance(follower, Activation) and follower.activation != "softmax":
+                if isinstance(follower, Activation):
                     if not stops:
                         activation = follower.activation
                     last += 1
             rule = rule_of(last)
+            if rule is not None and rule.shared and activation == "softmax":
+                rule = None  # which depends on all units
             blocks.append(DenseBlock(number, layer, activation, rule))
             number = last if rule is None else last + 1
             continue

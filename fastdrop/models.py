@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fastdrop import losses, optimizers, saving
 from fastdrop import metrics as metrics_module
-from fastdrop._checks import check_count, lookup
+from fastdrop._checks import check_count, check_finite, lookup
 from fastdrop._serialization import deserialize, serialize
 from fastdrop.batches import ArrayBatches, Batch, Batches, Expected, batches_of
 from fastdrop.callbacks import (
@@ -96,6 +96,7 @@ class Sequential:
         self.metrics: list[Metric] = []
         self.weighted_metrics: list[Metric] = []
         self.stop_training = False
+        self._kept: Step | None = None
         self._calls = Generator(Key(self.seed).fold_in(CALLS).seed)
         for layer in () if layers is None else layers:
             self.add(layer)
@@ -386,6 +387,8 @@ class Sequential:
         """
         batch_size = _batch_size(batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
+        if quiet and steps is None and type(x) is np.ndarray and 0 < len(x) <= batch_size:
+            return self(x)
         names = ("x", "y", "sample_weight", "steps")
         batches = batches_of(x, None, None, names, batch_size, steps)
         self._prepare(batches, y_needed=False)
@@ -423,7 +426,7 @@ class Sequential:
         batch = self._one_batch(x, y, sample_weight, class_weight)
         figures = _Figures(self)
         with np.errstate(over="ignore", invalid="ignore"):
-            figures.add(batch, *Step(self).train(*batch))
+            figures.add(batch, *self._step_for_a_batch().train(*batch))
         self.step += 1
         return _returned(figures, return_dict)
 
@@ -437,7 +440,7 @@ class Sequential:
         """Measure loss and metrics of one batch at inference, see `evaluate`."""
         batch = self._one_batch(x, y, sample_weight)
         figures = _Figures(self)
-        figures.add(batch, *Step(self).test(*batch))
+        figures.add(batch, *self._step_for_a_batch().test(*batch))
         return _returned(figures, return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
@@ -463,9 +466,12 @@ class Sequential:
         ValueError
             When `x` does not fit the model.
         """
+        if not training and self._is_ready_for(x):
+            check_finite("x", x, self.dtype)
+            return self._step_for_a_batch().predict(x).copy()
         batch = self._one_batch(x, y_needed=False)
         if not training:
-            return Step(self).predict(batch.x).copy()
+            return self._step_for_a_batch().predict(batch.x).copy()
         outputs, key = batch.x.astype(self.dtype), self._calls.next_key()
         for number, layer in enumerate(self.layers):
             layer_key = Key(key.fold_in(number).seed, self.step)
@@ -741,6 +747,25 @@ class Sequential:
         batches = ArrayBatches(np.asarray(x), y, sample_weight, ("x", "y", "sample_weight"))
         self._prepare(batches, None, class_weight, y_needed)
         return next(batches.epoch("this call"))
+
+    def _is_ready_for(self, x: ArrayLike) -> TypeGuard[Array]:
+        """Tell whether nothing but x's values is to be checked: small nets take a few us."""
+        return (
+            self._kept is not None
+            and type(x) is np.ndarray
+            and x.dtype == self.dtype
+            and x.shape[1:] == self.input_shape
+            and len(x) > 0
+        )
+
+    def _step_for_a_batch(self) -> Step:
+        """Return a step that is kept from call to call, for those that compute on one batch."""
+        if self._kept is None or not self._kept.is_current():
+            self._kept = Step(self)
+        return self._kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}  # copies make their own
 
     def _compiled(self) -> tuple[Loss, Optimizer]:
         if self.loss is None or self.optimizer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,20 @@ class Step:
             (n for n, block in enumerate(self._blocks) if block.has_params), len(self._blocks)
         )
         self._predicting: list[Block] | None = None
+        self._made_of = self._parts_of_model()
+
+    def is_current(self) -> bool:
+        """Tell whether the model still has the layers, parameters and loss this was made for."""
+        parts = self._parts_of_model()
+        return len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of))
+
+    def _parts_of_model(self) -> list[object]:
+        model = self.model
+        return [
+            model.loss,
+            *model.layers,
+            *(array for layer in model.layers for array in layer.params.values()),
+        ]
 
     def train(
         self, x: Array, y: Array, sample_weight: Array | None = None

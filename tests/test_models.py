@@ -1,3 +1,4 @@
+import copy
 import runpy
 from pathlib import Path
 
@@ -494,3 +495,41 @@ def test_keras_fashion_example(small_fashion, monkeypatch, capsys):
     result = runpy.run_path(str(EXAMPLES / "keras_fashion.py"))
     assert "Epoch 10/10" in capsys.readouterr().out
     assert result["accuracy"] > 0.7
+
+
+def test_single_batches_follow_changes_of_the_model():
+    """What is kept between calls never outlives what it was made for."""
+    x = uniform(Key(3), (4, 6))
+    y = np.array([0, 1, 2, 0])
+    model = Sequential([Dense(5, "relu", input_shape=(6,)), Dropout(0.5), Dense(3)], seed=1)
+    model.compile("adam", "mse")
+    before = model.predict(x, verbose=0)
+    model.layers[0].params["weight"] = model.layers[0].params["weight"] * 2  # another array
+    changed = model.predict(x, verbose=0)
+    assert (changed != before).any()
+    model.layers[0].params["weight"] /= 2
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+    model.add(Dense(3, "softmax"))
+    assert np.allclose(model.predict(x, verbose=0).sum(axis=1), 1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    first = model.train_on_batch(x, y)
+    assert model.train_on_batch(x, y) != first
+    copied = copy.deepcopy(model)
+    np.testing.assert_array_equal(copied.predict(x, verbose=0), model.predict(x, verbose=0))
+    model.train_on_batch(x, y)
+    assert (copied.predict(x, verbose=0) != model.predict(x, verbose=0)).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_quick_predictions_refuse_what_slow_ones_do(value):
+    model = Sequential([Dense(3, input_shape=(2,))], seed=1)
+    x = np.ones((1, 2), np.float32)
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
+    np.testing.assert_array_equal(model(x.astype(np.float64)), expected)
+    with pytest.raises(ValueError, match="x: expected finite"):
+        model.predict(np.array([[1, value]], np.float32), verbose=0)
+    with pytest.raises(ValueError, match=r"x: expected shape \(samples, 2\)"):
+        model.predict(np.ones((1, 3), np.float32), verbose=0)
+    with pytest.raises(ValueError, match="x: expected a non-empty array"):
+        model.predict(np.ones((0, 2), np.float32), verbose=0)
