@@ -776,8 +776,9 @@ class Sequential:
 
     def _evaluate(self, step: Step, batches: Batches, title: str) -> dict[str, float]:
         figures = _Figures(self)
-        for batch in batches.epoch(title):
-            figures.add(batch, *step.test(*batch))
+        with np.errstate(over="ignore", invalid="ignore"):  # the figures tell
+            for batch in batches.epoch(title):
+                figures.add(batch, *step.test(*batch))
         return dict(figures)
 
 

@@ -16,6 +16,7 @@ from fastdrop.callbacks import (
 from fastdrop.layers import Dense
 from fastdrop.learning_rates import ExponentialDecay
 from fastdrop.models import Sequential, load_model
+from fastdrop.optimizers import SGD
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 4)).astype(np.float32)
@@ -186,8 +187,6 @@ def test_learning_rate_scheduler():
 
 
 def test_a_schedule_of_the_optimizer_is_left_alone():
-    from fastdrop.optimizers import SGD
-
     for callback in (LearningRateScheduler(lambda epoch, rate: rate), ReduceLROnPlateau()):
         with pytest.raises(ValueError, match="learning_rate: expected a number for this callback"):
             fit(callback, model_=model(SGD(ExponentialDecay(0.1, 5, 0.5))))
@@ -259,8 +258,6 @@ def test_a_loss_that_is_not_finite_ends_training():
 
 
 def test_divergence_tells_where():
-    from fastdrop.optimizers import SGD
-
     m = Sequential([Dense(3)], seed=0)
     m.compile(SGD(1e10), "mse")
     with pytest.raises(ValueError, match=r"loss: .* got (inf|nan) in epoch \d, step \d.*smaller"):
@@ -275,6 +272,18 @@ def test_terminate_on_nan(capsys):
     assert history.epoch == [0]
     assert m.step == 1
     assert "Batch 1: the loss is nan, training stops" in capsys.readouterr().out
+
+
+def test_terminate_on_divergence():
+    m = Sequential([Dense(3)], seed=0)
+    m.compile(SGD(1e10), "mse")
+    y = X[:, :3]
+    stop = TerminateOnNaN()
+    history = m.fit(
+        1e5 * X, y, 10, 50, verbose=0, callbacks=[stop], validation_data=(1e5 * X, y)
+    ).history
+    assert not math.isfinite(history["loss"][-1])
+    assert not math.isfinite(history["val_loss"][-1])
 
 
 # Bad input
