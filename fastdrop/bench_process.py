@@ -6,6 +6,7 @@ stopped until it is asked again, as threads that wait for work may spin for a wh
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["Peer", "serve"]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Peer:
@@ -52,6 +55,8 @@ class Peer:
         def limit() -> None:
             if cpus:
                 os.sched_setaffinity(0, cpus)
+            if sys.platform == "linux":  # one that is stopped would outlive us
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
