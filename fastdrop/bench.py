@@ -14,9 +14,7 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -27,9 +25,10 @@ from tqdm import tqdm
 from fastdrop import _core
 from fastdrop._checks import lookup
 from fastdrop._output import make_writable, write
+from fastdrop.bench_process import Peer
 from fastdrop.bench_sides import GROUPS, LIBRARIES, as_dtype
 
-__all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "table"]
+__all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "machine", "measure", "plot", "run", "table"]
 
 PICTURE, RESULTS, TABLE = "bench.png", "bench.json", "bench.md"
 _STYLES: dict[str, dict[str, Any]] = {
@@ -87,55 +86,12 @@ def run(arguments: argparse.Namespace) -> None:
         write(arguments.out / PICTURE, picture)
 
 
-class _Peer:
-    """A library in a process of its own, held to as many CPUs as it is given threads."""
-
-    def __init__(self, library: str, threads: int) -> None:
-        cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        # not a pipe, which nobody reads and which would fill up
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-
-        def limit() -> None:
-            if cpus:
-                os.sched_setaffinity(0, cpus)
-
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastdrop.bench_sides", library, str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            bufsize=1,
-            env=environment,
-            preexec_fn=limit,
-        )
-        hello = self._answer()
-        self.name: str = hello["name"]
-        self.sides: dict[str, list[str]] = hello["sides"]
-
-    def seconds(self, side: str, point: Point) -> float:
-        request = {"side": side, "seconds": SECONDS, "point": point._asdict()}
-        assert self._process.stdin
-        print(json.dumps(request), file=self._process.stdin)
-        return float(self._answer())
-
-    def _answer(self) -> Any:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            last = self._errors.read().strip().splitlines()[-1:] or ["no message"]
-            raise ChildProcessError(f"a side of the benchmark ended: {last[0]}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        self._process.communicate()
-        self._errors.close()
+def _seconds(peer: Peer, side: str, point: Point) -> float:
+    return float(peer.ask({"side": side, "seconds": SECONDS, "point": point._asdict()}))
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Return what a benchmark's reader has to know of this machine."""
     model = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -200,15 +156,17 @@ def measure(
         for elements in sizes:
             lookup("groups", group, GROUPS).shape(elements)
     installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
-    found: dict[str, Any] = {"machine": _machine(), "libraries": [], "results": []}
+    found: dict[str, Any] = {"machine": machine(), "libraries": [], "results": []}
     points = len(groups) * len(sizes) * len(rates) * len(dtypes) * 2
     quiet = 0.1 if sys.stderr.isatty() else 10  # a log file wants few lines
     with tqdm(
         total=len(threads) * points, unit="point", dynamic_ncols=True, mininterval=quiet
     ) as bar:
         for count in threads:
-            peers = [_Peer(name, count) for name in installed]
-            found["libraries"] = [peer.name for peer in peers]
+            peers = [
+                Peer(["-m", "fastdrop.bench_sides", name, str(count)], count) for name in installed
+            ]
+            found["libraries"] = [peer.hello["name"] for peer in peers]
             try:
                 for point in _points(groups, sizes, rates, dtypes, count):
                     found["results"] += _measure_point(peers, point, rounds)
@@ -230,12 +188,12 @@ def _points(
         yield Point(group, threads, dtype, p, backward, elements)
 
 
-def _measure_point(peers: Sequence[_Peer], point: Point, rounds: int) -> list[dict[str, Any]]:
-    sides = [(peer, side) for peer in peers for side in peer.sides.get(point.group, ())]
+def _measure_point(peers: Sequence[Peer], point: Point, rounds: int) -> list[dict[str, Any]]:
+    sides = [(peer, side) for peer in peers for side in peer.hello["sides"].get(point.group, ())]
     turns: dict[str, list[float]] = {side: [] for _, side in sides}
     for _ in range(rounds):
         for peer, side in sides:
-            turns[side].append(peer.seconds(side, point) / point.elements * 1e9)
+            turns[side].append(_seconds(peer, side, point) / point.elements * 1e9)
     results = []
     for side, ns in turns.items():
         middle = statistics.median(ns)

@@ -1,11 +1,10 @@
 """What `fastdrop bench` compares: one library per process, told on standard input what to measure.
 
-Each line of input is a request in JSON, each line of output its answer; `_serve` has both.
+`_start` has the form of requests and answers.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
@@ -17,6 +16,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastdrop.bench_process import serve
 
 __all__ = ["GROUPS", "LIBRARIES", "as_dtype"]
 
@@ -366,21 +367,22 @@ def _prepare(library: Library, side: str, point: dict[str, Any]) -> Measured:
     return measured
 
 
-def _serve(name: str, threads: int) -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)  # libraries chat on standard output
-    os.dup2(2, 1)
+def _start(name: str, threads: int) -> tuple[dict[str, Any], Callable[[Any], float]]:
     library = LIBRARIES[name](threads)
-    print(json.dumps({"name": library.name, "sides": library.sides}), file=answers)
-    point, ready = None, dict[str, Measured]()
-    for line in sys.stdin:
-        request = json.loads(line)
+    point: dict[str, Any] = {}
+    ready: dict[str, Measured] = {}
+
+    def answer(request: dict[str, Any]) -> float:
+        nonlocal point, ready
         if request["point"] != point:
             point, ready = request["point"], {}  # lets go of the last point's arrays
         side = request["side"]
         if side not in ready:
-            ready[side] = _prepare(library, side, request["point"])
-        print(json.dumps(_median_time(ready[side].run, request["seconds"])), file=answers)
+            ready[side] = _prepare(library, side, point)
+        return _median_time(ready[side].run, request["seconds"])
+
+    return {"name": library.name, "sides": library.sides}, answer
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))
+    serve(partial(_start, sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,76 @@
+"""How much memory `fit` takes at its peak, against what it cannot do without (Linux).
+
+    python benchmarks/memory.py
+
+Each line is a process of its own: what it took beyond an interpreter with the same imports after
+one matrix product, and the sum of the data, four arrays of the parameters' sizes (themselves, their
+gradients, Adam's two means) and one batch's activations.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from fastdrop import layers
+from fastdrop.models import Sequential
+
+HIDDEN, BATCH = (1024, 1024), 128
+MIB = 2**20
+
+
+def status(field):
+    """A figure of this process, in bytes."""
+    kib = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]
+    return int(kib) * 1024
+
+
+def measure(dtype, samples):
+    """Print a line: what the peak is, what has to be, and their ratio."""
+    square = np.ones((1024, 1024), np.float32)
+    np.matmul(square, square, out=np.empty_like(square))  # NumPy's threads and their buffers
+    del square
+    idle = status("VmRSS")
+    random = np.random.default_rng(1)
+    if dtype == "uint8":
+        x = random.integers(256, size=(samples, 784), dtype=np.uint8)
+    else:
+        x = random.random((samples, 784), dtype)
+    y = random.integers(10, size=samples)
+    stack = [layers.Input((784,))]
+    for units in HIDDEN:
+        stack += [layers.Dense(units, activation="relu"), layers.Dropout(0.5)]
+    model = Sequential([*stack, layers.Dense(10, activation="softmax")], seed=1)
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    model.fit(x, y, BATCH, verbose=0)
+    taken = status("VmHWM") - idle
+    parameters = sum(param.nbytes for param in model.params.values())
+    activations = BATCH * (784 + sum(HIDDEN) + 10) * 4
+    needed = x.nbytes + y.nbytes + 4 * parameters + activations
+    print(
+        f"| {samples} x 784 {dtype} | {taken / MIB:.1f} | {needed / MIB:.1f} "
+        f"| {(x.nbytes + y.nbytes) / MIB:.1f} | {taken / needed:.2f} |"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=60000)
+    parser.add_argument("--dtype", help="measure this type alone, in this very process")
+    arguments = parser.parse_args()
+    if arguments.dtype:
+        return measure(arguments.dtype, arguments.samples)
+    print("| data | taken, MiB | needed, MiB | of which data | ratio |")
+    print("|---|---:|---:|---:|---:|", flush=True)
+    for dtype in ("float32", "uint8"):
+        command = [sys.executable, __file__, "--samples", str(arguments.samples), "--dtype", dtype]
+        subprocess.run(command, check=True, env=os.environ)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The scripts in benchmarks/ run: short runs of the real thing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import core_fight
+import numpy as np
+import pytest
+import training
+from training_sides import EACH, FOUR, LIBRARIES, ONE, Point
+
+import fastdrop
+
+FOLDER = Path(training.__file__).parent
+NO_DATA = Path("nowhere")
+ROWS = [(8, 4, EACH, EACH), (8, 4, ONE, ONE), (8, 4, FOUR, EACH)]
+
+
+def test_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "ROWS", ROWS)
+    monkeypatch.setattr(training, "LIBRARIES", ["fastdrop", "nowhere_to_be_found"])
+    monkeypatch.setattr(sys, "argv", ["", "--data", str(NO_DATA), "--out", str(tmp_path)])
+    sys.argv += ["--rounds", "2", "--steps", "2", "--untimed", "1"]
+    training.main()
+    found = json.loads((tmp_path / training.RESULTS).read_text())
+    environments = ("", f", {training.DEFAULT}")
+    assert {(row["side"], row["masks"]) for row in found["results"]} == {
+        *((f"fastdrop{e}", masks) for e in environments for masks in (EACH, ONE, FOUR)),
+        *((f"floor{e}", EACH) for e in environments),
+    }
+    for row in found["results"]:
+        assert len(row["us"]) == 2
+        assert min(row["us"]) > 0
+        assert row["side"].startswith("floor") or 0 < row["loss"][1] < 10
+    table = (tmp_path / training.TABLE).read_text()
+    assert table.count("| not installed | not installed | not installed |") == len(ROWS)
+
+
+@pytest.mark.parametrize("module", LIBRARIES)
+def test_sides_learn(module):
+    """Labels that fifty pixels tell are learnt by whoever trains at all."""
+    pytest.importorskip(module)
+    x = np.random.default_rng(0).random((2048, 784), np.float32)
+    y = np.arange(len(x)) % 2
+    x[:, :50] = y[:, np.newaxis]
+    library = LIBRARIES[module]()
+    for side, masks in library.sides.items():
+        for mask in masks:
+            train = library.prepare(side, Point(64, 32, mask))
+            for _ in range(2):
+                figures = train(x, y, 3)
+            assert figures.seconds > 0
+            assert side == "floor" or figures.accuracy > 0.65
+
+
+def test_ratios_are_those_within_a_round():
+    assert training.ratio([1, 2, 30], [1, 4, 10]) == "1.00 (0.75 - 2.00)"
+    assert training.ratio([3], [2]) == "1.50 (1.50 - 1.50)"
+
+
+def test_core_fight(monkeypatch):
+    monkeypatch.setattr(core_fight, "SETTINGS", ["", "OPENBLAS_THREAD_TIMEOUT=4"])
+    monkeypatch.setattr(core_fight, "NETWORKS", [Point(8, 4, EACH)])
+    table = core_fight.table(core_fight.measure(NO_DATA, rounds=1, steps=1, untimed=1))
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
+        "| as it is",
+        "| `OPENBLAS_THREAD_TIMEOUT=4`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "lines"),
+    [("inference.py", ["--calls", "1"], 4), ("memory.py", ["--samples", "200"], 4)],
+)
+def test_tables(script, arguments, lines):
+    if script == "memory.py" and not Path("/proc/self/clear_refs").exists():
+        pytest.skip("no /proc/self/clear_refs")
+    result = subprocess.run(
+        [sys.executable, FOLDER / script, *arguments],
+        cwd=Path(fastdrop.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert len(rows) == lines
+    assert len({row.count("|") for row in rows}) == 1
