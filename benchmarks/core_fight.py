@@ -7,13 +7,14 @@ one busy process. docs/threads.md has the results and what follows.
 """
 
 import argparse
+import os
 import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from training import ROOT, THREADS
+from training import ROOT
 from training_sides import EACH, Figures, Point
 
 from fastdrop.bench_process import Peer
@@ -29,6 +30,7 @@ SETTINGS = [
     "OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=active",
     "OPENBLAS_NUM_THREADS=1 FASTDROP_NUM_THREADS=1",
 ]
+THREADS = os.cpu_count()
 NETWORKS = [Point(1024, 128, EACH), Point(256, 64, EACH)]
 
 
@@ -37,7 +39,7 @@ def measure(data, rounds, steps, untimed):
     script = str(Path(__file__).with_name("training_sides.py"))
     peers = {
         setting: Peer(
-            [script, "fastdrop", str(data)],
+            [script, "fastdrop", str(THREADS), str(data)],
             THREADS,
             dict(variable.split("=") for variable in setting.split()),
         )

@@ -10,6 +10,7 @@ are told. Writes training.md and training.json.
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from fastdrop.bench_process import Peer
 
 ROOT = Path(__file__).parents[1]
 TABLE, RESULTS = "training.md", "training.json"
-THREADS = 2
 # As the command line sets it: NumPy's threads sleep after 2**4 turns of waiting instead of 2**28.
 SLEEPING = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 DEFAULT = "default environment"
@@ -40,7 +40,7 @@ ROWS = [
 class Sides:
     """All processes, and what each of them can train."""
 
-    def __init__(self, data, libraries):
+    def __init__(self, data, libraries, threads):
         self.peers, self.names = [], []
         script = str(Path(__file__).with_name("training_sides.py"))
         for module in libraries:
@@ -48,7 +48,7 @@ class Sides:
             if module == "fastdrop":
                 environments = [("", SLEEPING), (f", {DEFAULT}", {})]
             for suffix, environment in environments:
-                peer = Peer([script, module, str(data)], THREADS, environment)
+                peer = Peer([script, module, str(threads), str(data)], threads, environment)
                 self.peers.append((peer, suffix))
                 if peer.hello["name"] not in self.names:
                     self.names.append(peer.hello["name"])
@@ -66,14 +66,14 @@ class Sides:
             peer.close()
 
 
-def measure(data, libraries, rounds, steps, untimed):
+def measure(data, libraries, threads, rounds, steps, untimed):
     """Return machine, libraries and every turn's figures by network, masks and side."""
-    sides = Sides(data, libraries)
+    sides = Sides(data, libraries, threads)
     found = {
         "machine": machine(),
         "libraries": sides.names,
         "data": data.name if data.is_dir() else "random numbers",
-        "settings": {"rounds": rounds, "steps": steps, "untimed": untimed},
+        "settings": {"threads": threads, "rounds": rounds, "steps": steps, "untimed": untimed},
         "results": [],
     }
     try:
@@ -122,8 +122,8 @@ def table(found):
     lines = [
         f"{host['cpu']}, {host['cpus']} CPUs, {host['isa']}; {host['system']}; "
         + ", ".join(found["libraries"])
-        + f". {settings['rounds']} rounds of {settings['steps']} timed steps, {THREADS} threads, "
-        f"data: {found['data']}. Medians, and quartiles of the ratios within a round.",
+        + f". {settings['threads']} threads, data: {found['data']}, {settings['rounds']} rounds "
+        f"of {settings['steps']} timed steps; medians, and quartiles of the ratios in a round.",
         "",
         f"| network, batch | fastdrop's masks | us a step | floor, us | times the floor "
         f"| {DEFAULT}, us | times the floor | the others' masks "
@@ -167,13 +167,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "mnist")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="and CPUs, each")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=50, help="timed ones in each turn")
     parser.add_argument("--untimed", type=int, default=10, help="steps before them")
     arguments = parser.parse_args()
     make_writable(arguments.out)
     libraries = [module for module in LIBRARIES if importlib.util.find_spec(module)]
-    found = measure(arguments.data, libraries, arguments.rounds, arguments.steps, arguments.untimed)
+    found = measure(
+        arguments.data,
+        libraries,
+        arguments.threads,
+        arguments.rounds,
+        arguments.steps,
+        arguments.untimed,
+    )
     text = table(found)
     print(text)
     write(arguments.out / TABLE, f"{text}\n".encode())

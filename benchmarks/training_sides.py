@@ -1,6 +1,6 @@
 """What training.py compares: one library per process, each with a training loop in its own idiom.
 
-    python benchmarks/training_sides.py <module> <folder with MNIST>
+    python benchmarks/training_sides.py <module> <threads> <folder with MNIST>
 
 All train the same network on the same samples with Adam and its defaults, ReLU, and dropout of
 p = 0.5 behind both hidden layers, and report loss and accuracy.
@@ -44,7 +44,7 @@ class Fastdrop:
 
     sides: ClassVar = {"fastdrop": (EACH, ONE, FOUR), "floor": (EACH,)}
 
-    def __init__(self):
+    def __init__(self, threads):
         import fastdrop
 
         self.name = f"fastdrop {fastdrop.__version__}, NumPy {np.__version__}"
@@ -118,10 +118,10 @@ class PyTorch:
 
     sides: ClassVar = {"PyTorch": (EACH, ONE), "PyTorch, fused Adam": (EACH, ONE)}
 
-    def __init__(self):
+    def __init__(self, threads):
         import torch
 
-        torch.set_num_threads(2)
+        torch.set_num_threads(threads)
         torch.manual_seed(1)
         self.name = f"PyTorch {torch.__version__}"
 
@@ -175,7 +175,7 @@ class Jax:
 
     sides: ClassVar = {"JAX": (EACH, ONE)}
 
-    def __init__(self):
+    def __init__(self, threads):
         import jax
 
         self.name = f"JAX {jax.__version__}"
@@ -246,7 +246,7 @@ class Keras:
 
     sides: ClassVar = {"Keras": (EACH, ONE)}
 
-    def __init__(self):
+    def __init__(self, threads):
         import keras
         import tensorflow as tf
 
@@ -302,8 +302,8 @@ def load(folder):
     return random.random((60000, INPUTS), np.float32), random.integers(CLASSES, size=60000)
 
 
-def start(module, folder):
-    library = LIBRARIES[module]()
+def start(module, threads, folder):
+    library = LIBRARIES[module](threads)
     x, y = load(folder)
     ready, network = {}, None
 
@@ -325,4 +325,4 @@ def start(module, folder):
 
 
 if __name__ == "__main__":
-    serve(partial(start, sys.argv[1], Path(sys.argv[2])))
+    serve(partial(start, sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))

@@ -45,7 +45,7 @@ def test_sides_learn(module):
     x = np.random.default_rng(0).random((2048, 784), np.float32)
     y = np.arange(len(x)) % 2
     x[:, :50] = y[:, np.newaxis]
-    library = LIBRARIES[module]()
+    library = LIBRARIES[module](1)
     for side, masks in library.sides.items():
         for mask in masks:
             train = library.prepare(side, Point(64, 32, mask))
