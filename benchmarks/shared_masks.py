@@ -44,7 +44,7 @@ class StepTimes(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         self._last = time.process_time()
 
     def on_train_batch_end(self, batch: int, logs: object) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from fastdrop import learning_rates
+from fastdrop.callbacks import Callback, ModelCheckpoint
 from fastdrop.datasets import load_idx
-from fastdrop.layers import Dense, Dropout, GaussianDropout, Layer
-from fastdrop.models import Sequential
+from fastdrop.layers import Dense, Dropout, GaussianDropout, Input, Layer
+from fastdrop.models import Sequential, load_model
 from fastdrop.optimizers import SGD
 
 P_INPUT, P_HIDDEN = 0.2, 0.5
@@ -30,16 +31,17 @@ DROPOUTS = {"bernoulli": Dropout, "gaussian": GaussianDropout}
 # By dropout and whether there is a max-norm: the table's row, and the paper's error in %.
 ROWS = {
     ("none", False): ("no dropout", "1.60 (2 x 800, logistic)"),
+    ("none", True): ("max-norm", ""),
     ("bernoulli", False): ("dropout", "1.25"),
     ("bernoulli", True): ("dropout and max-norm", "1.06"),
+    ("gaussian", False): ("Gaussian dropout", ""),
     ("gaussian", True): ("Gaussian dropout and max-norm", "0.95 (2 x 1024)"),
 }
 START, END = "<!-- made by examples/srivastava_mnist.py -->", "<!-- /made -->"
 
 
-def make_model(args: argparse.Namespace, updates: int) -> Sequential:
-    """Return the network; row "plain" of the table is the one without dropout and max-norm."""
-    layers: list[Layer] = []
+def make_model(args: argparse.Namespace, inputs: int, updates: int) -> Sequential:
+    layers: list[Layer | Input] = [Input((inputs,))]
     for units, p in ((1024, P_INPUT), (1024, P_HIDDEN), (1024, P_HIDDEN), (10, P_HIDDEN)):
         bound = args.max_norm or None
         if args.dropout != "none":
@@ -55,6 +57,15 @@ def make_model(args: argparse.Namespace, updates: int) -> Sequential:
     return model
 
 
+def resume(model: Sequential, checkpoint: Path) -> Sequential:
+    """Return the model of the checkpoint, if it is of a run with the same options."""
+    saved = load_model(checkpoint)
+    for a, b in ((saved, model), (saved.optimizer, model.optimizer)):
+        if a.get_config() != b.get_config():
+            raise ValueError(f"--checkpoint: {checkpoint} is of a run with other options")
+    return saved
+
+
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """Train one network and return the result."""
     (x, y), (x_test, y_test) = load_idx(args.data)
@@ -63,15 +74,22 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         (x, x_test), (y, y_test) = np.split(x, [kept]), np.split(y, [kept])
     x, y = x[: args.samples], y[: args.samples]
     x, x_test = (a.reshape(len(a), -1).astype(np.float32) / 255 for a in (x, x_test))
-    model = make_model(args, updates=args.epochs * -(-len(x) // args.batch_size))
+    model = make_model(args, x.shape[1], updates=args.epochs * -(-len(x) // args.batch_size))
+    callbacks: list[Callback] = []
+    if args.checkpoint:
+        callbacks.append(ModelCheckpoint(args.checkpoint))
+        if args.checkpoint.exists():
+            model = resume(model, args.checkpoint)
     start = time.perf_counter()
-    for epoch in range(args.epochs):
-        history = model.fit(x, y, args.batch_size, verbose=0).history
-        print(
-            f"epoch {epoch + 1}/{args.epochs}: {time.perf_counter() - start:.0f} s, "
-            f"loss {history['loss'][0]:.4f}, accuracy {history['accuracy'][0]:.4f}",
-            flush=True,
-        )
+    model.fit(
+        x,
+        y,
+        args.batch_size,
+        args.epochs,
+        verbose=2,
+        callbacks=callbacks,
+        initial_epoch=model.epoch,
+    )
     seconds = time.perf_counter() - start
     wrong = int((model.predict(x_test, verbose=0).argmax(axis=1) != y_test).sum())
     options = ("dropout", "max_norm", "learning_rate", "momentum", "batch_size", "epochs", "seed")
@@ -118,10 +136,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--samples", type=int, help="train on the first images only")
     parser.add_argument("--validate", action="store_true", help="leave the test images alone")
+    parser.add_argument("--checkpoint", type=Path, help="saved every epoch; where it exists, go on")
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     parser.add_argument("--report", type=Path, nargs="+", metavar="JSON", help="write the table")
     parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
     args = parser.parse_args(argv)
+    sys.stdout.reconfigure(line_buffering=True)  # a log file wants its lines at once
     try:
         if args.report:
             report([json.loads(path.read_text()) for path in args.report], args.document)
