@@ -59,6 +59,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, optimizer, dtype):
     first.save(tmp_path / "model")
     second = load_model(tmp_path / "model")
     assert (second.seed, second.epoch, second.step) == (5, 2, 4)
+    assert second.get_config() == first.get_config()
     rest = fit(second, 4, initial_epoch=second.epoch)
     assert {name: figures + rest[name] for name, figures in history.items()} == expected
     assert second.optimizer.iterations == whole.optimizer.iterations

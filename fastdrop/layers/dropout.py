@@ -184,7 +184,8 @@ class Dropout(RandomLayer):
         self.p = checked_rate(p)
         if mode == "vanilla" and callable(self.p):
             raise ValueError("mode: expected 'inverted' with a schedule, got 'vanilla'")
-        self.shared_axes = shared_axes
+        # a list in files of models
+        self.shared_axes = tuple(shared_axes) if isinstance(shared_axes, list) else shared_axes
         self.mode = mode
         check_count("groups", groups)
         self.groups = int(groups)

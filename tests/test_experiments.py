@@ -1,0 +1,129 @@
+"""The scripts behind docs/results.md and docs/shared_masks.md run, here on a few small images."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_datasets import IDX_STEMS, idx
+
+import fastdrop
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = {
+    "srivastava": ROOT / "examples" / "srivastava_mnist.py",
+    "shared masks": ROOT / "benchmarks" / "shared_masks.py",
+}
+pytestmark = pytest.mark.skipif(
+    not all(map(Path.exists, EXPERIMENTS.values())), reason="not in a checkout"
+)
+
+
+def run(name, *arguments):
+    spec = importlib.util.spec_from_file_location("experiment", EXPERIMENTS[name])
+    experiment = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(experiment)
+    threads = fastdrop.get_num_threads()
+    try:
+        experiment.main([str(argument) for argument in arguments])
+    finally:
+        fastdrop.set_num_threads(threads)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder of images whose labels can be seen: which of ten columns is bright."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    arrays = []
+    for n in (600, 100):
+        labels = rng.integers(0, 10, n, dtype=np.uint8)
+        images = rng.integers(0, 100, (n, 10, 10), dtype=np.uint8)
+        images[np.arange(n), :, labels] += 150
+        arrays += [images, labels]
+    for stem, array in zip(IDX_STEMS, arrays):
+        (folder / stem).write_bytes(idx(array))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--dropout", "none", "--max-norm", 0],
+        ["--dropout", "bernoulli", "--max-norm", 0],
+        ["--dropout", "bernoulli", "--validate"],
+        ["--dropout", "gaussian"],
+    ],
+    ids=["plain", "dropout", "max-norm, validation", "gaussian"],
+)
+def test_srivastava(folder, tmp_path, options):
+    out = tmp_path / "result.json"
+    run("srivastava", "--data", folder, "--epochs", 8, "--out", out, *options)
+    result = json.loads(out.read_text())
+    assert result["images"] == (500 if "--validate" in options else 600)
+    assert result["updates"] == (32 if "--validate" in options else 40)
+    assert result["error_percent"] == result["wrong"] < 50
+
+
+def test_srivastava_goes_on(folder, tmp_path, capsys):
+    whole, rest = tmp_path / "whole.json", tmp_path / "rest.json"
+    options = ["--data", folder, "--epochs", 2, "--samples", 256]
+    saving = ["--checkpoint", tmp_path / "model.safetensors"]
+    run("srivastava", *options, *saving, "--out", whole)
+    assert "Epoch 2/2" in capsys.readouterr().out
+    run("srivastava", *options, *saving, "--out", rest)
+    assert "Epoch" not in capsys.readouterr().out
+    first, second = json.loads(whole.read_text()), json.loads(rest.read_text())
+    assert first | {"minutes": 0} == second | {"minutes": 0}
+    with pytest.raises(SystemExit, match="other options"):
+        run("srivastava", *options, *saving, "--seed", 2)
+
+
+def test_srivastava_table(folder, tmp_path):
+    document, paths = tmp_path / "results.md", []
+    document.write_text("before <!-- made by examples/srivastava_mnist.py -->\nold")
+    document.write_text(document.read_text() + "\n<!-- /made --> after\n")
+    for dropout in ("bernoulli", "none"):
+        paths.append(tmp_path / f"{dropout}.json")
+        options = ["--epochs", 1, "--samples", 130, "--max-norm", 0, "--out", paths[-1]]
+        run("srivastava", "--data", folder, "--dropout", dropout, *options)
+    for _ in range(2):  # again, over its own table
+        run("srivastava", "--report", *paths, "--document", document)
+        text = document.read_text()
+        assert text.startswith("before <!-- made")
+        assert text.endswith("<!-- /made --> after\n")
+        assert "old" not in text
+        _, _, first, second = (line for line in text.splitlines() if line.startswith("|"))
+        assert first.startswith("| no dropout |")
+        assert second.startswith("| dropout |")
+        assert "| 1 | 2 | 1 |" in second  # epochs, updates, seed
+
+
+def test_shared_masks(folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "runs.json"
+    options = ["--data", folder, "--epochs", 1, "--samples", 256, "--seeds", 2, "--out", out]
+    run("shared masks", *options)
+    runs = json.loads(out.read_text())
+    assert len({(r["variant"], r["seed"]) for r in runs}) == len(runs) == 10
+    assert all(r["data"] == "mnist" and r["images"] == 256 and r["step_ms"] > 0 for r in runs)
+    assert len({r["test_loss"] for r in runs}) == 10  # no variant is another one
+
+    capsys.readouterr()
+    run("shared masks", *options)
+    assert capsys.readouterr().out == ""  # all were there
+    assert json.loads(out.read_text()) == runs
+
+    document = tmp_path / "shared_masks.md"
+    document.write_text("<!-- made by benchmarks/shared_masks.py --><!-- /made -->\n")
+    run("shared masks", "--report", out, "--docs", tmp_path)
+    assert document.read_text().count("| 2 |") == 5
+    assert (tmp_path / "shared_masks.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_missing_data(tmp_path, name):
+    with pytest.raises(SystemExit, match=r"^[^\n]*nowhere[^\n]*$"):
+        run(name, "--data", tmp_path / "nowhere", "--out", tmp_path / "out.json")
