@@ -27,3 +27,6 @@ def submatrix(
     columns: NDArray[Any],
     out: NDArray[Any],
 ) -> None: ...
+def softmax_cross_entropy(
+    logits: NDArray[Any], labels: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]: ...

@@ -1,15 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True
-"""Optimisers: checks a model's parameters, gradients and states, and updates all in one go.
+"""What a training step does besides its products and dropout.
 
-The formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
-describes the optimiser itself is checked in optimizers.py, the only caller.
+Optimisers: checks a model's parameters, gradients and states, and updates all in one go. The
+formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
+describes the optimiser itself is checked in optimizers.py, the only caller. At the end, parts of
+weights (fused.py) and softmax with cross-entropy (losses.py).
 """
 
 import numpy as np
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, sqrt
+from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
 from libc.stdint cimport intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -450,3 +452,51 @@ def submatrix(cnp.ndarray matrix, rows, cnp.ndarray columns, cnp.ndarray out):
         with nogil:
             gather[double](<const double *>source, width, r, num_rows, c, num_columns,
                            <double *>target)
+
+
+cdef void cross_entropies(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,
+                          real *losses, real *gradient) noexcept nogil:
+    cdef uint64_t i, j
+    cdef real top, total
+    for i in range(n):
+        top = z[0]
+        for j in range(1, classes):
+            if z[j] > top:
+                top = z[j]
+        total = 0
+        for j in range(classes):
+            gradient[j] = expf(z[j] - top) if real is float else exp(z[j] - top)
+            total += gradient[j]
+        losses[i] = (logf(total) if real is float else log(total)) - (z[labels[i]] - top)
+        for j in range(classes):
+            gradient[j] /= total
+        gradient[labels[i]] -= 1
+        z += classes
+        gradient += classes
+
+
+def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray labels):
+    """-log(softmax(logits)[label]) of each row, and the gradient of their sum.
+
+    `logits` is C-contiguous, (n, classes), float32 or float64; `labels` contiguous intp, (n,):
+    losses.py, the only caller, sees to that. A row with NaN or infinity has a loss of NaN.
+    """
+    cdef uint64_t n = cnp.PyArray_DIM(logits, 0), classes = cnp.PyArray_DIM(logits, 1)
+    cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
+    cdef cnp.ndarray losses = cnp.PyArray_EMPTY(1, dims, cnp.PyArray_TYPE(logits), 0)
+    cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(2, dims, cnp.PyArray_TYPE(logits), 0)
+    cdef const intptr_t *y = <const intptr_t *>cnp.PyArray_DATA(labels)
+    cdef uint64_t i
+    for i in range(n):
+        if not 0 <= y[i] < <intptr_t>classes:
+            raise ValueError(f"y: expected class numbers in [0, {classes}), got {y[i]}")
+    cdef const void *z = cnp.PyArray_DATA(logits)
+    cdef void *l = cnp.PyArray_DATA(losses)
+    cdef void *g = cnp.PyArray_DATA(gradient)
+    if cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT32:
+        with nogil:
+            cross_entropies[float](<const float *>z, y, n, classes, <float *>l, <float *>g)
+    else:
+        with nogil:
+            cross_entropies[double](<const double *>z, y, n, classes, <double *>l, <double *>g)
+    return losses, gradient

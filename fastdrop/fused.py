@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike
 
 from fastdrop._config import _core
 from fastdrop._train import submatrix
-from fastdrop.functional import dropout, dropout_mask
+from fastdrop.functional import dropout
 from fastdrop.layers import (
     ACTIVATIONS,
     Array,
@@ -183,7 +183,7 @@ class DropoutRule:
             (
                 start - batch.row,
                 stop - batch.row,
-                np.flatnonzero(dropout_mask(features, p, key=key, offset=group * features)),
+                _core.make_mask(features, p, *key, group * features, False, None).nonzero()[0],
             )
             for group, start, stop in spans
         ]
@@ -340,7 +340,9 @@ class DenseBlock(Block):
         return self._outputs
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
-        bias = np.zeros_like(self._bias)
+        bias: Array | None = None
+        if parts[0].columns is not None:
+            bias = np.zeros_like(self._bias)
         dz = []
         for number, (part, output) in enumerate(zip(parts, self._outputs, strict=True)):
             dy = part.values
@@ -350,8 +352,8 @@ class DenseBlock(Block):
                 d = self._gradients[number](self._masked(dy, dy))
                 dbias = d.sum(axis=0)
             dz.append(d)
-            if part.columns is None:
-                bias += dbias
+            if bias is None:  # the only part
+                bias = dbias
             else:
                 bias[part.columns] += dbias
         dx = [
@@ -370,7 +372,7 @@ class DenseBlock(Block):
             if need_dx:
                 np.matmul(d, weight, out=dx[i].values[start - x_start : stop - x_start])
         self.grads = {f"{self._number}.weight": self._gradient(gradient)}
-        if self._use_bias:
+        if self._use_bias and bias is not None:
             self.grads[f"{self._number}.bias"] = bias
         return dx
 

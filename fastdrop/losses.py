@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastdrop._checks import check_finite, check_number, lookup
 from fastdrop._serialization import Configurable, deserialize, serialize
+from fastdrop._train import softmax_cross_entropy
 from fastdrop.layers import Array, Shape, batch_shape
 
 __all__ = [
@@ -295,21 +296,22 @@ class SparseCategoricalCrossentropy(Loss):
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         table = outputs.reshape(-1, outputs.shape[-1])
-        chosen = np.arange(len(table)), y.ravel()  # by index: no one-hot array is made
         if from_logits:
-            shifted, gradient, total = _shifted_exp(table)
-            losses = np.log(total)[:, 0] - shifted[chosen]
-            gradient /= total
-            gradient[chosen] -= 1
-        else:
-            total = table.sum(axis=-1)
-            q = table[chosen] / total
-            clipped = np.clip(q, EPSILON, 1 - EPSILON)
-            losses = -np.log(clipped)
-            slope = np.where(clipped == q, 1 / (clipped * total), 0)  # none where it is clipped
-            gradient = np.empty_like(table)
-            gradient[...] = (slope * q)[:, np.newaxis]
-            gradient[chosen] -= slope
+            plain = np.float32 if table.dtype == np.float32 else np.float64
+            losses, gradient = softmax_cross_entropy(
+                np.ascontiguousarray(table, plain), np.ascontiguousarray(y.ravel(), np.intp)
+            )
+            gradient = gradient.astype(outputs.dtype, copy=False)
+            return losses.reshape(y.shape), gradient.reshape(outputs.shape)
+        chosen = np.arange(len(table)), y.ravel()  # by index: no one-hot array is made
+        total = table.sum(axis=-1)
+        q = table[chosen] / total
+        clipped = np.clip(q, EPSILON, 1 - EPSILON)
+        losses = -np.log(clipped)
+        slope = np.where(clipped == q, 1 / (clipped * total), 0)  # none where it is clipped
+        gradient = np.empty_like(table)
+        gradient[...] = (slope * q)[:, np.newaxis]
+        gradient[chosen] -= slope
         return losses.reshape(y.shape), gradient.reshape(outputs.shape)
 
 

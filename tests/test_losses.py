@@ -220,3 +220,25 @@ BAD_ARGUMENTS = {
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", ">f8"])
+def test_sparse_crossentropy_from_logits_takes_any_floats(dtype):
+    logits = np.random.default_rng(0).normal(size=(5, 4)).astype(dtype)
+    y = np.array([0, 3, 1, 1, 2], np.int8)
+    value, gradient = losses.SparseCategoricalCrossentropy(True)(logits[:, ::-1], y)
+    expected, slope = losses.CategoricalCrossentropy(True)(
+        logits[:, ::-1].astype(np.float64), np.eye(4)[y]
+    )
+    accuracy = 1e-3 if dtype is np.float16 else 1e-6
+    np.testing.assert_allclose(value, expected, rtol=accuracy)
+    np.testing.assert_allclose(gradient.astype(np.float64), slope, atol=accuracy)
+    assert gradient.dtype == dtype
+
+
+@pytest.mark.parametrize("label", [-1, 4, 1 << 40])
+def test_sparse_crossentropy_refuses_labels_that_no_output_has(label):
+    with pytest.raises(ValueError, match=r"y: expected class numbers in \[0, 4\)"):
+        losses.SparseCategoricalCrossentropy(True)(
+            np.ones((2, 4), np.float32), np.array([0, label])
+        )
