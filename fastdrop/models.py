@@ -25,7 +25,7 @@ from fastdrop.callbacks import (
     ProgressBar,
     format_logs,
 )
-from fastdrop.layers import Array, Input, Layer, Shape, batch_shape
+from fastdrop.layers import Array, Input, Layer, Shape, batch_shape, check_each_once
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
@@ -119,11 +119,8 @@ class Sequential:
             return
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a fastdrop layer, got {layer!r}")
-        if any(layer is other for other in self.layers):
-            raise ValueError(
-                f"layer: expected a new one, got {layer.name!r}, which is in the model already"
-            )
         layers = [*self.layers, layer]
+        check_each_once("layer", layers)
         input_shape = layers[0].input_shape if self.input_shape is None else self.input_shape
         if input_shape is not None:
             self._build(layers, input_shape)

@@ -582,6 +582,11 @@ BAD_ARGUMENTS = {
     ),
     "residual, empty": (lambda: Residual([]), ValueError, "layers: expected at least one"),
     "residual of names": (lambda: Residual(["dense"]), TypeError, "layers: .* got 'dense'"),
+    "residual of one layer twice": (
+        lambda: Residual([dense := Dense(4), Residual([dense])]),
+        ValueError,
+        "layers: expected each once, got 'dense' twice",
+    ),
     "class": (
         lambda: layers.deserialize({"class_name": "Conv", "config": {}}),
         ValueError,

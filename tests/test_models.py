@@ -16,6 +16,8 @@ from fastdrop.layers import (
     Flatten,
     Input,
     Layer,
+    ReLU,
+    Residual,
     Softmax,
 )
 from fastdrop.losses import SparseCategoricalCrossentropy
@@ -378,6 +380,7 @@ def with_(x, value):
 
 
 X, Y = data()
+RELU = ReLU()
 BAD = {
     "not compiled": (lambda: fit(model=Sequential([Dense(3)])), RuntimeError, "compile"),
     "evaluate": (lambda: Sequential([Dense(3)]).evaluate(X, Y), RuntimeError, "compile"),
@@ -421,6 +424,12 @@ BAD = {
         r"layer 'dense' expects x of shape \(samples, 5\), got \(samples, 4\)",
     ),
     "no layer": (lambda: Sequential(["dense"]), TypeError, "layer: expected .*got 'dense'"),
+    "layer twice": (lambda: Sequential([RELU, RELU]), ValueError, "layer: .*each once, got 'relu'"),
+    "layer inside another, too": (
+        lambda: Sequential([RELU, Residual([RELU])]),
+        ValueError,
+        "layer: expected each once, got 'relu' twice",
+    ),
     "Input": (lambda: Sequential([Dense(3), Input((2,))]), ValueError, "layer: expected an Input"),
     "seed": (lambda: Sequential(seed=-1), ValueError, "seed"),
     "dtype": (lambda: Sequential(dtype="float16"), ValueError, "dtype: .*float32, float64, got"),

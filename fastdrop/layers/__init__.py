@@ -16,6 +16,7 @@ from fastdrop.layers.base import (
     Shape,
     WeightRule,
     batch_shape,
+    check_each_once,
     deserialize,
     serialize,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "WeightRule",
     "Zoneout",
     "batch_shape",
+    "check_each_once",
     "deserialize",
     "schedules",
     "serialize",

@@ -9,7 +9,7 @@ the layer: what the backward pass needs lives in the function that `forward` ret
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "Shape",
     "WeightRule",
     "batch_shape",
+    "check_each_once",
     "deserialize",
     "serialize",
 ]
@@ -162,6 +163,10 @@ class Layer(Configurable):
         """Return the constructor's arguments; `from_config` makes an equal layer of them."""
         return {name: rate_config(value) for name, value in super().get_config().items()}
 
+    def flattened(self) -> Iterator[Layer]:
+        """Give this layer and the layers inside it."""
+        yield self
+
     def penalty(self) -> float:
         """Return what the layer adds to a model's loss.
 
@@ -244,6 +249,22 @@ class Layer(Configurable):
                 default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
             )
         return self._generator.next_key()
+
+
+def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
+    """Refuse layers of which one is there twice, be it inside others: its gradients have one place.
+
+    Raises
+    ------
+    ValueError
+        In that case.
+    """
+    seen: list[Layer] = []
+    for layer in layers:
+        for inner in layer.flattened():
+            if any(inner is other for other in seen):
+                raise ValueError(f"{argument}: expected each once, got {inner.name!r} twice")
+            seen.append(inner)
 
 
 def deserialize(data: object) -> Layer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastdrop.layers.base import (
@@ -12,6 +12,7 @@ from fastdrop.layers.base import (
     Shape,
     WeightRule,
     batch_shape,
+    check_each_once,
     deserialize,
 )
 from fastdrop.random import Key
@@ -39,7 +40,7 @@ class Residual(Layer):
     TypeError
         When `layers` holds anything but layers.
     ValueError
-        When it is empty, or the shapes do not fit.
+        When it is empty, holds a layer twice, or the shapes do not fit.
 
     References
     ----------
@@ -68,6 +69,12 @@ class Residual(Layer):
         for layer in self.layers:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: expected fastdrop layers, got {layer!r}")
+        check_each_once("layers", self.layers)
+
+    def flattened(self) -> Iterator[Layer]:
+        yield self
+        for layer in self.layers:
+            yield from layer.flattened()
 
     def build(self, input_shape: Shape, key: Key) -> None:
         for number, (layer, shape) in enumerate(zip(self.layers, self._shapes(input_shape))):
