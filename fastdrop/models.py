@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -96,7 +97,7 @@ class Sequential:
         self.metrics: list[Metric] = []
         self.weighted_metrics: list[Metric] = []
         self.stop_training = False
-        self._kept: Step | None = None
+        self._kept = _Kept()
         self._calls = Generator(Key(self.seed).fold_in(CALLS).seed)
         for layer in () if layers is None else layers:
             self.add(layer)
@@ -281,8 +282,7 @@ class Sequential:
                 order = Key(self.seed, self.epoch) if shuffle else None
                 for number, batch in enumerate(training.epoch(title, order)):
                     tell("on_train_batch_begin", number, {})
-                    with np.errstate(over="ignore", invalid="ignore"):  # said better below
-                        result = step.train(*batch)
+                    result = step.train(*batch)
                     self.step += 1
                     figures.add(batch, *result)
                     tell("on_train_batch_end", number, figures)
@@ -384,7 +384,8 @@ class Sequential:
         """
         batch_size = _batch_size(batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
-        if quiet and steps is None and type(x) is np.ndarray and 0 < len(x) <= batch_size:
+        one = type(x) is np.ndarray and x.ndim > 0 and 0 < len(x) <= batch_size
+        if quiet and steps is None and one:
             return self(x)
         names = ("x", "y", "sample_weight", "steps")
         batches = batches_of(x, None, None, names, batch_size, steps)
@@ -422,8 +423,7 @@ class Sequential:
         """
         batch = self._one_batch(x, y, sample_weight, class_weight)
         figures = _Figures(self)
-        with np.errstate(over="ignore", invalid="ignore"):
-            figures.add(batch, *self._step_for_a_batch().train(*batch))
+        figures.add(batch, *self._step_for_a_batch().train(*batch))
         self.step += 1
         return _returned(figures, return_dict)
 
@@ -596,18 +596,10 @@ class Sequential:
     @property
     def params(self) -> dict[str, Array]:
         """Every parameter by name: "<number of the layer>.<name in the layer>"."""
-        return self._gather("params")
-
-    @property
-    def grads(self) -> dict[str, Array]:
-        """The parameters' gradients, under the same names, after a step of training."""
-        return self._gather("grads")
-
-    def _gather(self, attribute: str) -> dict[str, Array]:
         return {
             f"{number}.{name}": array
             for number, layer in enumerate(self.layers)
-            for name, array in getattr(layer, attribute).items()
+            for name, array in layer.params.items()
         }
 
     def _weights(self) -> dict[str, Array]:
@@ -694,9 +686,16 @@ class Sequential:
             layer.build(shape, Key(self.seed).fold_in(number))
             for attribute in ("params", "state"):
                 arrays = getattr(layer, attribute)
-                if any(array.dtype != self.dtype for array in arrays.values()):
-                    cast = {name: array.astype(self.dtype) for name, array in arrays.items()}
-                    setattr(layer, attribute, cast)
+                if not all(map(self._can_keep, arrays.values())):
+                    usable = {
+                        name: np.array(array, self.dtype, order="C")
+                        for name, array in arrays.items()
+                    }
+                    setattr(layer, attribute, usable)
+
+    def _can_keep(self, array: Array) -> bool:
+        """Tell whether compiled code can read and write the array."""
+        return array.dtype == self.dtype and array.flags.carray
 
     def _shapes(self, layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
         """Return the shapes between layers, input and output too."""
@@ -748,7 +747,7 @@ class Sequential:
     def _is_ready_for(self, x: ArrayLike) -> TypeGuard[Array]:
         """Tell whether nothing but x's values is to be checked: small nets take a few us."""
         return (
-            self._kept is not None
+            self._kept.step is not None
             and type(x) is np.ndarray
             and x.dtype == self.dtype
             and x.shape[1:] == self.input_shape
@@ -757,12 +756,15 @@ class Sequential:
 
     def _step_for_a_batch(self) -> Step:
         """Return a step that is kept from call to call, for those that compute on one batch."""
-        if self._kept is None or not self._kept.is_current():
-            self._kept = Step(self)
-        return self._kept
+        if self._kept.step is None:
+            self._kept.step = Step(self)
+        return self._kept.step
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": None}  # copies make their own
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _kept=_Kept())  # copies make their own
 
     def _compiled(self) -> tuple[Loss, Optimizer]:
         if self.loss is None or self.optimizer is None:
@@ -773,9 +775,8 @@ class Sequential:
 
     def _evaluate(self, step: Step, batches: Batches, title: str) -> dict[str, float]:
         figures = _Figures(self)
-        with np.errstate(over="ignore", invalid="ignore"):  # the figures tell
-            for batch in batches.epoch(title):
-                figures.add(batch, *step.test(*batch))
+        for batch in batches.epoch(title):
+            figures.add(batch, *step.test(*batch))
         return dict(figures)
 
 
@@ -804,6 +805,12 @@ def load_model(path: str | PathLike[str]) -> Sequential:
         When it cannot be read.
     """
     return Sequential._from_state(path, *saving.read(path, ("model",)))
+
+
+class _Kept(threading.local):
+    """The step for calls on single batches: one a thread, for its buffers are rewritten."""
+
+    step: Step | None = None
 
 
 class _Figures(Mapping[str, float]):

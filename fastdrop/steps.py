@@ -19,7 +19,8 @@ __all__ = ["Step"]
 class Step:
     """The computation of one `fit`, `evaluate` or `predict`, batch by batch.
 
-    Outputs may be rewritten by the next call.
+    Outputs may be rewritten by the next call. Layers, parameters and loss may be replaced between
+    calls.
 
     Parameters
     ----------
@@ -29,12 +30,22 @@ class Step:
 
     def __init__(self, model: Sequential) -> None:
         self.model = model
+        self._dtype = model.dtype
+        self._x = Buffers(self._dtype)
+        self._made_of: list[object] = []
+
+    def _follow_model(self) -> None:
+        """Make what is computed, unless it has been made for what the model consists of now."""
+        model = self.model
+        parts = self._parts_of_model()
+        if len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of)):
+            return
+        assert model.input_shape is not None
+        model._build(model.layers, model.input_shape)  # parameters may be anybody's arrays
         # Training and testing work from logits where the loss folds the last activation.
         self.from_logits = (
             model.loss is not None and model.loss.folds == model.layers[-1].activation
         )
-        self._dtype = model.dtype
-        self._x = Buffers(self._dtype)
         self._rules = {
             f"{number}.{name}": rule
             for number, layer in enumerate(model.layers)
@@ -47,11 +58,6 @@ class Step:
         )
         self._predicting: list[Block] | None = None
         self._made_of = self._parts_of_model()
-
-    def is_current(self) -> bool:
-        """Tell whether the model still has the layers, parameters and loss this was made for."""
-        parts = self._parts_of_model()
-        return len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of))
 
     def _parts_of_model(self) -> list[object]:
         model = self.model
@@ -86,21 +92,26 @@ class Step:
         """
         optimizer = self.model.optimizer
         assert optimizer is not None  # `fit` has checked it
-        outputs = self._forward(self._blocks, x, training=True)
-        loss, dy = self._loss(outputs, y, sample_weight)
-        optimizer.update(self._params, self._backward(dy), self._rules)
+        self._follow_model()
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+            outputs = self._forward(self._blocks, x, training=True)
+            loss, dy = self._loss(outputs, y, sample_weight)
+            optimizer.update(self._params, self._backward(dy), self._rules)
         return loss, outputs, self.from_logits
 
     def test(
         self, x: Array, y: Array, sample_weight: Array | None = None
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
-        outputs = self._forward(self._blocks, x, training=False)
-        loss, _ = self._loss(outputs, y, sample_weight)
+        self._follow_model()
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = self._forward(self._blocks, x, training=False)
+            loss, _ = self._loss(outputs, y, sample_weight)
         return loss, outputs, self.from_logits
 
     def predict(self, x: Array, training: bool = False) -> Array:
         """Return the model's outputs for the batch `x`."""
+        self._follow_model()
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
         return self._forward(self._predicting, x, training)

@@ -1,5 +1,8 @@
 import copy
+import math
+import pickle
 import runpy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from test_datasets import IDX_STEMS, idx
 
 import fastdrop
+from fastdrop.callbacks import Callback
 from fastdrop.datasets import load_digits, load_idx
 from fastdrop.layers import (
     Activation,
@@ -529,6 +533,75 @@ def test_single_batches_follow_changes_of_the_model():
     assert (copied.predict(x, verbose=0) != model.predict(x, verbose=0)).any()
 
 
+def test_fit_follows_changes_of_the_model():
+    x, y = data()
+    model = mlp()
+    model.fit(x, y, verbose=0)
+    frozen = np.asfortranarray(model.layers[0].params["weight"])  # nor of the order it needs
+
+    class Replace(Callback):
+        def on_train_batch_end(self, batch, logs):
+            if batch == 1:
+                self.model.layers[0].params["weight"] = frozen
+
+    copied = copy.deepcopy(model)
+    model.fit(x, y, 20, verbose=0, shuffle=False, callbacks=[Replace()])
+    copied.fit(x[:40], y[:40], 20, verbose=0, shuffle=False)
+    copied.layers[0].params["weight"] = frozen.copy()
+    copied.fit(x[40:], y[40:], 20, verbose=0, shuffle=False)
+    assert (frozen != model.layers[0].params["weight"]).any()
+    for one, other in zip(model.get_weights(), copied.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_gathered_columns_come_from_arrays_of_any_order():
+    x, y = data()
+    results = []
+    for order in "CF":
+        drop = {"p": 0.5, "shared_axes": 0}
+        stack = [Dropout(**drop), Dense(8, "relu"), Dropout(**drop), Dense(3, "softmax")]
+        model = Sequential(stack, seed=1)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.predict(x, verbose=0)
+        for layer in (stack[1], stack[3]):
+            layer.params["weight"] = np.array(layer.params["weight"], order=order)
+        model.fit(x, y, verbose=0)
+        results.append(model.get_weights())
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_threads_may_share_a_model():
+    model = Sequential([Dense(256, "relu", input_shape=(64,)), Dense(256, "relu"), Dense(10)])
+    batches = [uniform(Key(n), (200, 64)).astype(np.float32) for n in range(4)]
+    expected = [model(x) for x in batches]
+
+    def predict(n):
+        return all(np.array_equal(model(batches[n]), expected[n]) for _ in range(100))
+
+    with ThreadPoolExecutor(len(batches)) as pool:
+        assert all(pool.map(predict, range(len(batches))))
+
+
+def test_a_model_can_be_pickled():
+    x, y = data()
+    model = mlp()
+    model.fit(x, y, verbose=0)
+    copied = pickle.loads(pickle.dumps(model))
+    for each in (model, copied):
+        each.fit(x, y, verbose=0)
+    np.testing.assert_array_equal(model(x), copied(x))
+
+
+def test_overflow_shows_in_the_figures_alone():
+    x, y = data()
+    model = Sequential([Dense(3, "relu", input_shape=(6,))])
+    model.compile("sgd", "mse")
+    model.set_weights([np.full((3, 6), 3e38), np.zeros(3)])
+    assert not math.isfinite(model.test_on_batch(np.abs(x), np.eye(3)[y]))
+    assert not math.isfinite(model.train_on_batch(np.abs(x), np.eye(3)[y]))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_quick_predictions_refuse_what_slow_ones_do(value):
     model = Sequential([Dense(3, input_shape=(2,))], seed=1)
@@ -540,5 +613,6 @@ def test_quick_predictions_refuse_what_slow_ones_do(value):
         model.predict(np.array([[1, value]], np.float32), verbose=0)
     with pytest.raises(ValueError, match=r"x: expected shape \(samples, 2\)"):
         model.predict(np.ones((1, 3), np.float32), verbose=0)
-    with pytest.raises(ValueError, match="x: expected a non-empty array"):
-        model.predict(np.ones((0, 2), np.float32), verbose=0)
+    for empty in (np.ones((0, 2), np.float32), np.array(1.0)):
+        with pytest.raises(ValueError, match="x: expected a non-empty array"):
+            model.predict(empty, verbose=0)

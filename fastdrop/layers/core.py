@@ -81,7 +81,7 @@ class Dense(Layer):
         super().__init__(input_shape=input_shape, name=name)
         self.units = int(units)
         self.activation = "linear" if activation is None else activation
-        self._activate = lookup("activation", self.activation, ACTIVATIONS)
+        lookup("activation", self.activation, ACTIVATIONS)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.l1 = l1
@@ -125,7 +125,7 @@ class Dense(Layer):
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
         z, backward_logits = self.forward_logits(x, training, key=key, row=row, rows=rows)
-        y, gradient = self._activate(z, z)
+        y, gradient = ACTIVATIONS[self.activation](z, z)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
             dx: Array | None = backward_logits(gradient(dy), need_dx)
@@ -220,7 +220,7 @@ class Activation(Layer):
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
         self.activation = activation
-        self._activate = lookup("activation", activation, ACTIVATIONS)
+        lookup("activation", activation, ACTIVATIONS)
 
     def forward(
         self,
@@ -231,7 +231,7 @@ class Activation(Layer):
         row: int = 0,
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
-        return self._activate(x, None)
+        return ACTIVATIONS[self.activation](x, None)
 
     def forward_logits(
         self,
