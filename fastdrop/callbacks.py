@@ -6,6 +6,7 @@ A figure in ``logs`` has the name it has in `History`: "loss", "accuracy", "val_
 from __future__ import annotations
 
 import csv
+import inspect
 import math
 import sys
 import time
@@ -33,6 +34,10 @@ __all__ = [
 ]
 
 Logs = Mapping[str, float]
+LESS_IS_BETTER = {
+    *("loss", "error", "crossentropy", "divergence"),
+    *("bce", "huber", "kld", "mae", "mse"),
+}
 
 
 def format_logs(logs: Logs) -> str:
@@ -169,6 +174,7 @@ class Monitor(Callback):
         """Return the figure."""
         if self.monitor not in logs:
             raise ValueError(f"monitor: expected one of {', '.join(logs)}, got {self.monitor!r}")
+        self._less_is_better()  # now, not when there are two figures to compare
         return logs[self.monitor]
 
     def improves(self, value: float, reference: float | None) -> bool:
@@ -187,7 +193,7 @@ class Monitor(Callback):
         words = self.monitor.removeprefix("val_").split("_")
         if set(words) & {"acc", "accuracy", "auc"}:
             return False
-        if set(words) & {"loss", "error", "crossentropy", "divergence", "mse", "mae", "huber"}:
+        if set(words) & LESS_IS_BETTER:
             return True
         raise ValueError(f"mode: expected min or max for {self.monitor!r}, got auto")
 
@@ -342,7 +348,8 @@ class LearningRateScheduler(Callback):
     Parameters
     ----------
     schedule : callable
-        ``schedule(epoch, learning_rate) -> learning_rate``, with epochs from 0.
+        ``schedule(epoch, learning_rate) -> learning_rate`` or ``schedule(epoch) -> learning_rate``,
+        with epochs from 0.
     verbose : int
         Whether to say so.
 
@@ -351,12 +358,14 @@ class LearningRateScheduler(Callback):
     The rate is among the figures of the epoch, as "learning_rate".
     """
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0) -> None:
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         self.schedule = schedule
         self.verbose = verbose
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        rate = self.schedule(epoch, _learning_rate(self.model))
+        rate = _learning_rate(self.model)
+        takes_rate = _takes(self.schedule, epoch, rate)
+        rate = self.schedule(epoch, rate) if takes_rate else self.schedule(epoch)
         self.model.optimizer.learning_rate = float(rate)
         if self.verbose:
             print(f"Epoch {epoch + 1}: the learning rate is {rate:g}")
@@ -434,6 +443,17 @@ class ReduceLROnPlateau(Monitor):
                 self.cooling, self.wait = self.cooldown, 0
                 if self.verbose:
                     print(f"Epoch {epoch + 1}: the learning rate is reduced to {rate:g}")
+
+
+def _takes(function: Callable[..., object], *arguments: object) -> bool:
+    """Tell whether the function can be called with these arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # nobody knows, of some built-in functions
+        pass
+    return True
 
 
 def _learning_rate(model: Any) -> float:

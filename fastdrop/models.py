@@ -38,6 +38,7 @@ __all__ = ["Sequential", "load_model"]
 # Nothing is kept for a backward pass at inference, so batches may be larger than in training.
 INFERENCE_BATCH = 1024
 CALLS = 2**41  # folded into the seed for masks of calls of the model; no layer has this number
+_NOT_BUILT = "; the model's input shape is not known yet"
 
 
 class Sequential:
@@ -179,7 +180,7 @@ class Sequential:
         batch_size: int | None = 32,
         epochs: int = 1,
         verbose: str | int = "auto",
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
@@ -207,7 +208,7 @@ class Sequential:
             At least 1: the number of epochs or, with `initial_epoch`, of the last one.
         verbose : {"auto", 0, 1, 2}
             0 is silent, 1 (and "auto") a progress bar, 2 a line per epoch.
-        callbacks : iterable of Callback, optional
+        callbacks : Callback or iterable of Callback, optional
             Called in order, before the model's own report.
         validation_split : float
             Share of the samples, in [0, 1), taken from the end of the arrays to validate on.
@@ -242,7 +243,7 @@ class Sequential:
         """
         self._compiled()
         batch_size = _batch_size(batch_size, 32)
-        callbacks = list(callbacks or ())
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         if not all(isinstance(callback, Callback) for callback in callbacks):
             raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
         check_count("epochs", epochs)
@@ -503,7 +504,7 @@ class Sequential:
         if len(weights) != len(own):
             raise ValueError(
                 f"weights: expected {len(own)} arrays for this model, got {len(weights)}"
-                + ("" if self.input_shape else "; its input shape is not known yet")
+                + ("" if self.input_shape else _NOT_BUILT)
             )
         arrays = [np.asarray(array) for array in weights]
         for (name, array), new in zip(own.items(), arrays):
@@ -672,7 +673,7 @@ class Sequential:
             has = "has" if name in own else "lacks"
             raise ValueError(
                 f"{path}: expected the weights of a model with the same layers, got a file that "
-                f"{has} {name!r}"
+                f"{has} {name!r}" + ("" if self.input_shape else _NOT_BUILT)
             )
         try:
             self.set_weights([own[name] for name in names])

@@ -72,6 +72,12 @@ def test_every_hook_in_order():
     ]
 
 
+def test_one_callback_needs_no_list():
+    figures = Figures(1)
+    model().fit(X, Y, verbose=0, callbacks=figures)
+    assert len(figures.rates) == 1
+
+
 def test_what_a_callback_knows():
     class Curious(Callback):
         def on_train_batch_end(self, batch, logs):
@@ -155,11 +161,12 @@ def test_the_best_weights_come_back(values, best, capsys):
 
 
 def test_the_direction_of_a_name():
-    for name, last in (("accuracy", 1), ("val_auc", 1), ("loss", 2), ("val_mean_squared_error", 2)):
+    less = ("loss", "val_mean_squared_error", "kld", "val_bce", "val_my_loss", "huber")
+    for name, last in (("accuracy", 1), ("val_auc", 1), *((name, 2) for name in less)):
         history = fit(Figures(2, 1, 1, name=name), EarlyStopping(name), epochs=3)
         assert history.epoch[-1] == last
     with pytest.raises(ValueError, match="mode: expected min or max for 'mine', got auto"):
-        fit(Figures(2, 1, name="mine"), EarlyStopping("mine"), epochs=2)
+        fit(Figures(2, name="mine"), EarlyStopping("mine"), epochs=1)
 
 
 # Learning rates
@@ -184,6 +191,11 @@ def test_learning_rate_scheduler():
     history = fit(figures, LearningRateScheduler(lambda epoch, rate: rate / (epoch + 1)), epochs=3)
     assert history.history["learning_rate"] == pytest.approx([0.01, 0.005, 0.01 / 6])
     assert figures.rates == history.history["learning_rate"]
+
+
+def test_learning_rate_scheduler_of_the_epoch_alone():
+    history = fit(LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1)), epochs=3)
+    assert history.history["learning_rate"] == pytest.approx([0.1, 0.05, 0.1 / 3])
 
 
 def test_a_schedule_of_the_optimizer_is_left_alone():
