@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from fastdrop._checks import lookup
 
-__all__ = ["Configurable", "deserialize", "serialize"]
+__all__ = ["Configurable", "deserialize", "plain", "serialize"]
 
 T = TypeVar("T", bound="Configurable")
 
@@ -19,7 +21,7 @@ class Configurable:
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `from_config` makes an equal object of them."""
         names = inspect.signature(type(self)).parameters
-        return {name: _plain(getattr(self, name)) for name in names if hasattr(self, name)}
+        return {name: plain(getattr(self, name)) for name in names if hasattr(self, name)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -27,10 +29,13 @@ class Configurable:
         return cls(**config)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return what JSON can hold of an argument: things serialised, NumPy's numbers Python's."""
     if isinstance(value, Configurable):
         return serialize(value)
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def serialize(thing: Configurable) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypeAlias
 
 from fastdrop._checks import check_count, lookup
+from fastdrop._serialization import plain
 
 __all__ = [
     "CosineDecay",
@@ -27,6 +28,10 @@ __all__ = [
 @dataclass(frozen=True)
 class LearningRateSchedule:
     """Base of the schedules: their arguments are checked once, when they are made."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
@@ -69,6 +74,7 @@ class ExponentialDecay(LearningRateSchedule):
     staircase: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
         _check_number("decay_rate", self.decay_rate)
@@ -98,6 +104,7 @@ class InverseTimeDecay(LearningRateSchedule):
     staircase: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
         _check_number("decay_rate", self.decay_rate)
@@ -127,8 +134,10 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     values: Sequence[float]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("boundaries", "values"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # so that it stays checked
+            values = tuple(plain(list(getattr(self, name))))
+            object.__setattr__(self, name, values)  # so that it stays checked
         for boundary in self.boundaries:
             _check_number("boundaries", boundary)
         if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)):
@@ -179,6 +188,7 @@ class CosineDecay(LearningRateSchedule):
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
         _check_number("alpha", self.alpha)
@@ -226,6 +236,7 @@ class PolynomialDecay(LearningRateSchedule):
     cycle: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
         _check_number("end_learning_rate", self.end_learning_rate)

@@ -457,7 +457,7 @@ BAD = {
     "too many weights": (
         lambda: mlp().set_weights([np.ones(3)]),
         ValueError,
-        "weights: expected 0 arrays .* got 1; its input shape is not known yet",
+        "weights: expected 0 arrays .* got 1; the model's input shape is not known yet",
     ),
     "weights": (
         lambda: Sequential([Dense(3, input_dim=2)]).set_weights([np.ones((2, 3)), np.ones(3)]),

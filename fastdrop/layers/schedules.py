@@ -26,8 +26,10 @@ class Schedule:
             value = getattr(self, field.name)
             if field.name == "steps":
                 check_count("steps", value)
+                value = int(value)
             else:
-                checked_p(value)
+                value = checked_p(value)
+            object.__setattr__(self, field.name, value)  # Python's, be it NumPy's
 
     def __call__(self, step: int) -> float:
         """Return p at a step, counted from 0."""
