@@ -54,6 +54,11 @@ class Expected:
     def __post_init__(self) -> None:
         if not isinstance(self.class_weight, Mapping | None):
             raise ValueError(f"class_weight: expected a mapping, got {self.class_weight!r}")
+        if self.class_weight is not None and len(self.output_shape) != 1:
+            raise ValueError(
+                "class_weight: expected it with one label a sample, got a model with outputs of "
+                f"shape {batch_shape(self.output_shape)}"
+            )
         classes = max(2, self.output_shape[-1])
         for label, weight in (self.class_weight or {}).items():
             if label not in range(classes):
@@ -87,8 +92,6 @@ class Expected:
         labels = y
         if y.ndim == 2:
             labels = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].round()
-        elif y.ndim > 2:
-            raise ValueError(f"class_weight: expected one label a sample, got y {y.shape}")
         weights = np.ones(len(y), self.dtype) if sample_weight is None else sample_weight.copy()
         for label, weight in self.class_weight.items():
             weights[labels == label] *= weight

@@ -90,7 +90,7 @@ class Loss(Configurable):
                 f"got {np.shape(y)}{self._shape_hint}"
             )
         if not self._probabilities:
-            check_finite(argument, array)
+            check_finite(argument, array, dtype)
         elif not ((array >= 0) & (array <= 1)).all():
             raise ValueError(
                 f"{argument}: expected values in [0, 1] for this loss, "

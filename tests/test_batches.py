@@ -292,6 +292,10 @@ BAD_ARGUMENTS = {
     "class": ({"class_weight": {3: 1.0}}, r"class_weight: .*classes in \[0, 3\).*got 3"),
     "class name": ({"class_weight": {"a": 1.0}}, "class_weight: .*got 'a'"),
     "class weight": ({"class_weight": {0: -1.0}}, "class_weight: .*at least 0"),
+    "class of several labels": (
+        {"x": X[:, np.newaxis], "y": Y[:, np.newaxis], "class_weight": {0: 2.0}},
+        r"class_weight: .*one label a sample, got .* outputs of shape \(samples, 1, 3\)",
+    ),
     "no mapping": ({"class_weight": [1, 2, 3]}, "class_weight: expected a mapping"),
 }
 
@@ -300,7 +304,7 @@ BAD_ARGUMENTS = {
 def test_bad_arguments(given, message):
     model = mlp()
     with pytest.raises(ValueError, match=message):
-        trained(X, Y, model=model, **given)
+        trained(**{"x": X, "y": Y, "model": model} | given)
     assert model.step == 0
 
 

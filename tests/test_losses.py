@@ -198,6 +198,13 @@ BAD_LABELS = {
 }
 
 
+def test_labels_are_as_large_as_the_outputs_dtype_holds():
+    loss, y = losses.get("mse"), np.array([1e300])
+    np.testing.assert_array_equal(loss.targets(y, (1,), dtype=np.float64), [[1e300]])
+    with pytest.raises(ValueError, match="y: expected finite numbers that float32 holds"):
+        loss.targets(y, (1,))
+
+
 @pytest.mark.parametrize(
     ("name", "y", "output_shape", "message"), BAD_LABELS.values(), ids=list(BAD_LABELS)
 )
