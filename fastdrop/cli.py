@@ -204,7 +204,7 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    return _number(text, int, lambda value: 1 <= value < 2**31, "a whole number of at least 1")
+    return _number(text, int, lambda value: 1 <= value < 2**31, "a whole number in [1, 2**31)")
 
 
 def _list_of(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
