@@ -27,15 +27,17 @@ from fastdrop._train import submatrix
 from fastdrop.functional import dropout
 from fastdrop.layers import (
     ACTIVATIONS,
+    Activation,
     Array,
     Backward,
     Dense,
     Dropout,
     Layer,
     PartialGradient,
+    ReLU,
     Shape,
+    Softmax,
 )
-from fastdrop.layers.core import Activation
 from fastdrop.layers.dropout import group_spans
 from fastdrop.layers.schedules import rate_at
 from fastdrop.random import Key
@@ -483,7 +485,7 @@ def make_blocks(
             if activation == "linear" and last < len(layers):
                 follower = layers[last]
                 stops = logits and last == len(layers) - 1
-                if isinstance(follower, Activation):
+                if type(follower) in (Activation, ReLU, Softmax):  # not what is derived by others
                     if not stops:
                         activation = follower.activation
                     last += 1

@@ -15,6 +15,12 @@ def shared(p=0.5, groups=1):
     return Dropout(p, shared_axes=(0,), groups=groups)
 
 
+class Doubled(Activation):
+    def forward(self, x, training=True, **given):
+        y, backward = super().forward(x, training, **given)
+        return 2 * y, lambda dy: backward(2 * dy)
+
+
 # layers, and how many blocks they should make
 ELEMENTWISE = {
     "dense": ([Dense(4)], 1),
@@ -32,6 +38,7 @@ ELEMENTWISE = {
         if name != "softmax"
     },
     "tanh apart": ([Dense(9), Activation("tanh"), Dropout(0.3), Dense(4)], 2),
+    "one's own": ([Dense(9), Doubled("tanh"), Dropout(0.3), Dense(4)], 4),
     "dropout first": ([Dropout(0.2), Dense(9, "relu"), Dropout(0.3), Dense(4)], 3),
     "dropout last": ([Dense(9, "relu"), Dropout(0.3)], 1),
     "two dropouts": ([Dense(9, "relu"), Dropout(0.3), Dropout(0.2), Dense(4)], 3),
