@@ -8,7 +8,7 @@ from operator import index
 from typing import SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
@@ -67,6 +67,16 @@ def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, 
             f"shape: expected lengths of at least 0 with a product of at most 2**55, got {shape}"
         )
     return lengths
+
+
+def as_array(argument: str, value: ArrayLike) -> np.ndarray:
+    """`value` as an array, itself if it is one."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # NumPy's does not name it
+        raise ValueError(
+            f"{argument}: expected an array, got sequences of different lengths"
+        ) from None
 
 
 def check_finite(argument: str, array: np.ndarray, dtype: DTypeLike = np.float32) -> None:

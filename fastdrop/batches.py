@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import check_count, check_finite
+from fastdrop._checks import as_array, check_count, check_finite
 from fastdrop.layers import Array, Shape, batch_shape
 from fastdrop.losses import Loss
 from fastdrop.random import Key, permutation
@@ -123,11 +123,11 @@ class ArrayBatches:
         batch_size: int | None = None,
     ) -> None:
         self.names = names
-        self.x = _Samples(x)
+        self.x = _Samples(names[0], x)
         self.y: _Samples | None = None
         self.sample_weight: _Samples | None = None
         if y is not None:
-            self.y = _Samples(y)
+            self.y = _Samples(names[1], y)
             if self.x.array.shape[:1] != self.y.array.shape[:1]:
                 raise ValueError(
                     f"{names[1]}: expected a label for each sample of {names[0]}, "
@@ -136,9 +136,8 @@ class ArrayBatches:
         _check_samples(names[0], self.x.array)
         self.samples: int = len(self.x.array)
         if sample_weight is not None:
-            weights = np.asarray(sample_weight)
-            _check_weight(names[2], weights, (self.samples,))
-            self.sample_weight = _Samples(weights)
+            self.sample_weight = _Samples(names[2], as_array(names[2], sample_weight))
+            _check_weight(names[2], self.sample_weight.array, (self.samples,))
         self.batch_size = self.samples if batch_size is None else batch_size
         self.steps: int | None = -(-self.samples // self.batch_size)
         self.sample_shape: Shape = tuple(self.x.array.shape[1:])
@@ -178,7 +177,7 @@ class ArrayBatches:
             return
         y = self.y.array
         if y.size == self.samples:  # one number each: little memory
-            self.y = _Samples(expected.targets(self.names[1], y))
+            self.y = _Samples(self.names[1], expected.targets(self.names[1], y))
             self._y_is_ready = True
             return
         rows = max(1, _CHECKED_AT_ONCE // (y[:1].size or 1))
@@ -225,9 +224,9 @@ _CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls
 class _Samples:
     """An array whose first axis counts samples, on disk or in memory."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, argument: str, array: Any) -> None:
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
-        self.array = array if self.on_disk else np.asarray(array)
+        self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
 
     def take(self, rows: Any) -> Array:
@@ -259,6 +258,9 @@ def _is_stored(array: Any) -> bool:
     )
 
 
+_END = object()  # of an iterator, which may give None
+
+
 class IterableBatches:
     """Batches that somebody else makes.
 
@@ -282,8 +284,8 @@ class IterableBatches:
             self.steps = len(batches)
         self._endless = steps is not None
         self._iterator: Iterator[Any] = iter(batches)
-        first = next(self._iterator, None)
-        if first is None:
+        first = next(self._iterator, _END)
+        if first is _END:
             raise ValueError(f"{argument}: expected at least one batch, got none")
         self._first = self._parts(f"{argument}, first batch", first)
         self.sample_shape: Shape = tuple(self._first[0].shape[1:])
@@ -301,12 +303,12 @@ class IterableBatches:
             self._iterator = iter(self.batches)
         step = 0
         while not self._endless or step != self.steps:
-            batch = next(self._iterator, None)
-            if batch is None and self._endless:
+            batch = next(self._iterator, _END)
+            if batch is _END and self._endless:
                 self._iterator = iter(self.batches)
-                batch = next(self._iterator, None)
+                batch = next(self._iterator, _END)
             self._fresh = False
-            if batch is None:
+            if batch is _END:
                 break
             step += 1
             place = f"{self.argument}, batch {step} of {title}"
@@ -325,7 +327,7 @@ class IterableBatches:
             raise ValueError(
                 f"{argument}: expected (x, y) or (x, y, sample_weight), got {len(parts)} items"
             )
-        x = np.asarray(parts[0])
+        x = as_array(argument, parts[0])
         _check_samples(argument, x)
         y, sample_weight = (*parts[1:], None, None)[:2]
         return x, y, sample_weight
@@ -336,7 +338,7 @@ class IterableBatches:
         expected.check_values(argument, x)
         if expected.loss is None:
             return Batch(x)
-        y = np.asarray(y)
+        y = as_array(f"{argument}, y", y)
         if y.shape[:1] != x.shape[:1]:
             raise ValueError(
                 f"{argument}: expected (x, y) with a label for each sample, "
@@ -344,7 +346,7 @@ class IterableBatches:
             )
         y = expected.targets(f"{argument}, y", y)
         if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight)
+            sample_weight = as_array(f"{argument}, sample_weight", sample_weight)
             _check_weight(f"{argument}, sample_weight", sample_weight, x.shape[:1])
         return Batch(x, y, expected.weights(y, sample_weight))
 

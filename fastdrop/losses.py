@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastdrop._checks import check_finite, check_number, lookup
+from fastdrop._checks import as_array, check_finite, check_number, lookup
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop._train import softmax_cross_entropy
 from fastdrop.layers import Array, Shape, batch_shape
@@ -371,7 +371,7 @@ def _checked_smoothing(label_smoothing: float) -> float:
 
 
 def _numbers(y: ArrayLike, argument: str) -> Array:
-    array = np.asarray(y)
+    array = as_array(argument, y)
     if array.dtype.kind not in "biuf" or not array.ndim:
         raise ValueError(
             f"{argument}: expected an array of numbers, got {array.dtype} {array.shape}"

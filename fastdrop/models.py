@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fastdrop import losses, optimizers, saving
 from fastdrop import metrics as metrics_module
-from fastdrop._checks import check_count, check_finite, lookup
+from fastdrop._checks import as_array, check_count, check_finite, lookup
 from fastdrop._serialization import deserialize, serialize
 from fastdrop.batches import ArrayBatches, Batch, Batches, Expected, batches_of
 from fastdrop.callbacks import (
@@ -506,7 +506,7 @@ class Sequential:
                 f"weights: expected {len(own)} arrays for this model, got {len(weights)}"
                 + ("" if self.input_shape else _NOT_BUILT)
             )
-        arrays = [np.asarray(array) for array in weights]
+        arrays = [as_array("weights", array) for array in weights]
         for (name, array), new in zip(own.items(), arrays):
             if new.shape != array.shape or new.dtype.kind not in "biuf":
                 raise ValueError(
@@ -741,7 +741,7 @@ class Sequential:
     ) -> Batch:
         if y_needed:
             self._compiled()
-        batches = ArrayBatches(np.asarray(x), y, sample_weight, ("x", "y", "sample_weight"))
+        batches = ArrayBatches(as_array("x", x), y, sample_weight, ("x", "y", "sample_weight"))
         self._prepare(batches, None, class_weight, y_needed)
         return next(batches.epoch("this call"))
 

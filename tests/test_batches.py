@@ -238,6 +238,19 @@ BAD_BATCHES = {
     "no batches, generator": (lambda f: (iter([]), None), "x: expected at least one batch"),
     "no array": (lambda f: (iter([("a", "b")]), None), "x, first batch: expected .*array"),
     "four items": (lambda f: ([(X, Y, Y, Y)], None), "x, first batch: .*got 4 items"),
+    "None among them": (
+        lambda f: (Again((X, Y), None), None),
+        "x, batch 2 of epoch 1: .*got object",
+    ),
+    "rows of two lengths": (
+        lambda f: ([[1, 2], [3]], [0, 1]),
+        "x: expected an array, got sequences of different lengths",
+    ),
+    "labels of two lengths": (lambda f: (X[:2], [[1, 2], [3]]), "y: expected an array, got seq"),
+    "rows of two lengths in a batch": (
+        lambda f: ([(X[:2], [[1, 2], [3]])], None),
+        "x, first batch, y: expected an array, got sequences",
+    ),
     "array alone": (lambda f: (X, None), "y: expected labels"),
     "both": (lambda f: (Again(*batches(X, Y)), Y), "y: expected None beside an iterable"),
     "neither": (lambda f: (3, None), "x: expected an array or an iterable of batches, got 3"),
