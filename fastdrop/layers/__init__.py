@@ -1,8 +1,8 @@
 """Layers: the dropout family, and what a multi-layer perceptron needs around it.
 
-base.py: what all layers share; activations.py; core.py: Dense and friends; normalization.py;
-residual.py: layers around layers; dropout.py, recurrent.py, dense.py: the family; schedules.py:
-p over time.
+schedules.py: p over time; base.py: what all layers share; activations.py; core.py: Dense and
+friends; normalization.py; residual.py: layers around layers; dropout.py, recurrent.py, dense.py:
+the family.
 """
 
 from fastdrop.layers import schedules
