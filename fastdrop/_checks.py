@@ -106,12 +106,21 @@ def checked_stddev(stddev: float) -> float:
     return float(stddev)
 
 
-def check_number(argument: str, value: float, above_zero: bool = False) -> None:
-    """Refuse what is no finite number of at least 0, or above 0."""
+def check_number(
+    argument: str, value: float, *, above_zero: bool = False, below: float = math.inf
+) -> None:
+    """Refuse what is no number of at least 0, or above 0, and below `below`."""
     number = isinstance(value, int | float | np.integer | np.floating)
-    if not number or not 0 <= value < math.inf or (above_zero and value == 0):
-        bound = "above 0" if above_zero else "of at least 0"
-        raise ValueError(f"{argument}: expected a finite number {bound}, got {value!r}")
+    if (
+        not number
+        or isinstance(value, bool)
+        or not 0 <= value < below
+        or (above_zero and value == 0)
+    ):
+        expected = f"a finite number {'above 0' if above_zero else 'of at least 0'}"
+        if below < math.inf:
+            expected = f"a number in {'(' if above_zero else '['}0, {below:g})"
+        raise ValueError(f"{argument}: expected {expected}, got {value!r}")
 
 
 def checked_offset(offset: SupportsIndex, elements: int, bits: int = 55) -> int:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from fastdrop._checks import check_number
 from fastdrop.layers import Array
 
 __all__ = [
@@ -414,8 +415,7 @@ class ReduceLROnPlateau(Monitor):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        if not 0 < factor < 1:
-            raise ValueError(f"factor: expected a number in (0, 1), got {factor!r}")
+        check_number("factor", factor, above_zero=True, below=1)
         self.factor = factor
         self.patience = patience
         self.verbose = verbose

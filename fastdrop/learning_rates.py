@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypeAlias
 
-from fastdrop._checks import check_count, lookup
+from fastdrop._checks import check_count, check_number, lookup
 from fastdrop._serialization import plain
 
 __all__ = [
@@ -75,9 +75,9 @@ class ExponentialDecay(LearningRateSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
-        _check_number("decay_rate", self.decay_rate)
+        check_number("decay_rate", self.decay_rate)
 
     def __call__(self, step: int) -> float:
         return self.initial_learning_rate * self.decay_rate ** _periods(self, step)
@@ -105,9 +105,9 @@ class InverseTimeDecay(LearningRateSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
-        _check_number("decay_rate", self.decay_rate)
+        check_number("decay_rate", self.decay_rate)
 
     def __call__(self, step: int) -> float:
         return self.initial_learning_rate / (1 + self.decay_rate * _periods(self, step))
@@ -139,11 +139,11 @@ class PiecewiseConstantDecay(LearningRateSchedule):
             values = tuple(plain(list(getattr(self, name))))
             object.__setattr__(self, name, values)  # so that it stays checked
         for boundary in self.boundaries:
-            _check_number("boundaries", boundary)
+            check_number("boundaries", boundary)
         if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"boundaries: expected ascending steps, got {self.boundaries}")
         for value in self.values:
-            _check_number("values", value)
+            check_number("values", value)
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(
                 f"values: expected {len(self.boundaries) + 1}, one more than boundaries, "
@@ -189,11 +189,11 @@ class CosineDecay(LearningRateSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
-        _check_number("alpha", self.alpha)
+        check_number("alpha", self.alpha)
         if self.warmup_target is not None:
-            _check_number("warmup_target", self.warmup_target)
+            check_number("warmup_target", self.warmup_target)
         if self.warmup_steps != 0:
             check_count("warmup_steps", self.warmup_steps)
 
@@ -237,10 +237,10 @@ class PolynomialDecay(LearningRateSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("initial_learning_rate", self.initial_learning_rate)
+        check_number("initial_learning_rate", self.initial_learning_rate)
         check_count("decay_steps", self.decay_steps)
-        _check_number("end_learning_rate", self.end_learning_rate)
-        _check_number("power", self.power)
+        check_number("end_learning_rate", self.end_learning_rate)
+        check_number("power", self.power)
 
     def __call__(self, step: int) -> float:
         steps = self.decay_steps
@@ -253,12 +253,6 @@ class PolynomialDecay(LearningRateSchedule):
 
 def _periods(decay: ExponentialDecay | InverseTimeDecay, step: int) -> float:
     return step // decay.decay_steps if decay.staircase else step / decay.decay_steps
-
-
-def _check_number(argument: str, value: float) -> None:
-    """Refuse what is no finite number of at least 0."""
-    if isinstance(value, bool | str) or not 0 <= value < math.inf:
-        raise ValueError(f"{argument}: expected a finite number of at least 0, got {value!r}")
 
 
 LearningRate: TypeAlias = float | Callable[[int], float]
@@ -281,10 +275,7 @@ def checked_learning_rate(rate: LearningRate | Mapping[str, Any]) -> LearningRat
         return schedule.from_config(rate["config"])
     if callable(rate):
         return rate
-    if isinstance(rate, bool | str) or not 0 < rate < math.inf:
-        raise ValueError(
-            f"learning_rate: expected a finite number above 0 or a callable, got {rate!r}"
-        )
+    check_number("learning_rate", rate, above_zero=True)
     return float(rate)
 
 

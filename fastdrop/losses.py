@@ -225,7 +225,8 @@ class CategoricalCrossentropy(Loss):
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = from_logits
-        self.label_smoothing = _checked_smoothing(label_smoothing)
+        check_number("label_smoothing", label_smoothing, below=1)
+        self.label_smoothing = label_smoothing
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         if self.label_smoothing:
@@ -336,7 +337,8 @@ class BinaryCrossentropy(Loss):
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = from_logits
-        self.label_smoothing = _checked_smoothing(label_smoothing)
+        check_number("label_smoothing", label_smoothing, below=1)
+        self.label_smoothing = label_smoothing
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         if self.label_smoothing:
@@ -362,12 +364,6 @@ def _shifted_exp(z: Array) -> tuple[Array, Array, Array]:
 
 def _column(weights: Array, like: Array) -> Array:
     return weights.reshape(-1, *(1,) * (like.ndim - 1))
-
-
-def _checked_smoothing(label_smoothing: float) -> float:
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing: expected a share in [0, 1), got {label_smoothing}")
-    return label_smoothing
 
 
 def _numbers(y: ArrayLike, argument: str) -> Array:

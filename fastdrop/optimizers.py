@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastdrop._checks import lookup
+from fastdrop._checks import check_number, lookup
 from fastdrop._serialization import Configurable
 from fastdrop._train import update
 from fastdrop.layers.base import Array, PartialGradient, WeightRule
@@ -176,7 +176,7 @@ class SGD(Optimizer):
         global_clipnorm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
-        self.momentum = _checked("momentum", momentum, 0, 1, closed=True)
+        self.momentum = _checked("momentum", momentum, below=1)
         self.nesterov = nesterov
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
@@ -216,9 +216,9 @@ class Adam(Optimizer):
         global_clipnorm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
-        self.beta_1 = _checked("beta_1", beta_1, 0, 1, closed=True)
-        self.beta_2 = _checked("beta_2", beta_2, 0, 1, closed=True)
-        self.epsilon = _checked("epsilon", epsilon, 0, math.inf)
+        self.beta_1 = _checked("beta_1", beta_1, below=1)
+        self.beta_2 = _checked("beta_2", beta_2, below=1)
+        self.epsilon = _checked("epsilon", epsilon, above_zero=True)
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         t = self.iterations + 1
@@ -266,7 +266,7 @@ class AdamW(Adam):
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
         )
-        self.weight_decay = _checked("weight_decay", weight_decay, 0, math.inf, closed=True)
+        self.weight_decay = _checked("weight_decay", weight_decay)
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         name, constants = super()._step(rate)
@@ -307,9 +307,9 @@ class RMSprop(Optimizer):
         global_clipnorm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
-        self.rho = _checked("rho", rho, 0, 1, closed=True)
-        self.momentum = _checked("momentum", momentum, 0, 1, closed=True)
-        self.epsilon = _checked("epsilon", epsilon, 0, math.inf)
+        self.rho = _checked("rho", rho, below=1)
+        self.momentum = _checked("momentum", momentum, below=1)
+        self.epsilon = _checked("epsilon", epsilon, above_zero=True)
         self.centered = centered
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
@@ -323,16 +323,15 @@ class RMSprop(Optimizer):
         }
 
 
-def _checked(argument: str, value: float, low: float, high: float, closed: bool = False) -> float:
-    """`value` as a float in (low, high), or [low, high) when `closed`."""
-    if isinstance(value, str) or not (low < value < high or (closed and value == low)):
-        bracket = "[" if closed else "("
-        raise ValueError(f"{argument}: expected a number in {bracket}{low}, {high}), got {value!r}")
+def _checked(
+    argument: str, value: float, *, above_zero: bool = False, below: float = math.inf
+) -> float:
+    check_number(argument, value, above_zero=above_zero, below=below)
     return float(value)
 
 
 def _checked_clip(argument: str, value: float | None) -> float | None:
-    return None if value is None else _checked(argument, value, 0, math.inf)
+    return None if value is None else _checked(argument, value, above_zero=True)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

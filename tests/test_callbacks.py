@@ -312,6 +312,7 @@ BAD = {
         ValueError,
         "monitor: expected one of loss, accuracy, got 'val_loss'",
     ),
+    "factor text": (lambda: ReduceLROnPlateau(factor="a"), ValueError, "factor: expected"),
     "factor": (lambda: ReduceLROnPlateau(factor=1), ValueError, "factor: expected"),
     "save_freq": (lambda: ModelCheckpoint("a", save_freq=10), ValueError, "save_freq: expected"),
     "field": (

@@ -569,6 +569,11 @@ BAD_ARGUMENTS = {
         "kernel_initializer: .*he_normal.*got 'he'",
     ),
     "epsilon": (lambda: layers.LayerNormalization(0), ValueError, "epsilon: expected .* got 0"),
+    "momentum text": (
+        lambda: layers.BatchNormalization("a"),
+        ValueError,
+        r"momentum: expected a number in \[0, 1\), got 'a'",
+    ),
     "momentum": (lambda: layers.BatchNormalization(1), ValueError, "momentum: .* got 1"),
     "normalised features": (
         lambda: built(CASES["batch norm"])(np.ones((2, 4))),

@@ -219,6 +219,10 @@ BAD_ARGUMENTS = {
     "class": (lambda: losses.get({"class_name": "H", "config": {}}), "loss: .*Huber.*got 'H'"),
     "dict": (lambda: losses.get({"name": "mse"}), "loss: expected a dict of class_name"),
     "delta": (lambda: Huber(0), "delta: expected"),
+    "smoothing text": (
+        lambda: losses.CategoricalCrossentropy(label_smoothing="a"),
+        "label_smoothing: .* got 'a'",
+    ),
     "smoothing": (lambda: losses.BinaryCrossentropy(label_smoothing=1), "label_smoothing:"),
 }
 

@@ -177,8 +177,7 @@ class BatchNormalization(_Normalization):
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
+        check_number("momentum", momentum, below=1)
         super().__init__(epsilon, input_shape=input_shape, name=name)
         self.momentum = momentum
         self.center = center
