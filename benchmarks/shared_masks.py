@@ -171,8 +171,9 @@ def draw(runs: Runs, path: Path) -> None:
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("test accuracy after the last epoch, %")
-    panels[0][-1].legend(loc="lower left", fontsize="small")
-    figure.suptitle("Dots: seeds; markers with bars: mean and standard deviation")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=1 + len(sets))
+    figure.suptitle("A dot is a seed; markers with bars are mean and standard deviation")
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
