@@ -11,11 +11,28 @@ from operator import index
 
 import numpy as np
 cimport numpy as cnp
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_INCREF, PyObject
 from cython.parallel cimport prange
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
+
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #ifdef MADV_HUGEPAGE
+    #define fd_want_huge_pages(address, n) madvise(address, n, MADV_HUGEPAGE)
+    #else
+    #define fd_want_huge_pages(address, n) ((void)(address), (void)(n), 0)
+    #endif
+    """
+    int fd_want_huge_pages(void *address, size_t n) nogil
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(PyTypeObject *subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims,
+                                cnp.npy_intp *strides, void *data, int flags, PyObject *obj)
 
 cdef extern from "openmp.h" nogil:
     int FD_OPENMP
@@ -236,6 +253,20 @@ cdef int checked_threads(n) except -1:
     return min(count, 1024)    # more would only exhaust the system
 
 
+cdef class AtMost:
+    """As `num_threads`: the library decides, but takes no more than so many.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+    """
+    cdef uint64_t n
+
+    def __init__(self, n):
+        self.n = checked_threads(n)
+
+
 cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
     """Nanoseconds that n elements take one thread, roughly: bytes written, planes drawn."""
     cdef double planes = 0
@@ -253,12 +284,15 @@ cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
 cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
     cdef uint64_t tiles = (n + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
     cdef uint64_t count
-    if num_threads is not None:
+    cdef bint limited = type(num_threads) is AtMost
+    if num_threads is not None and not limited:
         count = fd_usable_threads(checked_threads(num_threads))
     elif nanoseconds < THREADS_PAY:
         count = 1
     else:
         count = min(default_threads, fd_max_threads())
+        if limited:
+            count = min(count, (<AtMost>num_threads).n)
     return <int>max(<uint64_t>1, min(count, tiles))
 
 
@@ -309,6 +343,53 @@ cdef void run_blocks(fd_job *job, uint64_t rows, cnp.ndarray partial, int thread
 
 cdef int bfloat16_num = -1     # ml_dtypes' type number, once such an array has come
 
+# bfloat16 where there is no ml_dtypes: arrays of this very dtype, which only `memory` makes
+cdef object bfloat16_bits = np.dtype(np.uint16, metadata={"holds": "bfloat16"})
+
+MEMORY_DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": bfloat16_bits,
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+
+def memory(uintptr_t address, tuple shape, cnp.dtype dtype):
+    """Array over memory that somebody else owns, and keeps while the array is used.
+
+    Parameters
+    ----------
+    address : int
+        Of the first element, aligned to the dtype's size; the elements lie in C order.
+    shape : tuple of int
+    dtype : dtype
+        One of MEMORY_DTYPES.
+
+    Returns
+    -------
+    ndarray
+        Writeable.
+    """
+    cdef cnp.npy_intp dims[FD_MAX_DIMS]
+    cdef int d, ndim = len(shape)
+    for d in range(ndim):
+        dims[d] = shape[d]
+    Py_INCREF(dtype)    # the next call takes a reference
+    return PyArray_NewFromDescr(<PyTypeObject *>cnp.ndarray, dtype, ndim, dims, NULL, <void *>address,
+                                cnp.NPY_ARRAY_CARRAY, NULL)
+
+
+def want_huge_pages(uintptr_t address, size_t nbytes):
+    """Ask the system for huge pages in fresh memory: their faults cost a third of small ones'.
+
+    Whole pages inside [address, address + nbytes); where the system has none, nothing happens.
+    """
+    cdef uintptr_t page = 1 << 16           # no system's are larger
+    cdef uintptr_t first = (address + page - 1) & ~(page - 1)
+    cdef uintptr_t last = (address + nbytes) & ~(page - 1)
+    if first < last:
+        fd_want_huge_pages(<void *>first, last - first)
+
 
 cdef inline bint is_plain(cnp.ndarray a) noexcept:
     """Can a kernel walk it: C-contiguous, aligned, native byte order?"""
@@ -326,6 +407,8 @@ cdef int dtype_of(cnp.ndarray x, str name="x") except -1:
     if type_num == cnp.NPY_FLOAT16:
         return FD_FLOAT16
     if type_num == bfloat16_num:
+        return FD_BFLOAT16
+    if type_num == cnp.NPY_UINT16 and <object>cnp.PyArray_DESCR(x) is bfloat16_bits:
         return FD_BFLOAT16
     if type_num >= 256 and x.dtype.name == "bfloat16":
         bfloat16_num = type_num
@@ -735,7 +818,10 @@ cdef cnp.ndarray block_sums(cnp.ndarray x):
 
 def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint64_t call,
                   tuple axes, uint64_t offset, out, num_threads):
-    """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask."""
+    """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask.
+
+    dbias is of float32, of float64 for float64.
+    """
     cdef fd_job job
     cdef fd_bits bits
     cdef cnp.ndarray a = as_input(dy, "dy"), partial, z, mask
@@ -757,7 +843,7 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
     dx = apply(&job, a, out, num_threads, partial)
     blocks, bundles, units = (<object>partial).shape
     dbias = (<object>partial).reshape(blocks * bundles, units).sum(axis=0)
-    return dx, dbias.astype(a.dtype.newbyteorder("="), copy=False)
+    return dx, dbias
 
 
 def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):
