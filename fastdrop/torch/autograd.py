@@ -115,9 +115,9 @@ def again(x: Tensor, seed: int, rule: Rule, packed: Packed = None) -> Tensor:
             return _masked(x, seed, rule, packed, False, False)
         return apply(x, seed, rule, packed)[0]
     key = torch.tensor(seed, dtype=torch.int64, device="cpu")
-    if _is_compiled():
-        return operators.masked(x, key, *rule)
-    return _Transformed.apply(x, key, rule)
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return _Transformed.apply(x, key, rule)
+    return operators.masked(x, key, *rule)
 
 
 class _Masked(Function):

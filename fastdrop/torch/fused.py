@@ -10,9 +10,9 @@ from torch.autograd import Function
 
 from fastdrop import _core
 from fastdrop.functional import inverted_scale
-from fastdrop.torch.autograd import again
+from fastdrop.torch.autograd import again, is_eager
 from fastdrop.torch.rules import Rule
-from fastdrop.torch.tensors import array, empty, in_memory_order, thread_limit, undone
+from fastdrop.torch.tensors import array, empty, in_memory_order, is_plain, thread_limit, undone
 
 __all__ = ["Add", "BiasAct"]
 
@@ -57,7 +57,11 @@ class BiasAct(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
-        dx, dbias = _BiasActGradient.apply(dy, y, *ctx.options)
+        if is_eager() and is_plain(dy):
+            dx, dbias = _BiasActGradient.apply(dy, y, *ctx.options)
+        else:
+            dx = _gradient(dy, y, *ctx.options)
+            dbias = dx.sum(tuple(range(dx.dim() - 1))) if dx.dim() > 1 else dx
         return dx, dbias, None, None, None
 
 
@@ -81,11 +85,12 @@ class _BiasActGradient(Function):
 
     @staticmethod
     def backward(ctx: Any, ddx: Tensor, ddbias: Tensor) -> tuple[Tensor | None, ...]:
-        relu, p, seed = ctx.options
         (y,) = ctx.saved_tensors
-        both = ddx + ddbias
-        if relu:
-            ddy = torch.where(y > 0, both * inverted_scale(p), 0)
-        else:
-            ddy = again(both, seed, Rule("scale", p))
-        return ddy, None, None, None, None
+        return _gradient(ddx + ddbias, y, *ctx.options), None, None, None, None
+
+
+def _gradient(dy: Tensor, y: Tensor | None, relu: bool, p: float, seed: int) -> Tensor:
+    """Return dx of `BiasAct`, by operations that autograd and transforms know."""
+    if relu:
+        return torch.where(y > 0, dy * inverted_scale(p), 0)
+    return again(dy, seed, Rule("scale", p))

@@ -18,6 +18,7 @@ class _Word(threading.local):
     def __init__(self) -> None:
         with torch.inference_mode(False):  # such a tensor would be good for nothing elsewhere
             self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        self.array = self.tensor.numpy()  # the same memory, read in a fifth of the time
 
 
 _word = _Word()
@@ -36,7 +37,9 @@ def draw_seed(generator: torch.Generator | None) -> int:
     int
         0 <= seed < 2**63 - 1.
     """
-    return int(_word.tensor.random_(0, _END, generator=generator).item())
+    _word.tensor.random_(0, _END, generator=generator)
+    seed: int = _word.array.item()
+    return seed
 
 
 def draw_key(generator: torch.Generator | None) -> Tensor:

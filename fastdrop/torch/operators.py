@@ -47,7 +47,7 @@ def _rule(kind: str, p: float, shared: Sequence[int], order: Sequence[int], bloc
 )
 def masked(x: Tensor, key: Tensor, *rule: Any) -> Tensor:
     """Apply the rule of these fields with the seed that `draw_key` returned."""
-    return apply(x, int(key), _rule(*rule))[0]
+    return apply(x.resolve_neg(), int(key), _rule(*rule))[0]
 
 
 @masked.register_fake

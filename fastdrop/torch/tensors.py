@@ -29,7 +29,8 @@ def is_plain(x: Any) -> bool:
     -------
     bool
         False for other devices and dtypes, sparse, nested, quantised and empty tensors, views that
-        are negated lazily, and subclasses, which have their own idea of every operation.
+        are negated lazily, batches of ``torch.autograd.grad(is_grads_batched=True)``, and
+        subclasses, which have their own idea of every operation.
     """
     return (
         (type(x) is Tensor or type(x) is torch.nn.Parameter)
@@ -38,6 +39,7 @@ def is_plain(x: Any) -> bool:
         and x.layout is torch.strided
         and not x.is_nested
         and not x.is_neg()
+        and (torch.compiler.is_compiling() or not torch._C._functorch.is_legacy_batchedtensor(x))
         and x.numel() > 0
     )
 
