@@ -23,6 +23,8 @@ README = Path(__file__).parents[1] / "README.md"
 def test_docstrings(name):
     if name.endswith("plots"):
         pytest.importorskip("matplotlib")
+    if name.startswith("fastdrop.torch"):
+        pytest.importorskip("torch")
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
 

@@ -21,14 +21,11 @@ from fastdrop.torch.tensors import is_plain
 __all__ = ["again", "drop", "forbids_in_place", "is_eager"]
 
 
-def _is_compiled() -> bool:
-    return bool(torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
-
-
 def is_eager() -> bool:
     """Are there neither compilers, nor dispatch modes, transforms or forward-mode gradients?"""
     return not (
-        _is_compiled()
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
@@ -41,6 +38,8 @@ def needs_graph(x: Tensor) -> bool:
 
 def forbids_in_place(x: Tensor) -> bool:
     """Would PyTorch refuse to write to x, or has it rules of its own for such a view?"""
+    if torch.compiler.is_compiling():  # which has all such checks, too
+        return False
     if x.is_inference():
         return not torch.is_inference_mode_enabled()
     if not needs_graph(x):
@@ -77,7 +76,7 @@ def drop(
     Tensor
     """
     if not is_eager():
-        y = _transformed(x, rule, generator)
+        y = _transformed(x, draw_key(generator), rule)
         return x.copy_(y) if inplace else y
     seed = draw_seed(generator)
     if needs_graph(x):
@@ -87,12 +86,11 @@ def drop(
     return apply(x, seed, rule, inplace=inplace)[0]
 
 
-def _transformed(x: Tensor, rule: Rule, generator: torch.Generator | None) -> Tensor:
-    if _is_compiled():
-        if generator is not None:
-            raise RuntimeError("generator: expected None under a compiler or a dispatch mode")
-        return operators.masked(x, operators.draw_key(), *rule)
-    return _Transformed.apply(x, draw_key(generator), rule)
+def _transformed(x: Tensor, key: Tensor, rule: Rule) -> Tensor:
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        y: Tensor = _Transformed.apply(x, key, rule)
+        return y
+    return operators.masked(x, key, *rule)
 
 
 def again(x: Tensor, seed: int, rule: Rule, packed: Packed = None) -> Tensor:
@@ -115,9 +113,7 @@ def again(x: Tensor, seed: int, rule: Rule, packed: Packed = None) -> Tensor:
             return _masked(x, seed, rule, packed, False, False)
         return apply(x, seed, rule, packed)[0]
     key = torch.tensor(seed, dtype=torch.int64, device="cpu")
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return _Transformed.apply(x, key, rule)
-    return operators.masked(x, key, *rule)
+    return _transformed(x, key, rule)
 
 
 class _Masked(Function):

@@ -1,7 +1,8 @@
-"""Dropout as PyTorch operators: what compilers and dispatch modes see.
+"""Dropout as a PyTorch operator: what compilers and dispatch modes see.
 
-Two, so that only one is random. `draw_key` is marked as such and never merged, folded or moved;
-`masked` is a pure function of a tensor and a key, which a compiler may compute again in backward.
+It is a pure function of a tensor and a key: a compiler may compute it again in backward, or merge
+equal ones. What is random is the key, and that is ``torch.randint``, which every compiler knows; a
+custom operator's tag as random does not keep AOTAutograd from merging two of them.
 """
 
 from __future__ import annotations
@@ -12,27 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastdrop.torch.keys import draw_seed
 from fastdrop.torch.rules import Rule, apply
 from fastdrop.torch.tensors import undone
 
-__all__ = ["draw_key", "masked"]
-
-
-@torch.library.custom_op(
-    "fastdrop::draw_key",
-    mutates_args=(),
-    schema="() -> Tensor",
-    tags=[torch.Tag.nondeterministic_seeded],
-)
-def draw_key() -> Tensor:
-    """Return a key's seed, drawn from PyTorch's default generator: int64, of shape ()."""
-    return torch.tensor(draw_seed(None), dtype=torch.int64, device="cpu")
-
-
-@draw_key.register_fake
-def _() -> Tensor:
-    return torch.empty((), dtype=torch.int64, device="cpu")
+__all__ = ["masked"]
 
 
 def _rule(kind: str, p: float, shared: Sequence[int], order: Sequence[int], block: int) -> Rule:
@@ -46,7 +30,7 @@ def _rule(kind: str, p: float, shared: Sequence[int], order: Sequence[int], bloc
     " -> Tensor",
 )
 def masked(x: Tensor, key: Tensor, *rule: Any) -> Tensor:
-    """Apply the rule of these fields with the seed that `draw_key` returned."""
+    """Apply the rule of these fields with the seed of a key, an int64 tensor of shape ()."""
     return apply(x.resolve_neg(), int(key), _rule(*rule))[0]
 
 

@@ -15,6 +15,8 @@ __all__ = ["array", "empty", "in_memory_order", "is_plain", "memory_order", "thr
 
 DTYPES = {getattr(torch, name): dtype for name, dtype in _core.MEMORY_DTYPES.items()}
 
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+
 HUGE_PAGES_PAY = 4 << 20  # bytes; as NumPy has it
 
 
@@ -38,9 +40,8 @@ def is_plain(x: Any) -> bool:
         and x.is_cpu
         and x.layout is torch.strided
         and not x.is_nested
-        and not x.is_neg()
-        and (torch.compiler.is_compiling() or not torch._C._functorch.is_legacy_batchedtensor(x))
         and x.numel() > 0
+        and (torch.compiler.is_compiling() or not (x.is_neg() or _is_batched(x)))
     )
 
 
@@ -51,7 +52,12 @@ def memory_order(x: Tensor) -> tuple[int, ...]:
     strides = x.stride()
     if 0 in strides:  # expanded: no element has a place of its own
         return ()
-    order = sorted(range(x.dim()), key=lambda axis: -strides[axis])
+    order: list[int] = []
+    for axis, stride in enumerate(strides):  # by insertion: compilers cannot sort strides
+        place = axis
+        while place > 0 and strides[order[place - 1]] < stride:
+            place -= 1
+        order.insert(place, axis)
     return () if order == list(range(x.dim())) else tuple(order)
 
 
