@@ -153,7 +153,9 @@ def test_masks_in_memory_order(name, layout):
     order = sorted(range(4), key=lambda axis: -strides[axis])
     key = next_key()
     y = FUNCTIONS[name](x, 0.3)
-    shared = [order.index(axis) for axis in (2, 3)] if name in ("dropout2d", "feature alpha") else ()
+    shared = (
+        [order.index(axis) for axis in (2, 3)] if name in ("dropout2d", "feature alpha") else ()
+    )
     function = fastdrop.alpha_dropout if "alpha" in name else fastdrop.dropout
     expected = function(x.permute(order).numpy(), 0.3, key=key, shared_axes=shared)
     assert bits(y.permute(order)) == expected.tobytes()
@@ -351,7 +353,9 @@ class Samples(torch.utils.data.Dataset):
 def _loaded():
     torch.manual_seed(0)
     loader = torch.utils.data.DataLoader(
-        Samples(), num_workers=2, multiprocessing_context="fork" if sys.platform == "linux" else None
+        Samples(),
+        num_workers=2,
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
     )
     return torch.cat(list(loader))
 

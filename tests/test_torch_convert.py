@@ -131,12 +131,15 @@ def test_patch_in_threads_that_overlap():
 def expected_attention(query, key, value, dropped, **options):
     """PyTorch's own attention with dropout, but with a given mask."""
     mask = options.pop("attn_mask", None)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill(~mask, -torch.inf)
     y, _ = torch._scaled_dot_product_attention_math(
         query, key, value, mask, 0.5, dropout_mask=~dropped, **options
     )
     return y
 
 
+@pytest.mark.filterwarnings("ignore:Dropout mask should only be used for testing")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
     "case", ["plain", "causal", "bool", "float", "all masked", "scale", "groups"]

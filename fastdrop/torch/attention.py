@@ -54,9 +54,7 @@ def scaled_dot_product_attention(
     if dtype in (torch.float16, torch.bfloat16):  # sums of half precision are PyTorch's float32
         query, key, value = (x.float() for x in tensors)
     if enable_gqa:
-        key, value = (
-            x.repeat_interleave(query.size(-3) // x.size(-3), -3) for x in (key, value)
-        )
+        key, value = (x.repeat_interleave(query.size(-3) // x.size(-3), -3) for x in (key, value))
     root = math.sqrt(1 / math.sqrt(query.size(-1)) if scale is None else scale)
     scores = (query * root) @ (key.transpose(-2, -1) * root)
     if is_causal:

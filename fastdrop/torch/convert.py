@@ -64,9 +64,7 @@ def revert(model: nn.Module) -> list[str]:
     return _change_classes(model, _THEIRS)
 
 
-def _change_classes(
-    model: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]
-) -> list[str]:
+def _change_classes(model: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> list[str]:
     names = []
     for name, module in model.named_modules():
         if type(module) in classes:

@@ -47,9 +47,7 @@ _OWN: dict[str, Callable[..., Tensor]] = {
 
 def _is_ours(input: Tensor, p: float, training: bool, inplace: bool) -> bool:
     """Is there something to drop, in memory that kernels may use? All else is PyTorch's."""
-    return (
-        training and 0 < p <= 1 and is_plain(input) and not (inplace and forbids_in_place(input))
-    )
+    return training and 0 < p <= 1 and is_plain(input) and not (inplace and forbids_in_place(input))
 
 
 def _own(
@@ -360,8 +358,7 @@ def drop_block2d(
         return input
     if not is_plain(input):
         raise TypeError(
-            "input: expected a dense float tensor on the CPU, "
-            f"got {input.dtype} on {input.device}"
+            f"input: expected a dense float tensor on the CPU, got {input.dtype} on {input.device}"
         )
     order = memory_order(input)
     y = drop(input, Rule("blocks", float(p), (), (), block_size), generator)
@@ -424,6 +421,7 @@ def bias_act_dropout(
     Parameters
     ----------
     input : Tensor, (..., units)
+        Where its axes lie in another order in memory, the steps take a pass each.
     bias : Tensor, (units,)
         Of input's dtype; what else PyTorch's addition takes costs passes of its own.
     activation : {None, "relu"}
@@ -448,6 +446,7 @@ def bias_act_dropout(
         and bias.shape == input.shape[-1:]
         and bias.dtype == input.dtype
         and input.dim() > 0
+        and not memory_order(input)
         and is_eager()
     ):
         y: Tensor = BiasAct.apply(input, bias, relu, float(p), draw_seed(generator))

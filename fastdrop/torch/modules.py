@@ -157,9 +157,7 @@ class AlphaDropout(nn.AlphaDropout, _Seeded):
         if torch.jit.is_scripting():
             return nn.functional.alpha_dropout(input, self.p, self.training)
         else:
-            return functional.alpha_dropout(
-                input, self.p, self.training, generator=self.generator
-            )
+            return functional.alpha_dropout(input, self.p, self.training, generator=self.generator)
 
 
 class FeatureAlphaDropout(nn.FeatureAlphaDropout, _Seeded):

@@ -92,9 +92,7 @@ def apply(
     return x, packed
 
 
-def _run(
-    x: Tensor, y: Tensor, seed: int, rule: Rule, packed: Packed, save_mask: bool
-) -> Packed:
+def _run(x: Tensor, y: Tensor, seed: int, rule: Rule, packed: Packed, save_mask: bool) -> Packed:
     """Run a kernel on contiguous tensors, with the axes in the rule's order."""
     kind, p, axes, order, block_size = rule
     shape = tuple(x.shape) if axes or block_size else (x.numel(),)

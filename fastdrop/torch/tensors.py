@@ -11,7 +11,15 @@ from torch import Tensor
 
 from fastdrop import _core
 
-__all__ = ["array", "empty", "in_memory_order", "is_plain", "memory_order", "thread_limit", "undone"]
+__all__ = [
+    "array",
+    "empty",
+    "in_memory_order",
+    "is_plain",
+    "memory_order",
+    "thread_limit",
+    "undone",
+]
 
 DTYPES = {getattr(torch, name): dtype for name, dtype in _core.MEMORY_DTYPES.items()}
 
@@ -31,8 +39,8 @@ def is_plain(x: Any) -> bool:
     -------
     bool
         False for other devices and dtypes, sparse, nested, quantised and empty tensors, views that
-        are negated lazily, batches of ``torch.autograd.grad(is_grads_batched=True)``, and
-        subclasses, which have their own idea of every operation.
+        are negated lazily, batches of ``torch.autograd.grad(is_grads_batched=True)``, subclasses,
+        which have their own idea of every operation, and while torch.jit traces.
     """
     return (
         (type(x) is Tensor or type(x) is torch.nn.Parameter)
@@ -41,7 +49,10 @@ def is_plain(x: Any) -> bool:
         and x.layout is torch.strided
         and not x.is_nested
         and x.numel() > 0
-        and (torch.compiler.is_compiling() or not (x.is_neg() or _is_batched(x)))
+        and (
+            torch.compiler.is_compiling()
+            or not (x.is_neg() or _is_batched(x) or torch._C._is_tracing())
+        )
     )
 
 
@@ -95,4 +106,3 @@ def _at_most(n: int) -> _core.AtMost:
 def thread_limit() -> _core.AtMost:
     """Return what kernels take as `num_threads`: they decide, up to PyTorch's number."""
     return _at_most(torch.get_num_threads())
-
