@@ -45,6 +45,16 @@ def masked_scale(
     return_mask: bool,
     num_threads: SupportsIndex | AtMost | None,
 ) -> Any: ...
+def masked_scale_memory(
+    x: int,
+    y: int,
+    n: int,
+    dtype: np.dtype[Any],
+    p: float,
+    scale: float,
+    seed: int,
+    num_threads: SupportsIndex | AtMost | None,
+) -> None: ...
 def apply_packed(
     x: ArrayLike,
     packed: NDArray[np.uint8],

@@ -398,8 +398,12 @@ cdef inline bint is_plain(cnp.ndarray a) noexcept:
 
 
 cdef int dtype_of(cnp.ndarray x, str name="x") except -1:
+    return code_of(<cnp.dtype>cnp.PyArray_DESCR(x), name)
+
+
+cdef int code_of(cnp.dtype dtype, str name) except -1:
     global bfloat16_num
-    cdef int type_num = cnp.PyArray_TYPE(x)
+    cdef int type_num = dtype.type_num
     if type_num == cnp.NPY_FLOAT32:
         return FD_FLOAT32
     if type_num == cnp.NPY_FLOAT64:
@@ -408,13 +412,13 @@ cdef int dtype_of(cnp.ndarray x, str name="x") except -1:
         return FD_FLOAT16
     if type_num == bfloat16_num:
         return FD_BFLOAT16
-    if type_num == cnp.NPY_UINT16 and <object>cnp.PyArray_DESCR(x) is bfloat16_bits:
+    if dtype is bfloat16_bits:
         return FD_BFLOAT16
-    if type_num >= 256 and x.dtype.name == "bfloat16":
+    if type_num >= 256 and dtype.name == "bfloat16":
         bfloat16_num = type_num
         return FD_BFLOAT16
     raise TypeError(
-        f"{name}: expected an array of float16, bfloat16, float32 or float64, got {x.dtype}"
+        f"{name}: expected an array of float16, bfloat16, float32 or float64, got {dtype}"
     )
 
 
@@ -527,21 +531,27 @@ cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray part
 
     The rows of `partial` get column sums of y, of a block of y's rows each.
     """
-    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x), head = 0
+    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x)
     cdef int threads = threads_for(n, work(job, n, n * itemsize), num_threads)
     cdef cnp.ndarray y = prepare(job, x, out)
     if partial is not None:
         run_blocks(job, n // cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1) if n else 0,
                    partial, threads)
     else:
-        if job.packed == NULL and n >= ALIGNING_PAYS:
-            # vectors that lie in one cache line each
-            head = (-<uintptr_t>job.y) % 64 // itemsize
-        job.stream = overflows(job, n * itemsize) and (<uintptr_t>job.y + head * itemsize) % 64 == 0
-        if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
-            job.op = FD_SCALE_RUNS
-        run(job, n, head, threads)
+        run_aligned(job, n, itemsize, threads)
     return finish(y, out)
+
+
+cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, int threads) noexcept:
+    """`run`, by the kind of stores and of loop that suits x, y and the mask best."""
+    cdef uint64_t head = 0
+    if job.packed == NULL and n >= ALIGNING_PAYS:
+        # vectors that lie in one cache line each
+        head = (-<uintptr_t>job.y) % 64 // itemsize
+    job.stream = overflows(job, n * itemsize) and (<uintptr_t>job.y + head * itemsize) % 64 == 0
+    if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
+        job.op = FD_SCALE_RUNS
+    run(job, n, head, threads)
 
 # ---- masks -------------------------------------------------------------------------------------
 
@@ -655,6 +665,25 @@ def masked_scale(x, double p, double scale, uint64_t seed, uint64_t call, tuple 
     cdef fd_job job
     set_op(&job, FD_SCALE, scale)
     return masked(&job, as_input(x), p, seed, call, axes, offset, out, return_mask, num_threads)
+
+
+def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, double p,
+                        double scale, uint64_t seed, num_threads):
+    """masked_scale of n elements at address x, in C order and aligned, to address y.
+
+    dtype is one of MEMORY_DTYPES; call, offset and axes are 0, 0 and ().
+    """
+    cdef fd_job job
+    cdef fd_bits bits
+    cdef uint64_t itemsize = dtype.itemsize
+    set_op(&job, FD_SCALE, scale)
+    generate(&bits, p, seed, 0, 0)
+    job.kernels = active
+    job.bits = &bits
+    job.dtype = <fd_dtype>code_of(dtype, "dtype")
+    job.x = <const void *>x
+    job.y = <void *>y
+    run_aligned(&job, n, itemsize, threads_for(n, work(&job, n, n * itemsize), num_threads))
 
 
 def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threads):

@@ -80,7 +80,7 @@ def drop(
         return x.copy_(y) if inplace else y
     seed = draw_seed(generator)
     if needs_graph(x):
-        return _masked(x, seed, rule, None, inplace, save_mask)
+        return _masked(x, (seed, rule, None, inplace, save_mask))
     if inplace:
         increment_version(x)
     return apply(x, seed, rule, inplace=inplace)[0]
@@ -110,35 +110,28 @@ def again(x: Tensor, seed: int, rule: Rule, packed: Packed = None) -> Tensor:
     """
     if is_eager() and is_plain(x):
         if needs_graph(x):
-            return _masked(x, seed, rule, packed, False, False)
+            return _masked(x, (seed, rule, packed, False, False))
         return apply(x, seed, rule, packed)[0]
     key = torch.tensor(seed, dtype=torch.int64, device="cpu")
     return _transformed(x, key, rule)
 
 
 class _Masked(Function):
-    """A rule in eager mode."""
+    """A rule in eager mode. All that is no tensor comes in one tuple: each argument costs time."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        seed: int,
-        rule: Rule,
-        packed: Packed,
-        inplace: bool,
-        save_mask: bool,
-    ) -> Tensor:
-        y, ctx.packed = apply(x, seed, rule, packed, inplace, save_mask)
-        ctx.seed, ctx.rule = seed, rule
+    def forward(ctx: Any, x: Tensor, how: tuple[int, Rule, Packed, bool, bool]) -> Tensor:
+        seed, rule, packed, inplace, save_mask = how
+        y, packed = apply(x, seed, rule, packed, inplace, save_mask)
+        ctx.saved = seed, rule, packed
         if inplace:
             ctx.mark_dirty(x)
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dx = again(dy, ctx.seed, ctx.rule.gradient, ctx.packed)
-        return dx, None, None, None, None, None
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        seed, rule, packed = ctx.saved
+        return again(dy, seed, rule.gradient, packed), None
 
 
 # Without the checks for torch.func's transforms, which is_eager has made already.
