@@ -57,9 +57,9 @@ def run(arguments: argparse.Namespace) -> None:
     ValueError, OSError, ImportError
         For arguments or a folder that do not serve, or without PyTorch.
     """
-    import torch
+    import fastdrop.torch  # tells how to install PyTorch where it is missing
 
-    import fastdrop.torch
+    import torch  # isort: skip
 
     make_writable(arguments.out)
     found: dict[str, Any] = {
