@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -137,7 +138,7 @@ def measure_layers(
             layer(x).backward(dy)
 
         layers = {"torch.nn": torch.nn.Dropout(p), "fastdrop.torch": fnn.Dropout(p)}
-        seconds = _in_turn({s: lambda m=m: step(m) for s, m in layers.items()}, rounds)
+        seconds = _in_turn({side: partial(step, layer) for side, layer in layers.items()}, rounds)
         point = {"threads": threads, "dtype": dtype, "p": p, "elements": elements}
         rows += [{**point, "side": s, "ns": t / elements * 1e9} for s, t in seconds.items()]
     return rows
@@ -248,11 +249,12 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _main(side: str, threads: str, layers: str, width: str, batch: str, length: str, p: str) -> None:
+def _main(side: str, threads: str, *fields: str) -> None:
     import torch
 
     torch.set_num_threads(int(threads))
-    model = Transformer(int(layers), int(width), int(batch), int(length), float(p))
+    *sizes, p = fields
+    model = Transformer(*map(int, sizes), p=float(p))
     step = _training_step(side, model)
     step()
     step()

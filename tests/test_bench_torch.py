@@ -17,7 +17,10 @@ def test_results(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_torch, "TRANSFORMER", bench_torch.Transformer(1, 16, 2, 4, 0.1))
     before = torch.get_num_threads()
     try:
-        assert main([*QUICK, "--dtypes", "float32,bfloat16", "--threads", "2", "--out", str(tmp_path)]) == 0
+        assert (
+            main([*QUICK, "--dtypes", "float32,bfloat16", "--threads", "2", "--out", str(tmp_path)])
+            == 0
+        )
     finally:
         torch.set_num_threads(before)
     found = json.loads((tmp_path / bench_torch.RESULTS).read_text())

@@ -454,7 +454,7 @@ def test_other_tensors_are_pytorchs():
         functional.dropout(x.to_sparse(), 0.5)
     with pytest.raises(TypeError, match="must be Tensor, not"):
         functional.dropout(np.ones(3), 0.5)
-    with pytest.raises(ValueError, match="between 0 and 1, but got 1.5"):
+    with pytest.raises(ValueError, match=r"between 0 and 1, but got 1\.5"):
         functional.dropout(x, 1.5)
     with pytest.raises((ValueError, RuntimeError), match="nan"):
         functional.dropout(x, float("nan"))
@@ -517,6 +517,6 @@ def test_importing():
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "try:\n    import fastdrop.torch\n"
-        "except ImportError as error:\n    sys.exit(0 if 'pip install' in str(error) else str(error))"
+        "except ImportError as error:\n    sys.exit('pip install' not in str(error))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

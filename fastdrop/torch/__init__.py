@@ -17,11 +17,11 @@ from fastdrop.torch.convert import convert, patch, revert
 from fastdrop.torch.modules import (
     AlphaDropout,
     DropBlock2d,
-    DropPath,
     Dropout,
     Dropout1d,
     Dropout2d,
     Dropout3d,
+    DropPath,
     FeatureAlphaDropout,
     GaussianDropout,
 )

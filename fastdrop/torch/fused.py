@@ -89,7 +89,7 @@ class _BiasActGradient(Function):
         return _gradient(ddx + ddbias, y, *ctx.options), None, None, None, None
 
 
-def _gradient(dy: Tensor, y: Tensor | None, relu: bool, p: float, seed: int) -> Tensor:
+def _gradient(dy: Tensor, y: Any, relu: bool, p: float, seed: int) -> Tensor:
     """Return dx of `BiasAct`, by operations that autograd and transforms know."""
     if relu:
         return torch.where(y > 0, dy * inverted_scale(p), 0)

@@ -75,7 +75,7 @@ class Dropout(nn.Dropout, _Seeded):
 
 
 class Dropout1d(nn.Dropout1d, _Seeded):
-    """`torch.nn.Dropout1d`, with a generator of its own if it is given one."""
+    """`torch.nn.Dropout1d`, with a generator of its own if given."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Dropout1d(nn.Dropout1d, _Seeded):
 
 
 class Dropout2d(nn.Dropout2d, _Seeded):
-    """`torch.nn.Dropout2d`, with a generator of its own if it is given one."""
+    """`torch.nn.Dropout2d`, with a generator of its own if given."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Dropout2d(nn.Dropout2d, _Seeded):
 
 
 class Dropout3d(nn.Dropout3d, _Seeded):
-    """`torch.nn.Dropout3d`, with a generator of its own if it is given one."""
+    """`torch.nn.Dropout3d`, with a generator of its own if given."""
 
     def __init__(
         self,
@@ -141,7 +141,10 @@ class Dropout3d(nn.Dropout3d, _Seeded):
 
 
 class AlphaDropout(nn.AlphaDropout, _Seeded):
-    """`torch.nn.AlphaDropout`, with a generator of its own if it is given one. `inplace` has no effect, as in PyTorch."""
+    """`torch.nn.AlphaDropout`, with a generator of its own if given.
+
+    `inplace` has no effect, as in PyTorch.
+    """
 
     def __init__(
         self,
@@ -161,7 +164,10 @@ class AlphaDropout(nn.AlphaDropout, _Seeded):
 
 
 class FeatureAlphaDropout(nn.FeatureAlphaDropout, _Seeded):
-    """`torch.nn.FeatureAlphaDropout`, with a generator of its own if it is given one. `inplace` has no effect, as in PyTorch."""
+    """`torch.nn.FeatureAlphaDropout`, with a generator of its own if given.
+
+    `inplace` has no effect, as in PyTorch.
+    """
 
     def __init__(
         self,

@@ -117,7 +117,7 @@ def _run(x: Tensor, y: Tensor, seed: int, rule: Rule, packed: Packed, save_mask:
         else:
             _core.masked_scale(source, p, scale, seed, 0, axes, 0, out, False, threads)
         return packed
-    key = Key(seed)
+    key: Any = Key(seed)
     if kind == "alpha":
         alpha_dropout(source, p, key=key, shared_axes=axes, out=out, num_threads=threads)
     elif kind == "alpha gradient":

@@ -48,11 +48,11 @@ def is_plain(x: Any) -> bool:
         and x.is_cpu
         and x.layout is torch.strided
         and not x.is_nested
-        and x.numel() > 0
         and (
             torch.compiler.is_compiling()
             or not (x.is_neg() or _is_batched(x) or torch._C._is_tracing())
         )
+        and x.numel() > 0
     )
 
 
@@ -103,6 +103,6 @@ def _at_most(n: int) -> _core.AtMost:
     return _core.AtMost(n)
 
 
-def thread_limit() -> _core.AtMost:
+def thread_limit() -> Any:
     """Return what kernels take as `num_threads`: they decide, up to PyTorch's number."""
     return _at_most(torch.get_num_threads())
