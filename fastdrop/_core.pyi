@@ -14,6 +14,15 @@ def openmp_version() -> int: ...
 def openmp_max_threads() -> int: ...
 def set_cache_bytes(n: int) -> None: ...
 def cache_bytes() -> int: ...
+
+MEMORY_DTYPES: dict[str, np.dtype[Any]]
+
+def memory(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]: ...
+def want_huge_pages(address: int, nbytes: int) -> None: ...
+
+class AtMost:
+    def __init__(self, n: SupportsIndex) -> None: ...
+
 def identity(x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def make_mask(
     n: int,
@@ -22,7 +31,7 @@ def make_mask(
     call: int,
     offset: int,
     packed: bool,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[np.uint8]: ...
 def masked_scale(
     x: ArrayLike,
@@ -34,15 +43,25 @@ def masked_scale(
     offset: int,
     out: NDArray[Any] | None,
     return_mask: bool,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> Any: ...
+def masked_scale_memory(
+    x: int,
+    y: int,
+    n: int,
+    dtype: np.dtype[Any],
+    p: float,
+    scale: float,
+    seed: int,
+    num_threads: SupportsIndex | AtMost | None,
+) -> None: ...
 def apply_packed(
     x: ArrayLike,
     packed: NDArray[np.uint8],
     scale: float,
     axes: tuple[int, ...],
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[Any]: ...
 def masked_add(
     x: ArrayLike,
@@ -54,7 +73,7 @@ def masked_add(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[Any]: ...
 def masked_pick(
     x: ArrayLike,
@@ -65,7 +84,7 @@ def masked_pick(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[Any]: ...
 def masked_alpha(
     x: ArrayLike,
@@ -78,7 +97,7 @@ def masked_alpha(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[Any]: ...
 def normal_noise(
     x: ArrayLike,
@@ -88,7 +107,7 @@ def normal_noise(
     call: int,
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[Any]: ...
 def drop_blocks(
     x: ArrayLike,
@@ -98,7 +117,7 @@ def drop_blocks(
     call: int,
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[Any]: ...
 def masked_bias(
     x: ArrayLike,
@@ -111,7 +130,7 @@ def masked_bias(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> NDArray[Any]: ...
 def bias_backward(
     dy: ArrayLike,
@@ -124,10 +143,10 @@ def bias_backward(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | None,
+    num_threads: SupportsIndex | AtMost | None,
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
 def stream_copy(
-    x: NDArray[Any], out: NDArray[Any], num_threads: SupportsIndex | None
+    x: NDArray[Any], out: NDArray[Any], num_threads: SupportsIndex | AtMost | None
 ) -> NDArray[Any]: ...
 def philox(counter: tuple[int, ...] | list[int], seed: int) -> tuple[int, int, int, int]: ...
 def random_words(n: int, seed: int, call: int, offset: int) -> NDArray[np.uint32]: ...

@@ -11,11 +11,28 @@ from operator import index
 
 import numpy as np
 cimport numpy as cnp
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_INCREF, PyObject
 from cython.parallel cimport prange
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
+
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #ifdef MADV_HUGEPAGE
+    #define fd_want_huge_pages(address, n) madvise(address, n, MADV_HUGEPAGE)
+    #else
+    #define fd_want_huge_pages(address, n) ((void)(address), (void)(n), 0)
+    #endif
+    """
+    int fd_want_huge_pages(void *address, size_t n) nogil
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(PyTypeObject *subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims,
+                                cnp.npy_intp *strides, void *data, int flags, PyObject *obj)
 
 cdef extern from "openmp.h" nogil:
     int FD_OPENMP
@@ -236,6 +253,20 @@ cdef int checked_threads(n) except -1:
     return min(count, 1024)    # more would only exhaust the system
 
 
+cdef class AtMost:
+    """As `num_threads`: the library decides, but takes no more than so many.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+    """
+    cdef uint64_t n
+
+    def __init__(self, n):
+        self.n = checked_threads(n)
+
+
 cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
     """Nanoseconds that n elements take one thread, roughly: bytes written, planes drawn."""
     cdef double planes = 0
@@ -253,12 +284,15 @@ cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
 cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
     cdef uint64_t tiles = (n + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
     cdef uint64_t count
-    if num_threads is not None:
+    cdef bint limited = type(num_threads) is AtMost
+    if num_threads is not None and not limited:
         count = fd_usable_threads(checked_threads(num_threads))
     elif nanoseconds < THREADS_PAY:
         count = 1
     else:
         count = min(default_threads, fd_max_threads())
+        if limited:
+            count = min(count, (<AtMost>num_threads).n)
     return <int>max(<uint64_t>1, min(count, tiles))
 
 
@@ -309,6 +343,53 @@ cdef void run_blocks(fd_job *job, uint64_t rows, cnp.ndarray partial, int thread
 
 cdef int bfloat16_num = -1     # ml_dtypes' type number, once such an array has come
 
+# bfloat16 where there is no ml_dtypes: arrays of this very dtype, which only `memory` makes
+cdef object bfloat16_bits = np.dtype(np.uint16, metadata={"holds": "bfloat16"})
+
+MEMORY_DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": bfloat16_bits,
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+
+def memory(uintptr_t address, tuple shape, cnp.dtype dtype):
+    """Array over memory that somebody else owns, and keeps while the array is used.
+
+    Parameters
+    ----------
+    address : int
+        Of the first element, aligned to the dtype's size; the elements lie in C order.
+    shape : tuple of int
+    dtype : dtype
+        One of MEMORY_DTYPES.
+
+    Returns
+    -------
+    ndarray
+        Writeable.
+    """
+    cdef cnp.npy_intp dims[FD_MAX_DIMS]
+    cdef int d, ndim = len(shape)
+    for d in range(ndim):
+        dims[d] = shape[d]
+    Py_INCREF(dtype)    # the next call takes a reference
+    return PyArray_NewFromDescr(<PyTypeObject *>cnp.ndarray, dtype, ndim, dims, NULL, <void *>address,
+                                cnp.NPY_ARRAY_CARRAY, NULL)
+
+
+def want_huge_pages(uintptr_t address, size_t nbytes):
+    """Ask the system for huge pages in fresh memory: their faults cost a third of small ones'.
+
+    Whole pages inside [address, address + nbytes); where the system has none, nothing happens.
+    """
+    cdef uintptr_t page = 1 << 16           # no system's are larger
+    cdef uintptr_t first = (address + page - 1) & ~(page - 1)
+    cdef uintptr_t last = (address + nbytes) & ~(page - 1)
+    if first < last:
+        fd_want_huge_pages(<void *>first, last - first)
+
 
 cdef inline bint is_plain(cnp.ndarray a) noexcept:
     """Can a kernel walk it: C-contiguous, aligned, native byte order?"""
@@ -317,8 +398,12 @@ cdef inline bint is_plain(cnp.ndarray a) noexcept:
 
 
 cdef int dtype_of(cnp.ndarray x, str name="x") except -1:
+    return code_of(<cnp.dtype>cnp.PyArray_DESCR(x), name)
+
+
+cdef int code_of(cnp.dtype dtype, str name) except -1:
     global bfloat16_num
-    cdef int type_num = cnp.PyArray_TYPE(x)
+    cdef int type_num = dtype.type_num
     if type_num == cnp.NPY_FLOAT32:
         return FD_FLOAT32
     if type_num == cnp.NPY_FLOAT64:
@@ -327,11 +412,13 @@ cdef int dtype_of(cnp.ndarray x, str name="x") except -1:
         return FD_FLOAT16
     if type_num == bfloat16_num:
         return FD_BFLOAT16
-    if type_num >= 256 and x.dtype.name == "bfloat16":
+    if dtype is bfloat16_bits:
+        return FD_BFLOAT16
+    if type_num >= 256 and dtype.name == "bfloat16":
         bfloat16_num = type_num
         return FD_BFLOAT16
     raise TypeError(
-        f"{name}: expected an array of float16, bfloat16, float32 or float64, got {x.dtype}"
+        f"{name}: expected an array of float16, bfloat16, float32 or float64, got {dtype}"
     )
 
 
@@ -444,21 +531,27 @@ cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray part
 
     The rows of `partial` get column sums of y, of a block of y's rows each.
     """
-    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x), head = 0
+    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x)
     cdef int threads = threads_for(n, work(job, n, n * itemsize), num_threads)
     cdef cnp.ndarray y = prepare(job, x, out)
     if partial is not None:
         run_blocks(job, n // cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1) if n else 0,
                    partial, threads)
     else:
-        if job.packed == NULL and n >= ALIGNING_PAYS:
-            # vectors that lie in one cache line each
-            head = (-<uintptr_t>job.y) % 64 // itemsize
-        job.stream = overflows(job, n * itemsize) and (<uintptr_t>job.y + head * itemsize) % 64 == 0
-        if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
-            job.op = FD_SCALE_RUNS
-        run(job, n, head, threads)
+        run_aligned(job, n, itemsize, threads)
     return finish(y, out)
+
+
+cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, int threads) noexcept:
+    """`run`, by the kind of stores and of loop that suits x, y and the mask best."""
+    cdef uint64_t head = 0
+    if job.packed == NULL and n >= ALIGNING_PAYS:
+        # vectors that lie in one cache line each
+        head = (-<uintptr_t>job.y) % 64 // itemsize
+    job.stream = overflows(job, n * itemsize) and (<uintptr_t>job.y + head * itemsize) % 64 == 0
+    if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
+        job.op = FD_SCALE_RUNS
+    run(job, n, head, threads)
 
 # ---- masks -------------------------------------------------------------------------------------
 
@@ -572,6 +665,25 @@ def masked_scale(x, double p, double scale, uint64_t seed, uint64_t call, tuple 
     cdef fd_job job
     set_op(&job, FD_SCALE, scale)
     return masked(&job, as_input(x), p, seed, call, axes, offset, out, return_mask, num_threads)
+
+
+def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, double p,
+                        double scale, uint64_t seed, num_threads):
+    """masked_scale of n elements at address x, in C order and aligned, to address y.
+
+    dtype is one of MEMORY_DTYPES; call, offset and axes are 0, 0 and ().
+    """
+    cdef fd_job job
+    cdef fd_bits bits
+    cdef uint64_t itemsize = dtype.itemsize
+    set_op(&job, FD_SCALE, scale)
+    generate(&bits, p, seed, 0, 0)
+    job.kernels = active
+    job.bits = &bits
+    job.dtype = <fd_dtype>code_of(dtype, "dtype")
+    job.x = <const void *>x
+    job.y = <void *>y
+    run_aligned(&job, n, itemsize, threads_for(n, work(&job, n, n * itemsize), num_threads))
 
 
 def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threads):
@@ -735,7 +847,10 @@ cdef cnp.ndarray block_sums(cnp.ndarray x):
 
 def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint64_t call,
                   tuple axes, uint64_t offset, out, num_threads):
-    """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask."""
+    """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask.
+
+    dbias is of float32, of float64 for float64.
+    """
     cdef fd_job job
     cdef fd_bits bits
     cdef cnp.ndarray a = as_input(dy, "dy"), partial, z, mask
@@ -757,7 +872,7 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
     dx = apply(&job, a, out, num_threads, partial)
     blocks, bundles, units = (<object>partial).shape
     dbias = (<object>partial).reshape(blocks * bundles, units).sum(axis=0)
-    return dx, dbias.astype(a.dtype.newbyteorder("="), copy=False)
+    return dx, dbias
 
 
 def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):

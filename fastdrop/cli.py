@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from fastdrop import __version__, bench, get_num_threads, train
+from fastdrop import __version__, bench, bench_torch, get_num_threads, train
 from fastdrop.optimizers import OPTIMIZERS
 
 __all__ = ["command", "main"]
@@ -182,6 +182,14 @@ def _add_bench(commands: Commands) -> None:
         default="dropout",
         metavar="NAME",
         help=f"what to measure: {', '.join(bench.GROUPS)} (%(default)s)",
+    )
+    add(
+        "--torch",
+        action="store_const",
+        dest="run",
+        const=bench_torch.run,
+        help="measure fastdrop.torch beside torch.nn instead, forward and backward, and a training "
+        f"step of a transformer; files {bench_torch.TABLE} and {bench_torch.RESULTS}",
     )
     add(
         "--rounds",

@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 
-def _inverted_scale(p: float) -> float:
+def inverted_scale(p: float) -> float:
+    """Return what kept elements are multiplied by; 0 where nothing is kept."""
     return 1 / (1 - p) if p < 1 else 0.0
 
 
@@ -169,7 +170,7 @@ def dropout(
     if training and p:
         if key is None:
             key = default_generator.next_key()
-        scale = _inverted_scale(p)
+        scale = inverted_scale(p)
         return _masked_scale(x, p, scale, key, shared_axes, offset, out, return_mask, num_threads)
     x = np.asarray(x)
     shape = mask_shape(x.shape, checked_axes(shared_axes, x.ndim))
@@ -274,7 +275,7 @@ def apply_mask(
         )
     if p == 1:
         mask = np.zeros_like(mask)
-    return _core.apply_packed(x, np.ascontiguousarray(mask), _inverted_scale(p), axes, out, None)
+    return _core.apply_packed(x, np.ascontiguousarray(mask), inverted_scale(p), axes, out, None)
 
 
 def _fused(
@@ -294,7 +295,7 @@ def _fused(
     seed, call = checked_key(key)
     axes = checked_axes(shared_axes, x.ndim)
     offset = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))
-    scale = _inverted_scale(p)
+    scale = inverted_scale(p)
     return function(x, *others, p, scale, seed, call, axes, offset, out, num_threads)
 
 
@@ -419,8 +420,9 @@ def bias_act_dropout_backward(
     relu = _activation_is_relu(activation)
     if relu and key is None:
         key = Key(0)  # not used
+    dy = np.asarray(dy)
     others = (y, relu)
-    result: tuple[NDArray[Any], NDArray[Any]] = _fused(
+    dx, dbias = _fused(
         _core.bias_backward, dy, others, p, key, shared_axes, offset, out, num_threads
     )
-    return result
+    return dx, dbias.astype(dy.dtype.newbyteorder("="), copy=False)

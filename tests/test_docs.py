@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ README = Path(__file__).parents[1] / "README.md"
 def test_docstrings(name):
     if name.endswith("plots"):
         pytest.importorskip("matplotlib")
+    if name.startswith("fastdrop.torch"):
+        pytest.importorskip("torch")
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
 
@@ -41,5 +44,6 @@ def test_readme(capsys, tmp_path, monkeypatch):
     }
     threads = fastdrop.get_num_threads()
     for block in blocks:
-        exec(block, names)
+        if "import torch" not in block or find_spec("torch"):
+            exec(block, names)
     fastdrop.set_num_threads(threads)

@@ -1,0 +1,178 @@
+"""The same function of a tensor in eager mode, in torch.func's transforms, and for compilers.
+
+An autograd.Function costs half of an operator in eager mode; transforms need one of another form;
+compilers need the operator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+from torch.autograd.graph import increment_version
+
+from fastdrop.torch import operators
+from fastdrop.torch.keys import draw_key, draw_seed
+from fastdrop.torch.rules import Packed, Rule, apply
+from fastdrop.torch.tensors import is_plain
+
+__all__ = ["again", "drop", "forbids_in_place", "is_eager"]
+
+
+def is_eager() -> bool:
+    """Are there neither compilers, nor dispatch modes, transforms or forward-mode gradients?"""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def needs_graph(x: Tensor) -> bool:
+    """Has autograd to know what is done to x?"""
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def forbids_in_place(x: Tensor) -> bool:
+    """Would PyTorch refuse to write to x, or has it rules of its own for such a view?"""
+    if torch.compiler.is_compiling():  # which has all such checks, too
+        return False
+    if x.is_inference():
+        return not torch.is_inference_mode_enabled()
+    if not needs_graph(x):
+        return False
+    if not x._is_view():
+        return x.is_leaf
+    base = x._base
+    return (base.is_leaf and base.requires_grad) or (
+        torch._C._autograd._get_creation_meta(x) != torch._C._autograd.CreationMeta.DEFAULT
+    )
+
+
+def drop(
+    x: Tensor,
+    rule: Rule,
+    generator: torch.Generator | None,
+    inplace: bool = False,
+    save_mask: bool = False,
+) -> Tensor:
+    """Apply a rule with a key drawn from a generator.
+
+    Parameters
+    ----------
+    x : Tensor
+        Plain.
+    rule : Rule
+    generator : torch.Generator, optional
+    inplace : bool
+    save_mask : bool
+        Keep the packed mask for backward, instead of drawing it again; in eager mode, for "scale".
+
+    Returns
+    -------
+    Tensor
+    """
+    if not is_eager():
+        y = _transformed(x, draw_key(generator), rule)
+        return x.copy_(y) if inplace else y
+    seed = draw_seed(generator)
+    if needs_graph(x):
+        return _masked(x, (seed, rule, None, inplace, save_mask))
+    if inplace:
+        increment_version(x)
+    return apply(x, seed, rule, inplace=inplace)[0]
+
+
+def _transformed(x: Tensor, key: Tensor, rule: Rule) -> Tensor:
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        y: Tensor = _Transformed.apply(x, key, rule)
+        return y
+    return operators.masked(x, key, *rule)
+
+
+def again(x: Tensor, seed: int, rule: Rule, packed: Packed = None) -> Tensor:
+    """Apply a rule with a key that was drawn before: the backward pass.
+
+    Parameters
+    ----------
+    x : Tensor
+    seed : int
+    rule : Rule
+    packed : ndarray, optional
+        The mask of a "scale".
+
+    Returns
+    -------
+    Tensor
+    """
+    if is_eager() and is_plain(x):
+        if needs_graph(x):
+            return _masked(x, (seed, rule, packed, False, False))
+        return apply(x, seed, rule, packed)[0]
+    key = torch.tensor(seed, dtype=torch.int64, device="cpu")
+    return _transformed(x, key, rule)
+
+
+class _Masked(Function):
+    """A rule in eager mode. All that is no tensor comes in one tuple: each argument costs time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, how: tuple[int, Rule, Packed, bool, bool]) -> Tensor:
+        seed, rule, packed, inplace, save_mask = how
+        y, packed = apply(x, seed, rule, packed, inplace, save_mask)
+        ctx.saved = seed, rule, packed
+        if inplace:
+            ctx.mark_dirty(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        seed, rule, packed = ctx.saved
+        return again(dy, seed, rule.gradient, packed), None
+
+
+# Without the checks for torch.func's transforms, which is_eager has made already.
+_masked = super(Function, _Masked).apply
+
+
+class _Transformed(Function):
+    """A rule in torch.func's transforms. The key is a tensor, so that vmap may have many."""
+
+    @staticmethod
+    def forward(x: Tensor, key: Tensor, rule: Rule) -> Tensor:
+        return apply(x.resolve_neg(), int(key), rule)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Rule], output: Tensor) -> None:
+        _, key, rule = inputs
+        ctx.rule = rule.gradient
+        ctx.save_for_backward(key)
+        ctx.save_for_forward(key)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+        (key,) = ctx.saved_tensors
+        return _Transformed.apply(dy, key, ctx.rule), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        (key,) = ctx.saved_tensors
+        dy: Tensor = _Transformed.apply(tangent, key, ctx.rule)
+        return dy
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], x: Tensor, key: Tensor, rule: Rule
+    ) -> tuple[Tensor, int]:
+        def sample(tensor: Tensor, axis: int | None, i: int) -> Tensor:
+            return tensor if axis is None else tensor.select(axis, i)
+
+        x_axis, key_axis, _ = in_dims
+        ys = [
+            _Transformed.apply(sample(x, x_axis, i), sample(key, key_axis, i), rule)
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(ys), 0

@@ -1,0 +1,455 @@
+"""torch.nn.functional's dropouts, their relatives, and two fused steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastdrop._checks import check_count
+from fastdrop.torch.autograd import drop, forbids_in_place, is_eager
+from fastdrop.torch.fused import Add, BiasAct
+from fastdrop.torch.keys import draw_seed
+from fastdrop.torch.rules import Rule
+from fastdrop.torch.tensors import in_memory_order, is_plain, memory_order, undone
+
+__all__ = [
+    "alpha_dropout",
+    "bias_act_dropout",
+    "drop_block2d",
+    "drop_path",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "dropout_add",
+    "feature_alpha_dropout",
+    "gaussian_dropout",
+]
+
+# PyTorch's own, also while `fastdrop.torch.patch` has ours in their place
+_OWN: dict[str, Callable[..., Tensor]] = {
+    name: getattr(functional, name)
+    for name in (
+        "alpha_dropout",
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "feature_alpha_dropout",
+    )
+}
+
+
+def _is_ours(input: Tensor, p: float, training: bool, inplace: bool) -> bool:
+    """Is there something to drop, in memory that kernels may use? All else is PyTorch's."""
+    return training and 0 < p <= 1 and is_plain(input) and not (inplace and forbids_in_place(input))
+
+
+def _own(
+    name: str,
+    input: Tensor,
+    p: float,
+    training: bool,
+    inplace: bool,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Return what PyTorch's own function returns, or raise what it raises."""
+    y = _OWN[name](input, p, training, inplace)
+    if generator is not None and training and p > 0 and not is_plain(input) and input.numel():
+        raise ValueError(
+            "generator: expected None for a tensor that is PyTorch's to drop, "
+            f"got one for a {input.dtype} tensor on {input.device}"
+        )
+    return y
+
+
+def _drop_channels(
+    name: str,
+    input: Tensor,
+    p: float,
+    training: bool,
+    inplace: bool,
+    generator: torch.Generator | None,
+    dims: tuple[int, ...],
+    first: int,
+) -> Tensor:
+    """Drop input[i, j] or input[j] as a whole; warn where PyTorch does, unless of `dims` axes."""
+    if not _is_ours(input, p, training, inplace) or input.dim() + first < 4:
+        return _own(name, input, p, training, inplace, generator)
+    if input.dim() not in dims:
+        _OWN[name](input, p, False)  # may warn or raise
+    shared = tuple(range(first, input.dim()))
+    return drop(input, Rule("scale", float(p), shared, memory_order(input)), generator, inplace)
+
+
+def dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: torch.Generator | None = None,
+    save_mask: bool = False,
+) -> Tensor:
+    """`torch.nn.functional.dropout`, by fastdrop's kernels.
+
+    The mask is that of ``fastdrop.dropout`` with ``key=Key(seed)``, for the elements in the order
+    in which they lie in memory; seed is drawn as by
+    ``torch.randint(2**63 - 1, (), generator=generator)``.
+
+    Parameters
+    ----------
+    input : Tensor
+        Of any shape and strides. float16, bfloat16, float32 and float64 on the CPU are fastdrop's;
+        for all other tensors PyTorch's own function is called.
+    p : float
+        Probability of dropping.
+    training : bool
+        If False, input itself is returned.
+    inplace : bool
+        Write to input's memory.
+    generator : torch.Generator, optional
+        Where the seed comes from; by default PyTorch's default generator.
+    save_mask : bool
+        Keep the mask for backward, 1 bit per element, instead of drawing it again.
+
+    Returns
+    -------
+    Tensor
+        Of input's memory format. A dropped element is 0, also where input is infinite or NaN.
+
+    Raises
+    ------
+    ValueError
+        As PyTorch's; also for a generator with a tensor that is not fastdrop's.
+    """
+    if not _is_ours(input, p, training, inplace):
+        return _own("dropout", input, p, training, inplace, generator)
+    rule = Rule("scale", float(p), (), memory_order(input))
+    return drop(input, rule, generator, inplace, save_mask)
+
+
+def dropout1d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.dropout1d`, by fastdrop's kernels; see `dropout`."""
+    first = 2 if input.dim() == 3 else 1
+    return _drop_channels("dropout1d", input, p, training, inplace, generator, (2, 3), first)
+
+
+def dropout2d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.dropout2d`, by fastdrop's kernels; see `dropout`."""
+    return _drop_channels("dropout2d", input, p, training, inplace, generator, (4,), 2)
+
+
+def dropout3d(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.dropout3d`, by fastdrop's kernels; see `dropout`."""
+    first = 2 if input.dim() == 5 else 1
+    return _drop_channels("dropout3d", input, p, training, inplace, generator, (4, 5), first)
+
+
+def alpha_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.alpha_dropout`, by fastdrop's kernels; see `dropout`."""
+    if not _is_ours(input, p, training, inplace):
+        return _own("alpha_dropout", input, p, training, inplace, generator)
+    return drop(input, Rule("alpha", float(p), (), memory_order(input)), generator, inplace)
+
+
+def feature_alpha_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.feature_alpha_dropout`, by fastdrop's kernels; see `dropout`."""
+    if not _is_ours(input, p, training, inplace) or input.dim() < 2:
+        return _own("feature_alpha_dropout", input, p, training, inplace, generator)
+    shared = tuple(range(2, input.dim()))
+    return drop(input, Rule("alpha", float(p), shared, memory_order(input)), generator, inplace)
+
+
+def check_p(p: float) -> None:
+    """Refuse what is no probability, in PyTorch's words."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def check_mode(mode: str) -> None:
+    """Refuse an unknown mode of `drop_path`."""
+    if mode not in ("row", "batch"):
+        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+
+
+def check_gaussian_p(p: float) -> None:
+    """Refuse a p whose noise has no finite variance."""
+    check_p(p)
+    if p == 1:
+        raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
+
+
+def drop_path(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    mode: str = "row",
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Stochastic depth: drop the residual branch of a sample, or of the batch, as a whole.
+
+    Parameters
+    ----------
+    input : Tensor, (samples, ...)
+        Where it is not for fastdrop's kernels, PyTorch's operations do the same.
+    p, training, generator
+        As in `dropout`.
+    mode : {"row", "batch"}
+        One decision for each sample, or one for all.
+
+    Returns
+    -------
+    Tensor
+        input / (1 - p) where kept, else 0.
+
+    Raises
+    ------
+    ValueError
+        If p is not in [0, 1], mode is unknown, or input has no axes.
+
+    References
+    ----------
+    Huang, Sun, Liu, Sedra, Weinberger 2016, Deep networks with stochastic depth, ECCV.
+    """
+    check_p(p)
+    check_mode(mode)
+    if input.dim() == 0:
+        raise ValueError("input: expected shape (samples, ...), got a 0-d tensor")
+    if not training or p == 0:
+        return input
+    first = 1 if mode == "row" else 0
+    if is_plain(input):
+        shared = tuple(range(first, input.dim()))
+        return drop(input, Rule("scale", float(p), shared, memory_order(input)), generator)
+    shape = [length if axis < first else 1 for axis, length in enumerate(input.shape)]
+    factor = torch.ones(shape, dtype=input.dtype, device=input.device)
+    return input * _own("dropout", factor, p, True, False, generator)
+
+
+def gaussian_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Multiply by normal noise of mean 1 and the variance of dropout, p / (1 - p).
+
+    Parameters
+    ----------
+    input : Tensor
+        Where it is not for fastdrop's kernels, PyTorch's operations do the same.
+    p, training, generator
+        As in `dropout`; p < 1.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If p is not in [0, 1).
+
+    References
+    ----------
+    Srivastava et al. 2014, Dropout, JMLR 15:1929, section 10.
+    """
+    check_gaussian_p(p)
+    if not training or p == 0:
+        return input
+    if is_plain(input):
+        return drop(input, Rule("gaussian", float(p), (), memory_order(input)), generator)
+    options: dict[str, Any] = {"dtype": input.dtype, "device": input.device}
+    noise = torch.randn(input.shape, generator=generator, **options)
+    return input * (1 + math.sqrt(p / (1 - p)) * noise)
+
+
+def drop_block2d(
+    input: Tensor,
+    p: float = 0.1,
+    block_size: int = 7,
+    training: bool = True,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Drop squares of feature maps; `fastdrop.drop_block2d` has the definition.
+
+    Parameters
+    ----------
+    input : Tensor, (samples, channels, height, width)
+    p : float
+        Share to drop.
+    block_size : int
+        The squares' side, at most height and width.
+    training, generator
+        As in `dropout`.
+
+    Returns
+    -------
+    Tensor
+        Of input's memory format.
+
+    Raises
+    ------
+    TypeError
+        If input is not a dense tensor of a float type on the CPU.
+    ValueError
+        If p is not in [0, 1], input is not 4-d, or block_size does not fit it.
+
+    References
+    ----------
+    Ghiasi, Lin, Le 2018, DropBlock: a regularization method for convolutional networks, NeurIPS.
+    """
+    check_p(p)
+    check_count("block_size", block_size)
+    if input.dim() != 4:
+        raise ValueError(
+            f"input: expected shape (samples, channels, height, width), got {tuple(input.shape)}"
+        )
+    if block_size > min(input.shape[2:]):
+        raise ValueError(
+            f"block_size: expected at most {min(input.shape[2:])} on maps of "
+            f"{input.shape[2]} x {input.shape[3]}, got {block_size}"
+        )
+    if not training or p == 0:
+        return input
+    if not is_plain(input):
+        raise TypeError(
+            f"input: expected a dense float tensor on the CPU, got {input.dtype} on {input.device}"
+        )
+    order = memory_order(input)
+    y = drop(input, Rule("blocks", float(p), (), (), block_size), generator)
+    return undone(in_memory_order(y, order), order)
+
+
+def dropout_add(
+    input: Tensor,
+    residual: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """``dropout(input, p, training) + residual``, in eager mode in one pass.
+
+    Parameters
+    ----------
+    input : Tensor
+    residual : Tensor
+        Of input's shape and dtype; what else PyTorch's addition takes costs a pass of its own.
+    p, training, generator
+        As in `dropout`.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        As `dropout`.
+    """
+    if (
+        _is_ours(input, p, training, False)
+        and is_plain(residual)
+        and residual.shape == input.shape
+        and residual.dtype == input.dtype
+        and is_eager()
+    ):
+        rule = Rule("scale", float(p), (), memory_order(input))
+        y: Tensor = Add.apply(input, residual, draw_seed(generator), rule)
+        return y
+    return dropout(input, p, training, generator=generator) + residual
+
+
+def bias_act_dropout(
+    input: Tensor,
+    bias: Tensor,
+    activation: str | None,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """``dropout(activation(input + bias), p, training)``, in eager mode in one pass.
+
+    What follows a matrix product. Behind a ReLU backward reads only the output, no mask.
+
+    Parameters
+    ----------
+    input : Tensor, (..., units)
+        Where its axes lie in another order in memory, the steps take a pass each.
+    bias : Tensor, (units,)
+        Of input's dtype; what else PyTorch's addition takes costs passes of its own.
+    activation : {None, "relu"}
+    p, training, generator
+        As in `dropout`.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        As `dropout`; also for another activation.
+    """
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    relu = activation == "relu"
+    if (
+        _is_ours(input, p, training, False)
+        and is_plain(bias)
+        and bias.shape == input.shape[-1:]
+        and bias.dtype == input.dtype
+        and input.dim() > 0
+        and not memory_order(input)
+        and is_eager()
+    ):
+        y: Tensor = BiasAct.apply(input, bias, relu, float(p), draw_seed(generator))
+        return y
+    y = input + bias
+    return dropout(torch.relu(y) if relu else y, p, training, generator=generator)

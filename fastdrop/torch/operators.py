@@ -1,0 +1,55 @@
+"""Dropout as a PyTorch operator: what compilers and dispatch modes see.
+
+It is a pure function of a tensor and a key: a compiler may compute it again in backward, or merge
+equal ones. What is random is the key, and that is ``torch.randint``, which every compiler knows; a
+custom operator's tag as random does not keep AOTAutograd from merging two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdrop.torch.rules import Rule, apply
+from fastdrop.torch.tensors import undone
+
+__all__ = ["masked"]
+
+
+def _rule(kind: str, p: float, shared: Sequence[int], order: Sequence[int], block: int) -> Rule:
+    return Rule(kind, p, tuple(shared), tuple(order), block)
+
+
+@torch.library.custom_op(
+    "fastdrop::masked",
+    mutates_args=(),
+    schema="(Tensor x, Tensor key, str kind, float p, int[] shared, int[] order, int block_size)"
+    " -> Tensor",
+)
+def masked(x: Tensor, key: Tensor, *rule: Any) -> Tensor:
+    """Apply the rule of these fields with the seed of a key, an int64 tensor of shape ()."""
+    return apply(x.resolve_neg(), int(key), _rule(*rule))[0]
+
+
+@masked.register_fake
+def _(x: Tensor, key: Tensor, *rule: Any) -> Tensor:
+    order = _rule(*rule).order
+    source = x.permute(order) if order else x
+    return undone(torch.empty_like(source, memory_format=torch.contiguous_format), order)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, key, *rule = inputs
+    ctx.rule = _rule(*rule).gradient
+    ctx.save_for_backward(key)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    (key,) = ctx.saved_tensors
+    return masked(dy, key, *ctx.rule), None, *[None] * len(ctx.rule)
+
+
+masked.register_autograd(_backward, setup_context=_setup_context)

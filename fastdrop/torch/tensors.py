@@ -1,0 +1,108 @@
+"""Tensors as the kernels see them: whose memory they can use, in which order, how results lie."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastdrop import _core
+
+__all__ = [
+    "array",
+    "empty",
+    "in_memory_order",
+    "is_plain",
+    "memory_order",
+    "thread_limit",
+    "undone",
+]
+
+DTYPES = {getattr(torch, name): dtype for name, dtype in _core.MEMORY_DTYPES.items()}
+
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+
+HUGE_PAGES_PAY = 4 << 20  # bytes; as NumPy has it
+
+
+def is_plain(x: Any) -> bool:
+    """Tell whether kernels can use a tensor's memory; for all others there is PyTorch's own code.
+
+    Parameters
+    ----------
+    x : Tensor
+
+    Returns
+    -------
+    bool
+        False for other devices and dtypes, sparse, nested, quantised and empty tensors, views that
+        are negated lazily, batches of ``torch.autograd.grad(is_grads_batched=True)``, subclasses,
+        which have their own idea of every operation, and while torch.jit traces.
+    """
+    return (
+        (type(x) is Tensor or type(x) is torch.nn.Parameter)
+        and x.dtype in DTYPES
+        and x.is_cpu
+        and x.layout is torch.strided
+        and not x.is_nested
+        and (
+            torch.compiler.is_compiling()
+            or not (x.is_neg() or _is_batched(x) or torch._C._is_tracing())
+        )
+        and x.numel() > 0
+    )
+
+
+def memory_order(x: Tensor) -> tuple[int, ...]:
+    """Axes from the outermost to the innermost in memory; () where that is their own order."""
+    if x.is_contiguous():
+        return ()
+    strides = x.stride()
+    if 0 in strides:  # expanded: no element has a place of its own
+        return ()
+    order: list[int] = []
+    for axis, stride in enumerate(strides):  # by insertion: compilers cannot sort strides
+        place = axis
+        while place > 0 and strides[order[place - 1]] < stride:
+            place -= 1
+        order.insert(place, axis)
+    return () if order == list(range(x.dim())) else tuple(order)
+
+
+def in_memory_order(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Return x with its axes in this order; a copy unless its elements lie so, without gaps."""
+    if order:
+        x = x.permute(order)
+    return x if x.is_contiguous() else x.contiguous()
+
+
+def undone(y: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Return y, whose axes are in this order, with its axes as they were before."""
+    return y.permute([order.index(axis) for axis in range(len(order))]) if order else y
+
+
+def empty(like: Tensor) -> Tensor:
+    """Return uninitialised memory like a contiguous tensor; a large one in huge pages."""
+    y = torch.empty_like(like)
+    nbytes = y.nbytes
+    if nbytes >= HUGE_PAGES_PAY:
+        _core.want_huge_pages(y.data_ptr(), nbytes)
+    return y
+
+
+def array(x: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an array over a contiguous tensor's memory."""
+    return _core.memory(x.data_ptr(), shape, DTYPES[x.dtype])
+
+
+@lru_cache
+def _at_most(n: int) -> _core.AtMost:
+    return _core.AtMost(n)
+
+
+def thread_limit() -> Any:
+    """Return what kernels take as `num_threads`: they decide, up to PyTorch's number."""
+    return _at_most(torch.get_num_threads())

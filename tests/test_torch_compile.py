@@ -1,0 +1,124 @@
+"""fastdrop.torch under torch.compile, dispatch modes and TorchScript."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch")
+
+from torch.library import opcheck
+
+import fastdrop.torch as fnn
+
+functional = fnn.functional
+
+# PyTorch's own compiler uses what Python and PyTorch have deprecated
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.slow]
+
+
+def several(x):
+    a, b = functional.dropout(x, 0.5), functional.dropout(x, 0.5)
+    c = functional.dropout2d(a + b, 0.5)
+    d = functional.alpha_dropout(x, 0.3, True)
+    e = functional.bias_act_dropout(x, x[0, 0, 0], "relu", 0.3)
+    return a, b, c, d, functional.dropout_add(e, x, 0.1), functional.drop_path(x, 0.2)
+
+
+def results(function, x):
+    torch.manual_seed(0)
+    ys = function(x)
+    return [*ys, *torch.autograd.grad(sum(y.square().sum() for y in ys), x)]
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_as_eager(backend):
+    compiled = torch.compile(several, fullgraph=True, backend=backend)
+    for shape in [(4, 6, 5, 5), (7, 3, 5, 5)]:
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            x = torch.ones(shape).contiguous(memory_format=memory_format).requires_grad_()
+            ours, eager = results(compiled, x), results(several, x)
+            for a, b in zip(ours, eager):
+                torch.testing.assert_close(a, b)
+                assert a.stride() == b.stride()
+            assert not torch.equal(ours[0], ours[1])  # equal calls, different masks
+
+
+def test_inductor():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 64), fnn.Dropout(0.5), torch.nn.Linear(64, 64), fnn.Dropout(0.5, True)
+    )
+    compiled = torch.compile(model, fullgraph=True)
+    x = torch.ones(8, 64, requires_grad=True)
+    try:
+        first = results(lambda x: [compiled(x)], x)
+    except torch._inductor.exc.InductorError as error:  # no compiler that it likes
+        pytest.skip(f"inductor does not work here: {error}")
+    for a, b in zip(first, results(lambda x: [compiled(x)], x)):
+        assert torch.equal(a, b)
+    assert not torch.equal(compiled(x), first[0])
+    assert 0.3 < (first[0] == 0).float().mean() < 0.7
+    model.eval()
+    torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_generators_break_the_graph():
+    layer = fnn.Dropout(generator=torch.Generator().manual_seed(0))
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(layer, fullgraph=True, backend="eager")(torch.ones(3))
+    x = torch.ones(64)
+    y = torch.compile(layer, backend="eager")(x)
+    assert torch.equal(y, fnn.Dropout(generator=torch.Generator().manual_seed(0))(x))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ("scale", 0.5, [1], [], 0),
+        ("scale", 0.5, [], [1, 0], 0),
+        ("alpha", 0.5, [], [], 0),
+        ("gaussian", 0.5, [], [], 0),
+    ],
+)
+def test_operator(rule):
+    x = torch.randn(4, 5, requires_grad=True)
+    found = opcheck(torch.ops.fastdrop.masked.default, (x, torch.tensor(5), *rule))
+    assert set(found.values()) == {"SUCCESS"}
+
+
+def test_export():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), fnn.Dropout())
+    program = torch.export.export(model, (torch.ones(2, 4),))
+    assert "dropout" in str(program.graph)
+    model.eval()
+    x = torch.ones(2, 4)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x))
+
+
+def test_dispatch_modes_see_it():
+    seen = []
+
+    class Mode(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            seen.append(str(function))
+            return function(*arguments, **(options or {}))
+
+    x = torch.ones(64)
+    torch.manual_seed(0)
+    with Mode():
+        y = functional.dropout(x, 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(y, functional.dropout(x, 0.5))
+    assert "fastdrop.masked.default" in seen
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"],
+)
+def test_torchscript_drops_by_pytorch(name):
+    x = torch.ones({"Dropout1d": (2, 3, 4), "Dropout3d": (2, 3, 4, 4, 4)}.get(name, (2, 3, 4, 4)))
+    ours, theirs = (getattr(module, name)(0.5) for module in (fnn, torch.nn))
+    torch.manual_seed(0)
+    y = torch.jit.script(ours)(x)
+    torch.manual_seed(0)
+    assert torch.equal(y, theirs(x))
+    traced = torch.jit.trace(ours, x, check_trace=False)
+    assert "dropout" in str(traced.graph)

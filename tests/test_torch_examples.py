@@ -1,0 +1,30 @@
+"""The examples for PyTorch run; how well they learn, a few steps do not tell."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs PyTorch")
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EXAMPLES.exists(), reason="not in a checkout")
+@pytest.mark.parametrize("name", ["transformer", "cnn", "lstm"])
+def test_example(name):
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"torch_{name}.py"), "--steps", "3"]
+    found = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 0, found.stderr
+    rows = re.findall(r"^(\S+) +([\d.]+) +([\d.]+)$", found.stdout, flags=re.MULTILINE)
+    assert [row[0] for row in rows] == ["torch.nn", "fastdrop.torch"]
+    assert all(float(ms) > 0 and 0 <= float(share) <= 1 for _, ms, share in rows)
