@@ -43,11 +43,14 @@ from fastdrop.variants import (
 )
 
 if TYPE_CHECKING:
-    from fastdrop.models import load_model
+    from fastdrop.layers import Input
+    from fastdrop.models import Sequential, load_model
 
 __all__ = [
     "Generator",
+    "Input",
     "Key",
+    "Sequential",
     "alpha_dropout",
     "alpha_dropout_backward",
     "apply_mask",
@@ -83,16 +86,17 @@ _MODULES = (
     "models",
     "optimizers",
 )
+_NAMES = {"Input": "layers", "Sequential": "models", "load_model": "models"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the trainer when it is first used: `fastdrop.layers`, ..., `fastdrop.load_model`."""
+    """Import the trainer when it is first used: `fastdrop.layers`, ..., `fastdrop.Sequential`."""
     if name in _MODULES:
         return import_module(f"fastdrop.{name}")
-    if name == "load_model":
-        return import_module("fastdrop.models").load_model
+    if name in _NAMES:
+        return getattr(import_module(f"fastdrop.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'fastdrop' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES, "load_model"])
+    return sorted([*globals(), *_MODULES, *_NAMES])

@@ -39,6 +39,11 @@ def replace_file(path: Path, content: bytes) -> None:
     ----------
     path : Path
     content : bytes
+
+    Raises
+    ------
+    OSError
+        When it cannot be written; it names `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -47,6 +52,8 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:  # of the temporary file, whose name nobody knows
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)

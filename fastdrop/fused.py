@@ -112,12 +112,12 @@ class Block:
     grads : dict of str to array or PartialGradient
         After a backward pass the gradients by the model's names of parameters. Empty in a block
         without parameters.
-    has_params : bool
-        Whether it has any.
+    trains : bool
+        Whether any of its parameters is trained.
     """
 
     grads: dict[str, Gradient]
-    has_params: bool
+    trains: bool
 
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
         """Return the outputs of a batch."""
@@ -139,7 +139,7 @@ class LayerBlock(Block):
         self._number, self._layer, self._seed = number, layer, seed
         self._forward = layer.forward_logits if logits else layer.forward
         self._backward: Backward
-        self.has_params = bool(layer.params)
+        self.trains = bool(layer.trainable_params)
         self.grads = {}
 
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
@@ -152,10 +152,7 @@ class LayerBlock(Block):
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
         dy = whole(parts)
-        if need_dx or not self.has_params:
-            dx = self._backward(dy)
-        else:
-            dx = self._backward(dy, need_dx=False)
+        dx = self._backward(dy) if need_dx else self._backward(dy, need_dx=False)
         self.grads = {f"{self._number}.{name}": g for name, g in self._layer.grads.items()}
         return [Part(0, len(dy), None, dx)]
 
@@ -199,7 +196,7 @@ def scale_of(p: float) -> float:
 class DropoutBlock(Block):
     """An element-wise `Dropout`, without fresh memory."""
 
-    has_params = False
+    trains = False
 
     def __init__(self, rule: DropoutRule, dtype: DTypeLike) -> None:
         self._rule = rule
@@ -228,7 +225,7 @@ class DropoutBlock(Block):
 class ShrinkBlock(Block):
     """A `Dropout` shared by rows, in front of a `DenseBlock`: what is dropped is left out."""
 
-    has_params = False
+    trains = False
 
     def __init__(self, rule: DropoutRule, dtype: DTypeLike) -> None:
         self._rule = rule
@@ -290,12 +287,11 @@ class DenseBlock(Block):
         activation takes each element by itself.
     """
 
-    has_params = True
-
     def __init__(
         self, number: int, dense: Dense, activation: str, rule: DropoutRule | None
     ) -> None:
         self._number, self._rule = number, rule
+        self.trains = dense.trainable
         self._compiled, self._relu = activation in ("linear", "relu"), activation == "relu"
         self._activate = ACTIVATIONS[activation]
         self._gradients: list[Callable[[Array], Array]] = []

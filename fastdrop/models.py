@@ -274,8 +274,11 @@ class Sequential:
         step, validation_step = Step(self), Step(self)
         self.stop_training = False
         logs: dict[str, float] = {}
-        tell("on_train_begin", {})
+        begun: list[Callback] = []
         try:
+            for callback in chain:
+                callback.on_train_begin({})
+                begun.append(callback)
             for epoch in range(initial_epoch, epochs):
                 title = f"epoch {epoch + 1}"
                 figures = _Figures(self)
@@ -304,7 +307,8 @@ class Sequential:
                 if self.stop_training:
                     break
         finally:
-            tell("on_train_end", logs)
+            for callback in begun:
+                callback.on_train_end(logs)
         return history
 
     def evaluate(
@@ -593,6 +597,19 @@ class Sequential:
             print(row(f"{layer.name} ({type(layer).__name__})", described, f"{count:,}"))
         print("-" * 70)
         print(f"Total params: {total:,}")
+        trainable = sum(p.size for layer in self.layers for p in layer.trainable_params.values())
+        if trainable < total:
+            print(f"Trainable params: {trainable:,}")
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is trained; assigned to all layers."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = trainable
 
     @property
     def params(self) -> dict[str, Array]:

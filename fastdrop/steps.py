@@ -46,15 +46,20 @@ class Step:
         self.from_logits = (
             model.loss is not None and model.loss.folds == model.layers[-1].activation
         )
-        self._rules = {
-            f"{number}.{name}": rule
+        self._params = {
+            f"{number}.{name}": array
             for number, layer in enumerate(model.layers)
-            for name, rule in layer.weight_rules().items()
+            for name, array in layer.trainable_params.items()
         }
-        self._params = model.params
+        self._rules = {
+            name: rule
+            for number, layer in enumerate(model.layers)
+            for inner, rule in layer.weight_rules().items()
+            if (name := f"{number}.{inner}") in self._params
+        }
         self._blocks = self._make_blocks(self.from_logits)
         self._first = next(
-            (n for n, block in enumerate(self._blocks) if block.has_params), len(self._blocks)
+            (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
         )
         self._predicting: list[Block] | None = None
         self._made_of = self._parts_of_model()
@@ -65,6 +70,7 @@ class Step:
             model.loss,
             *model.layers,
             *(array for layer in model.layers for array in layer.params.values()),
+            *(inner.trainable for layer in model.layers for inner in layer.flattened()),
         ]
 
     def train(
@@ -127,7 +133,8 @@ class Step:
         assert loss is not None  # `fit` and `evaluate` have checked it
         weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
         value, dy = loss(outputs, y, self.from_logits, **weighted)
-        return value + sum(layer.penalty() for layer in self.model.layers), dy
+        penalties = (layer.penalty() for layer in self.model.layers if layer.trainable)
+        return value + sum(penalties), dy
 
     def _forward(self, blocks: list[Block], x: Array, training: bool) -> Array:
         if x.dtype != self._dtype:
@@ -143,4 +150,9 @@ class Step:
         parts = [Part(0, len(dy), None, dy)]
         for number in reversed(range(self._first, len(self._blocks))):
             parts = self._blocks[number].backward(parts, need_dx=number > self._first)
-        return {name: g for block in self._blocks for name, g in block.grads.items()}
+        return {
+            name: g
+            for block in self._blocks
+            for name, g in block.grads.items()
+            if name in self._params
+        }

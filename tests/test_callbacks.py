@@ -108,6 +108,19 @@ def test_the_end_is_told_after_an_error():
     assert len(ends) == 1
 
 
+def test_what_has_begun_ends_when_another_cannot_begin(tmp_path):
+    ends = []
+    logger = CSVLogger(tmp_path / "log.csv")
+    with pytest.raises(ZeroDivisionError):
+        fit(
+            logger,
+            LambdaCallback(on_train_begin=lambda logs: 1 / 0, on_train_end=ends.append),
+            LambdaCallback(on_train_end=ends.append),
+        )
+    assert logger._file.closed
+    assert ends == []
+
+
 def test_stop_training_within_an_epoch():
     m = model()
 

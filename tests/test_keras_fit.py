@@ -70,3 +70,36 @@ def test_fit(given, make_callbacks):
         np.testing.assert_allclose(figures, expected.history[name], rtol=1e-5, err_msg=name)
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(a, b.T, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [(0,), (1,), (0, 1), (2,)])
+def test_frozen_layers(frozen):
+    ours = models.Sequential(
+        [
+            layers.Dense(8, "relu", l2=0.1, input_dim=6),
+            layers.BatchNormalization(),
+            layers.Dense(3, "softmax", l2=0.2),
+        ],
+        seed=0,
+    )
+    l2 = keras.regularizers.L2
+    theirs = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, "relu", kernel_regularizer=l2(0.1)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3, "softmax", kernel_regularizer=l2(0.2)),
+        ]
+    )
+    theirs.set_weights([array.T for array in ours.get_weights()])
+    for model in (ours, theirs):
+        for number in frozen:
+            model.layers[number].trainable = False
+    ours.compile(optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    theirs.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    arguments = {"batch_size": 32, "epochs": 3, "shuffle": False, "verbose": 0}
+    history = ours.fit(X, Y, **arguments).history
+    expected = theirs.fit(X, Y, **arguments).history
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b.T, rtol=1e-4, atol=1e-6)

@@ -616,3 +616,81 @@ def test_quick_predictions_refuse_what_slow_ones_do(value):
     for empty in (np.ones((0, 2), np.float32), np.array(1.0)):
         with pytest.raises(ValueError, match="x: expected a non-empty array"):
             model.predict(empty, verbose=0)
+
+
+FROZEN = {
+    "the first": lambda layers: [layers[0]],
+    "one above others": lambda layers: [layers[4]],
+    "one of a residual": lambda layers: [layers[3].layers[0]],
+    "a residual": lambda layers: [layers[3]],
+    "all": lambda layers: layers,
+}
+
+
+def deep():
+    model = Sequential(
+        [
+            Dense(8, "relu", l2=0.1, max_norm=0.1, input_dim=6),
+            BatchNormalization(),
+            Dropout(0.2),
+            Residual([Dense(8, "tanh", l1=0.1), Dense(8)]),
+            Dense(5, "relu", l1=0.1),
+            Dense(3, "softmax"),
+        ],
+        seed=0,
+    )
+    model.compile(Adam(), "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("frozen", FROZEN.values(), ids=list(FROZEN))
+def test_frozen_layers_stay_as_they_are(frozen):
+    model = deep()
+    x, y = data()
+    model.fit(x, y, verbose=0)  # what is frozen later has a state in the optimiser by now
+    for layer in frozen(model.layers):
+        layer.trainable = False
+    again = pickle.loads(pickle.dumps(model))
+    before = [
+        {name: array.copy() for name, array in (layer.params | layer.state).items()}
+        for layer in model.layers
+    ]
+    model.fit(x, y, verbose=0)
+    still = {
+        id(array)
+        for layer in frozen(model.layers)
+        for inner in layer.flattened()
+        for array in (inner.params | inner.state).values()
+    }
+    for layer, old in zip(model.layers, before, strict=True):
+        for name, array in (layer.params | layer.state).items():
+            assert np.array_equal(array, old[name]) == (id(array) in still), name
+    assert model.trainable == (len(still) < len(model.get_weights()))
+    again.trainable = True
+    again.fit(x, y, verbose=0)
+    for old, new in zip(before, again.layers, strict=True):
+        assert not any(np.array_equal(new.params[name], old[name]) for name in new.params)
+
+
+def test_a_frozen_layer_adds_no_penalty():
+    x, y = data()
+    model = Sequential([Dense(4, l2=1.0), Residual([Dense(4, l1=1.0)]), Dense(3)], seed=0)
+    model.compile(loss=SparseCategoricalCrossentropy(from_logits=True))
+    whole = model.evaluate(x, y, verbose=0)
+    penalties = [layer.penalty() for layer in model.layers[:2]]
+    assert min(penalties) > 0
+    model.layers[0].trainable = model.layers[1].layers[0].trainable = False
+    assert whole - model.evaluate(x, y, verbose=0) == pytest.approx(sum(penalties), rel=1e-6)
+
+
+def test_what_is_frozen_is_counted_and_part_of_the_config(capsys):
+    model = deep()
+    model.layers[0].trainable = False
+    model.layers[3].layers[1].trainable = False
+    again = Sequential.from_config(model.get_config())
+    for a, b in zip(model.layers, again.layers, strict=True):
+        assert [x.trainable for x in a.flattened()] == [x.trainable for x in b.flattened()]
+    again.summary()
+    assert capsys.readouterr().out.endswith(
+        f"Total params: {56 + 16 + 72 + 72 + 45 + 18}\nTrainable params: {16 + 72 + 45 + 18}\n"
+    )

@@ -205,8 +205,17 @@ def test_a_file_is_whole_or_as_before(tmp_path, monkeypatch, step):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        mlp().save(tmp_path / "none" / "model")
+    path = tmp_path / "none" / "model"
+    with pytest.raises(FileNotFoundError, match=f"'{path}'$"):
+        mlp().save(path)
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=f"'{path}'$"):
+        mlp().save(path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # Files that cannot be read

@@ -9,8 +9,8 @@ the layer: what the backward pass needs lives in the function that `forward` ret
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -134,6 +134,9 @@ class Layer(Configurable):
     state : dict of str to ndarray
         Arrays that are not trained but belong to the model as parameters do, and are saved with
         them, such as moving averages; empty in most layers. They are rewritten in place.
+    trainable : bool
+        Whether a model's training changes the parameters. A layer that is frozen adds no penalty to
+        the loss. May be assigned at any time; saved with the model.
     activation : str
         Name of the activation that ends the layer.
     seed : int or None
@@ -152,6 +155,7 @@ class Layer(Configurable):
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
+        self.trainable = True
         self._generator: Generator | None = None
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
@@ -160,8 +164,27 @@ class Layer(Configurable):
         return y
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments; `from_config` makes an equal layer of them."""
-        return {name: rate_config(value) for name, value in super().get_config().items()}
+        """Return the constructor's arguments, and that the layer is frozen if it is.
+
+        `from_config` makes an equal layer of them.
+        """
+        config = {name: rate_config(value) for name, value in super().get_config().items()}
+        return config if self.trainable else config | {"trainable": False}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a layer from what `get_config` returned."""
+        arguments = dict(config)
+        frozen = arguments.pop("trainable", True) is False
+        layer = super().from_config(arguments)
+        if frozen:
+            layer.trainable = False
+        return layer
+
+    @property
+    def trainable_params(self) -> dict[str, Array]:
+        """The parameters that training changes."""
+        return self.params if self.trainable else {}
 
     def flattened(self) -> Iterator[Layer]:
         """Give this layer and the layers inside it."""

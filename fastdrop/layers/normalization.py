@@ -136,7 +136,8 @@ class BatchNormalization(_Normalization):
     """Normalise each feature: in training over the batch, at inference by moving averages [1]_.
 
     The features are the last axis; mean and variance are taken over all others. A batch that is
-    split over several calls is normalised part by part.
+    split over several calls is normalised part by part. A frozen layer, whose `trainable` is False,
+    computes in training what it does at inference.
 
     Parameters
     ----------
@@ -199,7 +200,7 @@ class BatchNormalization(_Normalization):
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
         x = self._prepared(x)
-        if not training or not len(x):  # no samples, no mean
+        if not training or not self.trainable or not len(x):  # no samples, no mean
             mean, variance = (self.state[name].astype(x.dtype) for name in _MOVING)
             return self._apply(x, mean, variance, None)
         axis = tuple(range(x.ndim - 1))

@@ -34,6 +34,8 @@ class Residual(Layer):
     ----------
     params, grads, state : dict of str to ndarray
         Those of the layers inside: "0.weight" is the first one's "weight".
+    trainable : bool
+        Whether that of any layer inside is True; assigned to all of them.
 
     Raises
     ------
@@ -116,7 +118,7 @@ class Residual(Layer):
         return x.astype(branch.dtype, copy=False) + branch, backward
 
     def penalty(self) -> float:
-        return sum(layer.penalty() for layer in self.layers)
+        return sum(layer.penalty() for layer in self.layers if layer.trainable)
 
     def weight_rules(self) -> dict[str, WeightRule]:
         return {
@@ -148,6 +150,19 @@ class Residual(Layer):
     @state.setter
     def state(self, arrays: Mapping[str, Array]) -> None:
         self._scatter("state", arrays)
+
+    @property
+    def trainable(self) -> bool:
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = trainable
+
+    @property
+    def trainable_params(self) -> dict[str, Array]:
+        return self._gather("trainable_params")
 
     def _shapes(self, input_shape: Shape) -> list[Shape]:
         """Return the shapes between the layers, input and output too."""
