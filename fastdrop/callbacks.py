@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, TextIO
@@ -160,7 +161,8 @@ class Monitor(Callback):
     Raises
     ------
     ValueError
-        When `mode` is unknown, and in training when the figure is, or what is better about it.
+        When `mode` is unknown or `min_delta` no number, and in training when the figure is unknown,
+        or what is better about it.
     """
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
@@ -168,6 +170,7 @@ class Monitor(Callback):
             raise ValueError(f"mode: expected auto, min or max, got {mode!r}")
         self.monitor = monitor
         self.mode = mode
+        check_number("min_delta", abs(min_delta) if isinstance(min_delta, Real) else min_delta)
         self.min_delta = abs(min_delta)
         self.best: float | None = None
 
@@ -217,6 +220,11 @@ class EarlyStopping(Monitor):
     start_from_epoch : int
         Number of the first epoch that counts.
 
+    Raises
+    ------
+    ValueError
+        As for `Monitor`, or when `patience` or `start_from_epoch` is no number of at least 0.
+
     Attributes
     ----------
     best, best_epoch, stopped_epoch : float or None, int, int
@@ -235,6 +243,8 @@ class EarlyStopping(Monitor):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
+        check_number("patience", patience)
+        check_number("start_from_epoch", start_from_epoch)
         self.patience = patience
         self.verbose = verbose
         self.baseline = baseline
@@ -354,6 +364,11 @@ class LearningRateScheduler(Callback):
     verbose : int
         Whether to say so.
 
+    Raises
+    ------
+    ValueError
+        In training, when `schedule` returns no number.
+
     Notes
     -----
     The rate is among the figures of the epoch, as "learning_rate".
@@ -367,7 +382,10 @@ class LearningRateScheduler(Callback):
         rate = _learning_rate(self.model)
         takes_rate = _takes(self.schedule, epoch, rate)
         rate = self.schedule(epoch, rate) if takes_rate else self.schedule(epoch)
-        self.model.optimizer.learning_rate = float(rate)
+        try:
+            self.model.optimizer.learning_rate = float(rate)
+        except TypeError:
+            raise ValueError(f"schedule: expected it to return a number, got {rate!r}") from None
         if self.verbose:
             print(f"Epoch {epoch + 1}: the learning rate is {rate:g}")
 
@@ -396,7 +414,7 @@ class ReduceLROnPlateau(Monitor):
     Raises
     ------
     ValueError
-        As for `Monitor`, or when `factor` is outside (0, 1).
+        As for `Monitor`, when `factor` is outside (0, 1), or another number below 0.
 
     Notes
     -----
@@ -416,6 +434,9 @@ class ReduceLROnPlateau(Monitor):
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         check_number("factor", factor, above_zero=True, below=1)
+        check_number("patience", patience)
+        check_number("cooldown", cooldown)
+        check_number("min_lr", min_lr)
         self.factor = factor
         self.patience = patience
         self.verbose = verbose

@@ -126,8 +126,8 @@ class Block:
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
         """Return the inputs' gradients, given the outputs', which may be overwritten.
 
-        Follows a forward pass in training, and sets `grads`. Without `need_dx` what is returned
-        means nothing.
+        Follows a forward pass in training, and sets `grads`. Without `need_dx`, for blocks
+        that train only, what is returned means nothing.
         """
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ an optimiser's `get_config`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypeAlias
 
@@ -136,7 +136,10 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("boundaries", "values"):
-            values = tuple(plain(list(getattr(self, name))))
+            values = getattr(self, name)
+            if not isinstance(values, Iterable):
+                raise ValueError(f"{name}: expected a list of numbers, got {values!r}")
+            values = tuple(plain(list(values)))
             object.__setattr__(self, name, values)  # so that it stays checked
         for boundary in self.boundaries:
             check_number("boundaries", boundary)

@@ -26,7 +26,7 @@ from fastdrop.callbacks import (
     ProgressBar,
     format_logs,
 )
-from fastdrop.layers import Array, Input, Layer, Shape, batch_shape, check_each_once
+from fastdrop.layers import Array, Input, Layer, Shape, assign, batch_shape, check_each_once
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
@@ -71,6 +71,8 @@ class Sequential:
 
     Raises
     ------
+    TypeError
+        When `layers` is no list of layers.
     ValueError
         When layers do not fit on each other.
     """
@@ -82,6 +84,8 @@ class Sequential:
         seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
+        if not isinstance(layers, Iterable | None):
+            raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
         if seed is None:
             seed = default_generator.next_key().fold_in(0).seed
         self.seed: int = Key(seed).seed
@@ -189,6 +193,7 @@ class Sequential:
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
     ) -> History:
         """Train the model. A second call goes on where the first one ended.
 
@@ -225,6 +230,8 @@ class Sequential:
             go on with a model, give its `epoch`.
         steps_per_epoch, validation_steps : int, optional
             Batches to take of an iterable for each epoch; each goes on where the last one ended.
+        validation_batch_size : int, optional
+            At least 1; changes nothing but time and memory.
 
         Returns
         -------
@@ -242,7 +249,10 @@ class Sequential:
             (`TerminateOnNaN`); the weights are spoilt by then.
         """
         self._compiled()
-        batch_size = _batch_size(batch_size, 32)
+        batch_size = _batch_size("batch_size", batch_size, 32)
+        validation_batch_size = _batch_size(
+            "validation_batch_size", validation_batch_size, INFERENCE_BATCH
+        )
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         if not all(isinstance(callback, Callback) for callback in callbacks):
             raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
@@ -254,11 +264,11 @@ class Sequential:
         training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
         validation: Batches | None = None
         if validation_data is not None:
-            validation = _validation(validation_data, validation_steps)
+            validation = _validation(validation_data, validation_batch_size, validation_steps)
         elif validation_split:
             if not isinstance(training, ArrayBatches):
                 raise ValueError("validation_split: expected it with arrays only")
-            training, validation = training.split(validation_split, INFERENCE_BATCH)
+            training, validation = training.split(validation_split, validation_batch_size)
         self._prepare(training, validation, class_weight)
 
         history = self.history = History()
@@ -348,7 +358,7 @@ class Sequential:
             As for `fit`.
         """
         self._compiled()
-        batch_size = _batch_size(batch_size, INFERENCE_BATCH)
+        batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
         names = ("x", "y", "sample_weight", "steps")
         batches = batches_of(x, y, sample_weight, names, batch_size, steps)
@@ -387,7 +397,7 @@ class Sequential:
         ValueError
             When `x` does not fit the model.
         """
-        batch_size = _batch_size(batch_size, INFERENCE_BATCH)
+        batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
         quiet = not _reports(verbose)
         one = type(x) is np.ndarray and x.ndim > 0 and 0 < len(x) <= batch_size
         if quiet and steps is None and one:
@@ -501,24 +511,34 @@ class Sequential:
 
         Raises
         ------
+        TypeError
+            When `weights` is no list.
         ValueError
             When number or shapes differ; nothing is changed then.
         """
-        own = self._weights()
-        if len(weights) != len(own):
-            raise ValueError(
-                f"weights: expected {len(own)} arrays for this model, got {len(weights)}"
-                + ("" if self.input_shape else _NOT_BUILT)
-            )
-        arrays = [as_array("weights", array) for array in weights]
-        for (name, array), new in zip(own.items(), arrays):
-            if new.shape != array.shape or new.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"weights: expected an array of numbers of shape {array.shape} as {name!r}, "
-                    f"got {new.dtype} {new.shape}"
-                )
-        for array, new in zip(own.values(), arrays):
-            array[...] = new
+        assign(self._weights(), weights, "model", "" if self.input_shape else _NOT_BUILT)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return the layer of this name, or number in `layers`.
+
+        Raises
+        ------
+        TypeError
+            When not exactly one of `name` and `index` is given.
+        ValueError
+            When there is no such layer.
+        """
+        if (name is None) == (index is None):
+            raise TypeError("name, index: expected one of them")
+        if index is None:
+            return lookup("name", name, {layer.name: layer for layer in self.layers})
+        if index not in range(-len(self.layers), len(self.layers)):
+            raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index!r}")
+        return self.layers[index]
+
+    def count_params(self) -> int:
+        """Return the number of all weights' elements: parameters, and moving means and the like."""
+        return sum(layer.count_params() for layer in self.layers)
 
     def get_config(self) -> dict[str, Any]:
         """Return seed, dtype, input shape and layers; `from_config` makes an equal new model."""
@@ -875,20 +895,20 @@ def _metrics(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metr
     return chosen
 
 
-def _validation(data: Any, steps: int | None) -> Batches:
+def _validation(data: Any, batch_size: int, steps: int | None) -> Batches:
     names = [f"validation_data[{i}]" for i in range(3)]
     pair = isinstance(data, tuple) or (
         isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], tuple)
     )
     if pair and len(data) in (2, 3):
         x, y, weights = (*data, None)[:3]
-        return batches_of(x, y, weights, (*names, "validation_steps"), INFERENCE_BATCH, steps)
+        return batches_of(x, y, weights, (*names, "validation_steps"), batch_size, steps)
     if pair or hasattr(data, "shape") or not isinstance(data, Iterable):
         raise ValueError(
             "validation_data: expected (x, y), (x, y, sample_weight) or an iterable of batches"
         )
     names = ["validation_data", *names[1:], "validation_steps"]
-    return batches_of(data, None, None, names, INFERENCE_BATCH, steps)
+    return batches_of(data, None, None, names, batch_size, steps)
 
 
 def _returned(
@@ -908,8 +928,8 @@ def _reports(verbose: str | int) -> list[Callback]:
     return [EpochLines() if verbose == 2 else ProgressBar()]
 
 
-def _batch_size(batch_size: int | None, default: int) -> int:
+def _batch_size(argument: str, batch_size: int | None, default: int) -> int:
     if batch_size is None:
         return default
-    check_count("batch_size", batch_size)
+    check_count(argument, batch_size)
     return batch_size

@@ -39,6 +39,9 @@ class Optimizer(Configurable):
         Greater than 0. Each element of a gradient is clipped to [-clipvalue, clipvalue].
     global_clipnorm : float, optional
         Greater than 0. All gradients are scaled down together where their common norm is larger.
+    weight_decay : float, optional
+        At least 0; learning_rate weight_decay w is subtracted before the update, from every
+        parameter, biases too.
 
     Attributes
     ----------
@@ -63,6 +66,7 @@ class Optimizer(Configurable):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        weight_decay: float | None = None,
     ) -> None:
         self.learning_rate = learning_rate
         self.clipnorm = _checked_clip("clipnorm", clipnorm)
@@ -73,6 +77,7 @@ class Optimizer(Configurable):
                 "clipnorm, clipvalue, global_clipnorm: expected at most one of them, "
                 f"got {clipnorm}, {clipvalue}, {global_clipnorm}"
             )
+        self.weight_decay = None if weight_decay is None else _checked("weight_decay", weight_decay)
         self.model: object = None
         self.iterations = 0
         self.state: dict[str, dict[str, Array]] = {}
@@ -118,7 +123,8 @@ class Optimizer(Configurable):
         -----
         `clipnorm` and `global_clipnorm` need the norm first: one more pass over the gradients.
         """
-        name, constants = self._step(self.current_learning_rate)
+        rate = self.current_learning_rate
+        name, constants = self._step(rate)
         update(
             params,
             grads,
@@ -128,6 +134,7 @@ class Optimizer(Configurable):
             clipnorm=self.clipnorm,
             clipvalue=self.clipvalue,
             global_clipnorm=self.global_clipnorm,
+            decay=(self.weight_decay or 0.0) * rate,
             **constants,
         )
         self.iterations += 1
@@ -152,7 +159,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm
+    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
         As for `Optimizer`.
     momentum : float
         In [0, 1).
@@ -174,8 +181,9 @@ class SGD(Optimizer):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        weight_decay: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay)
         self.momentum = _checked("momentum", momentum, below=1)
         self.nesterov = nesterov
 
@@ -191,7 +199,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm
+    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
         As for `Optimizer`.
     beta_1, beta_2 : float
         Decay of the means of the gradient and of its square, in [0, 1).
@@ -214,8 +222,9 @@ class Adam(Optimizer):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        weight_decay: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay)
         self.beta_1 = _checked("beta_1", beta_1, below=1)
         self.beta_2 = _checked("beta_2", beta_2, below=1)
         self.epsilon = _checked("epsilon", epsilon, above_zero=True)
@@ -231,14 +240,12 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay [1]_: every parameter, biases too, shrinks by itself.
+    """Adam with decoupled weight decay [1]_, which is not 0 unless asked for.
 
     Parameters
     ----------
-    learning_rate, beta_1, beta_2, epsilon, clipnorm, clipvalue, global_clipnorm
+    learning_rate, weight_decay, beta_1, beta_2, epsilon, clipnorm, clipvalue, global_clipnorm
         As for `Adam`.
-    weight_decay : float
-        At least 0; learning_rate weight_decay w is subtracted before the update.
 
     References
     ----------
@@ -265,12 +272,8 @@ class AdamW(Adam):
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
+            weight_decay=weight_decay,
         )
-        self.weight_decay = _checked("weight_decay", weight_decay)
-
-    def _step(self, rate: float) -> tuple[str, dict[str, float]]:
-        name, constants = super()._step(rate)
-        return name, constants | {"decay": self.weight_decay * rate}
 
 
 class RMSprop(Optimizer):
@@ -278,7 +281,7 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm
+    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
         As for `Optimizer`.
     rho : float
         Decay of the mean, in [0, 1).
@@ -305,8 +308,9 @@ class RMSprop(Optimizer):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        weight_decay: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm)
+        super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay)
         self.rho = _checked("rho", rho, below=1)
         self.momentum = _checked("momentum", momentum, below=1)
         self.epsilon = _checked("epsilon", epsilon, above_zero=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastdrop import saving
 from fastdrop._output import make_writable, remove_leftovers, write
+from fastdrop.batches import ArrayBatches, Expected
 from fastdrop.callbacks import Callback, Logs, ProgressBar
 from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
 from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
@@ -299,7 +300,8 @@ def _load(path: Path | None, label: str, seed: int) -> Data:
     if path.suffix == ".npz":
         arrays = load_npz(path)
         if len(arrays) == 4:
-            return _data(path.name, **arrays)
+            x_val, y_val = arrays["x_val"], arrays["y_val"]
+            return _data(path.name, arrays["x"], arrays["y"], x_val, y_val)
         return _split(path.name, arrays["x"], arrays["y"], seed)
     if path.suffix == ".csv":
         x, y, _ = load_csv(path, label)
@@ -320,16 +322,36 @@ def _split(name: str, x: Array, y: Array, seed: int) -> Data:
     order = permutation(Key(seed).fold_in(SPLIT), len(x))
     held_out = math.ceil(len(x) * VALIDATION_SHARE)
     rest, first = order[:held_out], order[held_out:]
-    return _data(name, x[first], y[first], x[rest], y[rest])
+    return _data(name, x[first], y[first], x[rest], y[rest], ("x", "y", "x", "y"))
 
 
-def _data(name: str, x: Array, y: Array, x_val: Array, y_val: Array) -> Data:
+def _data(
+    name: str,
+    x: Array,
+    y: Array,
+    x_val: Array,
+    y_val: Array,
+    names: Sequence[str] = ("x", "y", "x_val", "y_val"),
+) -> Data:
+    """Make class numbers of the labels; refuse what cannot be trained on, by the file's names."""
+
     def prepared(images: Array) -> Array:
         return images / np.float32(255) if images.dtype == np.uint8 else images
 
+    for argument, labels in ((names[1], y), (names[3], y_val)):
+        if labels.shape[1:] not in ((), (1,)):
+            raise ValueError(
+                f"{argument}: expected shape (samples,), one class number each, got {labels.shape}"
+            )
     # Nobody has more classes than samples: a number or date was taken for a label.
     limit = (y.size + y_val.size,)
-    y = SparseCategoricalCrossentropy().targets(y, limit, "y")
-    y_val = SparseCategoricalCrossentropy().targets(y_val, limit, "y_val")
+    loss = SparseCategoricalCrossentropy()
+    y = loss.targets(y, limit, names[1])
+    y_val = loss.targets(y_val, limit, names[3])
     classes = 1 + max(int(labels.max(initial=0)) for labels in (y, y_val))
-    return Data(name, classes, prepared(x), y, prepared(x_val), y_val)
+    data = Data(name, classes, prepared(x), y, prepared(x_val), y_val)
+    training = ArrayBatches(data.x, y, None, names[:2])
+    expected = Expected(training.sample_shape, (classes,), np.dtype(np.float32), loss)
+    training.check(expected)
+    ArrayBatches(data.x_val, y_val, None, names[2:]).check(expected)
+    return data

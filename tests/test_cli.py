@@ -267,7 +267,23 @@ BAD = {
     "text": (lambda f: ["--data", npz(f / "a.npz", x=np.full((30, 2), "a"))], "x: .*numbers"),
     "validation": (
         lambda f: ["--data", npz(f / "a.npz", x_val=np.ones((2, 5)), y_val=np.ones(2))],
-        r"validation_data\[0\]: expected shape \(samples, 3\)",
+        r"x_val: expected shape \(samples, 3\)",
+    ),
+    "validation counts": (
+        lambda f: ["--data", npz(f / "a.npz", x_val=np.ones((2, 3)), y_val=np.ones(3))],
+        "error: y_val: expected a label for each sample of x_val",
+    ),
+    "validation NaN": (
+        lambda f: ["--data", npz(f / "a.npz", x_val=np.full((2, 3), np.nan), y_val=[0, 1])],
+        "error: x_val: .*finite",
+    ),
+    "one NaN": (
+        lambda f: ["--data", npz(f / "a.npz", x=np.where(np.eye(30), np.nan, 0))],
+        "error: x: .*finite",
+    ),
+    "one-hot": (
+        lambda f: ["--data", npz(f / "a.npz", y=np.ones((30, 3)))],
+        r"error: y: expected shape \(samples,\), one class number each, got \(\d+, 3\)$",
     ),
     "empty": (lambda f: ["--data", npz(f / "a.npz", x=np.ones((0, 2)), y=[])], "at least 2"),
     "out is a file": (lambda f: ["--out", bad_file(f)], "--out: expected a folder"),

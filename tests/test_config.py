@@ -43,6 +43,8 @@ def test_modules_come_when_they_are_asked_for():
     code = (
         "import sys, fastdrop; print('fastdrop.models' in sys.modules);"
         "fastdrop.layers.Dense(3); fastdrop.models.Sequential(); fastdrop.datasets.load_digits();"
+        "assert fastdrop.Sequential is fastdrop.models.Sequential;"
+        "assert fastdrop.Input is fastdrop.layers.Input;"
         "print('layers' in dir(fastdrop)); fastdrop.nonsense"
     )
     result = run(code)

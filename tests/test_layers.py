@@ -563,6 +563,22 @@ BAD_ARGUMENTS = {
     "l1": (lambda: Dense(2, l1=-1), ValueError, "l1: expected .* got -1"),
     "l2": (lambda: Dense(2, l2=math.inf), ValueError, "l2: expected .* got inf"),
     "max_norm": (lambda: Dense(2, max_norm=0), ValueError, "max_norm: expected .* got 0"),
+    "kernel_regularizer": (
+        lambda: Dense(2, kernel_regularizer="l2"),
+        TypeError,
+        "kernel_regularizer: expected l1 and l2 in its place: l2=0.01 for 'l2'.*; got 'l2'",
+    ),
+    "kernel_constraint": (
+        lambda: Dense(2, kernel_constraint="max_norm"),
+        TypeError,
+        "kernel_constraint: expected max_norm in its place, .*; got 'max_norm'",
+    ),
+    "weights None": (lambda: Dense(2).set_weights(None), TypeError, "weights: expected a list"),
+    "weights too soon": (
+        lambda: Dense(2).set_weights([np.ones((2, 3)), np.ones(2)]),
+        ValueError,
+        "weights: expected 0 arrays for this layer, got 2; .*its input is unknown",
+    ),
     "initializer": (
         lambda: Dense(2, kernel_initializer="he"),
         ValueError,
@@ -586,6 +602,7 @@ BAD_ARGUMENTS = {
         r"layer 'residual' expects .* \(samples, 3\), got \(samples, 4\)",
     ),
     "residual, empty": (lambda: Residual([]), ValueError, "layers: expected at least one"),
+    "residual of no list": (lambda: Residual(Dense(3)), TypeError, "layers: .* a list .*got Dense"),
     "residual of names": (lambda: Residual(["dense"]), TypeError, "layers: .* got 'dense'"),
     "residual of one layer twice": (
         lambda: Residual([dense := Dense(4), Residual([dense])]),

@@ -173,6 +173,38 @@ def test_weights():
     np.testing.assert_array_equal(other.predict(x, verbose=0), outputs)
 
 
+def test_layers_by_name_and_number():
+    model = Sequential([Dense(8, input_dim=6), BatchNormalization(), Dense(3, name="last")])
+    first, middle, last = model.layers
+    assert model.get_layer("last") is model.get_layer(index=-1) is last
+    assert model.get_layer("dense") is model.get_layer(index=0) is first
+    assert [layer.count_params() for layer in model.layers] == [8 * 7, 4 * 8, 3 * 9]
+    assert model.count_params() == 8 * 7 + 4 * 8 + 3 * 9
+    weights = [array for layer in model.layers for array in layer.get_weights()]
+    for ours, expected in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    kept = middle.params["gamma"]
+    middle.set_weights(np.arange(32).reshape(4, 8))
+    np.testing.assert_array_equal(kept, np.arange(8))
+    np.testing.assert_array_equal(middle.state["moving_variance"], np.arange(24, 32))
+    last.get_weights()[0][:] = 0  # a copy
+    assert last.params["weight"].all()
+
+
+@pytest.mark.parametrize("given", [{"validation_split": 0.3}, {"validation_data": data(20)}])
+def test_the_size_of_validation_batches_changes_nothing(given):
+    seen = {}
+    for size in (None, 7):
+        recorder = Recorder()
+        model = mlp()
+        model.add(recorder)
+        history = model.fit(*data(), verbose=0, validation_batch_size=size, **given)
+        sizes = {len(x) for x, training, *_ in recorder.seen if not training}
+        seen[size] = history.history["val_loss"], max(sizes)
+    assert seen[7][0] == pytest.approx(seen[None][0], rel=1e-6)
+    assert seen[7][1] == 7 < seen[None][1]
+
+
 def test_float64():
     x, y = data()
     model = Sequential([Dense(8, "relu"), Dropout(0.5), Dense(3, "softmax")], dtype="float64")
@@ -427,6 +459,7 @@ BAD = {
         ValueError,
         r"layer 'dense' expects x of shape \(samples, 5\), got \(samples, 4\)",
     ),
+    "no list": (lambda: Sequential(Dense(3)), TypeError, "layers: expected a list .*got Dense"),
     "no layer": (lambda: Sequential(["dense"]), TypeError, "layer: expected .*got 'dense'"),
     "layer twice": (lambda: Sequential([RELU, RELU]), ValueError, "layer: .*each once, got 'relu'"),
     "layer inside another, too": (
@@ -454,6 +487,23 @@ BAD = {
     ),
     "no labels": (lambda: mlp().train_on_batch(X, None), ValueError, "y: expected"),
     "NaN in a call": (lambda: mlp()(with_(X, np.nan)), ValueError, "x: expected finite"),
+    "validation_batch_size": (
+        lambda: fit(validation_batch_size=0),
+        ValueError,
+        "^validation_batch_size: expected .*got 0",
+    ),
+    "layer's name": (
+        lambda: Sequential([Dense(3), Dense(3)]).get_layer("conv"),
+        ValueError,
+        "name: expected one of dense, dense_1, got 'conv'",
+    ),
+    "layer's index": (
+        lambda: Sequential([Dense(3), Dense(3)]).get_layer(index=2),
+        ValueError,
+        "index: expected one of 2 layers, got 2",
+    ),
+    "no layer's name": (lambda: Sequential([Dense(3)]).get_layer(), TypeError, "name, index: exp"),
+    "weights None": (lambda: mlp().set_weights(None), TypeError, "weights: expected a list"),
     "too many weights": (
         lambda: mlp().set_weights([np.ones(3)]),
         ValueError,

@@ -53,8 +53,6 @@ def adam(o, t, rate, w, g, s):
     alpha = rate * math.sqrt(1 - o.beta_2**t) / (1 - o.beta_1**t)
     s["m"] = s["m"] + (g - s["m"]) * f(1 - o.beta_1)
     s["v"] = s["v"] + (g * g - s["v"]) * f(1 - o.beta_2)
-    if isinstance(o, AdamW):
-        w = w - w * f(rate * o.weight_decay)
     return w - s["m"] * f(alpha) / (np.sqrt(s["v"]) + f(o.epsilon))
 
 
@@ -98,6 +96,8 @@ def twin(optimizer, params, grads, rules, states, t):
             scale = scale_within(optimizer.global_clipnorm, sum(squares.values()))
         rate = optimizer.learning_rate
         s = states.setdefault(name, Zeros())
+        if optimizer.weight_decay:
+            w = w - w * f(rate * optimizer.weight_decay)
         w = FORMULAS[type(optimizer)](optimizer, t, rate, w, gradients[name] * f(scale), s)
         max_norm = rules.get(name, WeightRule()).max_norm
         if max_norm is not None:
@@ -112,11 +112,15 @@ OPTIMIZERS = {
     "sgd": lambda **clip: SGD(0.5, **clip),
     "momentum": lambda **clip: SGD(0.1, momentum=0.9, **clip),
     "nesterov": lambda **clip: SGD(0.1, momentum=0.9, nesterov=True, **clip),
+    "sgd, decay": lambda **clip: SGD(0.5, weight_decay=0.1, **clip),
+    "nesterov, decay": lambda **clip: SGD(0.1, 0.9, True, weight_decay=0.2, **clip),
     "adam": lambda **clip: Adam(**clip),
+    "adam, decay": lambda **clip: Adam(0.1, weight_decay=0.1, **clip),
     "adam, all": lambda **clip: Adam(0.1, 0.5, 0.6, 1e-3, **clip),
     "adamw": lambda **clip: AdamW(0.1, 0.2, **clip),
     "rmsprop": lambda **clip: RMSprop(**clip),
     "rmsprop, momentum": lambda **clip: RMSprop(0.1, 0.7, 0.5, 1e-3, **clip),
+    "rmsprop, decay": lambda **clip: RMSprop(0.1, momentum=0.5, weight_decay=0.1, **clip),
     "rmsprop, centered": lambda **clip: RMSprop(centered=True, **clip),
     "rmsprop, all": lambda **clip: RMSprop(0.1, 0.7, 0.5, 1e-3, centered=True, **clip),
 }
@@ -449,6 +453,7 @@ BAD_ARGUMENTS = {
     "beta_2": (lambda: Adam(beta_2=1.0), "beta_2: expected"),
     "epsilon": (lambda: Adam(epsilon=0), "epsilon: expected"),
     "weight_decay": (lambda: AdamW(weight_decay=-1), "weight_decay: expected"),
+    "weight_decay of SGD": (lambda: SGD(weight_decay="a"), "weight_decay: expected .*'a'"),
     "rho": (lambda: RMSprop(rho=1), "rho: expected"),
     "clipnorm": (lambda: SGD(clipnorm=0), "clipnorm: expected"),
     "clipvalue": (lambda: SGD(clipvalue=-1), "clipvalue: expected"),
@@ -461,6 +466,11 @@ BAD_ARGUMENTS = {
         lambda: learning_rates.PiecewiseConstantDecay([2, 1], [1, 2, 3]),
         "boundaries: expected ascending",
     ),
+    "no boundaries": (
+        lambda: learning_rates.PiecewiseConstantDecay(None, [1]),
+        "boundaries: expected a list of numbers, got None",
+    ),
+    "no values": (lambda: learning_rates.PiecewiseConstantDecay([1], 2), "values: expected a list"),
     "values": (lambda: learning_rates.PiecewiseConstantDecay([2], [1]), "values: expected 2"),
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _serialization
-from fastdrop._checks import is_count
+from fastdrop._checks import as_array, is_count
 from fastdrop._serialization import Configurable, serialize
 from fastdrop.layers.schedules import rate_config
 from fastdrop.random import Generator, Key, default_generator
@@ -29,6 +29,7 @@ __all__ = [
     "PartialGradient",
     "Shape",
     "WeightRule",
+    "assign",
     "batch_shape",
     "check_each_once",
     "deserialize",
@@ -181,6 +182,22 @@ class Layer(Configurable):
             layer.trainable = False
         return layer
 
+    def count_params(self) -> int:
+        """Return the number of elements of parameters and state."""
+        return sum(array.size for array in self._weights().values())
+
+    def get_weights(self) -> list[Array]:
+        """Return copies of the parameters, then of the state."""
+        return [array.copy() for array in self._weights().values()]
+
+    def set_weights(self, weights: Iterable[ArrayLike]) -> None:
+        """Set what `get_weights` returns, see `Sequential.set_weights`."""
+        hint = "" if self._weights() else "; the layer has none, or not yet: its input is unknown"
+        assign(self._weights(), weights, "layer", hint)
+
+    def _weights(self) -> dict[str, Array]:
+        return self.params | self.state
+
     @property
     def trainable_params(self) -> dict[str, Array]:
         """The parameters that training changes."""
@@ -288,6 +305,44 @@ def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
             if any(inner is other for other in seen):
                 raise ValueError(f"{argument}: expected each once, got {inner.name!r} twice")
             seen.append(inner)
+
+
+def assign(
+    own: Mapping[str, Array], weights: Iterable[ArrayLike], owner: str, hint: str = ""
+) -> None:
+    """Overwrite arrays in place, all or none.
+
+    Parameters
+    ----------
+    own : mapping of str to ndarray
+        The arrays by name.
+    weights : iterable of array_like
+        Numbers of the same shapes, in the same order.
+    owner, hint : str
+        Whose they are, and what else is to say when there are not as many.
+
+    Raises
+    ------
+    TypeError
+        When `weights` is no list.
+    ValueError
+        When number or shapes differ.
+    """
+    if not isinstance(weights, Iterable):
+        raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
+    arrays = [as_array("weights", array) for array in weights]
+    if len(arrays) != len(own):
+        raise ValueError(
+            f"weights: expected {len(own)} arrays for this {owner}, got {len(arrays)}{hint}"
+        )
+    for (name, array), new in zip(own.items(), arrays):
+        if new.shape != array.shape or new.dtype.kind not in "biuf":
+            raise ValueError(
+                f"weights: expected an array of numbers of shape {array.shape} as {name!r}, "
+                f"got {new.dtype} {new.shape}"
+            )
+    for array, new in zip(own.values(), arrays):
+        array[...] = new
 
 
 def deserialize(data: object) -> Layer:

@@ -41,6 +41,8 @@ class Dense(Layer):
         As for `Layer`.
     input_dim : int, optional
         Keras's short form of ``input_shape=(input_dim,)``.
+    kernel_regularizer, kernel_constraint
+        Keras's; refused, with a message that tells what to write in their place.
 
     Attributes
     ----------
@@ -50,6 +52,8 @@ class Dense(Layer):
 
     Raises
     ------
+    TypeError
+        When `kernel_regularizer` or `kernel_constraint` is given.
     ValueError
         When an argument does not fit its description.
     """
@@ -67,7 +71,19 @@ class Dense(Layer):
         input_shape: Iterable[int] | None = None,
         input_dim: int | None = None,
         name: str | None = None,
+        kernel_regularizer: object = None,
+        kernel_constraint: object = None,
     ) -> None:
+        if kernel_regularizer is not None:
+            raise TypeError(
+                "kernel_regularizer: expected l1 and l2 in its place: l2=0.01 for 'l2', "
+                f"l1=a, l2=b for L1L2(a, b); got {kernel_regularizer!r}"
+            )
+        if kernel_constraint is not None:
+            raise TypeError(
+                "kernel_constraint: expected max_norm in its place, max_norm=c for MaxNorm(c); "
+                f"got {kernel_constraint!r}"
+            )
         check_count("units", units)
         check_number("l1", l1)
         check_number("l2", l2)

@@ -40,7 +40,7 @@ class Residual(Layer):
     Raises
     ------
     TypeError
-        When `layers` holds anything but layers.
+        When `layers` is no list of layers.
     ValueError
         When it is empty, holds a layer twice, or the shapes do not fit.
 
@@ -63,6 +63,8 @@ class Residual(Layer):
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
         self.layers: list[Layer] = []  # for the setters below: the layers keep what they have
         super().__init__(input_shape=input_shape, name=name)
         self.layers = [deserialize(x) if isinstance(x, Mapping) else x for x in layers]
