@@ -159,5 +159,5 @@ threads = [threading.Thread(target=use) for _ in range(8)]
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
 def test_the_gil_stays_off():
-    result = run("import sys, fastdrop.models; print(sys._is_gil_enabled())")
+    result = run("import sys, fastdrop.models; print(sys._is_gil_enabled())", PYTHON_GIL="")
     assert result.stdout.strip() == "False", result.stderr
