@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +129,9 @@ def _choose_isa(core: Any) -> None:
         core.set_isa(wanted)
 
 
-def _is_command() -> bool:
-    """Is this process the command line, ``fastdrop`` or ``python -m fastdrop``?"""
-    words = sys.orig_argv[1:3]
-    return words == ["-m", "fastdrop"] or Path(*words[:1]).name == "fastdrop"
-
-
 _core, _waiting = _load_core()
-try:
-    _choose_isa(_core)
-    _initial_threads, _threads_from = _default_threads()
-except ValueError as error:
-    if not _is_command():
-        raise
-    print(f"fastdrop: error: {error}", file=sys.stderr)  # cli.py cannot: it is not there yet
-    raise SystemExit(2) from None
+_choose_isa(_core)
+_initial_threads, _threads_from = _default_threads()
 _core.set_num_threads(_initial_threads)
 _core.set_cache_bytes(_cache_bytes())
 

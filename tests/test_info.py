@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -120,16 +119,3 @@ def test_mpi4py_without_a_library(monkeypatch):
 def test_no_mpi4py(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     assert info.collect()["MPI"] == "not found: mpi4py is not installed"
-
-
-@pytest.mark.parametrize("variable", ["FASTDROP_ISA", "FASTDROP_NUM_THREADS"])
-def test_the_command_line_says_what_is_wrong_in_one_line(variable):
-    result = subprocess.run(
-        [sys.executable, "-m", "fastdrop", "info"],
-        env=os.environ | {variable: "?"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert re.fullmatch(rf"fastdrop: error: {variable}: expected .*, got '\?'\n", result.stderr)
