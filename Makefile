@@ -1,5 +1,6 @@
 # make demo: the main job.  make test: the tests.  Both set up .venv first.
 # make test-sanitizers, make test-aarch64: the kernels again, as a developer wants them tested.
+# make wheels, make test-wheels: what is released, into dist/ (Debian 12); make sdist: of it, the sources.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ KERNELS := $(wildcard fastdrop/kernels/*.c)
 CTEST := tests/c/test_kernels.c $(KERNELS) -Ifastdrop -std=c11 -Wall -Wextra -Werror -ffp-contract=off
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 
-.PHONY: demo test bench test-sanitizers test-aarch64 clean
+.PHONY: demo test bench test-sanitizers test-aarch64 sdist wheels test-wheels clean
 
 demo: $(VENV)/.plot
 	$(BIN)/fastdrop train --out demo
@@ -41,6 +42,15 @@ test-sanitizers: $(VENV)/.test build/cases.bin
 test-aarch64: build/cases.bin
 	aarch64-linux-gnu-gcc $(CTEST) -O3 -static -lm -o build/test_kernels_aarch64
 	qemu-aarch64-static -cpu neoverse-n1 build/test_kernels_aarch64 tests/known_answers.txt build/cases.bin
+
+wheels:
+	PYTHON=$(PYTHON) tools/build-wheels
+
+test-wheels:
+	PYTHON=$(PYTHON) tools/test-wheels
+
+sdist:
+	PYTHON=$(PYTHON) tools/build-wheels sdist
 
 build/cases.bin: tests/c/make_cases.py tests/reference.py $(VENV)/.test
 	@mkdir -p build

@@ -14,6 +14,9 @@ from setuptools import Extension, setup
 # A free-threaded interpreter has no limited API yet: it gets a build of its own.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
+# Building for another machine: what comes out cannot be run here.
+CROSS = "_PYTHON_HOST_PLATFORM" in os.environ
+
 OPENMP_PROBE = r"""
 #include <omp.h>
 #include <stdio.h>
@@ -28,7 +31,7 @@ int main(void) {
 
 
 def openmp_flags() -> list[str]:
-    """Flags that compile, link and run an OpenMP program here; none where there are none."""
+    """Flags that compile, link and run an OpenMP program; none where there are none."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "probe.c"), Path(folder, "probe")
@@ -39,7 +42,8 @@ def openmp_flags() -> list[str]:
                 check=True,
                 capture_output=True,
             )
-            subprocess.run([str(program)], check=True, capture_output=True)
+            if not CROSS:
+                subprocess.run([str(program)], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
             print("fastdrop: no OpenMP here, building for one thread", file=sys.stderr)
             return []

@@ -11,13 +11,24 @@ from typing import Any
 _WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
-def _openmp_runtimes() -> set[str]:
-    """Paths of the OpenMP libraries that this process has loaded."""
+def loaded_libraries(names: str) -> set[str]:
+    """Paths of the libraries that this process has loaded; `names`: a regular expression."""
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
         return set()
-    return set(re.findall(r"/\S*/lib(?:gomp|iomp5|omp)\b[^/\s]*", maps))
+    return set(re.findall(rf"/.*/lib(?:{names})\b[^/\n]*", maps))
+
+
+def listed(libraries: set[str]) -> str:
+    """What `loaded_libraries` returned, for the reader."""
+    if not os.path.exists("/proc/self/maps"):
+        return "unknown, as there is no /proc"
+    return ", ".join(sorted(libraries)) or "none"
+
+
+def _openmp_runtimes() -> set[str]:
+    return loaded_libraries("gomp|iomp5|omp")
 
 
 def _load_core() -> tuple[Any, str]:
@@ -46,8 +57,7 @@ def _load_core() -> tuple[Any, str]:
     if users:
         return _core, "as the environment says: " + ", ".join(users)
     if before and _openmp_runtimes() == before:
-        shared = ", ".join(sorted(before))
-        return _core, f"as {shared} was told to by whoever loaded it first; it may spin"
+        return _core, f"as {listed(before)} was told to by whoever loaded it first; it may spin"
     return _core, "asleep (OMP_WAIT_POLICY=passive)"
 
 
@@ -77,20 +87,27 @@ def _cgroup_cpus() -> float:
     return limit
 
 
-def _default_threads() -> int:
+def _default_threads() -> tuple[int, str]:
+    """How many threads calls use by default, and who says so."""
     own = os.environ.get("FASTDROP_NUM_THREADS", "").strip()
     if own:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
             raise ValueError(f"FASTDROP_NUM_THREADS: expected an integer from 1, got {own!r}")
-        return int(own)
+        return int(own), f"FASTDROP_NUM_THREADS={own}"
     openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
     if openmp and int(openmp[1]) > 0:
-        return int(openmp[1])
+        return int(openmp[1]), f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
+    machine = os.cpu_count() or 1
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
-        cpus = os.cpu_count() or 1
-    return max(1, min(cpus, math.ceil(min(_cgroup_cpus(), cpus))))
+        cpus = machine
+    quota = _cgroup_cpus()
+    if quota < cpus:
+        return max(1, math.ceil(quota)), f"the control group's quota of {quota:g} CPUs"
+    if cpus < machine:
+        return cpus, f"this process's affinity: {cpus} of {machine} CPUs"
+    return cpus, f"all {cpus} CPUs" if cpus > 1 else "the only CPU"
 
 
 def _cache_bytes() -> int:
@@ -114,8 +131,19 @@ def _choose_isa(core: Any) -> None:
 
 _core, _waiting = _load_core()
 _choose_isa(_core)
-_core.set_num_threads(_default_threads())
+_initial_threads, _threads_from = _default_threads()
+_core.set_num_threads(_initial_threads)
 _core.set_cache_bytes(_cache_bytes())
+
+
+def _threads() -> tuple[int, str]:
+    """How many threads large arrays get by default now, and who says so."""
+    wanted, limit = _core.get_num_threads(), _core.openmp_max_threads()
+    if limit >= wanted:
+        return wanted, _threads_from if wanted == _initial_threads else "set_num_threads"
+    if not _core.openmp_version():
+        return 1, "built without OpenMP"
+    return limit, f"OpenMP allows no more (omp_get_max_threads), out of {wanted}"
 
 
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
@@ -141,14 +169,17 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
 
     date = _core.openmp_version()
     openmp = f"{date // 100}-{date % 100:02}" if date else "none: built for one thread"
+    threads, threads_from = _threads()
     config = {
         "version": __version__,
+        "compiler": _core.compiler(),
         "isa": _core.active_isa(),
         "available isas": ", ".join(_core.available_isas()),
         "OpenMP": openmp,
-        "threads": min(_core.get_num_threads(), _core.openmp_max_threads()),
+        "threads": threads,
+        "threads from": threads_from,
         "threads wait": _waiting if date else "none",
-        "OpenMP libraries in this process": ", ".join(sorted(_openmp_runtimes())) or "none",
+        "OpenMP libraries in this process": listed(_openmp_runtimes()),
     }
     if mode == "dicts":
         return config

@@ -40,6 +40,16 @@ cdef extern from "openmp.h" nogil:
     int fd_usable_threads(int n)
     void fd_guard_forks()
 
+cdef extern from *:
+    """
+    #ifdef __clang__
+    #define FD_COMPILER __VERSION__    /* names itself */
+    #else
+    #define FD_COMPILER "gcc " __VERSION__
+    #endif
+    """
+    const char *FD_COMPILER
+
 cdef extern from "kernels/kernels.h" nogil:
     enum:
         FD_TILE
@@ -236,6 +246,11 @@ def get_num_threads():
 def openmp_version():
     """Date (yyyymm) of the OpenMP standard of this build; 0 for a build without OpenMP."""
     return FD_OPENMP
+
+
+def compiler():
+    """Name and version of the C compiler of this build."""
+    return FD_COMPILER.decode()
 
 
 def openmp_max_threads():

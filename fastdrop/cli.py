@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from fastdrop import __version__, bench, bench_torch, get_num_threads, train
+from fastdrop import __version__, bench, bench_torch, get_num_threads, info, train
 from fastdrop.optimizers import OPTIMIZERS
 
 __all__ = ["command", "main"]
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     _add_train(commands)
     _add_bench(commands)
+    _add_info(commands)
     return parser
 
 
@@ -199,6 +200,16 @@ def _add_bench(commands: Commands) -> None:
         help="how often the sides take turns (%(default)s)",
     )
     _add_out(parser)
+
+
+def _add_info(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="tell what fastdrop uses on this machine",
+        description="Tell what fastdrop uses on this machine and why: instruction set, threads, "
+        "OpenMP, BLAS and MPI libraries, environment variables.",
+    )
+    parser.set_defaults(run=info.run)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:

@@ -134,7 +134,8 @@ class Generator:
         self._call = 0
 
     def __repr__(self) -> str:
-        return f"Generator(seed={self._seed}), call {self._call}"
+        seed, call = self.state
+        return f"Generator(seed={seed}), call {call}"
 
     def next_key(self) -> Key:
         """Return (seed, call) and advance call by one, atomically.
@@ -144,9 +145,9 @@ class Generator:
         Key
         """
         with _lock:
-            call = self._call
+            seed, call = self._seed, self._call
             self._call = call + 1 & 0xFFFFFFFFFFFFFFFF
-        return _new_key((self._seed, call))
+        return _new_key((seed, call))
 
     def spawn(self, n: SupportsIndex) -> list[Generator]:
         """Make n independent generators, at the cost of one key of this one.

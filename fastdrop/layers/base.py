@@ -147,6 +147,7 @@ class Layer(Configurable):
 
     activation = "linear"
     seed: int | None = None
+    _generator: Generator
 
     def __init__(
         self, *, input_shape: Iterable[int] | None = None, name: str | None = None
@@ -157,7 +158,6 @@ class Layer(Configurable):
         self.grads: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
         self.trainable = True
-        self._generator: Generator | None = None
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the layer's output for the batch `x`, see `forward`."""
@@ -284,10 +284,9 @@ class Layer(Configurable):
         return self.forward(x, training, key=key, row=row, rows=rows)
 
     def _next_key(self) -> Key:
-        if self._generator is None:
-            self._generator = (
-                default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
-            )
+        if "_generator" not in self.__dict__:
+            made = default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
+            self.__dict__.setdefault("_generator", made)  # of several threads, the first one's
         return self._generator.next_key()
 
 
