@@ -51,7 +51,7 @@ def _load_core() -> tuple[Any, str]:
     return _core, "asleep (OMP_WAIT_POLICY=passive)"
 
 
-def _cgroup_cpus() -> float:
+def cgroup_cpus() -> float:
     """CPUs that this process's control group may use; infinite without a quota."""
     limit = math.inf
     try:
@@ -77,7 +77,16 @@ def _cgroup_cpus() -> float:
     return limit
 
 
-def _default_threads() -> int:
+def cpus() -> set[int]:
+    """Numbers of the CPUs that this process may run on."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # macOS
+        return set(range(os.cpu_count() or 1))
+
+
+def threads_of_environment() -> int | None:
+    """Threads that the user asks for; None where nothing is said."""
     own = os.environ.get("FASTDROP_NUM_THREADS", "").strip()
     if own:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
@@ -86,11 +95,12 @@ def _default_threads() -> int:
     openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
     if openmp and int(openmp[1]) > 0:
         return int(openmp[1])
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        cpus = os.cpu_count() or 1
-    return max(1, min(cpus, math.ceil(min(_cgroup_cpus(), cpus))))
+    return None
+
+
+def _default_threads() -> int:
+    count = len(cpus())
+    return threads_of_environment() or max(1, math.ceil(min(cgroup_cpus(), count)))
 
 
 def _cache_bytes() -> int:
