@@ -61,7 +61,7 @@ def _load_core() -> tuple[Any, str]:
     return _core, "asleep (OMP_WAIT_POLICY=passive)"
 
 
-def _cgroup_cpus() -> float:
+def cgroup_cpus() -> float:
     """CPUs that this process's control group may use; infinite without a quota."""
     limit = math.inf
     try:
@@ -87,8 +87,16 @@ def _cgroup_cpus() -> float:
     return limit
 
 
-def _default_threads() -> tuple[int, str]:
-    """How many threads calls use by default, and who says so."""
+def cpus() -> set[int]:
+    """Numbers of the CPUs that this process may run on."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # macOS
+        return set(range(os.cpu_count() or 1))
+
+
+def threads_of_environment() -> tuple[int, str] | None:
+    """Threads that the user asks for, and by which variable; None where nothing is said."""
     own = os.environ.get("FASTDROP_NUM_THREADS", "").strip()
     if own:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
@@ -97,17 +105,20 @@ def _default_threads() -> tuple[int, str]:
     openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
     if openmp and int(openmp[1]) > 0:
         return int(openmp[1]), f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
-    machine = os.cpu_count() or 1
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        cpus = machine
-    quota = _cgroup_cpus()
-    if quota < cpus:
+    return None
+
+
+def _default_threads() -> tuple[int, str]:
+    """How many threads calls use by default, and who says so."""
+    asked = threads_of_environment()
+    if asked is not None:
+        return asked
+    machine, usable, quota = os.cpu_count() or 1, len(cpus()), cgroup_cpus()
+    if quota < usable:
         return max(1, math.ceil(quota)), f"the control group's quota of {quota:g} CPUs"
-    if cpus < machine:
-        return cpus, f"this process's affinity: {cpus} of {machine} CPUs"
-    return cpus, f"all {cpus} CPUs" if cpus > 1 else "the only CPU"
+    if usable < machine:
+        return usable, f"this process's affinity: {usable} of {machine} CPUs"
+    return usable, f"all {usable} CPUs" if usable > 1 else "the only CPU"
 
 
 def _cache_bytes() -> int:

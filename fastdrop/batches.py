@@ -6,6 +6,7 @@ give their batches epoch by epoch.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
@@ -18,15 +19,50 @@ from fastdrop.layers import Array, Shape, batch_shape
 from fastdrop.losses import Loss
 from fastdrop.random import Key, permutation
 
-__all__ = ["ArrayBatches", "Batch", "Batches", "Expected", "IterableBatches", "batches_of"]
+__all__ = [
+    "WHOLE",
+    "ArrayBatches",
+    "Batch",
+    "Batches",
+    "Expected",
+    "IterableBatches",
+    "Share",
+    "batches_of",
+]
+
+
+class Share(NamedTuple):
+    """Which rows of every batch are computed here: those of one of so many ranks."""
+
+    rank: int
+    ranks: int
+
+    def of(self, rows: int) -> slice:
+        """Return the rows of a batch of so many; there are none where ranks outnumber them."""
+        return slice(self.rank * rows // self.ranks, (self.rank + 1) * rows // self.ranks)
+
+
+WHOLE = Share(0, 1)
 
 
 class Batch(NamedTuple):
-    """What a model gets for a step; y as the loss's ``targets`` returns it, None in `predict`."""
+    """What a model gets for a step.
+
+    Attributes
+    ----------
+    x : ndarray, (samples, ...)
+    y : ndarray or None
+        As the loss's ``targets`` returns it; None in `predict`.
+    sample_weight : ndarray, (samples,), or None
+    row, rows : int
+        Index of x's first row in the whole batch, and the whole batch's number of rows.
+    """
 
     x: Array
-    y: Any = None
-    sample_weight: Array | None = None
+    y: Any
+    sample_weight: Array | None
+    row: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +220,13 @@ class ArrayBatches:
         for start in range(0, self.samples, rows):
             expected.targets(self.names[1], y[start : start + rows])
 
-    def epoch(self, title: str, key: Key | None = None) -> Iterator[Batch]:
+    def facts(self) -> dict[str, Any]:
+        """Return what ranks have to have in common, with a checksum of some samples in memory."""
+        parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
+        given = {name: part for name, part in parts.items() if part is not None}
+        return {"batch_size": self.batch_size} | {k: part.facts() for k, part in given.items()}
+
+    def epoch(self, title: str, key: Key | None = None, share: Share = WHOLE) -> Iterator[Batch]:
         """Give the batches of one epoch.
 
         Parameters
@@ -193,6 +235,8 @@ class ArrayBatches:
             Names the epoch in messages.
         key : Key, optional
             Of the order of the samples; without it they come as they lie.
+        share : Share
+            Which rows of every batch; no others are read.
 
         Yields
         ------
@@ -201,7 +245,9 @@ class ArrayBatches:
         """
         order = None if key is None else permutation(key, self.samples)
         for step, start in enumerate(range(0, self.samples, self.batch_size), 1):
-            rows: Any = slice(start, start + self.batch_size)
+            whole = min(self.batch_size, self.samples - start)
+            own = share.of(whole)
+            rows: Any = slice(start + own.start, start + own.stop)
             if order is not None:
                 rows = order[rows]
             place = f", batch {step} of {title}"
@@ -209,13 +255,13 @@ class ArrayBatches:
             if self.x.on_disk:
                 self.expected.check_values(self.names[0] + place, x)
             if self.y is None:
-                yield Batch(x)
+                yield Batch(x, None, None, own.start, whole)
                 continue
             y = self.y.take(rows)
             if not self._y_is_ready:
                 y = self.expected.targets(self.names[1] + place, y)
             weights = None if self.sample_weight is None else self.sample_weight.take(rows)
-            yield Batch(x, y, self.expected.weights(y, weights))
+            yield Batch(x, y, self.expected.weights(y, weights), own.start, whole)
 
 
 _CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls
@@ -228,6 +274,14 @@ class _Samples:
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
         self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
+
+    def facts(self) -> dict[str, Any]:
+        array = self.array
+        facts = {"shape": tuple(array.shape), "dtype": array.dtype.name}
+        if not self.on_disk:
+            some = np.ascontiguousarray(array[:: max(1, len(array) // 64)])
+            facts["checksum of some samples"] = zlib.crc32(some.tobytes())
+        return facts
 
     def take(self, rows: Any) -> Array:
         """Return the samples of these rows, a slice or indices; the next call may rewrite them."""
@@ -297,8 +351,15 @@ class IterableBatches:
         self.expected = expected
         self._checked(f"{self.argument}, first batch", *self._first)
 
-    def epoch(self, title: str, key: Key | None = None) -> Iterator[Batch]:
-        """Give the batches of one epoch, see `ArrayBatches.epoch`; their order is their own."""
+    def facts(self) -> dict[str, Any]:
+        """Return what ranks have to have in common."""
+        return {"sample's shape": self.sample_shape, "steps": self.steps}
+
+    def epoch(self, title: str, key: Key | None = None, share: Share = WHOLE) -> Iterator[Batch]:
+        """Give the batches of one epoch, see `ArrayBatches.epoch`; their order is their own.
+
+        Every rank iterates over all of them, and keeps its rows of each.
+        """
         if not self._endless and not self._fresh:
             self._iterator = iter(self.batches)
         step = 0
@@ -312,7 +373,15 @@ class IterableBatches:
                 break
             step += 1
             place = f"{self.argument}, batch {step} of {title}"
-            yield self._checked(place, *self._parts(place, batch))
+            x, y, sample_weight, _, whole = self._checked(place, *self._parts(place, batch))
+            own = share.of(whole)
+            yield Batch(
+                x[own],
+                None if y is None else y[own],
+                None if sample_weight is None else sample_weight[own],
+                own.start,
+                whole,
+            )
         if step == 0 or (self._endless and step != self.steps):
             count = f"{self.steps} batches" if self._endless else "batches"
             raise ValueError(
@@ -337,7 +406,7 @@ class IterableBatches:
         expected.check_shape(argument, x)
         expected.check_values(argument, x)
         if expected.loss is None:
-            return Batch(x)
+            return Batch(x, None, None, 0, len(x))
         y = as_array(f"{argument}, y", y)
         if y.shape[:1] != x.shape[:1]:
             raise ValueError(
@@ -348,7 +417,7 @@ class IterableBatches:
         if sample_weight is not None:
             sample_weight = as_array(f"{argument}, sample_weight", sample_weight)
             _check_weight(f"{argument}, sample_weight", sample_weight, x.shape[:1])
-        return Batch(x, y, expected.weights(y, sample_weight))
+        return Batch(x, y, expected.weights(y, sample_weight), 0, len(x))
 
 
 Batches: TypeAlias = ArrayBatches | IterableBatches

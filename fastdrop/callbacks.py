@@ -60,10 +60,14 @@ class Callback:
     params : dict
         "epochs", "verbose", and "steps" (batches) per epoch, None where nobody knows. `fit` sets
         it before the first call.
+    every_rank : bool
+        Where several ranks train together: whether it is called on all of them, and not only on
+        rank 0. Epochs' figures in `logs` are the same everywhere.
     """
 
     model: Any = None
     params: Mapping[str, Any] = {}
+    every_rank = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Take note that `fit` starts; `logs` is empty."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from fastdrop import __version__, bench, bench_torch, get_num_threads, info, train
+from fastdrop import __version__, bench, bench_torch, get_num_threads, info, mpi, train
 from fastdrop.optimizers import OPTIMIZERS
 
 __all__ = ["command", "main"]
@@ -43,19 +43,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         From argparse, with status 2 for wrong options and 0 for ``--help``.
     """
     arguments = _parser().parse_args(argv)
+    mpi.report = lambda error, rank: _explain(arguments.command, error, f"rank {rank}: ")
     try:
         arguments.run(arguments)
-    except MemoryError as error:
-        print(f"fastdrop {arguments.command}: error: out of memory: {error}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, ImportError) as error:
-        print(f"fastdrop {arguments.command}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        advice = f"; {error}" if error.args else ""
-        print(f"fastdrop {arguments.command}: interrupted{advice}", file=sys.stderr)
-        return 130
+    except (Exception, KeyboardInterrupt) as error:
+        return _explain(arguments.command, error)
     return 0
+
+
+def _explain(command: str, error: BaseException, place: str = "") -> int:
+    """Say in a line what is wrong, and return the exit status; what is no user's mistake raises."""
+    name = f"fastdrop {command}"
+    if isinstance(error, KeyboardInterrupt):
+        advice = f"; {error}" if error.args else ""
+        print(f"{name}: interrupted{advice}", file=sys.stderr)
+        return 130
+    if isinstance(error, MemoryError):
+        print(f"{name}: error: {place}out of memory: {error}", file=sys.stderr)
+    elif isinstance(error, ValueError | OSError | ImportError | mpi.RankError):
+        print(f"{name}: error: {place}{error}", file=sys.stderr)
+    else:
+        raise error
+    return 2
 
 
 def command() -> int:

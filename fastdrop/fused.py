@@ -178,6 +178,8 @@ class DropoutRule:
         if p == 0:
             return [(0, n, None)]
         spans = group_spans(self._layer.groups, batch.row, batch.row + n, batch.rows)
+        if not n:
+            spans = [(0, batch.row, batch.row)]  # no rows, but the columns of those of other ranks
         return [
             (
                 start - batch.row,
@@ -398,7 +400,7 @@ class DenseBlock(Block):
         products = []
         for number, part in enumerate(self._inputs):
             first, last = max(start, part.start), min(stop, part.stop)
-            if first < last:
+            if first < last or start == stop:
                 weight = self._submatrix(("weight", output, number), rows, part.columns)
                 products.append(Product(first, last, number, output, weight))
         return products

@@ -94,6 +94,21 @@ class Metric(Configurable):
             self._total += float(samples @ sample_weight)
             self._weight += float(sample_weight.sum())
 
+    def merge(self, other: Metric) -> None:
+        """Take in all that another metric of the same kind has gathered, say another rank's.
+
+        Raises
+        ------
+        NotImplementedError
+            When a class of one's own gathers something else, and does not define this.
+        """
+        if type(self).reset is not Metric.reset:
+            raise NotImplementedError(
+                f"metrics: expected {type(self).__name__} to define merge(other), for several ranks"
+            )
+        self._total += other._total
+        self._weight += other._weight
+
     def result(self) -> float:
         """Return the figure for all batches since `reset`; NaN if there are none."""
         return self._total / self._weight if self._weight else math.nan
@@ -294,6 +309,10 @@ class AUC(Metric):
         weights = np.ones(len(outputs)) if sample_weight is None else sample_weight
         each = np.repeat(weights, outputs[:1].size)
         self._batches.append((outputs.ravel().copy(), y.ravel().copy(), each))
+
+    def merge(self, other: Metric) -> None:
+        assert isinstance(other, AUC)
+        self._batches += other._batches
 
     def result(self) -> float:
         if not self._batches:

@@ -29,6 +29,7 @@ from fastdrop.callbacks import (
 from fastdrop.layers import Array, Input, Layer, Shape, assign, batch_shape, check_each_once
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
+from fastdrop.mpi import Ranks, agreed, facts_of
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Generator, Key, default_generator
 from fastdrop.steps import Step
@@ -194,6 +195,7 @@ class Sequential:
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
+        comm: Any = None,
     ) -> History:
         """Train the model. A second call goes on where the first one ended.
 
@@ -232,6 +234,11 @@ class Sequential:
             Batches to take of an iterable for each epoch; each goes on where the last one ended.
         validation_batch_size : int, optional
             At least 1; changes nothing but time and memory.
+        comm : mpi4py.MPI.Intracomm, optional
+            Train with all its processes, its ranks: each calls `fit` with the same model, data and
+            arguments, and computes its rows of every batch (docs/mpi.md). Callbacks are called on
+            rank 0 only; what they do to weights at the end of an epoch or of training, to the
+            learning rate and to `stop_training` reaches all ranks.
 
         Returns
         -------
@@ -241,38 +248,66 @@ class Sequential:
         Raises
         ------
         RuntimeError
-            When the model has not been compiled.
+            When the model has not been compiled; a `RankError` when something is wrong on another
+            rank.
+        TypeError
+            When `callbacks` or `comm` are something else.
         ValueError
             When an argument does not fit its description, the model or the loss: before anything
             is trained, except for what is read batch by batch. When a generator ends before the
             last epoch. When the loss is no longer finite, unless a callback stops training at that
-            (`TerminateOnNaN`); the weights are spoilt by then.
+            (`TerminateOnNaN`); the weights are spoilt by then. When ranks differ in what they were
+            given, or there are more of them than rows in a batch.
         """
-        self._compiled()
-        batch_size = _batch_size("batch_size", batch_size, 32)
-        validation_batch_size = _batch_size(
-            "validation_batch_size", validation_batch_size, INFERENCE_BATCH
-        )
-        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
-        if not all(isinstance(callback, Callback) for callback in callbacks):
-            raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
-        check_count("epochs", epochs)
-        if initial_epoch != 0:
-            check_count("initial_epoch", initial_epoch)
-        reports = _reports(verbose)
-        names = ("x", "y", "sample_weight", "steps_per_epoch")
-        training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
-        validation: Batches | None = None
-        if validation_data is not None:
-            validation = _validation(validation_data, validation_batch_size, validation_steps)
-        elif validation_split:
-            if not isinstance(training, ArrayBatches):
-                raise ValueError("validation_split: expected it with arrays only")
-            training, validation = training.split(validation_split, validation_batch_size)
-        self._prepare(training, validation, class_weight)
+        ranks = Ranks(comm)
+        with ranks.together():
+            self._compiled()
+            batch_size = _batch_size("batch_size", batch_size, 32)
+            validation_batch_size = _batch_size(
+                "validation_batch_size", validation_batch_size, INFERENCE_BATCH
+            )
+            if batch_size < ranks.size:
+                raise ValueError(
+                    f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
+                    f"got {batch_size}"
+                )
+            callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+            if not all(isinstance(callback, Callback) for callback in callbacks):
+                raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
+            check_count("epochs", epochs)
+            if initial_epoch != 0:
+                check_count("initial_epoch", initial_epoch)
+            reports = _reports(verbose)
+            names = ("x", "y", "sample_weight", "steps_per_epoch")
+            training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
+            validation: Batches | None = None
+            if validation_data is not None:
+                validation = _validation(validation_data, validation_batch_size, validation_steps)
+            elif validation_split:
+                if not isinstance(training, ArrayBatches):
+                    raise ValueError("validation_split: expected it with arrays only")
+                training, validation = training.split(validation_split, validation_batch_size)
+            self._prepare(training, validation, class_weight)
+            if ranks.size > 1:
+                _Figures(self).merge(_Figures(self).metrics)  # can they be merged?
+        if ranks.size > 1:
+            ranks.check_same(
+                facts_of(self)
+                | {
+                    "optimizer": self.optimizer,
+                    "training data": training.facts(),
+                    "validation data": None if validation is None else validation.facts(),
+                    "epochs": epochs,
+                    "initial_epoch": initial_epoch,
+                    "shuffle": bool(shuffle),
+                    "class_weight": class_weight,
+                }
+            )
 
         history = self.history = History()
         chain = [*callbacks, history, *reports]
+        if ranks.rank > 0:
+            chain = [callback for callback in chain if callback.every_rank]
         for callback in chain:
             callback.model = self
             callback.params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
@@ -281,44 +316,59 @@ class Sequential:
             for callback in chain:
                 getattr(callback, hook)(*arguments)
 
-        step, validation_step = Step(self), Step(self)
+        step, validation_step = (Step(self, None if comm is None else ranks) for _ in range(2))
         self.stop_training = False
         logs: dict[str, float] = {}
-        begun: list[Callback] = []
-        try:
-            for callback in chain:
-                callback.on_train_begin({})
-                begun.append(callback)
-            for epoch in range(initial_epoch, epochs):
-                title = f"epoch {epoch + 1}"
-                figures = _Figures(self)
-                tell("on_epoch_begin", epoch, {})
-                order = Key(self.seed, self.epoch) if shuffle else None
-                for number, batch in enumerate(training.epoch(title, order)):
-                    tell("on_train_batch_begin", number, {})
-                    result = step.train(*batch)
-                    self.step += 1
-                    figures.add(batch, *result)
-                    tell("on_train_batch_end", number, figures)
+        with ranks.ending_together():
+            begun: list[Callback] = []
+            try:
+                for callback in chain:
+                    callback.on_train_begin({})
+                    begun.append(callback)
+                for epoch in range(initial_epoch, epochs):
+                    title = f"epoch {epoch + 1}"
+                    figures = _Figures(self)
+                    tell("on_epoch_begin", epoch, {})
+                    order = Key(self.seed, self.epoch) if shuffle else None
+                    for number, batch in enumerate(training.epoch(title, order, ranks.share)):
+                        tell("on_train_batch_begin", number, {})
+                        result = step.train(*batch)
+                        self.step += 1
+                        figures.add(batch, *result)
+                        tell("on_train_batch_end", number, figures)
+                        self.stop_training = ranks.broadcast(self.stop_training)
+                        if self.stop_training:
+                            break
+                        if not math.isfinite(result[0]):
+                            raise agreed(
+                                ValueError(
+                                    f"loss: expected a finite one, got {result[0]} in {title}, "
+                                    f"step {number + 1}, whose update has spoilt the weights; "
+                                    "try a smaller learning rate"
+                                )
+                            )
+                    logs = figures.over(ranks)
+                    if validation is not None:
+                        place = f"validation, {title}"
+                        measured = self._evaluate(validation_step, validation, place, ranks)
+                        logs.update({f"val_{name}": value for name, value in measured.items()})
+                    self.epoch += 1
+                    if ranks.size > 1:
+                        ranks.check_same(facts_of(self))
+                    tell("on_epoch_end", epoch, logs)
+                    ranks.share_weights(self._weights().values())
+                    self.stop_training = ranks.broadcast(self.stop_training)
                     if self.stop_training:
                         break
-                    if not math.isfinite(result[0]):
-                        raise ValueError(
-                            f"loss: expected a finite one, got {result[0]} in {title}, "
-                            f"step {number + 1}, whose update has spoilt the weights; "
-                            "try a smaller learning rate"
-                        )
-                logs = dict(figures)
-                if validation is not None:
-                    measured = self._evaluate(validation_step, validation, f"validation, {title}")
-                    logs.update({f"val_{name}": value for name, value in measured.items()})
-                self.epoch += 1
-                tell("on_epoch_end", epoch, logs)
-                if self.stop_training:
-                    break
-        finally:
-            for callback in begun:
-                callback.on_train_end(logs)
+            finally:
+                for callback in begun:
+                    callback.on_train_end(logs)
+            ranks.share_weights(self._weights().values())
+            _, optimizer = self._compiled()
+            history.epoch, history.history, rate = ranks.broadcast(
+                (history.epoch, history.history, optimizer.current_learning_rate)
+            )
+            optimizer.follow(rate)
         return history
 
     def evaluate(
@@ -331,6 +381,7 @@ class Sequential:
         steps: int | None = None,
         *,
         return_dict: bool = False,
+        comm: Any = None,
     ) -> float | list[float] | dict[str, float]:
         """Measure loss and metrics at inference.
 
@@ -346,6 +397,8 @@ class Sequential:
             Batches to take of an iterable.
         return_dict : bool
             Whether to return a dict.
+        comm : mpi4py.MPI.Intracomm, optional
+            Measure with all its processes, as in `fit`.
 
         Returns
         -------
@@ -354,16 +407,22 @@ class Sequential:
 
         Raises
         ------
-        RuntimeError, ValueError
+        RuntimeError, TypeError, ValueError
             As for `fit`.
         """
-        self._compiled()
-        batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
-        quiet = not _reports(verbose)
-        names = ("x", "y", "sample_weight", "steps")
-        batches = batches_of(x, y, sample_weight, names, batch_size, steps)
-        self._prepare(batches)
-        figures = self._evaluate(Step(self), batches, "this call")
+        ranks = Ranks(comm)
+        with ranks.together():
+            self._compiled()
+            batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
+            quiet = not _reports(verbose) or ranks.rank > 0
+            names = ("x", "y", "sample_weight", "steps")
+            batches = batches_of(x, y, sample_weight, names, batch_size, steps)
+            self._prepare(batches)
+        if ranks.size > 1:
+            ranks.check_same(facts_of(self) | {"data": batches.facts()})
+        step = Step(self, None if comm is None else ranks)
+        with ranks.ending_together():
+            figures = self._evaluate(step, batches, "this call", ranks)
         if not quiet:
             print(format_logs(figures))
         return _returned(figures, return_dict)
@@ -811,11 +870,11 @@ class Sequential:
             )
         return self.loss, self.optimizer
 
-    def _evaluate(self, step: Step, batches: Batches, title: str) -> dict[str, float]:
+    def _evaluate(self, step: Step, batches: Batches, title: str, ranks: Ranks) -> dict[str, float]:
         figures = _Figures(self)
-        for batch in batches.epoch(title):
+        for batch in batches.epoch(title, share=ranks.share):
             figures.add(batch, *step.test(*batch))
-        return dict(figures)
+        return figures.over(ranks)
 
 
 def load_model(path: str | PathLike[str]) -> Sequential:
@@ -862,18 +921,36 @@ class _Figures(Mapping[str, float]):
         self._loss = 0.0
         self._samples = 0
         self._results = {"loss": lambda: self._loss / self._samples}
-        for metric in (*self._metrics, *self._weighted_metrics):
+        for metric in self.metrics:
             metric.reset()
             self._results[metric.name] = metric.result
 
     def add(self, batch: Batch, loss: float, outputs: Array, from_logits: bool) -> None:
-        self._loss += loss * len(batch.x)
-        self._samples += len(batch.x)
+        self._loss += loss * batch.rows
+        self._samples += batch.rows
+        if not len(batch.x):
+            return
         activation = self._folds if from_logits else None
         for metric in self._metrics:
             metric.update(outputs, batch.y, activation)
         for metric in self._weighted_metrics:
             metric.update(outputs, batch.y, activation, batch.sample_weight)
+
+    def over(self, ranks: Ranks) -> dict[str, float]:
+        """Return the figures of all ranks' rows; until then metrics are of this rank's."""
+        for metrics in ranks.gather(self.metrics)[1:]:
+            self.merge(metrics)
+        return ranks.broadcast(dict(self) if ranks.rank == 0 else {})
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics, which have gathered this rank's rows; the loss is of whole batches."""
+        return [*self._metrics, *self._weighted_metrics]
+
+    def merge(self, metrics: Sequence[Metric]) -> None:
+        """Take in another rank's metrics."""
+        for own, other in zip(self.metrics, metrics, strict=True):
+            own.merge(other)
 
     def __getitem__(self, name: str) -> float:
         return self._results[name]()

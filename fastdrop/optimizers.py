@@ -96,6 +96,11 @@ class Optimizer(Configurable):
         """The next update's learning rate, as a number."""
         return learning_rate_at(self._learning_rate, self.iterations)
 
+    def follow(self, rate: float) -> None:
+        """Take over a learning rate, say another rank's; a schedule that gives it is kept."""
+        if rate != self.current_learning_rate:
+            self.learning_rate = rate
+
     def update(
         self,
         params: Mapping[str, Array],

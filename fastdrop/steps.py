@@ -9,6 +9,9 @@ import numpy as np
 
 from fastdrop.fused import Batch, Block, Buffers, Gradient, Part, make_blocks, whole
 from fastdrop.layers import Array
+from fastdrop.layers.base import sum_over_ranks
+from fastdrop.mpi import GradientSums, Ranks
+from fastdrop.optimizers import Optimizer
 
 if TYPE_CHECKING:
     from fastdrop.models import Sequential
@@ -26,10 +29,13 @@ class Step:
     ----------
     model : Sequential
         A built one; compiled, except for `predict`.
+    ranks : Ranks, optional
+        Of a communicator: all of them take each step together, every one with its rows.
     """
 
-    def __init__(self, model: Sequential) -> None:
+    def __init__(self, model: Sequential, ranks: Ranks | None = None) -> None:
         self.model = model
+        self._ranks = ranks
         self._dtype = model.dtype
         self._x = Buffers(self._dtype)
         self._made_of: list[object] = []
@@ -57,6 +63,7 @@ class Step:
             for inner, rule in layer.weight_rules().items()
             if (name := f"{number}.{inner}") in self._params
         }
+        self._in_groups = any(getattr(layer, "groups", 1) > 1 for layer in model.layers)
         self._blocks = self._make_blocks(self.from_logits)
         self._first = next(
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
@@ -74,7 +81,12 @@ class Step:
         ]
 
     def train(
-        self, x: Array, y: Array, sample_weight: Array | None = None
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
+        row: int = 0,
+        rows: int | None = None,
     ) -> tuple[float, Array, bool]:
         """Take one optimiser step; the model's own counter of steps is left to the caller.
 
@@ -86,13 +98,15 @@ class Step:
             The batch's part of what the loss's ``targets`` returned.
         sample_weight : ndarray, (samples,), optional
             Of the model's dtype.
+        row, rows : int
+            With ranks: the index of x's first row in the whole batch, and how many rows that has.
 
         Returns
         -------
         loss : float
-            Of the batch before the update, penalties of layers included.
+            Of the whole batch before the update, penalties of layers included.
         outputs : ndarray
-            The model's, before the update.
+            The model's for `x`, before the update.
         from_logits : bool
             Whether they stop before the last activation.
         """
@@ -100,19 +114,60 @@ class Step:
         assert optimizer is not None  # `fit` has checked it
         self._follow_model()
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+            if self._ranks is not None:
+                return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
             outputs = self._forward(self._blocks, x, training=True)
             loss, dy = self._loss(outputs, y, sample_weight)
+            loss += self._penalty()
             optimizer.update(self._params, self._backward(dy), self._rules)
         return loss, outputs, self.from_logits
 
     def test(
-        self, x: Array, y: Array, sample_weight: Array | None = None
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
+        row: int = 0,
+        rows: int | None = None,
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
         self._follow_model()
         with np.errstate(over="ignore", invalid="ignore"):
-            outputs = self._forward(self._blocks, x, training=False)
-            loss, _ = self._loss(outputs, y, sample_weight)
+            outputs = self._forward(self._blocks, x, False, row, rows)
+            if self._ranks is None:
+                loss, _ = self._loss(outputs, y, sample_weight)
+            else:
+                loss, _ = self._share_of_loss(outputs, y, sample_weight, rows)
+                loss = float(self._ranks.sum(np.array([loss]))[0])
+            loss += self._penalty()
+        return loss, outputs, self.from_logits
+
+    def _train_together(
+        self,
+        ranks: Ranks,
+        optimizer: Optimizer,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        row: int,
+        rows: int | None,
+    ) -> tuple[float, Array, bool]:
+        """Do what `train` does, on every rank with its rows of the batch."""
+        token = sum_over_ranks.set(ranks.sum)
+        try:
+            outputs = self._forward(self._blocks, x, True, row, rows)
+            loss, dy = self._share_of_loss(outputs, y, sample_weight, rows)
+            sums = GradientSums(ranks, self._in_groups)
+            # Rank 0's callbacks may have changed the learning rate.
+            rate = optimizer.current_learning_rate if ranks.rank == 0 else 0
+            numbers = np.array([loss, rate])
+            sums.start(numbers)
+            grads = self._backward(dy, sums)
+        finally:
+            sum_over_ranks.reset(token)
+        loss = float(numbers[0]) + self._penalty()
+        optimizer.follow(float(numbers[1]))
+        optimizer.update(self._params, grads, self._rules)
         return loss, outputs, self.from_logits
 
     def predict(self, x: Array, training: bool = False) -> Array:
@@ -132,27 +187,49 @@ class Step:
         loss = self.model.loss
         assert loss is not None  # `fit` and `evaluate` have checked it
         weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
-        value, dy = loss(outputs, y, self.from_logits, **weighted)
-        penalties = (layer.penalty() for layer in self.model.layers if layer.trainable)
-        return value + sum(penalties), dy
+        return loss(outputs, y, self.from_logits, **weighted)
 
-    def _forward(self, blocks: list[Block], x: Array, training: bool) -> Array:
+    def _share_of_loss(
+        self, outputs: Array, y: Array, sample_weight: Array | None, rows: int | None
+    ) -> tuple[float, Array]:
+        """Return what these rows add to the mean over all rows of the batch, and its gradient."""
+        if not len(outputs):
+            return 0.0, outputs
+        loss, dy = self._loss(outputs, y, sample_weight)
+        share = len(outputs) / (rows or len(outputs))
+        dy *= share
+        return loss * share, dy
+
+    def _penalty(self) -> float:
+        return sum(layer.penalty() for layer in self.model.layers if layer.trainable)
+
+    def _forward(
+        self,
+        blocks: list[Block],
+        x: Array,
+        training: bool,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> Array:
         if x.dtype != self._dtype:
             given, x = x, self._x("x", *x.shape)
             np.copyto(x, given, casting="unsafe")
-        batch = Batch(training, self.model.step, 0, len(x))
+        batch = Batch(training, self.model.step, row, len(x) if rows is None else rows)
         parts = [Part(0, len(x), None, x)]
         for block in blocks:
             parts = block.forward(parts, batch)
         return whole(parts)
 
-    def _backward(self, dy: Array) -> dict[str, Gradient]:
+    def _backward(self, dy: Array, sums: GradientSums | None = None) -> dict[str, Gradient]:
         parts = [Part(0, len(dy), None, dy)]
         for number in reversed(range(self._first, len(self._blocks))):
             parts = self._blocks[number].backward(parts, need_dx=number > self._first)
-        return {
-            name: g
-            for block in self._blocks
-            for name, g in block.grads.items()
-            if name in self._params
-        }
+            if sums is not None:
+                sums.add(self._trained(self._blocks[number].grads))
+        if sums is not None:
+            return sums.finish()
+        return {name: g for block in self._blocks for name, g in self._trained(block.grads).items()}
+
+    def _trained(self, grads: dict[str, Gradient]) -> dict[str, Gradient]:
+        """Return the gradients of parameters that are not frozen."""
+        return {name: g for name, g in grads.items() if name in self._params}

@@ -20,6 +20,7 @@ from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
 from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
 from fastdrop.losses import SparseCategoricalCrossentropy
 from fastdrop.models import Sequential
+from fastdrop.mpi import Ranks, launched, world
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 from fastdrop.random import Key, permutation
 
@@ -77,14 +78,18 @@ class Progress(NamedTuple):
         saving.write(path, "training", self._asdict() | {"model": model}, arrays)
 
     @classmethod
-    def read(cls, path: Path) -> Progress:
-        """Read a checkpoint."""
-        config, arrays = saving.read(path, ("training",))
-        return cls(**config | {"model": Sequential._from_state(path, config["model"], arrays)})
+    def of(cls, path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> Progress:
+        """Return what a checkpoint holds, which was read from `path`."""
+        return cls(
+            **dict(config) | {"model": Sequential._from_state(path, config["model"], arrays)}
+        )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train with and without dropout; print both results, write them, the models and a picture.
+
+    Where a launcher of MPI has started several processes, they train together, and rank 0 prints
+    and writes.
 
     Parameters
     ----------
@@ -97,41 +102,65 @@ def run(arguments: argparse.Namespace) -> None:
         For arguments, data, a checkpoint or a folder that do not serve.
     KeyboardInterrupt
         Says how to go on, once there is a checkpoint.
+    SystemExit
+        On another rank than 0, which says what is wrong.
     """
-    if arguments.label is not None and (arguments.data is None or arguments.data.suffix != ".csv"):
-        raise ValueError(f"--label: expected it with a .csv file only, got {arguments.label!r}")
-    data = _load(arguments.data, arguments.label or "label", arguments.seed)
-    if arguments.epochs is None:
-        arguments.epochs = 100 if arguments.data is None else 10
-    make_writable(arguments.out)
-    remove_leftovers(arguments.out, (CHECKPOINT, *MODELS, RESULTS, PICTURE))
-    print(data)
-    path = arguments.out / CHECKPOINT
-    p = arguments.dropout
-    settings = _settings(data, arguments) | {"label": arguments.label, "bytes": _crc32(data)}
-    progress = _start(path, settings, arguments.epochs) if arguments.resume else None
-    if progress is None:
-        progress = Progress(settings, 0, {}, _model(data, 0.0, arguments))
+    comm = world() if launched() else None
+    ranks = Ranks(comm)
     try:
-        _train("without dropout", progress, 0, data, arguments)
+        with ranks.ending_together():
+            _run(arguments, comm, ranks)
+    except Exception:
+        if ranks.rank > 0:
+            raise SystemExit(2) from None
+        raise
+
+
+def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks) -> None:
+    path = arguments.out / CHECKPOINT
+    checkpoint = None
+    with ranks.together():
+        if arguments.label and (arguments.data is None or arguments.data.suffix != ".csv"):
+            raise ValueError(f"--label: expected it with a .csv file only, got {arguments.label!r}")
+        data = _load(arguments.data, arguments.label or "label", arguments.seed)
+        if arguments.epochs is None:
+            arguments.epochs = 100 if arguments.data is None else 10
+        if ranks.rank == 0:
+            make_writable(arguments.out)
+            remove_leftovers(arguments.out, (CHECKPOINT, *MODELS, RESULTS, PICTURE))
+            print(f"{data}; {ranks.size} ranks" if ranks.size > 1 else data)
+            if arguments.resume and not path.exists():
+                print(f"no checkpoint {path}: starting anew")
+            elif arguments.resume:
+                checkpoint = saving.read(path, ("training",))
+    checkpoint = ranks.broadcast(checkpoint)  # which other ranks may not be able to read
+    p = arguments.dropout
+    with ranks.together():
+        settings = _settings(data, arguments) | {"label": arguments.label, "bytes": _crc32(data)}
+        if checkpoint is None:
+            progress = Progress(settings, 0, {}, _model(data, 0.0, arguments))
+        else:
+            progress = Progress.of(path, *checkpoint)
+            _check_settings(path, progress, settings)
+            if ranks.rank == 0:
+                print(f"{path}: {_position(progress, arguments.epochs)}")
+    try:
+        _train("without dropout", progress, 0, data, arguments, comm)
         if progress.run == 0:
             progress = progress._replace(run=1, model=_model(data, p, arguments))
-        _train(f"dropout p = {p:g}", progress, 1, data, arguments)
+        _train(f"dropout p = {p:g}", progress, 1, data, arguments, comm)
     except KeyboardInterrupt:
         if path.is_file():
             raise KeyboardInterrupt(f"go on with --resume, from {path}") from None
         raise
-    print(_table(progress.runs))
-    for name, content in _files(data, progress.runs, arguments).items():
-        write(arguments.out / name, content)
+    if ranks.rank == 0:
+        print(_table(progress.runs))
+        for name, content in _files(data, progress.runs, arguments).items():
+            write(arguments.out / name, content)
 
 
-def _start(path: Path, settings: Mapping[str, Any], epochs: int) -> Progress | None:
-    """Return where the checkpoint was, if there is one."""
-    if not path.exists():
-        print(f"no checkpoint {path}: starting anew")
-        return None
-    progress = Progress.read(path)
+def _check_settings(path: Path, progress: Progress, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings than the checkpoint's."""
     for name, value in settings.items():
         was = progress.settings.get(name)
         if value != was:
@@ -141,16 +170,23 @@ def _start(path: Path, settings: Mapping[str, Any], epochs: int) -> Progress | N
                 f"--{option}: expected {what}, as in {path}, got "
                 f"{'other data' if name == 'bytes' else value}; settings cannot change on --resume"
             )
+
+
+def _position(progress: Progress, epochs: int) -> str:
+    """Say where a checkpoint was written."""
     epoch = progress.model.epoch
     if progress.run == 1 and epoch == epochs:
-        print(f"{path}: training has finished")
-    else:
-        print(f"{path}: going on {('without', 'with')[progress.run]} dropout, after epoch {epoch}")
-    return progress
+        return "training has finished"
+    return f"going on {('without', 'with')[progress.run]} dropout, after epoch {epoch}"
 
 
 def _train(
-    title: str, progress: Progress, run: int, data: Data, arguments: argparse.Namespace
+    title: str,
+    progress: Progress,
+    run: int,
+    data: Data,
+    arguments: argparse.Namespace,
+    comm: Any,
 ) -> None:
     """Train one of the runs to its end, unless it is over."""
     if progress.run > run:
@@ -165,14 +201,16 @@ def _train(
         arguments.epochs,
         verbose=0,
         callbacks=[
-            _MeasureTraining(data.x, data.y),
+            _MeasureTraining(data.x, data.y, comm),
             _Record(figures, lambda: progress.write(path)),
             ProgressBar(title),
         ],
         validation_data=(data.x_val, data.y_val),
         initial_epoch=model.epoch,
+        comm=comm,
     )
-    model.save(arguments.out / MODELS[run])
+    if comm is None or comm.Get_rank() == 0:
+        model.save(arguments.out / MODELS[run])
 
 
 def _model(data: Data, p: float, arguments: argparse.Namespace) -> Sequential:
@@ -189,11 +227,14 @@ def _optimizer(arguments: argparse.Namespace) -> Optimizer:
 class _MeasureTraining(Callback):
     """Replace the training figures by those at inference, to compare with the validation's."""
 
-    def __init__(self, x: Array, y: Array) -> None:
-        self.x, self.y = x, y
+    every_rank = True
+
+    def __init__(self, x: Array, y: Array, comm: Any) -> None:
+        self.x, self.y, self.comm = x, y, comm
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        logs.update(self.model.evaluate(self.x, self.y, verbose=0, return_dict=True))
+        measured = self.model.evaluate(self.x, self.y, verbose=0, return_dict=True, comm=self.comm)
+        logs.update(measured)
 
 
 class _Record(Callback):

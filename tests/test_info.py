@@ -74,7 +74,7 @@ def test_affinity_decides_on_threads():
 def test_a_quota_decides_on_threads(monkeypatch):
     for name in ("FASTDROP_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_config, "_cgroup_cpus", lambda: 0.5)
+    monkeypatch.setattr(_config, "cgroup_cpus", lambda: 0.5)
     assert _config._default_threads() == (1, "the control group's quota of 0.5 CPUs")
 
 

@@ -10,6 +10,7 @@ the layer: what the backward pass needs lives in the function that `forward` ret
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -34,11 +35,18 @@ __all__ = [
     "check_each_once",
     "deserialize",
     "serialize",
+    "sum_over_ranks",
 ]
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Backward: TypeAlias = Callable[..., Any]
+
+# While ranks train on the parts of one batch: what makes of an array, in place, its sum over all of
+# them, for layers that have to know the whole batch. Every rank has to call it as often.
+sum_over_ranks: ContextVar[Callable[[Array], Array] | None] = ContextVar(
+    "sum_over_ranks", default=None
+)
 
 
 class WeightRule(NamedTuple):
@@ -211,7 +219,8 @@ class Layer(Configurable):
         """Return what the layer adds to a model's loss.
 
         The gradient of what `weight_rules` say is added by the optimiser, of anything else by the
-        layer's backward pass.
+        layer's backward pass: of a part of a batch in proportion to its rows, so that the parts'
+        gradients add up.
         """
         return 0.0
 

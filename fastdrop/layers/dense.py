@@ -231,16 +231,19 @@ class ConcreteDropout(Dense):
 
         z, backward_dense = self._affine(scaled(x), weight)
 
+        penalty_share = 1 if rows is None else len(x) / rows
+
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
             dinputs = backward_dense(dz)
             inputs, square = weight.shape[1], np.vdot(weight, weight)
             # of scale for the logit: scale * (p - (1 - kept) / temperature)
             dscale = p - (1 - kept) / weight.dtype.type(self.temperature)
-            self.grads["weight"] += 2 * self.weight_regularizer / (1 - p) * weight
+            self.grads["weight"] += penalty_share * 2 * self.weight_regularizer / (1 - p) * weight
+            penalty = self.weight_regularizer * square * p / (
+                1 - p
+            ) + self.dropout_regularizer * inputs * logit * p * (1 - p)
             self.grads["logit"] = (
-                (dinputs * scaled(x) * dscale).sum()
-                + self.weight_regularizer * square * p / (1 - p)
-                + self.dropout_regularizer * inputs * logit * p * (1 - p)
+                (dinputs * scaled(x) * dscale).sum() + penalty_share * penalty
             ).astype(weight.dtype)
             return scaled(dinputs) if need_dx else None
 

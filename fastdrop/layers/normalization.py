@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from fastdrop._checks import check_number
-from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
+from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape, sum_over_ranks
 from fastdrop.random import Key
 
 __all__ = ["BatchNormalization", "LayerNormalization"]
@@ -54,9 +55,9 @@ class _Normalization(Layer):
         return next((x.astype(p.dtype, copy=False) for p in self.params.values()), x)
 
     def _apply(
-        self, x: Array, mean: Array, variance: Array, axis: tuple[int, ...] | int | None
+        self, x: Array, mean: Array, variance: Array, average: Callable[[Array], Array] | None
     ) -> tuple[Array, Backward]:
-        """Normalise. `axis` are those that mean and variance were taken along, None if given."""
+        """Normalise. `average` is how mean and variance were made of x, None if they were not."""
         inverse = 1 / np.sqrt(variance + self.epsilon)
         normalized = (x - mean) * inverse
         y = normalized * self.params["gamma"] if self.scale else normalized
@@ -73,12 +74,10 @@ class _Normalization(Layer):
                 dnormalized = dy * self.params["gamma"]
             if not need_dx:
                 return None
-            if axis is not None and x.size:
+            if average is not None:
                 # What the mean and the variance, functions of x, take away.
-                along = (dnormalized * normalized).mean(axis=axis, keepdims=True)
-                dnormalized = (
-                    dnormalized - dnormalized.mean(axis=axis, keepdims=True) - normalized * along
-                )
+                along = average(dnormalized * normalized)
+                dnormalized = dnormalized - average(dnormalized) - normalized * along
             return dnormalized * inverse
 
         return y, backward
@@ -128,16 +127,21 @@ class LayerNormalization(_Normalization):
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
         x = self._prepared(x)
-        mean = x.mean(axis=-1, keepdims=True)
-        return self._apply(x, mean, np.square(x - mean).mean(axis=-1, keepdims=True), -1)
+
+        def average(a: Array) -> Array:
+            return a.mean(axis=-1, keepdims=True)
+
+        mean = average(x)
+        return self._apply(x, mean, average(np.square(x - mean)), average)
 
 
 class BatchNormalization(_Normalization):
     """Normalise each feature: in training over the batch, at inference by moving averages [1]_.
 
     The features are the last axis; mean and variance are taken over all others. A batch that is
-    split over several calls is normalised part by part. A frozen layer, whose `trainable` is False,
-    computes in training what it does at inference.
+    split over several calls is normalised part by part; one that ranks train on together, as a
+    whole. A frozen layer, whose `trainable` is False, computes in training what it does at
+    inference.
 
     Parameters
     ----------
@@ -200,16 +204,24 @@ class BatchNormalization(_Normalization):
         rows: int | None = None,
     ) -> tuple[Array, Backward]:
         x = self._prepared(x)
-        if not training or not self.trainable or not len(x):  # no samples, no mean
+        total = sum_over_ranks.get()
+        samples = len(x) if total is None or rows is None else rows
+        if not training or not self.trainable or not samples:  # no samples, no mean
             mean, variance = (self.state[name].astype(x.dtype) for name in _MOVING)
             return self._apply(x, mean, variance, None)
         axis = tuple(range(x.ndim - 1))
-        mean = x.mean(axis=axis)
-        variance = np.square(x - mean).mean(axis=axis)
+        count = samples * math.prod(x.shape[1:-1])
+
+        def average(a: Array) -> Array:
+            sums = a.sum(axis=axis)
+            return (sums if total is None else total(sums)) / count
+
+        mean = average(x)
+        variance = average(np.square(x - mean))
         for name, value in zip(_MOVING, (mean, variance)):
-            average = self.state[name]
-            average += (1 - self.momentum) * (value - average)
-        return self._apply(x, mean, variance, axis)
+            moving = self.state[name]
+            moving += (1 - self.momentum) * (value - moving)
+        return self._apply(x, mean, variance, average)
 
 
 _MOVING = ("moving_mean", "moving_variance")
