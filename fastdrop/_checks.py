@@ -69,11 +69,15 @@ def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, 
     return lengths
 
 
+# What NumPy says of sequences of different lengths; before 1.24 it is a warning.
+_RAGGED = (ValueError, getattr(np, "VisibleDeprecationWarning", ValueError))
+
+
 def as_array(argument: str, value: ArrayLike) -> np.ndarray:
     """`value` as an array, itself if it is one."""
     try:
         return np.asarray(value)
-    except ValueError:  # NumPy's does not name it
+    except _RAGGED:  # which does not name it
         raise ValueError(
             f"{argument}: expected an array, got sequences of different lengths"
         ) from None
