@@ -54,7 +54,7 @@ BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
 )
 INSTALL = (
-    "install both with pip install 'fastdrop[mpi]' mpich, or mpi4py with your site's MPI "
+    "install them with pip install mpi4py threadpoolctl mpich, or mpi4py with your site's MPI "
     "(docs/mpi.md)"
 )
 

@@ -300,7 +300,7 @@ def _files(
     try:
         from fastdrop.plots import render_comparison
     except ImportError as error:
-        print(f"no picture: it needs matplotlib, pip install fastdrop[plot] ({error})")
+        print(f"no picture: it needs matplotlib, pip install matplotlib ({error})")
         return {RESULTS: results.encode()}
     without, with_dropout = (figures["val_loss"][-1] for figures in runs.values())
     title = f"Validation loss: {without:.3f} without dropout, {with_dropout:.3f} with"

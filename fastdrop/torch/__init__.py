@@ -8,7 +8,7 @@ try:
     import torch as _torch  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "fastdrop.torch needs PyTorch: pip install 'fastdrop[torch]', or for a machine without GPU "
+        "fastdrop.torch needs PyTorch: pip install torch, or for a machine without GPU "
         f"pip install torch --index-url https://download.pytorch.org/whl/cpu ({error})"
     ) from None
 
