@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py
 
-Each line is a process of its own: what it took beyond an interpreter with the same imports after
-one matrix product, and the sum of the data, four arrays of the parameters' sizes (themselves, their
-gradients, Adam's two means) and one batch's activations.
+Each line is a process of its own: what it took beyond an interpreter that has trained a tiny model,
+so that its libraries' code and the threads' buffers are in memory, and the sum of the data, four
+arrays of the parameters' sizes (themselves, their gradients, Adam's two means) and one batch's
+activations.
 """
 
 import argparse
@@ -29,23 +30,32 @@ def status(field):
     return int(kib) * 1024
 
 
+def network(hidden):
+    stack = [layers.Input((784,))]
+    for units in hidden:
+        stack += [layers.Dense(units, activation="relu"), layers.Dropout(0.5)]
+    model = Sequential([*stack, layers.Dense(10, activation="softmax")], seed=1)
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    return model
+
+
+def samples_of(dtype, samples):
+    random = np.random.default_rng(1)
+    y = random.integers(10, size=samples)
+    if dtype == "uint8":
+        return random.integers(256, size=(samples, 784), dtype=np.uint8), y
+    return random.random((samples, 784), dtype), y
+
+
 def measure(dtype, samples):
     """Print a line: what the peak is, what has to be, and their ratio."""
     square = np.ones((1024, 1024), np.float32)
     np.matmul(square, square, out=np.empty_like(square))  # NumPy's threads and their buffers
     del square
+    network((8, 8)).fit(*samples_of(dtype, 16), 8, verbose=0)
     idle = status("VmRSS")
-    random = np.random.default_rng(1)
-    if dtype == "uint8":
-        x = random.integers(256, size=(samples, 784), dtype=np.uint8)
-    else:
-        x = random.random((samples, 784), dtype)
-    y = random.integers(10, size=samples)
-    stack = [layers.Input((784,))]
-    for units in HIDDEN:
-        stack += [layers.Dense(units, activation="relu"), layers.Dropout(0.5)]
-    model = Sequential([*stack, layers.Dense(10, activation="softmax")], seed=1)
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    x, y = samples_of(dtype, samples)
+    model = network(HIDDEN)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     model.fit(x, y, BATCH, verbose=0)
     taken = status("VmHWM") - idle

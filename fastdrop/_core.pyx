@@ -852,12 +852,20 @@ def masked_bias(x, bias, bint relu, double p, double scale, uint64_t seed, uint6
     job.z_period = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
     return masked(&job, a, p, seed, call, axes, offset, out, False, num_threads)
 
+# Elements of a block of rows whose columns are summed apart: what a thread takes at a time.
+cdef Py_ssize_t SUMMED_APART = 1 << 15
+
+
 cdef cnp.ndarray block_sums(cnp.ndarray x):
     """Zeros for the column sums of 1 to 16 blocks of x's rows; short rows are summed in bundles."""
-    cdef Py_ssize_t units = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
-    cdef Py_ssize_t rows = cnp.PyArray_SIZE(x) // units if units else 0
-    dtype = np.float64 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64 else np.float32
-    return np.zeros((max(1, min(16, rows)), max(1, min(512 // max(units, 1), rows)), units), dtype)
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    cdef Py_ssize_t units = max(1, cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1))
+    cdef cnp.npy_intp dims[3]
+    dims[0] = max(1, min(16, size // units, size // SUMMED_APART))
+    dims[1] = max(1, min(512 // units, size // units // dims[0]))
+    dims[2] = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    cdef int sums = cnp.NPY_FLOAT64 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64 else cnp.NPY_FLOAT32
+    return cnp.PyArray_ZEROS(3, dims, sums, 0)
 
 
 def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint64_t call,
@@ -885,9 +893,7 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
             generate(&bits, p, seed, call, offset)
         job.bits = &bits
     dx = apply(&job, a, out, num_threads, partial)
-    blocks, bundles, units = (<object>partial).shape
-    dbias = (<object>partial).reshape(blocks * bundles, units).sum(axis=0)
-    return dx, dbias
+    return dx, (<object>partial).sum(axis=(0, 1))
 
 
 def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):

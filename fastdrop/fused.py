@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike
 
 from fastdrop._config import _core
 from fastdrop._train import submatrix
-from fastdrop.functional import dropout
+from fastdrop.functional import dropout, inverted_scale
 from fastdrop.layers import (
     ACTIVATIONS,
     Activation,
@@ -88,13 +88,17 @@ class Buffers:
     def __init__(self, dtype: DTypeLike) -> None:
         self.dtype = np.dtype(dtype)
         self._memory: dict[Hashable, Array] = {}
+        self._latest: dict[Hashable, Array] = {}
 
     def __call__(self, name: Hashable, *shape: int) -> Array:
-        size = math.prod(shape)
-        memory = self._memory.get(name)
-        if memory is None or memory.size < size:
-            memory = self._memory[name] = aligned(size, self.dtype)
-        return memory[:size].reshape(shape)
+        latest = self._latest.get(name)
+        if latest is None or latest.shape != shape:  # mostly it is the batch before's
+            size = math.prod(shape)
+            memory = self._memory.get(name)
+            if memory is None or memory.size < size:
+                memory = self._memory[name] = aligned(size, self.dtype)
+            latest = self._latest[name] = memory[:size].reshape(shape)
+        return latest
 
 
 def aligned(size: int, dtype: np.dtype) -> Array:
@@ -190,11 +194,6 @@ class DropoutRule:
         ]
 
 
-def scale_of(p: float) -> float:
-    """Return what kept elements are multiplied by; where nothing is kept, any number."""
-    return 1 / (1 - p) if p < 1 else 1.0
-
-
 class DropoutBlock(Block):
     """An element-wise `Dropout`, without fresh memory."""
 
@@ -239,7 +238,7 @@ class ShrinkBlock(Block):
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
         x = whole(parts)
         self._features = x.shape[1]
-        self._scale = scale_of(self._rule.p(batch))
+        self._scale = inverted_scale(self._rule.p(batch))
         shrunk = []
         for start, stop, columns in self._rule.kept(len(x), self._features, batch):
             if columns is None:
@@ -313,10 +312,10 @@ class DenseBlock(Block):
         units, n = len(self._weight), parts[-1].stop
         self._inputs, self._outputs, self._products, self._gradients = parts, [], [], []
         spans: list[Span] = [(0, n, None)]
-        p, scale, (seed, call) = 0.0, 1.0, Key(0)
+        p, scale, seed, call = 0.0, 1.0, 0, 0
         if self._rule is not None:
             p, (seed, call) = self._rule.p(batch), self._rule.key(batch)
-            scale = scale_of(p)
+            scale = inverted_scale(p)
             if self._rule.shared:
                 spans, p = self._rule.kept(n, units, batch), 0.0  # what is multiplied is kept
         self._mask = (p, scale, seed, call, (), batch.row * units)

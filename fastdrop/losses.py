@@ -287,7 +287,10 @@ class SparseCategoricalCrossentropy(Loss):
                 f"each, got {np.shape(y)}; one-hot labels need loss='categorical_crossentropy'"
             )
         classes = output_shape[-1]
-        wrong = array[~((array >= 0) & (array < classes) & (array == np.trunc(array)))]
+        right = (array >= 0) & (array < classes)
+        if array.dtype.kind == "f":
+            right &= array == np.trunc(array)
+        wrong = array[~right]
         if wrong.size:
             raise ValueError(
                 f"{argument}: expected whole numbers in [0, {classes}), the model's classes, "
