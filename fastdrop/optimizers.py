@@ -128,6 +128,19 @@ class Optimizer(Configurable):
         -----
         `clipnorm` and `global_clipnorm` need the norm first: one more pass over the gradients.
         """
+        self.apply(params, grads, rules)
+        self.iterations += 1
+
+    def apply(
+        self,
+        params: Mapping[str, Array],
+        grads: Mapping[str, Array | PartialGradient],
+        rules: Mapping[str, WeightRule] | None = None,
+    ) -> None:
+        """Do what `update` does, but leave `iterations`: for an update in several parts.
+
+        With `global_clipnorm`, which looks at all gradients, there can be one part only.
+        """
         rate = self.current_learning_rate
         name, constants = self._step(rate)
         update(
@@ -142,7 +155,6 @@ class Optimizer(Configurable):
             decay=(self.weight_decay or 0.0) * rate,
             **constants,
         )
-        self.iterations += 1
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         """Return the name of the next update's loop and its constants, see `_train.update`."""

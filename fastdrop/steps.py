@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import is_
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,10 @@ class Step:
             if (name := f"{number}.{inner}") in self._params
         }
         self._in_groups = any(getattr(layer, "groups", 1) > 1 for layer in model.layers)
+        # An update by all gradients at once needs memory for all of them.
+        self._one_by_one = self._ranks is None and (
+            model.optimizer is None or model.optimizer.global_clipnorm is None
+        )
         self._blocks = self._make_blocks(self.from_logits)
         self._first = next(
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
@@ -75,6 +80,7 @@ class Step:
         model = self.model
         return [
             model.loss,
+            None if model.optimizer is None else model.optimizer.global_clipnorm,
             *model.layers,
             *(array for layer in model.layers for array in layer.params.values()),
             *(inner.trainable for layer in model.layers for inner in layer.flattened()),
@@ -119,7 +125,13 @@ class Step:
             outputs = self._forward(self._blocks, x, training=True)
             loss, dy = self._loss(outputs, y, sample_weight)
             loss += self._penalty()
-            optimizer.update(self._params, self._backward(dy), self._rules)
+            if self._one_by_one:
+                self._backward(dy, self._apply)
+                optimizer.iterations += 1
+            else:
+                grads: dict[str, Gradient] = {}
+                self._backward(dy, grads.update)
+                optimizer.update(self._params, grads, self._rules)
         return loss, outputs, self.from_logits
 
     def test(
@@ -162,7 +174,8 @@ class Step:
             rate = optimizer.current_learning_rate if ranks.rank == 0 else 0
             numbers = np.array([loss, rate])
             sums.start(numbers)
-            grads = self._backward(dy, sums)
+            self._backward(dy, sums.add)
+            grads = sums.finish()
         finally:
             sum_over_ranks.reset(token)
         loss = float(numbers[0]) + self._penalty()
@@ -181,7 +194,7 @@ class Step:
         model = self.model
         assert model.input_shape is not None
         shapes = model._shapes(model.layers, model.input_shape)
-        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype)
+        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype, self._one_by_one)
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         loss = self.model.loss
@@ -220,15 +233,21 @@ class Step:
             parts = block.forward(parts, batch)
         return whole(parts)
 
-    def _backward(self, dy: Array, sums: GradientSums | None = None) -> dict[str, Gradient]:
+    def _backward(self, dy: Array, take: Callable[[dict[str, Gradient]], None]) -> None:
+        """Work out gradients, block by block from the last one; `take` gets each block's."""
         parts = [Part(0, len(dy), None, dy)]
         for number in reversed(range(self._first, len(self._blocks))):
-            parts = self._blocks[number].backward(parts, need_dx=number > self._first)
-            if sums is not None:
-                sums.add(self._trained(self._blocks[number].grads))
-        if sums is not None:
-            return sums.finish()
-        return {name: g for block in self._blocks for name, g in self._trained(block.grads).items()}
+            block = self._blocks[number]
+            parts = block.backward(parts, need_dx=number > self._first)
+            if block.grads:
+                take(self._trained(block.grads))
+
+    def _apply(self, grads: dict[str, Gradient]) -> None:
+        """Update the parameters of these gradients."""
+        assert self.model.optimizer is not None
+        params = {name: self._params[name] for name in grads}
+        rules = {name: self._rules[name] for name in grads if name in self._rules}
+        self.model.optimizer.apply(params, grads, rules)
 
     def _trained(self, grads: dict[str, Gradient]) -> dict[str, Gradient]:
         """Return the gradients of parameters that are not frozen."""

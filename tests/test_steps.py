@@ -1,5 +1,7 @@
 """Blocks of a training step against the layers one by one."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from fastdrop.fused import Batch, DenseBlock, LayerBlock, Part, make_blocks, who
 from fastdrop.layers import Activation, Dense, Dropout, PartialGradient, ReLU
 from fastdrop.layers.schedules import Linear
 from fastdrop.models import Sequential
+from fastdrop.optimizers import Adam
 from fastdrop.random import Key, uniform
 
 
@@ -82,6 +85,7 @@ SHARED = {
     "none dropped": ([Dense(9, "relu"), shared(0), Dense(4)], 2),
     "schedule": ([Dense(9, "relu"), shared(Linear(0, 0.7, 6)), Dense(4)], 2),
 }
+MODELS = {f"{name}, each its own mask": model for name, model in ELEMENTWISE.items()} | SHARED
 ROWS, FEATURES, SEED = 7, 5, 11
 
 
@@ -184,3 +188,18 @@ def test_the_last_layer_may_stop_before_its_activation():
     logits, _ = stack[0].forward_logits(x)
     (part,) = block.forward([Part(0, 3, None, x)], Batch(True, 0, 0, 3))
     np.testing.assert_array_equal(part.values, logits)
+
+
+@pytest.mark.parametrize("stack", [stack for stack, _ in MODELS.values()], ids=MODELS)
+def test_an_update_layer_by_layer_is_one_of_all(stack):
+    """A limit on the norm of all gradients, here never reached, makes the update wait for all."""
+    x = uniform(Key(3), (ROWS, FEATURES))
+    trained = []
+    for limit in (None, 1e9):
+        model = Sequential(copy.deepcopy(stack), seed=SEED)
+        model.compile(Adam(global_clipnorm=limit), "mse")
+        shape = model._shapes(model.layers, (FEATURES,))[-1]
+        model.fit(x, np.ones((ROWS, *shape)), 3, epochs=2, verbose=0)
+        trained.append((model.optimizer.iterations, *model.get_weights()))
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,107 @@
+"""Where the time of a training step goes: the same networks as in training.py, trained by `fit`.
+
+    python benchmarks/stages.py > docs/bench/stages.md
+
+Wall time by a clock around each kind of call: means over the quickest of some epochs. What no clock
+covers is Python's. The products alone take turns with it.
+"""
+
+import argparse
+import contextlib
+import os
+import time
+from collections import Counter
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+from training_sides import EACH, INPUTS, Fastdrop, Point
+
+from fastdrop import _core, batches, fused, models, optimizers, steps
+from fastdrop.callbacks import Callback
+
+NETWORKS = [(1024, 128), (256, 64)]
+STEPS, UNTIMED = 100, 10
+PYTHON = "Python between them"
+
+
+class Clocks(Callback):
+    """Seconds spent in functions, by the name of what they do, and in all, after some steps."""
+
+    def __init__(self):
+        self.seconds = Counter()
+
+    def on_train_batch_end(self, batch, logs):
+        if batch == UNTIMED - 1:
+            self.seconds.clear()
+            self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs):
+        self.all = time.perf_counter() - self._start
+
+    def around(self, stage, function):
+        def timed(*arguments, **named):
+            start = time.perf_counter()
+            result = function(*arguments, **named)
+            self.seconds[stage] += time.perf_counter() - start
+            return result
+
+        return timed
+
+    @contextlib.contextmanager
+    def running(self):
+        numpy = SimpleNamespace(**vars(np))
+        numpy.matmul = self.around("products", np.matmul)
+        core = SimpleNamespace(**vars(_core))
+        core.masked_bias = self.around("bias, ReLU, dropout: forward", _core.masked_bias)
+        core.bias_backward = self.around("bias, ReLU, dropout: backward", _core.bias_backward)
+        clocked = [
+            (fused, "np", numpy),
+            (fused, "_core", core),
+            (optimizers, "update", self.around("optimiser", optimizers.update)),
+            (steps.Step, "_loss", self.around("loss", steps.Step._loss)),
+            (models._Figures, "add", self.around("metrics", models._Figures.add)),
+            (batches._Samples, "take", self.around("gathering a batch", batches._Samples.take)),
+        ]
+        with contextlib.ExitStack() as stack:
+            for target, name, function in clocked:
+                stack.enter_context(mock.patch.object(target, name, function))
+            yield
+
+
+def measure(hidden, batch, epochs):
+    """Return (seconds of a step, of its stages, of the floor), of the quickest epoch each."""
+    random = np.random.default_rng(1)
+    x = random.random((batch * STEPS, INPUTS), np.float32)
+    y = random.integers(10, size=len(x))
+    library = Fastdrop(os.cpu_count())
+    model, _ = library.prepare("fastdrop", Point(hidden, batch, EACH)).args
+    products = library.prepare("floor", Point(hidden, batch, EACH))
+    best, floor = None, np.inf
+    for _ in range(epochs):
+        clocks = Clocks()
+        with clocks.running():
+            model.fit(x, y, batch, callbacks=clocks, verbose=0)
+        best = clocks if best is None or clocks.all < best.all else best
+        floor = min(floor, products(x, y, UNTIMED).seconds)
+    stages = best.seconds | {PYTHON: best.all - best.seconds.total()}
+    timed = STEPS - UNTIMED
+    return best.all / timed, {stage: total / timed for stage, total in stages.items()}, floor
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=15)
+    epochs = parser.parse_args().epochs
+    found = [measure(*network, epochs) for network in NETWORKS]
+    names = [f"784-{hidden}-{hidden}-10, batch {batch}, us" for hidden, batch in NETWORKS]
+    print(f"| a step of | {' | '.join(names)} |")
+    print("|---|" + "---:|" * len(names))
+    for stage in found[0][1]:
+        print(f"| {stage} | " + " | ".join(f"{s[stage] * 1e6:.0f}" for _, s, _ in found) + " |")
+    print("| all | " + " | ".join(f"{seconds * 1e6:.0f}" for seconds, _, _ in found) + " |")
+    print("| the products alone | " + " | ".join(f"{f * 1e6:.0f}" for _, _, f in found) + " |")
+
+
+if __name__ == "__main__":
+    main()
