@@ -65,6 +65,9 @@ cdef extern from "kernels/optimizers.h" nogil:
     void fd_update_rows(const fd_update *update, uint64_t first, uint64_t last, void *scratch)
     void fd_gradient_squares(const fd_update *update, uint64_t first, uint64_t last, void *scratch,
                              double *sums)
+    void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
+                      const intptr_t *rows, uint64_t num_rows, const uint64_t *column_bits,
+                      const intptr_t *columns, uint64_t num_columns, void *values)
 
 # name: its loop, the names of its states in the order of the formula
 cdef dict OPTIMIZERS = {
@@ -415,43 +418,31 @@ def update(params, grads, rules, dict state, str optimizer, *, double rate, doub
     updates.run()
 
 
-ctypedef fused real:
-    float
-    double
-
-
-cdef void gather(const real *matrix, uint64_t width, const intptr_t *rows, uint64_t num_rows,
-                 const intptr_t *columns, uint64_t num_columns, real *out) noexcept nogil:
-    cdef uint64_t i, j
-    cdef const real *row
-    for i in range(num_rows):
-        row = matrix + (<uint64_t>rows[i] if rows != NULL else i) * width
-        for j in range(num_columns):
-            out[j] = row[columns[j]]
-        out += num_columns
-
-
 def submatrix(cnp.ndarray matrix, rows, cnp.ndarray columns, cnp.ndarray out):
     """out = matrix[rows][:, columns], all rows where `rows` is None.
 
     `matrix` and `out` are C-contiguous, of one dtype, float32 or float64, and the right shapes;
-    indices are intp, contiguous and in range: fused.py, the only caller, makes them itself.
+    indices are intp, contiguous, ascending and in range: fused.py, the only caller, makes them
+    itself.
     """
-    cdef uint64_t width = cnp.PyArray_DIM(matrix, 1), num_rows = cnp.PyArray_DIM(out, 0)
-    cdef uint64_t num_columns = cnp.PyArray_DIM(out, 1)
+    cdef uint64_t width = cnp.PyArray_DIM(matrix, 1)
+    cdef const fd_kernels *kernels = active_kernels()
     cdef const intptr_t *r = NULL
-    cdef const intptr_t *c = <const intptr_t *>cnp.PyArray_DATA(columns)
-    cdef const void *source = cnp.PyArray_DATA(matrix)
-    cdef void *target = cnp.PyArray_DATA(out)
+    cdef uint64_t *bits
     if rows is not None:
         r = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>rows)
-    if cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT32:
-        with nogil:
-            gather[float](<const float *>source, width, r, num_rows, c, num_columns, <float *>target)
-    else:
-        with nogil:
-            gather[double](<const double *>source, width, r, num_rows, c, num_columns,
-                           <double *>target)
+    bits = bits_of(columns, width)
+    with nogil:
+        fd_submatrix(kernels, cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT64,
+                     cnp.PyArray_DATA(matrix), width, r, cnp.PyArray_DIM(out, 0), bits,
+                     <const intptr_t *>cnp.PyArray_DATA(columns), cnp.PyArray_SIZE(columns),
+                     cnp.PyArray_DATA(out))
+    free(bits)
+
+
+ctypedef fused real:
+    float
+    double
 
 
 cdef void cross_entropies(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastdrop import layers
+from fastdrop._train import submatrix
 from fastdrop.fused import Batch, DenseBlock, LayerBlock, Part, make_blocks, whole
 from fastdrop.layers import Activation, Dense, Dropout, PartialGradient, ReLU
 from fastdrop.layers.schedules import Linear
@@ -203,3 +204,17 @@ def test_an_update_layer_by_layer_is_one_of_all(stack):
         trained.append((model.optimizer.iterations, *model.get_weights()))
     for one, other in zip(*trained, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [1, 15, 16, 64, 67, 200])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_submatrix(isa, dtype, columns, share):
+    matrix = uniform(Key(1), (9, columns)).astype(dtype)
+    chosen = np.flatnonzero(uniform(Key(2), (columns,)) < share)
+    for rows in (None, np.array([0, 2, 3, 8])):
+        expected = (matrix if rows is None else matrix[rows])[:, chosen]
+        memory = np.full(expected.size + 70, 5, dtype)  # nothing is written behind its end
+        submatrix(matrix, rows, chosen, memory[: expected.size].reshape(expected.shape))
+        np.testing.assert_array_equal(memory[: expected.size], expected.ravel())
+        assert (memory[expected.size :] == 5).all()

@@ -161,6 +161,17 @@ static inline vf64 f64_expand(const double *p, uint64_t bits)
 {
     return _mm512_maskz_expandloadu_pd((__mmask8)bits, p);
 }
+/* Compressed in a register: compressing into memory is microcode on Zen 4. */
+static inline void f32_compress(float *p, vf32 v, uint64_t bits)
+{
+    const __mmask16 first = (__mmask16)((1u << __builtin_popcountll(bits)) - 1);
+    _mm512_mask_storeu_ps(p, first, _mm512_maskz_compress_ps((__mmask16)bits, v));
+}
+static inline void f64_compress(double *p, vf64 v, uint64_t bits)
+{
+    const __mmask8 first = (__mmask8)((1u << __builtin_popcountll(bits)) - 1);
+    _mm512_mask_storeu_pd(p, first, _mm512_maskz_compress_pd((__mmask8)bits, v));
+}
 static inline void f64_store(double *p, vf64 a) { _mm512_storeu_pd(p, a); }
 static inline void f64_stream(double *p, vf64 a) { _mm512_stream_pd(p, a); }
 static void stream_fence(void) { _mm_sfence(); }

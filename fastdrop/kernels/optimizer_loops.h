@@ -7,6 +7,8 @@
  *   FD_HAS_EXPAND                      is there:
  *   f32_expand(p, bits)                lane k has the next float at p where bit k is 1, else +0.0
  *   f64_expand(p, bits)
+ *   f32_compress(p, v, bits)           the lanes of v whose bit is 1 go to p, one after the other
+ *   f64_compress(p, v, bits)
  */
 
 #define FD_DEFINE_STEPS(V)                                                                        \
@@ -253,8 +255,39 @@ enum { FD_FN(SUMS) = 16 / VF64_LANES };    /* vectors of the 16 sums */
         return (size_t)(values - (const T *)from);                                                \
     }
 
+#if FD_HAS_EXPAND
+#define FD_DEFINE_PICK(f, T, V, LANES)                                                            \
+    static void FD_FN(pick_columns_##f)(size_t n, const uint64_t *column_bits, size_t num_columns,\
+                                        const intptr_t *columns, const void *from, void *to)      \
+    {                                                                                             \
+        const T *x = from;                                                                        \
+        T *values = to, *end = values + num_columns;                                              \
+        size_t i = 0;                                                                             \
+        for (; i + LANES <= n; i += LANES) {                                                      \
+            const uint64_t bits = column_bits[i / 64] >> i % 64 & ((1ull << LANES) - 1);          \
+            f##_compress(values, f##_load(x + i), bits);                                          \
+            values += __builtin_popcountll(bits);                                                 \
+        }                                                                                         \
+        for (columns += values - (T *)to; values < end; values++)                                 \
+            *values = x[*columns++];                                                              \
+    }
+#else
+#define FD_DEFINE_PICK(f, T, V, LANES)                                                            \
+    static void FD_FN(pick_columns_##f)(size_t n, const uint64_t *column_bits, size_t num_columns,\
+                                        const intptr_t *columns, const void *from, void *to)      \
+    {                                                                                             \
+        const T *x = from;                                                                        \
+        T *values = to;                                                                           \
+        (void)n, (void)column_bits;                                                               \
+        for (size_t i = 0; i < num_columns; i++)                                                  \
+            values[i] = x[columns[i]];                                                            \
+    }
+#endif
+
 FD_DEFINE_SPREAD(f32, float, vf32, VF32_LANES)
 FD_DEFINE_SPREAD(f64, double, vf64, VF64_LANES)
+FD_DEFINE_PICK(f32, float, vf32, VF32_LANES)
+FD_DEFINE_PICK(f64, double, vf64, VF64_LANES)
 
 FD_DEFINE_ROW_LOOPS(f32, float, vf32, VF32_LANES, vf64_of_f32)
 FD_DEFINE_ROW_LOOPS(f64, double, vf64, VF64_LANES, f64_load)
@@ -271,4 +304,5 @@ static const struct fd_optimizer_loops FD_FN(optimizer_loops) = {
     .square_sum = {FD_FN(square_sum_f32), FD_FN(square_sum_f64)},
     .multiply = {FD_FN(multiply_f32), FD_FN(multiply_f64)},
     .spread = {FD_FN(spread_f32), FD_FN(spread_f64)},
+    .pick_columns = {FD_FN(pick_columns_f32), FD_FN(pick_columns_f64)},
 };

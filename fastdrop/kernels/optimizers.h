@@ -62,6 +62,9 @@ struct fd_optimizer_loops {
     /* 64 elements of d for each word: the next of the values where a bit is 1, else 0; or add
        that. How many values these were. */
     size_t (*spread[2])(size_t words, const uint64_t *bits, const void *values, void *d, int add);
+    /* the way back: those of n elements of x that are in columns, which are also bits */
+    void (*pick_columns[2])(size_t n, const uint64_t *bits, size_t num_columns,
+                            const intptr_t *columns, const void *x, void *values);
 };
 
 /* What values add to a gradient: d[rows[i]][columns[j]] += values[i][j]. Rows strictly ascend;
@@ -100,5 +103,11 @@ void fd_update_rows(const fd_update *update, uint64_t first, uint64_t last, void
 /* sums[row] = sum of g's squares, for rows [first, last). */
 void fd_gradient_squares(const fd_update *update, uint64_t first, uint64_t last, void *scratch,
                          double *sums);
+
+/* values[i][j] = matrix[rows[i]][columns[j]], of rows of `width`; without rows matrix[i][...].
+   Columns strictly ascend, and are also given as bits. */
+void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
+                  const intptr_t *rows, uint64_t num_rows, const uint64_t *column_bits,
+                  const intptr_t *columns, uint64_t num_columns, void *values);
 
 #endif
