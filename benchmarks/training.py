@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import statistics
+from itertools import product
 from pathlib import Path
 
 from training_sides import EACH, FOUR, LIBRARIES, ONE, Figures, Point
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 TABLE, RESULTS = "training.md", "training.json"
 # As the command line sets it: NumPy's threads sleep after 2**4 turns of waiting instead of 2**28.
 SLEEPING = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-DEFAULT = "default environment"
+ENVIRONMENTS = {"": SLEEPING, ", default environment": {}}  # by what they add to a side's name
 FRAMEWORKS = {"PyTorch": ("PyTorch", "PyTorch, fused Adam"), "Keras": ("Keras",), "JAX": ("JAX",)}
 
 # hidden units, batch, fastdrop's masks, the frameworks' masks
@@ -44,10 +45,8 @@ class Sides:
         self.peers, self.names = [], []
         script = str(Path(__file__).with_name("training_sides.py"))
         for module in libraries:
-            environments = [("", {})]
-            if module == "fastdrop":
-                environments = [("", SLEEPING), (f", {DEFAULT}", {})]
-            for suffix, environment in environments:
+            environments = ENVIRONMENTS if module == "fastdrop" else {"": {}}
+            for suffix, environment in environments.items():
                 peer = Peer([script, module, str(threads), str(data)], threads, environment)
                 self.peers.append((peer, suffix))
                 if peer.hello["name"] not in self.names:
@@ -125,25 +124,20 @@ def table(found):
         + f". {settings['threads']} threads, data: {found['data']}, {settings['rounds']} rounds "
         f"of {settings['steps']} timed steps; medians, and quartiles of the ratios in a round.",
         "",
-        f"| network, batch | fastdrop's masks | us a step | floor, us | times the floor "
-        f"| {DEFAULT}, us | times the floor | the others' masks "
-        + "".join(f"| times {name}'s speed " for name in FRAMEWORKS)
-        + "|",
-        "|---|---|---:|---:|---:|---:|---:|---|" + "---:|" * len(FRAMEWORKS),
+        "| network, batch | environment | fastdrop's masks | us a step | times the floor "
+        "| the others' masks " + "".join(f"| times {name}'s speed " for name in FRAMEWORKS) + "|",
+        "|---|---|---|---:|---:|---|" + "---:|" * len(FRAMEWORKS),
     ]
-    for hidden, batch, own, others in ROWS:
-        fastdrop = us[hidden, batch, own, "fastdrop"]
-        default = us[hidden, batch, own, f"fastdrop, {DEFAULT}"]
-        floors = us[hidden, batch, EACH, "floor"], us[hidden, batch, EACH, f"floor, {DEFAULT}"]
+    for (hidden, batch, own, others), environment in product(ROWS, ENVIRONMENTS):
+        fastdrop = us[hidden, batch, own, f"fastdrop{environment}"]
+        floors = [us[hidden, batch, EACH, f"floor{other}"] for other in ENVIRONMENTS]
         floor = min(floors, key=statistics.median)
         cells = [
             f"784-{hidden}-{hidden}-10, {batch}",
+            environment.removeprefix(", ") or "as the command line sets it",
             own,
             f"{statistics.median(fastdrop):.0f}",
-            f"{statistics.median(floor):.0f}",
             ratio(fastdrop, floor),
-            f"{statistics.median(default):.0f}",
-            ratio(default, floor),
             others,
         ]
         for sides in FRAMEWORKS.values():
