@@ -79,7 +79,11 @@ class Callback:
         """Take note that batch number `batch` of the epoch starts; `logs` is empty."""
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Take note of the means over the batches 0 to `batch` of this epoch, to be read now."""
+        """Take note of the means over the batches 0 to `batch` of this epoch, to be read now.
+
+        Over several ranks the loss is that of the whole batches, metrics are those of rank 0's rows
+        of them; at the end of the epoch they are those of all rows.
+        """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Take note of the epoch's figures; what is added to `logs` reaches later callbacks."""

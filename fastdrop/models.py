@@ -237,8 +237,9 @@ class Sequential:
         comm : mpi4py.MPI.Intracomm, optional
             Train with all its processes, its ranks: each calls `fit` with the same model, data and
             arguments, and computes its rows of every batch (docs/mpi.md). Callbacks are called on
-            rank 0 only; what they do to weights at the end of an epoch or of training, to the
-            learning rate and to `stop_training` reaches all ranks.
+            rank 0 only, and until the end of an epoch get metrics of its rows alone; what they do
+            to weights at the end of an epoch or of training, to the learning rate and to
+            `stop_training` reaches all ranks.
 
         Returns
         -------

@@ -44,8 +44,9 @@ Gradient = Array | PartialGradient
 BUCKET = 4 << 20  # bytes that are summed at a time; larger gradients are cut
 SMALL = 1 << 20  # gradients of fewer bytes wait for others to be summed with
 
-# What launchers tell their processes about their number. The nearest one's word counts: mpiexec in
-# a Slurm allocation may start fewer processes than the allocation has tasks.
+# What launchers tell their processes about their number. The first that is set counts, the nearest
+# launcher's: mpiexec in a Slurm allocation may start fewer processes than the allocation has tasks,
+# and srun may have set PMI_SIZE for Open MPI's mpiexec.
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
 BLAS_VARIABLES = (
     "BLIS_NUM_THREADS",
