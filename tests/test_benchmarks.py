@@ -25,7 +25,7 @@ def test_training(monkeypatch, tmp_path):
     sys.argv += ["--rounds", "2", "--steps", "2", "--untimed", "1"]
     training.main()
     found = json.loads((tmp_path / training.RESULTS).read_text())
-    environments = ("", f", {training.DEFAULT}")
+    environments = training.ENVIRONMENTS
     assert {(row["side"], row["masks"]) for row in found["results"]} == {
         *((f"fastdrop{e}", masks) for e in environments for masks in (EACH, ONE, FOUR)),
         *((f"floor{e}", EACH) for e in environments),
