@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch_compare import arguments, compare, digits
+from torch_compare import compare, digits
 
 
 def build():
@@ -25,5 +25,4 @@ def build():
 
 
 if __name__ == "__main__":
-    options = arguments(__doc__, 300)
-    compare(build, digits(), options.steps, options.seed)
+    compare(build, digits(), __doc__)

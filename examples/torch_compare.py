@@ -1,34 +1,37 @@
-"""What the examples for PyTorch share: train twice, with torch.nn's dropout and fastdrop's."""
+"""What the examples for PyTorch share: to train with torch.nn's dropout and with fastdrop's."""
 
 import argparse
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import torch
 
 import fastdrop.torch as fnn
 
-
-def arguments(description, steps):
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--steps", type=int, default=steps, help="training steps (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and masks (%(default)s)")
-    return parser.parse_args()
+SIDES = ("torch.nn", "fastdrop.torch")
+BATCH = 128
 
 
-def train(model, x, y, steps, batch_size=128):
-    """Train; return the seconds of each step. Targets are classes, on the last axis but one."""
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+def train(models, x, y, steps):
+    """Train each model a step in turn on the same batches; return the seconds of their steps.
+
+    Targets are classes, on the last axis but one.
+    """
+    optimizers = {side: torch.optim.Adam(m.parameters(), 1e-3) for side, m in models.items()}
     order = torch.Generator().manual_seed(0)
-    times = []
+    times = {side: [] for side in models}
     for _ in range(steps):
-        rows = torch.randint(len(x), (batch_size,), generator=order)
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        logits = model(x[rows])
-        torch.nn.functional.cross_entropy(logits.flatten(0, -2), y[rows].flatten()).backward()
-        optimizer.step()
-        times.append(time.perf_counter() - start)
+        rows = torch.randint(len(x), (BATCH,), generator=order)
+        inputs, targets = x[rows], y[rows].flatten()
+        for side, model in models.items():
+            start = time.perf_counter()
+            optimizers[side].zero_grad()
+            logits = model(inputs).flatten(0, -2)
+            torch.nn.functional.cross_entropy(logits, targets).backward()
+            optimizers[side].step()
+            times[side].append(time.perf_counter() - start)
     return times
 
 
@@ -38,18 +41,45 @@ def accuracy(model, x, y):
         return (model(x).argmax(-1) == y).float().mean().item()
 
 
-def compare(build, data, steps, seed):
+def compare(build, data, description):
     """Train what `build` returns with each dropout, from the same weights; print a table."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--steps", type=int, default=300, help="training steps (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each (%(default)s)")
+    parser.add_argument("--out", type=Path, help="folder for the table; none by default")
+    options = parser.parse_args()
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     x_train, y_train, x_test, y_test = data
-    print(f"{steps} steps        ms per step   test accuracy")
-    for name in ("torch.nn", "fastdrop.torch"):
-        torch.manual_seed(seed)
-        model = build()
-        if name == "fastdrop.torch":
-            fnn.convert(model)
-        times = train(model, x_train, y_train, steps)
-        ms = statistics.median(times) * 1e3
-        print(f"{name:16} {ms:10.2f} {accuracy(model, x_test, y_test):15.4f}")
+    times = {side: [] for side in SIDES}
+    shares = {side: [] for side in SIDES}
+    for seed in range(options.seeds):
+        models = {}
+        for side in SIDES:
+            torch.manual_seed(seed)
+            models[side] = build()
+        fnn.convert(models["fastdrop.torch"])
+        for side, seconds in train(models, x_train, y_train, options.steps).items():
+            times[side] += seconds
+            shares[side].append(accuracy(models[side], x_test, y_test))
+    lines = [
+        f"{description.splitlines()[0]}. PyTorch {torch.__version__}, {torch.get_num_threads()} "
+        f"threads; {options.steps} steps of {BATCH}, {options.seeds} trainings of each.",
+        "",
+        "| dropout | ms per step, median | times | test accuracy, mean (least - most) |",
+        "|---|---:|---:|---:|",
+    ]
+    ms = {side: statistics.median(times[side]) * 1e3 for side in SIDES}
+    for side in SIDES:
+        mean, least, most = statistics.mean(shares[side]), min(shares[side]), max(shares[side])
+        lines.append(
+            f"| {side} | {ms[side]:.2f} | {ms[SIDES[0]] / ms[side]:.2f} "
+            f"| {mean:.4f} ({least:.4f} - {most:.4f}) |"
+        )
+    table = "\n".join(lines)
+    print(table)
+    if options.out:
+        (options.out / f"{Path(sys.argv[0]).stem}.md").write_text(f"{table}\n")
 
 
 def digits():

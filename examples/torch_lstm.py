@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch_compare import arguments, compare
+from torch_compare import compare
 
 LENGTH = 32
 
@@ -41,6 +41,5 @@ def texts():
 
 
 if __name__ == "__main__":
-    options = arguments(__doc__, 300)
     characters, data = texts()
-    compare(lambda: Writer(characters), data, options.steps, options.seed)
+    compare(lambda: Writer(characters), data, __doc__)

@@ -6,7 +6,7 @@ attention's own dropout, too.
 
 import torch
 from torch import nn
-from torch_compare import arguments, compare, digits
+from torch_compare import compare, digits
 
 
 class Reader(nn.Module):
@@ -25,5 +25,4 @@ class Reader(nn.Module):
 
 
 if __name__ == "__main__":
-    options = arguments(__doc__, 300)
-    compare(Reader, digits(), options.steps, options.seed)
+    compare(Reader, digits(), __doc__)

@@ -26,7 +26,7 @@ from fastdrop._output import make_writable, write
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RESULTS", "TABLE", "measure_layers", "measure_transformer", "run", "table"]
+__all__ = ["RESULTS", "TABLE", "in_turn", "measure_layers", "measure_transformer", "run", "table"]
 
 RESULTS, TABLE = "bench_torch.json", "bench_torch.md"
 
@@ -82,8 +82,21 @@ def run(arguments: argparse.Namespace) -> None:
     write(arguments.out / RESULTS, json.dumps(found, indent=1).encode())
 
 
-def _in_turn(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each step."""
+def in_turn(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Take turns with steps.
+
+    Parameters
+    ----------
+    steps : dict
+        Functions by name.
+    rounds : int
+        How often each has its turn, of SECONDS.
+
+    Returns
+    -------
+    dict
+        Median seconds of a call by name.
+    """
     times: dict[str, list[float]] = {side: [] for side in steps}
     for step in steps.values():
         step()
@@ -140,7 +153,7 @@ def measure_layers(
             layer(x).backward(dy)
 
         layers = {"torch.nn": torch.nn.Dropout(p), "fastdrop.torch": fnn.Dropout(p)}
-        seconds = _in_turn({side: partial(step, layer) for side, layer in layers.items()}, rounds)
+        seconds = in_turn({side: partial(step, layer) for side, layer in layers.items()}, rounds)
         point = {"threads": threads, "dtype": dtype, "p": p, "elements": elements}
         rows += [{**point, "side": s, "ns": t / elements * 1e9} for s, t in seconds.items()]
     return rows
@@ -194,7 +207,7 @@ def measure_transformer(model: Transformer, threads: int, rounds: int) -> list[d
     list of dict
         "threads", "side", "ms" (a step) and "MiB" (peak memory of the process).
     """
-    seconds = _in_turn({side: _training_step(side, model) for side in SIDES}, rounds)
+    seconds = in_turn({side: _training_step(side, model) for side in SIDES}, rounds)
     return [
         {
             "threads": threads,

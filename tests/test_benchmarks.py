@@ -89,3 +89,14 @@ def test_tables(script, arguments, lines):
     rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
     assert len(rows) == lines
     assert len({row.count("|") for row in rows}) == 1
+
+
+def test_torch_calls(monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    import torch_calls
+
+    monkeypatch.setattr("fastdrop.bench_torch.SECONDS", 1e-3)
+    monkeypatch.setattr(sys, "argv", ["", "--rounds", "1", "--out", str(tmp_path)])
+    torch_calls.main()
+    *_, pieces, ours, theirs = (tmp_path / torch_calls.TABLE).read_text().splitlines()
+    assert all(float(us) > 0 for row in (pieces, ours, theirs) for us in row.split("|")[2:-1])

@@ -33,7 +33,7 @@ FUNCTIONS = {
 def next_key():
     """The key of the next call, without drawing it."""
     state = torch.get_rng_state()
-    seed = int(torch.randint(2**63 - 1, ()))
+    seed = int(torch.empty((), dtype=torch.int64).random_())
     torch.set_rng_state(state)
     return fastdrop.Key(seed)
 

@@ -59,6 +59,22 @@ def test_inductor():
     torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_compiled_autograd():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), fnn.Dropout(0.5))
+
+    def gradient(x, seed):
+        torch.manual_seed(seed)
+        model(x).sum().backward()
+        return x.grad
+
+    compiled = torch.compile(gradient, backend="aot_eager")
+    for seed in range(3):
+        xs = [torch.ones(8, 64, requires_grad=True) for _ in range(2)]
+        with torch._dynamo.config.patch(compiled_autograd=True):
+            found = compiled(xs[0], seed)
+        torch.testing.assert_close(found, gradient(xs[1], seed))
+
+
 def test_generators_break_the_graph():
     layer = fnn.Dropout(generator=torch.Generator().manual_seed(0))
     with pytest.raises(torch._dynamo.exc.Unsupported):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastdrop._checks import check_count
-from fastdrop.torch.autograd import drop, forbids_in_place, is_eager
+from fastdrop.torch.autograd import drop, drop_elements, forbids_in_place, is_eager
 from fastdrop.torch.fused import Add, BiasAct
 from fastdrop.torch.keys import draw_seed
 from fastdrop.torch.rules import Rule
@@ -100,7 +100,7 @@ def dropout(
 
     The mask is that of ``fastdrop.dropout`` with ``key=Key(seed)``, for the elements in the order
     in which they lie in memory; seed is drawn as by
-    ``torch.randint(2**63 - 1, (), generator=generator)``.
+    ``torch.empty((), dtype=torch.int64).random_(generator=generator)``.
 
     Parameters
     ----------
@@ -130,6 +130,8 @@ def dropout(
     """
     if not _is_ours(input, p, training, inplace):
         return _own("dropout", input, p, training, inplace, generator)
+    if not inplace and not save_mask and input.is_contiguous() and is_eager():
+        return drop_elements(input, p, generator)
     rule = Rule("scale", float(p), (), memory_order(input))
     return drop(input, rule, generator, inplace, save_mask)
 

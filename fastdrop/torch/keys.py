@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["draw_key", "draw_seed"]
 
-_END = 2**63 - 1  # of the seeds that are drawn; an int64 holds no more
+_INT64_MAX = 2**63 - 1
 
 
 class _Word(threading.local):
@@ -25,7 +25,7 @@ _word = _Word()
 
 
 def draw_seed(generator: torch.Generator | None) -> int:
-    """Draw a key's seed, the number that ``torch.randint(2**63 - 1, ())`` would draw.
+    """Draw a key's seed, as ``torch.empty((), dtype=torch.int64).random_()`` would.
 
     Parameters
     ----------
@@ -35,13 +35,20 @@ def draw_seed(generator: torch.Generator | None) -> int:
     Returns
     -------
     int
-        0 <= seed < 2**63 - 1.
+        0 <= seed < 2**63.
     """
-    _word.tensor.random_(0, _END, generator=generator)
+    if generator is None:  # an argument less
+        _word.tensor.random_()
+    else:
+        _word.tensor.random_(generator=generator)
     seed: int = _word.array.item()
     return seed
 
 
 def draw_key(generator: torch.Generator | None) -> Tensor:
-    """`draw_seed` as a tensor, one for each sample where `torch.func.vmap` says so."""
-    return torch.randint(_END, (), generator=generator, device="cpu")
+    """`draw_seed` as a tensor, one for each sample where `torch.func.vmap` says so.
+
+    Of the generator's 64 bits, which `torch.randint` gives here, `random_` has the low 63.
+    """
+    word = torch.randint(-_INT64_MAX - 1, _INT64_MAX, (), generator=generator, device="cpu")
+    return word & _INT64_MAX

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from fastdrop import _core
 
@@ -23,6 +24,8 @@ __all__ = [
 
 DTYPES = {getattr(torch, name): dtype for name, dtype in _core.MEMORY_DTYPES.items()}
 
+_STRIDED = torch.strided
+_is_tracing = torch._C._is_tracing
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 HUGE_PAGES_PAY = 4 << 20  # bytes; as NumPy has it
@@ -46,12 +49,9 @@ def is_plain(x: Any) -> bool:
         (type(x) is Tensor or type(x) is torch.nn.Parameter)
         and x.dtype in DTYPES
         and x.is_cpu
-        and x.layout is torch.strided
+        and x.layout is _STRIDED
         and not x.is_nested
-        and (
-            torch.compiler.is_compiling()
-            or not (x.is_neg() or _is_batched(x) or torch._C._is_tracing())
-        )
+        and (is_compiling() or not (x.is_neg() or _is_batched(x) or _is_tracing()))
         and x.numel() > 0
     )
 
