@@ -312,6 +312,7 @@ class DenseBlock(Block):
         self._activate = ACTIVATIONS[activation]
         self._gradients: list[Callable[[Array], Array]] = []
         self._weight = dense.params["weight"]
+        self._every = [np.arange(size) for size in self._weight.shape]
         self._use_bias = dense.use_bias
         self._bias = dense.params.get("bias", np.zeros(dense.units, self._weight.dtype))
         self._buffers = Buffers(self._weight.dtype)
@@ -437,14 +438,13 @@ class DenseBlock(Block):
         rows, columns, values = parts[0]
         if rows is None and columns is None:
             return values
-        shape = self._weight.shape
-        every = [np.arange(size) for size in shape]
+        every_row, every_column = self._every
         return PartialGradient(
-            shape,
+            self._weight.shape,
             [
                 (
-                    every[0] if rows is None else rows,
-                    every[1] if columns is None else columns,
+                    every_row if rows is None else rows,
+                    every_column if columns is None else columns,
                     values,
                 )
                 for rows, columns, values in parts
