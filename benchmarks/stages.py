@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 from training_sides import EACH, INPUTS, Fastdrop, Point
 
-from fastdrop import _core, batches, fused, models, optimizers, steps
+from fastdrop import _core, batches, figures, fused, optimizers, steps
 from fastdrop.callbacks import Callback
 
 NETWORKS = [(1024, 128), (256, 64)]
@@ -60,7 +60,7 @@ class Clocks(Callback):
             (fused, "_core", core),
             (optimizers, "update", self.around("optimiser", optimizers.update)),
             (steps.Step, "_loss", self.around("loss", steps.Step._loss)),
-            (models._Figures, "add", self.around("metrics", models._Figures.add)),
+            (figures.Figures, "add", self.around("metrics", figures.Figures.add)),
             (batches._Samples, "take", self.around("gathering a batch", batches._Samples.take)),
         ]
         with contextlib.ExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Self, TypeGuard
@@ -26,7 +26,18 @@ from fastdrop.callbacks import (
     ProgressBar,
     format_logs,
 )
-from fastdrop.layers import Array, Input, Layer, Shape, assign, batch_shape, check_each_once
+from fastdrop.figures import Figures
+from fastdrop.layers import (
+    Array,
+    Input,
+    Layer,
+    Shape,
+    assign,
+    batch_shape,
+    build_all,
+    check_each_once,
+    shapes_between,
+)
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.mpi import Ranks, agreed, facts_of
@@ -130,7 +141,7 @@ class Sequential:
         check_each_once("layer", layers)
         input_shape = layers[0].input_shape if self.input_shape is None else self.input_shape
         if input_shape is not None:
-            self._build(layers, input_shape)
+            build_all(layers, input_shape, self.seed, self.dtype)
         names = {other.name for other in self.layers}
         plain, number = layer.name, 0
         while layer.name in names:
@@ -290,7 +301,7 @@ class Sequential:
                 training, validation = training.split(validation_split, validation_batch_size)
             self._prepare(training, validation, class_weight)
             if ranks.size > 1:
-                _Figures(self).merge(_Figures(self).metrics)  # can they be merged?
+                Figures(self).merge(Figures(self).metrics)  # can they be merged?
         if ranks.size > 1:
             ranks.check_same(
                 facts_of(self)
@@ -328,7 +339,7 @@ class Sequential:
                     begun.append(callback)
                 for epoch in range(initial_epoch, epochs):
                     title = f"epoch {epoch + 1}"
-                    figures = _Figures(self)
+                    figures = Figures(self)
                     tell("on_epoch_begin", epoch, {})
                     order = Key(self.seed, self.epoch) if shuffle else None
                     for number, batch in enumerate(training.epoch(title, order, ranks.share)):
@@ -497,7 +508,7 @@ class Sequential:
             As for `fit`, except that a loss which is not finite is returned.
         """
         batch = self._one_batch(x, y, sample_weight, class_weight)
-        figures = _Figures(self)
+        figures = Figures(self)
         figures.add(batch, *self._step_for_a_batch().train(*batch))
         self.step += 1
         return _returned(figures, return_dict)
@@ -511,7 +522,7 @@ class Sequential:
     ) -> float | list[float] | dict[str, float]:
         """Measure loss and metrics of one batch at inference, see `evaluate`."""
         batch = self._one_batch(x, y, sample_weight)
-        figures = _Figures(self)
+        figures = Figures(self)
         figures.add(batch, *self._step_for_a_batch().test(*batch))
         return _returned(figures, return_dict)
 
@@ -665,7 +676,7 @@ class Sequential:
         """Print a table of the layers, their output shapes and numbers of parameters."""
         shapes: Sequence[Shape | None] = [None] * len(self.layers)
         if self.input_shape is not None:
-            _, *shapes = self._shapes(self.layers, self.input_shape)
+            _, *shapes = shapes_between(self.layers, self.input_shape)
         row = "{:<32} {:<24} {:>12}".format
         print(row("Layer (type)", "Output shape", "Params"))
         print("-" * 70)
@@ -777,37 +788,6 @@ class Sequential:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
-    def _build(self, layers: Sequence[Layer], input_shape: Shape) -> None:
-        """Make the layers' parameters, if their shapes fit."""
-        shapes = self._shapes(layers, input_shape)
-        for number, (layer, shape) in enumerate(zip(layers, shapes)):
-            layer.build(shape, Key(self.seed).fold_in(number))
-            for attribute in ("params", "state"):
-                arrays = getattr(layer, attribute)
-                if not all(map(self._can_keep, arrays.values())):
-                    usable = {
-                        name: np.array(array, self.dtype, order="C")
-                        for name, array in arrays.items()
-                    }
-                    setattr(layer, attribute, usable)
-
-    def _can_keep(self, array: Array) -> bool:
-        """Tell whether compiled code can read and write the array."""
-        return array.dtype == self.dtype and array.flags.carray
-
-    def _shapes(self, layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
-        """Return the shapes between layers, input and output too."""
-        shapes = [input_shape]
-        for layer in layers:
-            shape = shapes[-1]
-            if layer.input_shape not in (None, shape):
-                raise ValueError(
-                    f"layer {layer.name!r} expects x of shape {batch_shape(layer.input_shape)}, "
-                    f"got {batch_shape(shape)}"
-                )
-            shapes.append(layer.output_shape(shape))
-        return shapes
-
     def _prepare(
         self,
         batches: Batches,
@@ -819,13 +799,13 @@ class Sequential:
         if not self.layers:
             raise ValueError("layers: expected at least one, got none")
         input_shape = batches.sample_shape if self.input_shape is None else self.input_shape
-        output_shape = self._shapes(self.layers, input_shape)[-1]
+        output_shape = shapes_between(self.layers, input_shape)[-1]
         loss = self.loss if y_needed else None
         expected = Expected(input_shape, output_shape, self.dtype, loss, class_weight)
         batches.check(expected)
         if validation is not None:
             validation.check(replace(expected, class_weight=None))
-        self._build(self.layers, input_shape)
+        build_all(self.layers, input_shape, self.seed, self.dtype)
         self.input_shape = input_shape
 
     def _one_batch(
@@ -872,7 +852,7 @@ class Sequential:
         return self.loss, self.optimizer
 
     def _evaluate(self, step: Step, batches: Batches, title: str, ranks: Ranks) -> dict[str, float]:
-        figures = _Figures(self)
+        figures = Figures(self)
         for batch in batches.epoch(title, share=ranks.share):
             figures.add(batch, *step.test(*batch))
         return figures.over(ranks)
@@ -909,58 +889,6 @@ class _Kept(threading.local):
     """The step for calls on single batches: one a thread, for its buffers are rewritten."""
 
     step: Step | None = None
-
-
-class _Figures(Mapping[str, float]):
-    """The loss and the metrics over some batches, worked out when read: some take their time."""
-
-    def __init__(self, model: Sequential) -> None:
-        # Copies: a callback may evaluate the model within an epoch.
-        self._metrics = copy.deepcopy(model.metrics)
-        self._weighted_metrics = copy.deepcopy(model.weighted_metrics)
-        self._folds = model.loss.folds if model.loss is not None else None
-        self._loss = 0.0
-        self._samples = 0
-        self._results = {"loss": lambda: self._loss / self._samples}
-        for metric in self.metrics:
-            metric.reset()
-            self._results[metric.name] = metric.result
-
-    def add(self, batch: Batch, loss: float, outputs: Array, from_logits: bool) -> None:
-        self._loss += loss * batch.rows
-        self._samples += batch.rows
-        if not len(batch.x):
-            return
-        activation = self._folds if from_logits else None
-        for metric in self._metrics:
-            metric.update(outputs, batch.y, activation)
-        for metric in self._weighted_metrics:
-            metric.update(outputs, batch.y, activation, batch.sample_weight)
-
-    def over(self, ranks: Ranks) -> dict[str, float]:
-        """Return the figures of all ranks' rows; until then metrics are of this rank's."""
-        for metrics in ranks.gather(self.metrics)[1:]:
-            self.merge(metrics)
-        return ranks.broadcast(dict(self) if ranks.rank == 0 else {})
-
-    @property
-    def metrics(self) -> list[Metric]:
-        """The metrics, which have gathered this rank's rows; the loss is of whole batches."""
-        return [*self._metrics, *self._weighted_metrics]
-
-    def merge(self, metrics: Sequence[Metric]) -> None:
-        """Take in another rank's metrics."""
-        for own, other in zip(self.metrics, metrics, strict=True):
-            own.merge(other)
-
-    def __getitem__(self, name: str) -> float:
-        return self._results[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._results)
-
-    def __len__(self) -> int:
-        return len(self._results)
 
 
 def _metrics(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:

@@ -128,16 +128,16 @@ class Optimizer(Configurable):
         -----
         `clipnorm` and `global_clipnorm` need the norm first: one more pass over the gradients.
         """
-        self.apply(params, grads, rules)
+        self.update_part(params, grads, rules)
         self.iterations += 1
 
-    def apply(
+    def update_part(
         self,
         params: Mapping[str, Array],
         grads: Mapping[str, Array | PartialGradient],
         rules: Mapping[str, WeightRule] | None = None,
     ) -> None:
-        """Do what `update` does, but leave `iterations`: for an update in several parts.
+        """Do what `update` does to some of the parameters, and leave `iterations` as it is.
 
         With `global_clipnorm`, which looks at all gradients, there can be one part only.
         """

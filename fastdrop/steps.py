@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastdrop.fused import Batch, Block, Buffers, Gradient, Part, make_blocks, whole
-from fastdrop.layers import Array
+from fastdrop.layers import Array, build_all, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.mpi import GradientSums, Ranks
 from fastdrop.optimizers import Optimizer
@@ -48,7 +48,8 @@ class Step:
         if len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of)):
             return
         assert model.input_shape is not None
-        model._build(model.layers, model.input_shape)  # parameters may be anybody's arrays
+        # Parameters may be anybody's arrays.
+        build_all(model.layers, model.input_shape, model.seed, self._dtype)
         # Training and testing work from logits where the loss folds the last activation.
         self.from_logits = (
             model.loss is not None and model.loss.folds == model.layers[-1].activation
@@ -126,7 +127,7 @@ class Step:
             loss, dy = self._loss(outputs, y, sample_weight)
             loss += self._penalty()
             if self._one_by_one:
-                self._backward(dy, self._apply)
+                self._backward(dy, self._update_part)
                 optimizer.iterations += 1
             else:
                 grads: dict[str, Gradient] = {}
@@ -193,7 +194,7 @@ class Step:
     def _make_blocks(self, logits: bool) -> list[Block]:
         model = self.model
         assert model.input_shape is not None
-        shapes = model._shapes(model.layers, model.input_shape)
+        shapes = shapes_between(model.layers, model.input_shape)
         return make_blocks(model.layers, shapes, model.seed, logits, self._dtype, self._one_by_one)
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
@@ -242,12 +243,12 @@ class Step:
             if block.grads:
                 take(self._trained(block.grads))
 
-    def _apply(self, grads: dict[str, Gradient]) -> None:
+    def _update_part(self, grads: dict[str, Gradient]) -> None:
         """Update the parameters of these gradients."""
         assert self.model.optimizer is not None
         params = {name: self._params[name] for name in grads}
         rules = {name: self._rules[name] for name in grads if name in self._rules}
-        self.model.optimizer.apply(params, grads, rules)
+        self.model.optimizer.update_part(params, grads, rules)
 
     def _trained(self, grads: dict[str, Gradient]) -> dict[str, Gradient]:
         """Return the gradients of parameters that are not frozen."""

@@ -25,6 +25,7 @@ from fastdrop.layers import (
     Layer,
     LayerNormalization,
     Residual,
+    build_all,
 )
 from fastdrop.optimizers import SGD
 
@@ -205,7 +206,7 @@ def small(**changes):
     model.compile(optimizer, "sparse_categorical_crossentropy")
     model.weights_changed = arguments.pop("weights_changed", False)
     if model.weights_changed:
-        model._build(model.layers, (FEATURES,))
+        build_all(model.layers, (FEATURES,), model.seed, model.dtype)
         model.layers[0].params["bias"][0] = 1
     model.fit(x, y, **arguments)
 

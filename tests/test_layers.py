@@ -444,6 +444,12 @@ def test_layer_normalization_is_of_each_sample():
 # Residual
 
 
+def test_residual_refuses_layers_that_do_not_fit():
+    layer = Residual([Dense(4, input_shape=(5,), name="inner")])
+    with pytest.raises(ValueError, match=r"'inner' expects x of shape \(samples, 5\), got \(sam"):
+        layer.build((4,), Key(0))
+
+
 def test_residual_adds_what_its_layers_make():
     inner = [Dense(3, "tanh"), Dropout(0.5)]
     layer, x = Residual(inner), np.ones((6, 3), np.float32)

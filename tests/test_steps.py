@@ -8,7 +8,15 @@ import pytest
 from fastdrop import layers
 from fastdrop._train import submatrix
 from fastdrop.fused import Batch, DenseBlock, LayerBlock, Part, make_blocks, whole
-from fastdrop.layers import Activation, Dense, Dropout, PartialGradient, ReLU
+from fastdrop.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    PartialGradient,
+    ReLU,
+    build_all,
+    shapes_between,
+)
 from fastdrop.layers.schedules import Linear
 from fastdrop.models import Sequential
 from fastdrop.optimizers import Adam
@@ -92,12 +100,12 @@ ROWS, FEATURES, SEED = 7, 5, 11
 
 def built(stack, dtype):
     model = Sequential(stack, seed=SEED)
-    model._build(model.layers, (FEATURES,))
+    build_all(model.layers, (FEATURES,), model.seed, model.dtype)
     for number, layer in enumerate(model.layers):
         for name, param in layer.params.items():
             noise = uniform(Key(number), param.shape) - 0.5  # biases too
             layer.params[name] = (param + noise).astype(dtype)
-    return model.layers, model._shapes(model.layers, (FEATURES,))
+    return model.layers, shapes_between(model.layers, (FEATURES,))
 
 
 def run(blocks, x, batch):
@@ -199,7 +207,7 @@ def test_an_update_layer_by_layer_is_one_of_all(stack):
     for limit in (None, 1e9):
         model = Sequential(copy.deepcopy(stack), seed=SEED)
         model.compile(Adam(global_clipnorm=limit), "mse")
-        shape = model._shapes(model.layers, (FEATURES,))[-1]
+        shape = shapes_between(model.layers, (FEATURES,))[-1]
         model.fit(x, np.ones((ROWS, *shape)), 3, epochs=2, verbose=0)
         trained.append((model.optimizer.iterations, *model.get_weights()))
     for one, other in zip(*trained, strict=True):

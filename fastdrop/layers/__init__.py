@@ -17,9 +17,11 @@ from fastdrop.layers.base import (
     WeightRule,
     assign,
     batch_shape,
+    build_all,
     check_each_once,
     deserialize,
     serialize,
+    shapes_between,
 )
 from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
 from fastdrop.layers.dense import ConcreteDropout, DropConnect
@@ -74,10 +76,12 @@ __all__ = [
     "Zoneout",
     "assign",
     "batch_shape",
+    "build_all",
     "check_each_once",
     "deserialize",
     "schedules",
     "serialize",
+    "shapes_between",
     "sigmoid",
     "softmax",
 ]

@@ -9,7 +9,7 @@ the layer: what the backward pass needs lives in the function that `forward` ret
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -32,9 +32,11 @@ __all__ = [
     "WeightRule",
     "assign",
     "batch_shape",
+    "build_all",
     "check_each_once",
     "deserialize",
     "serialize",
+    "shapes_between",
     "sum_over_ranks",
 ]
 
@@ -297,6 +299,57 @@ class Layer(Configurable):
             made = default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
             self.__dict__.setdefault("_generator", made)  # of several threads, the first one's
         return self._generator.next_key()
+
+
+def shapes_between(layers: Iterable[Layer], input_shape: Shape) -> list[Shape]:
+    """Return the shapes of a sample between layers, each fed by the one before, and at both ends.
+
+    Raises
+    ------
+    ValueError
+        When a layer does not fit on the one before.
+    """
+    shapes = [input_shape]
+    for layer in layers:
+        shape = shapes[-1]
+        if layer.input_shape not in (None, shape):
+            raise ValueError(
+                f"layer {layer.name!r} expects x of shape {batch_shape(layer.input_shape)}, "
+                f"got {batch_shape(shape)}"
+            )
+        shapes.append(layer.output_shape(shape))
+    return shapes
+
+
+def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.dtype[Any]) -> None:
+    """Make the parameters of layers, each fed by the one before, that have none yet.
+
+    Arrays that are there already are kept, or copied where compiled code could not read and write
+    them.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    input_shape : tuple of int
+        Of one sample of the first layer's input.
+    seed : int
+        Each layer's key is this one's, folded with its number.
+    dtype : dtype
+        Of all arrays.
+
+    Raises
+    ------
+    ValueError
+        When a layer does not fit on the one before; then nothing is made.
+    """
+    shapes = shapes_between(layers, input_shape)
+    for number, (layer, shape) in enumerate(zip(layers, shapes)):
+        layer.build(shape, Key(seed).fold_in(number))
+        for attribute in ("params", "state"):
+            arrays = getattr(layer, attribute)
+            if not all(a.dtype == dtype and a.flags.carray for a in arrays.values()):
+                usable = {name: np.array(a, dtype, order="C") for name, a in arrays.items()}
+                setattr(layer, attribute, usable)
 
 
 def check_each_once(argument: str, layers: Iterable[Layer]) -> None:

@@ -14,6 +14,7 @@ from fastdrop.layers.base import (
     batch_shape,
     check_each_once,
     deserialize,
+    shapes_between,
 )
 from fastdrop.random import Key
 
@@ -81,11 +82,13 @@ class Residual(Layer):
             yield from layer.flattened()
 
     def build(self, input_shape: Shape, key: Key) -> None:
-        for number, (layer, shape) in enumerate(zip(self.layers, self._shapes(input_shape))):
+        for number, (layer, shape) in enumerate(
+            zip(self.layers, shapes_between(self.layers, input_shape))
+        ):
             layer.build(shape, key.fold_in(number))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        branch_shape = self._shapes(input_shape)[-1]
+        branch_shape = shapes_between(self.layers, input_shape)[-1]
         if branch_shape != input_shape:
             raise ValueError(
                 f"layer {self.name!r} expects its layers' output to have the shape of x, "
@@ -165,13 +168,6 @@ class Residual(Layer):
     @property
     def trainable_params(self) -> dict[str, Array]:
         return self._gather("trainable_params")
-
-    def _shapes(self, input_shape: Shape) -> list[Shape]:
-        """Return the shapes between the layers, input and output too."""
-        shapes = [input_shape]
-        for layer in self.layers:
-            shapes.append(layer.output_shape(shapes[-1]))
-        return shapes
 
     def _gather(self, attribute: str) -> dict[str, Array]:
         return {
