@@ -131,16 +131,18 @@ class Optimizer(Configurable):
         self.update_part(params, grads, rules)
         self.iterations += 1
 
+    @property
+    def needs_all(self) -> bool:
+        """Whether an update has to have all gradients at once, so that it can't be in parts."""
+        return self.global_clipnorm is not None or type(self).update is not Optimizer.update
+
     def update_part(
         self,
         params: Mapping[str, Array],
         grads: Mapping[str, Array | PartialGradient],
         rules: Mapping[str, WeightRule] | None = None,
     ) -> None:
-        """Do what `update` does to some of the parameters, and leave `iterations` as it is.
-
-        With `global_clipnorm`, which looks at all gradients, there can be one part only.
-        """
+        """Do what `update` does to some of the parameters, and leave `iterations` as it is."""
         rate = self.current_learning_rate
         name, constants = self._step(rate)
         update(

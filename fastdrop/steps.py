@@ -67,9 +67,7 @@ class Step:
         }
         self._in_groups = any(getattr(layer, "groups", 1) > 1 for layer in model.layers)
         # An update by all gradients at once needs memory for all of them.
-        self._one_by_one = self._ranks is None and (
-            model.optimizer is None or model.optimizer.global_clipnorm is None
-        )
+        self._one_by_one = self._ranks is None and not self._needs_all()
         self._blocks = self._make_blocks(self.from_logits)
         self._first = next(
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
@@ -81,11 +79,14 @@ class Step:
         model = self.model
         return [
             model.loss,
-            None if model.optimizer is None else model.optimizer.global_clipnorm,
+            self._needs_all(),
             *model.layers,
             *(array for layer in model.layers for array in layer.params.values()),
             *(inner.trainable for layer in model.layers for inner in layer.flattened()),
         ]
+
+    def _needs_all(self) -> bool:
+        return self.model.optimizer is not None and self.model.optimizer.needs_all
 
     def train(
         self,
