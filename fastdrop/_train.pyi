@@ -28,5 +28,5 @@ def submatrix(
     out: NDArray[Any],
 ) -> None: ...
 def softmax_cross_entropy(
-    logits: NDArray[Any], labels: NDArray[Any]
+    logits: NDArray[Any], y: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...

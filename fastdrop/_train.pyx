@@ -445,19 +445,26 @@ ctypedef fused real:
     double
 
 
-cdef void cross_entropies(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,
-                          real *losses, real *gradient) noexcept nogil:
+cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noexcept nogil:
+    """e = exp(z - top), top the largest of z; their sum."""
+    cdef uint64_t j
+    cdef real total = 0
+    top[0] = z[0]
+    for j in range(1, classes):
+        if z[j] > top[0]:
+            top[0] = z[j]
+    for j in range(classes):
+        e[j] = expf(z[j] - top[0]) if real is float else exp(z[j] - top[0])
+        total += e[j]
+    return total
+
+
+cdef void with_labels(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,
+                      real *losses, real *gradient) noexcept nogil:
     cdef uint64_t i, j
     cdef real top, total
     for i in range(n):
-        top = z[0]
-        for j in range(1, classes):
-            if z[j] > top:
-                top = z[j]
-        total = 0
-        for j in range(classes):
-            gradient[j] = expf(z[j] - top) if real is float else exp(z[j] - top)
-            total += gradient[j]
+        total = exponentials(z, classes, &top, gradient)
         losses[i] = (logf(total) if real is float else log(total)) - (z[labels[i]] - top)
         for j in range(classes):
             gradient[j] /= total
@@ -466,28 +473,57 @@ cdef void cross_entropies(const real *z, const intptr_t *labels, uint64_t n, uin
         gradient += classes
 
 
-def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray labels):
-    """-log(softmax(logits)[label]) of each row, and the gradient of their sum.
+cdef void with_probabilities(const real *z, const real *y, uint64_t n, uint64_t classes,
+                             real *losses, real *gradient) noexcept nogil:
+    cdef uint64_t i, j
+    cdef real top, total, sum, hit
+    for i in range(n):
+        total = exponentials(z, classes, &top, gradient)
+        sum = hit = 0
+        for j in range(classes):
+            sum += y[j]
+            hit += y[j] * (z[j] - top)
+        losses[i] = sum * (logf(total) if real is float else log(total)) - hit
+        for j in range(classes):
+            gradient[j] = gradient[j] * (sum / total) - y[j]
+        z += classes
+        y += classes
+        gradient += classes
 
-    `logits` is C-contiguous, (n, classes), float32 or float64; `labels` contiguous intp, (n,):
-    losses.py, the only caller, sees to that. A row with NaN or infinity has a loss of NaN.
+
+def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
+    """-sum(y log(softmax(logits))) of each row, and the gradient of the sum of all.
+
+    `logits` is C-contiguous, (n, classes), float32 or float64; `y` C-contiguous, labels of intp,
+    (n,), or like `logits`: losses.py, the only caller, sees to that. A row with NaN or infinity has
+    a loss of NaN.
     """
     cdef uint64_t n = cnp.PyArray_DIM(logits, 0), classes = cnp.PyArray_DIM(logits, 1)
     cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
     cdef cnp.ndarray losses = cnp.PyArray_EMPTY(1, dims, cnp.PyArray_TYPE(logits), 0)
     cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(2, dims, cnp.PyArray_TYPE(logits), 0)
-    cdef const intptr_t *y = <const intptr_t *>cnp.PyArray_DATA(labels)
-    cdef uint64_t i
-    for i in range(n):
-        if not 0 <= y[i] < <intptr_t>classes:
-            raise ValueError(f"y: expected class numbers in [0, {classes}), got {y[i]}")
+    cdef bint is_float = cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT32
     cdef const void *z = cnp.PyArray_DATA(logits)
+    cdef const void *t = cnp.PyArray_DATA(y)
+    cdef const intptr_t *label = <const intptr_t *>t
     cdef void *l = cnp.PyArray_DATA(losses)
     cdef void *g = cnp.PyArray_DATA(gradient)
-    if cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT32:
+    cdef uint64_t i
+    if cnp.PyArray_NDIM(y) == 2:
         with nogil:
-            cross_entropies[float](<const float *>z, y, n, classes, <float *>l, <float *>g)
-    else:
-        with nogil:
-            cross_entropies[double](<const double *>z, y, n, classes, <double *>l, <double *>g)
+            if is_float:
+                with_probabilities[float](<const float *>z, <const float *>t, n, classes,
+                                          <float *>l, <float *>g)
+            else:
+                with_probabilities[double](<const double *>z, <const double *>t, n, classes,
+                                           <double *>l, <double *>g)
+        return losses, gradient
+    for i in range(n):
+        if not 0 <= label[i] < <intptr_t>classes:
+            raise ValueError(f"y: expected class numbers in [0, {classes}), got {label[i]}")
+    with nogil:
+        if is_float:
+            with_labels[float](<const float *>z, label, n, classes, <float *>l, <float *>g)
+        else:
+            with_labels[double](<const double *>z, label, n, classes, <double *>l, <double *>g)
     return losses, gradient

@@ -232,12 +232,7 @@ class CategoricalCrossentropy(Loss):
         if self.label_smoothing:
             y = y * (1 - self.label_smoothing) + self.label_smoothing / y.shape[-1]
         if from_logits:
-            shifted, gradient, total = _shifted_exp(outputs)
-            sums = y.sum(axis=-1, keepdims=True)
-            losses = (sums * np.log(total))[..., 0] - (y * shifted).sum(axis=-1)
-            gradient *= sums / total
-            gradient -= y
-            return losses, gradient
+            return _from_logits(outputs, y)
         total = outputs.sum(axis=-1, keepdims=True)
         q = outputs / total
         clipped = np.clip(q, EPSILON, 1 - EPSILON)
@@ -299,14 +294,9 @@ class SparseCategoricalCrossentropy(Loss):
         return array.astype(np.intp, copy=False)
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
-        table = outputs.reshape(-1, outputs.shape[-1])
         if from_logits:
-            plain = np.float32 if table.dtype == np.float32 else np.float64
-            losses, gradient = softmax_cross_entropy(
-                np.ascontiguousarray(table, plain), np.ascontiguousarray(y.ravel(), np.intp)
-            )
-            gradient = gradient.astype(outputs.dtype, copy=False)
-            return losses.reshape(y.shape), gradient.reshape(outputs.shape)
+            return _from_logits(outputs, y)
+        table = outputs.reshape(-1, outputs.shape[-1])
         chosen = np.arange(len(table)), y.ravel()  # by index: no one-hot array is made
         total = table.sum(axis=-1)
         q = table[chosen] / total
@@ -355,14 +345,19 @@ class BinaryCrossentropy(Loss):
         return losses, np.where(q == outputs, (q - y) / (q * (1 - q)), 0)
 
 
-def _shifted_exp(z: Array) -> tuple[Array, Array, Array]:
-    """Return z - max(z) along the last axis, its exponentials, and their sums, (..., 1)."""
-    table = z.reshape(-1, z.shape[-1])
-    # argmax and a look-up take a third of max's time where rows are short
-    shifted = table - table[np.arange(len(table)), table.argmax(axis=1), np.newaxis]
-    shifted = shifted.reshape(z.shape)
-    exp = np.exp(shifted)
-    return shifted, exp, exp.sum(axis=-1, keepdims=True)
+def _from_logits(z: Array, y: Array) -> tuple[Array, Array]:
+    """Return the cross-entropies of softmax(z), and the gradient of their sum.
+
+    y are class numbers, of one axis less than z, or probabilities.
+    """
+    classes, plain = z.shape[-1], np.float32 if z.dtype == np.float32 else np.float64
+    targets = y.reshape(-1, classes) if y.ndim == z.ndim else y.ravel()
+    losses, gradient = softmax_cross_entropy(
+        np.ascontiguousarray(z.reshape(-1, classes), plain),
+        np.ascontiguousarray(targets, plain if targets.ndim == 2 else np.intp),
+    )
+    gradient = gradient.astype(z.dtype, copy=False)
+    return losses.reshape(z.shape[:-1]), gradient.reshape(z.shape)
 
 
 def _column(weights: Array, like: Array) -> Array:
