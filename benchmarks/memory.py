@@ -5,7 +5,7 @@
 Each line is a process of its own: what it took beyond an interpreter that has trained a tiny model,
 so that its libraries' code and the threads' buffers are in memory, and the sum of the data, four
 arrays of the parameters' sizes (themselves, their gradients, Adam's two means) and one batch's
-activations.
+activations. Beyond that sum `fit` holds the gradients of these activations and the samples' order.
 """
 
 import argparse
@@ -62,9 +62,11 @@ def measure(dtype, samples):
     parameters = sum(param.nbytes for param in model.params.values())
     activations = BATCH * (784 + sum(HIDDEN) + 10) * 4
     needed = x.nbytes + y.nbytes + 4 * parameters + activations
+    also = BATCH * sum(HIDDEN) * 4 + samples * np.dtype(np.intp).itemsize
     print(
         f"| {samples} x 784 {dtype} | {taken / MIB:.1f} | {needed / MIB:.1f} "
-        f"| {(x.nbytes + y.nbytes) / MIB:.1f} | {taken / needed:.2f} |"
+        f"| {(x.nbytes + y.nbytes) / MIB:.1f} | {taken / needed:.2f} "
+        f"| {also / MIB:.1f} | {taken / (needed + also):.3f} |"
     )
 
 
@@ -75,8 +77,11 @@ def main():
     arguments = parser.parse_args()
     if arguments.dtype:
         return measure(arguments.dtype, arguments.samples)
-    print("| data | taken, MiB | needed, MiB | of which data | ratio |")
-    print("|---|---:|---:|---:|---:|", flush=True)
+    print(
+        "| data | taken, MiB | needed, MiB | of which data | ratio "
+        "| gradients of activations, order of samples, MiB | ratio with these |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
     for dtype in ("float32", "uint8"):
         command = [sys.executable, __file__, "--samples", str(arguments.samples), "--dtype", dtype]
         subprocess.run(command, check=True, env=os.environ)

@@ -107,10 +107,10 @@ CACHE_LINE, HUGE_PAGE = 64, 2 << 20  # bytes
 def aligned(size: int, dtype: np.dtype) -> Array:
     """Return an array that starts where a cache line does: its rows are faster to walk.
 
-    A large one starts where a huge page does, of which NumPy asks for arrays from 4 MiB on, the
-    spare memory included: faster to compute on, and for MPI to copy.
+    From 4 MiB on, where NumPy asks for huge pages, it starts where one of them does: faster to
+    compute on, and for MPI to copy.
     """
-    boundary = HUGE_PAGE if size * dtype.itemsize >= HUGE_PAGE else CACHE_LINE
+    boundary = HUGE_PAGE if size * dtype.itemsize >= 2 * HUGE_PAGE else CACHE_LINE
     spare = np.empty(size + boundary // dtype.itemsize, dtype)
     start = -spare.ctypes.data % boundary // dtype.itemsize
     return spare[start : start + size]
@@ -123,7 +123,7 @@ class Block:
     ----------
     grads : dict of str to array or PartialGradient
         After a backward pass the gradients by the model's names of parameters. Empty in a block
-        without parameters. Where blocks share memory for them, the next block rewrites them.
+        without parameters.
     trains : bool
         Whether any of its parameters is trained.
     """
@@ -294,17 +294,10 @@ class DenseBlock(Block):
     rule : DropoutRule, optional
         The dropout behind it; a shared one only where another `DenseBlock` follows, and the
         activation takes each element by itself.
-    gradients : Buffers, optional
-        Where the gradients of weights lie, shared with other blocks; own ones by default.
     """
 
     def __init__(
-        self,
-        number: int,
-        dense: Dense,
-        activation: str,
-        rule: DropoutRule | None,
-        gradients: Buffers | None,
+        self, number: int, dense: Dense, activation: str, rule: DropoutRule | None
     ) -> None:
         self._number, self._rule = number, rule
         self.trains = dense.trainable
@@ -316,7 +309,6 @@ class DenseBlock(Block):
         self._use_bias = dense.use_bias
         self._bias = dense.params.get("bias", np.zeros(dense.units, self._weight.dtype))
         self._buffers = Buffers(self._weight.dtype)
-        self._gradient_buffers = gradients or Buffers(self._weight.dtype)
         self._mask: tuple[float, float, int, int, tuple[()], int]
         self._inputs: list[Part] = []
         self._outputs: list[Part] = []
@@ -382,7 +374,7 @@ class DenseBlock(Block):
             x_start, o_start = self._inputs[i].start, self._outputs[o].start
             x = self._inputs[i].values[start - x_start : stop - x_start]
             d = dz[o][start - o_start : stop - o_start]
-            values = self._gradient_buffers(number, *weight.shape)
+            values = self._buffers(("gradient", number), *weight.shape)
             gradient.append((self._outputs[o].columns, self._inputs[i].columns, values))
             np.matmul(d.T, x, out=values)
             if need_dx:
@@ -453,12 +445,7 @@ class DenseBlock(Block):
 
 
 def make_blocks(
-    layers: Sequence[Layer],
-    shapes: Sequence[Shape],
-    seed: int,
-    logits: bool,
-    dtype: DTypeLike,
-    one_by_one: bool = False,
+    layers: Sequence[Layer], shapes: Sequence[Shape], seed: int, logits: bool, dtype: DTypeLike
 ) -> list[Block]:
     """Return the blocks that compute what a model's layers do.
 
@@ -474,11 +461,7 @@ def make_blocks(
         Whether the last layer stops before its activation.
     dtype : dtype
         The model's.
-    one_by_one : bool
-        Whether a block's gradients are used before the next block works out its own, so that the
-        largest ones' memory is enough.
     """
-    gradients = Buffers(dtype) if one_by_one else None
     seeds = [Key(seed).fold_in(number).seed for number in range(len(layers))]
 
     def takes_dense(number: int) -> bool:
@@ -514,7 +497,7 @@ def make_blocks(
             rule = rule_of(last)
             if rule is not None and rule.shared and activation == "softmax":
                 rule = None  # which depends on all units
-            blocks.append(DenseBlock(number, layer, activation, rule, gradients))
+            blocks.append(DenseBlock(number, layer, activation, rule))
             number = last if rule is None else last + 1
             continue
         rule = rule_of(number)

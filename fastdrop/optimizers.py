@@ -128,21 +128,6 @@ class Optimizer(Configurable):
         -----
         `clipnorm` and `global_clipnorm` need the norm first: one more pass over the gradients.
         """
-        self.update_part(params, grads, rules)
-        self.iterations += 1
-
-    @property
-    def needs_all(self) -> bool:
-        """Whether an update has to have all gradients at once, so that it can't be in parts."""
-        return self.global_clipnorm is not None or type(self).update is not Optimizer.update
-
-    def update_part(
-        self,
-        params: Mapping[str, Array],
-        grads: Mapping[str, Array | PartialGradient],
-        rules: Mapping[str, WeightRule] | None = None,
-    ) -> None:
-        """Do what `update` does to some of the parameters, and leave `iterations` as it is."""
         rate = self.current_learning_rate
         name, constants = self._step(rate)
         update(
@@ -157,6 +142,7 @@ class Optimizer(Configurable):
             decay=(self.weight_decay or 0.0) * rate,
             **constants,
         )
+        self.iterations += 1
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         """Return the name of the next update's loop and its constants, see `_train.update`."""

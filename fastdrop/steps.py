@@ -66,8 +66,6 @@ class Step:
             if (name := f"{number}.{inner}") in self._params
         }
         self._in_groups = any(getattr(layer, "groups", 1) > 1 for layer in model.layers)
-        # An update by all gradients at once needs memory for all of them.
-        self._one_by_one = self._ranks is None and not self._needs_all()
         self._blocks = self._make_blocks(self.from_logits)
         self._first = next(
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
@@ -79,14 +77,10 @@ class Step:
         model = self.model
         return [
             model.loss,
-            self._needs_all(),
             *model.layers,
             *(array for layer in model.layers for array in layer.params.values()),
             *(inner.trainable for layer in model.layers for inner in layer.flattened()),
         ]
-
-    def _needs_all(self) -> bool:
-        return self.model.optimizer is not None and self.model.optimizer.needs_all
 
     def train(
         self,
@@ -127,13 +121,9 @@ class Step:
             outputs = self._forward(self._blocks, x, training=True)
             loss, dy = self._loss(outputs, y, sample_weight)
             loss += self._penalty()
-            if self._one_by_one:
-                self._backward(dy, self._update_part)
-                optimizer.iterations += 1
-            else:
-                grads: dict[str, Gradient] = {}
-                self._backward(dy, grads.update)
-                optimizer.update(self._params, grads, self._rules)
+            grads: dict[str, Gradient] = {}
+            self._backward(dy, grads.update)
+            optimizer.update(self._params, grads, self._rules)
         return loss, outputs, self.from_logits
 
     def test(
@@ -196,7 +186,7 @@ class Step:
         model = self.model
         assert model.input_shape is not None
         shapes = shapes_between(model.layers, model.input_shape)
-        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype, self._one_by_one)
+        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype)
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         loss = self.model.loss
@@ -239,17 +229,8 @@ class Step:
         """Work out gradients, block by block from the last one; `take` gets each block's."""
         parts = [Part(0, len(dy), None, dy)]
         for number in reversed(range(self._first, len(self._blocks))):
-            block = self._blocks[number]
-            parts = block.backward(parts, need_dx=number > self._first)
-            if block.grads:
-                take(self._trained(block.grads))
-
-    def _update_part(self, grads: dict[str, Gradient]) -> None:
-        """Update the parameters of these gradients."""
-        assert self.model.optimizer is not None
-        params = {name: self._params[name] for name in grads}
-        rules = {name: self._rules[name] for name in grads if name in self._rules}
-        self.model.optimizer.update_part(params, grads, rules)
+            parts = self._blocks[number].backward(parts, need_dx=number > self._first)
+            take(self._trained(self._blocks[number].grads))
 
     def _trained(self, grads: dict[str, Gradient]) -> dict[str, Gradient]:
         """Return the gradients of parameters that are not frozen."""

@@ -1,7 +1,5 @@
 """Blocks of a training step against the layers one by one."""
 
-import copy
-
 import numpy as np
 import pytest
 
@@ -19,7 +17,6 @@ from fastdrop.layers import (
 )
 from fastdrop.layers.schedules import Linear
 from fastdrop.models import Sequential
-from fastdrop.optimizers import Adam
 from fastdrop.random import Key, uniform
 
 
@@ -94,7 +91,6 @@ SHARED = {
     "none dropped": ([Dense(9, "relu"), shared(0), Dense(4)], 2),
     "schedule": ([Dense(9, "relu"), shared(Linear(0, 0.7, 6)), Dense(4)], 2),
 }
-MODELS = {f"{name}, each its own mask": model for name, model in ELEMENTWISE.items()} | SHARED
 ROWS, FEATURES, SEED = 7, 5, 11
 
 
@@ -197,32 +193,6 @@ def test_the_last_layer_may_stop_before_its_activation():
     logits, _ = stack[0].forward_logits(x)
     (part,) = block.forward([Part(0, 3, None, x)], Batch(True, 0, 0, 3))
     np.testing.assert_array_equal(part.values, logits)
-
-
-class Watched(Adam):
-    """Whoever defines `update` sees all gradients."""
-
-    def update(self, params, grads, rules=None):
-        assert params.keys() == grads.keys()
-        self.seen = list(grads)
-        super().update(params, grads, rules)
-
-
-@pytest.mark.parametrize("stack", [stack for stack, _ in MODELS.values()], ids=MODELS)
-def test_an_update_layer_by_layer_is_one_of_all(stack):
-    x = uniform(Key(3), (ROWS, FEATURES))
-    trained = []
-    never_reached = Adam(global_clipnorm=1e9)
-    for optimizer in (Adam(), never_reached, Watched()):
-        model = Sequential(copy.deepcopy(stack), seed=SEED)
-        model.compile(optimizer, "mse")
-        shape = shapes_between(model.layers, (FEATURES,))[-1]
-        model.fit(x, np.ones((ROWS, *shape)), 3, epochs=2, verbose=0)
-        trained.append((optimizer.iterations, *model.get_weights()))
-    assert set(optimizer.seen) == set(model.params)
-    for one, *others in zip(*trained, strict=True):
-        for other in others:
-            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
