@@ -100,7 +100,7 @@ def threads_of_environment() -> tuple[int, str] | None:
     own = os.environ.get("FASTDROP_NUM_THREADS", "").strip()
     if own:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
-            raise ValueError(f"FASTDROP_NUM_THREADS: expected an integer from 1, got {own!r}")
+            raise ValueError(f"FASTDROP_NUM_THREADS: expected a number in [1, 99999], got {own!r}")
         return int(own), f"FASTDROP_NUM_THREADS={own}"
     openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
     if openmp and int(openmp[1]) > 0:

@@ -127,7 +127,12 @@ class Expected:
             return sample_weight
         labels = y
         if y.ndim == 2:
-            labels = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].round()
+            labels = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
+        others = labels[~np.isin(labels, np.arange(max(2, self.output_shape[-1])))]
+        if others.size:
+            raise ValueError(
+                f"class_weight: expected it with labels that are classes, got {others[0]}"
+            )
         weights = np.ones(len(y), self.dtype) if sample_weight is None else sample_weight.copy()
         for label, weight in self.class_weight.items():
             weights[labels == label] *= weight

@@ -151,8 +151,8 @@ def load_csv(path: str | PathLike[str], label: str = "label") -> tuple[Array, Ar
     FileNotFoundError
         When there is no such file.
     ValueError
-        When the label column is missing, a cell is not a finite number, a line has too few or too
-        many cells, or there are no lines or no columns of numbers.
+        When the label column is missing or there twice, a cell is not a finite number, a line has
+        too few or too many cells, or there are no lines or no columns of numbers.
     """
     path = _existing_file(path)
     try:
@@ -165,6 +165,8 @@ def load_csv(path: str | PathLike[str], label: str = "label") -> tuple[Array, Ar
     if label not in header:
         some = ", ".join(header[:5]) + (", ..." if len(header) > 5 else "")
         raise ValueError(f"{path}: expected a label column {label!r}, got columns {some or 'none'}")
+    if header.count(label) > 1:
+        raise ValueError(f"{path}: expected one column {label!r}, got {header.count(label)}")
     column = header.index(label)
     features = header[:column] + header[column + 1 :]
     if not lines or not features:

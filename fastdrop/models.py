@@ -269,7 +269,7 @@ class Sequential:
             is trained, except for what is read batch by batch. When a generator ends before the
             last epoch. When the loss is no longer finite, unless a callback stops training at that
             (`TerminateOnNaN`); the weights are spoilt by then. When ranks differ in what they were
-            given, or there are more of them than rows in a batch.
+            given, or there are more of them than `batch_size`.
         """
         ranks = Ranks(comm)
         with ranks.together():
@@ -283,8 +283,11 @@ class Sequential:
                     f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
                     f"got {batch_size}"
                 )
-            callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
-            if not all(isinstance(callback, Callback) for callback in callbacks):
+            if isinstance(callbacks, Callback):
+                callbacks = [callbacks]
+            iterable = isinstance(callbacks, Iterable | None)
+            given = list(callbacks or ()) if iterable else [callbacks]
+            if not all(isinstance(callback, Callback) for callback in given):
                 raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
             check_count("epochs", epochs)
             if initial_epoch != 0:
@@ -317,7 +320,7 @@ class Sequential:
             )
 
         history = self.history = History()
-        chain = [*callbacks, history, *reports]
+        chain = [*given, history, *reports]
         if ranks.rank > 0:
             chain = [callback for callback in chain if callback.every_rank]
         for callback in chain:

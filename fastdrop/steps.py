@@ -192,7 +192,15 @@ class Step:
         loss = self.model.loss
         assert loss is not None  # `fit` and `evaluate` have checked it
         weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return loss(outputs, y, self.from_logits, **weighted)
+        value, dy = loss(outputs, y, self.from_logits, **weighted)
+        if dy.shape != outputs.shape:
+            raise ValueError(
+                f"loss: expected a gradient of the outputs' shape {outputs.shape}, got {dy.shape}"
+            )
+        usable = dy.dtype == self._dtype and dy.flags.writeable
+        if not usable or np.may_share_memory(dy, y) or np.may_share_memory(dy, outputs):
+            dy = np.array(dy, self._dtype)  # a backward pass overwrites it
+        return value, dy
 
     def _share_of_loss(
         self, outputs: Array, y: Array, sample_weight: Array | None, rows: int | None

@@ -154,9 +154,9 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks) -> None:
             raise KeyboardInterrupt(f"go on with --resume, from {path}") from None
         raise
     if ranks.rank == 0:
-        print(_table(progress.runs))
         for name, content in _files(data, progress.runs, arguments).items():
             write(arguments.out / name, content)
+        print(_table(progress.runs))
 
 
 def _check_settings(path: Path, progress: Progress, settings: Mapping[str, Any]) -> None:
@@ -189,7 +189,10 @@ def _train(
     comm: Any,
 ) -> None:
     """Train one of the runs to its end, unless it is over."""
+    first = comm is None or comm.Get_rank() == 0
     if progress.run > run:
+        if first and not (arguments.out / MODELS[run]).exists():
+            print(f"{arguments.out / MODELS[run]} is gone; only a run without --resume makes it")
         return
     model = progress.model
     figures = progress.runs.setdefault(title, {})
@@ -209,7 +212,7 @@ def _train(
         initial_epoch=model.epoch,
         comm=comm,
     )
-    if comm is None or comm.Get_rank() == 0:
+    if first:
         model.save(arguments.out / MODELS[run])
 
 

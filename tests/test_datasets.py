@@ -145,6 +145,7 @@ BAD_CSV = {
     "no label": ("a,b\n1,2\n", "label column 'label', got columns a, b"),
     "many columns": ("a,b,c,d,e,f,g\n", r"a, b, c, d, e, \.\.\."),
     "empty": ("", "got columns none"),
+    "two labels": ("a,label,label\n1,2,2\n", "expected one column 'label', got 2"),
     "no lines": ("a,label\n", "lines of data"),
     "label only": ("label\n1\n", "a column besides"),
     "text": ("a,b,label\n1,2,0\n1,x,0\n", "line 3, column 'b': expected a finite .* got 'x'"),

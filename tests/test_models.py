@@ -10,7 +10,7 @@ import pytest
 from test_datasets import IDX_STEMS, idx
 
 import fastdrop
-from fastdrop.callbacks import Callback
+from fastdrop.callbacks import Callback, EarlyStopping
 from fastdrop.datasets import load_digits, load_idx
 from fastdrop.layers import (
     Activation,
@@ -24,7 +24,7 @@ from fastdrop.layers import (
     Residual,
     Softmax,
 )
-from fastdrop.losses import SparseCategoricalCrossentropy
+from fastdrop.losses import Loss, SparseCategoricalCrossentropy
 from fastdrop.metrics import Accuracy
 from fastdrop.models import Sequential
 from fastdrop.optimizers import SGD, Adam
@@ -744,3 +744,53 @@ def test_what_is_frozen_is_counted_and_part_of_the_config(capsys):
     assert capsys.readouterr().out.endswith(
         f"Total params: {56 + 16 + 72 + 72 + 45 + 18}\nTrainable params: {16 + 72 + 45 + 18}\n"
     )
+
+
+class GivesBack(Loss):
+    """A loss whose gradient is one of its arguments, or nothing that can be written to."""
+
+    def __init__(self, which):
+        self.which = which
+
+    def __call__(self, outputs, y, from_logits=False, sample_weight=None):
+        gradient = {"y": y, "outputs": outputs, "other dtype": y.astype(np.float64)}.get(self.which)
+        if self.which == "read-only":
+            gradient = np.broadcast_to(outputs.dtype.type(1), outputs.shape)
+        if self.which == "other shape":
+            gradient = outputs[:, 0]
+        return float((outputs * y).sum()), gradient
+
+
+@pytest.mark.parametrize("which", ["y", "outputs", "other dtype", "read-only"])
+def test_a_loss_may_give_any_array_as_its_gradient(which):
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    model = Sequential([Input((3,)), Dense(5, "relu"), Dense(2, "relu")], seed=2)
+    model.compile("sgd", GivesBack(which), ["mse"])
+    outputs = model.predict(x, verbose=0)
+    before = model.get_weights()
+    _, mse = model.train_on_batch(x, y)
+    assert (y == 1).all()
+    assert mse == pytest.approx(((outputs - 1) ** 2).mean(), rel=1e-5)
+    assert any((old != new).any() for old, new in zip(before, model.get_weights()))
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    model = Sequential([Input((3,)), Dense(2)], seed=1)
+    model.compile("sgd", GivesBack("other shape"))
+    with pytest.raises(ValueError, match=r"loss: expected a gradient of the outputs' shape \(4, 2"):
+        model.train_on_batch(np.ones((4, 3)), np.ones((4, 2)))
+
+
+def test_callbacks_that_are_none():
+    model = Sequential([Input((3,)), Dense(2)], seed=1)
+    model.compile("sgd", "mse")
+    for wrong in (EarlyStopping, [EarlyStopping], 3):
+        with pytest.raises(TypeError, match="callbacks: expected fastdrop callbacks, got"):
+            model.fit(np.ones((4, 3)), np.ones((4, 2)), callbacks=wrong)
+
+
+def test_class_weight_wants_classes():
+    model = Sequential([Input((3,)), Dense(1)], seed=1)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"class_weight: .* labels that are classes, got 0.2"):
+        model.fit(np.ones((2, 3)), np.array([1, 0.2]), class_weight={0: 1, 1: 5}, verbose=0)

@@ -116,6 +116,11 @@ def test_resume_of_a_finished_training(data, expected, tmp_path, capsys):
     assert "training has finished" in out
     assert error == ""
     assert_same(results(tmp_path), expected)
+    for name in train.MODELS:
+        (tmp_path / name).unlink()
+    assert run(data, tmp_path, "--resume") == 0
+    assert f"{tmp_path / train.MODELS[0]} is gone" in capsys.readouterr().out
+    assert (tmp_path / train.MODELS[1]).exists()  # whose weights the checkpoint has
 
 
 def test_without_resume_a_checkpoint_is_replaced(data, expected, tmp_path):
