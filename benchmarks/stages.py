@@ -15,12 +15,12 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
-from training_sides import EACH, INPUTS, Fastdrop, Point
+from training_sides import EACH, INPUTS, ONE, Fastdrop, Point
 
 from fastdrop import _core, batches, figures, fused, optimizers, steps
 from fastdrop.callbacks import Callback
 
-NETWORKS = [(1024, 128), (256, 64)]
+POINTS = [Point(1024, 128, EACH), Point(256, 64, EACH), Point(1024, 128, ONE)]
 STEPS, UNTIMED = 100, 10
 PYTHON = "Python between them"
 
@@ -52,12 +52,14 @@ class Clocks(Callback):
     def running(self):
         numpy = SimpleNamespace(**vars(np))
         numpy.matmul = self.around("products", np.matmul)
+        numpy.take = self.around("gathering kept weights", np.take)
         core = SimpleNamespace(**vars(_core))
         core.masked_bias = self.around("bias, ReLU, dropout: forward", _core.masked_bias)
         core.bias_backward = self.around("bias, ReLU, dropout: backward", _core.bias_backward)
         clocked = [
             (fused, "np", numpy),
             (fused, "_core", core),
+            (fused, "submatrix", self.around("gathering kept weights", fused.submatrix)),
             (optimizers, "update", self.around("optimiser", optimizers.update)),
             (steps.Step, "_loss", self.around("loss", steps.Step._loss)),
             (figures.Figures, "add", self.around("metrics", figures.Figures.add)),
@@ -69,14 +71,14 @@ class Clocks(Callback):
             yield
 
 
-def measure(hidden, batch, epochs):
+def measure(point, epochs):
     """Return (seconds of a step, of its stages, of the floor), of the quickest epoch each."""
     random = np.random.default_rng(1)
-    x = random.random((batch * STEPS, INPUTS), np.float32)
+    x = random.random((point.batch * STEPS, INPUTS), np.float32)
     y = random.integers(10, size=len(x))
     library = Fastdrop(os.cpu_count())
-    model, _ = library.prepare("fastdrop", Point(hidden, batch, EACH)).args
-    products = library.prepare("floor", Point(hidden, batch, EACH))
+    model, batch = library.prepare("fastdrop", point).args
+    products = library.prepare("floor", point)
     best, floor = None, np.inf
     for _ in range(epochs):
         clocks = Clocks()
@@ -93,14 +95,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=15)
     epochs = parser.parse_args().epochs
-    found = [measure(*network, epochs) for network in NETWORKS]
-    names = [f"784-{hidden}-{hidden}-10, batch {batch}, us" for hidden, batch in NETWORKS]
+    found = [measure(point, epochs) for point in POINTS]
+    names = [f"784-{p.hidden}-{p.hidden}-10, batch {p.batch}, {p.masks}, us" for p in POINTS]
     print(f"| a step of | {' | '.join(names)} |")
     print("|---|" + "---:|" * len(names))
-    for stage in found[0][1]:
-        print(f"| {stage} | " + " | ".join(f"{s[stage] * 1e6:.0f}" for _, s, _ in found) + " |")
-    print("| all | " + " | ".join(f"{seconds * 1e6:.0f}" for seconds, _, _ in found) + " |")
-    print("| the products alone | " + " | ".join(f"{f * 1e6:.0f}" for _, _, f in found) + " |")
+    for stage in dict.fromkeys(stage for _, stages, _ in found for stage in stages):
+        cells = [f"{stages[stage] * 1e6:.0f}" if stage in stages else "" for _, stages, _ in found]
+        print(f"| {stage} | {' | '.join(cells)} |")
+    for name, times in (
+        ("all", [seconds for seconds, _, _ in found]),
+        ("the products alone, of all units", [floor for _, _, floor in found]),
+    ):
+        print(f"| {name} | " + " | ".join(f"{seconds * 1e6:.0f}" for seconds in times) + " |")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import core_fight
 import numpy as np
 import pytest
+import stages
 import training
 from training_sides import EACH, FOUR, LIBRARIES, ONE, Point
 
@@ -101,3 +102,15 @@ def test_torch_calls(monkeypatch, tmp_path):
     torch_calls.main()
     *_, pieces, ours, theirs = (tmp_path / torch_calls.TABLE).read_text().splitlines()
     assert all(float(us) > 0 for row in (pieces, ours, theirs) for us in row.split("|")[2:-1])
+
+
+def test_stages(monkeypatch, capsys):
+    monkeypatch.setattr(stages, "POINTS", [Point(8, 4, EACH), Point(8, 4, ONE)])
+    monkeypatch.setattr(sys, "argv", ["", "--epochs", "1"])
+    stages.main()
+    table = [line[1:-1].split("|") for line in capsys.readouterr().out.splitlines()]
+    rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in table}
+    assert {"products", "optimiser", "loss", "metrics", stages.PYTHON} < rows.keys()
+    assert rows["gathering kept weights"][0] == ""  # none with a mask for each sample
+    assert float(rows["gathering kept weights"][1]) > 0
+    assert all(float(cell) > 0 for cell in rows["all"])
