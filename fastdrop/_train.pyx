@@ -509,7 +509,16 @@ def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
     cdef void *l = cnp.PyArray_DATA(losses)
     cdef void *g = cnp.PyArray_DATA(gradient)
     cdef uint64_t i
-    if cnp.PyArray_NDIM(y) == 2:
+    cdef bint labelled = cnp.PyArray_NDIM(y) == 1
+    cdef bint fits = classes > 0 and <uint64_t>cnp.PyArray_DIM(y, 0) == n
+    if not labelled:
+        fits = fits and <uint64_t>cnp.PyArray_DIM(y, 1) == classes
+    if not fits:
+        raise ValueError(
+            f"y: expected labels or probabilities for outputs of shape {(n, classes)}, "
+            f"got shape {(<object>y).shape}"
+        )
+    if not labelled:
         with nogil:
             if is_float:
                 with_probabilities[float](<const float *>z, <const float *>t, n, classes,

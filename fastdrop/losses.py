@@ -351,7 +351,7 @@ def _from_logits(z: Array, y: Array) -> tuple[Array, Array]:
     y are class numbers, of one axis less than z, or probabilities.
     """
     classes, plain = z.shape[-1], np.float32 if z.dtype == np.float32 else np.float64
-    targets = y.reshape(-1, classes) if y.ndim == z.ndim else y.ravel()
+    targets = y.reshape(-1, y.shape[-1]) if y.ndim == z.ndim else y.ravel()
     losses, gradient = softmax_cross_entropy(
         np.ascontiguousarray(z.reshape(-1, classes), plain),
         np.ascontiguousarray(targets, plain if targets.ndim == 2 else np.intp),

@@ -253,3 +253,11 @@ def test_sparse_crossentropy_refuses_labels_that_no_output_has(label):
         losses.SparseCategoricalCrossentropy(True)(
             np.ones((2, 4), np.float32), np.array([0, label])
         )
+
+
+@pytest.mark.parametrize("labels", [np.zeros(2, int), np.ones((2, 3)), np.ones((9, 2))])
+def test_labels_of_other_samples_are_refused(labels):
+    """The compiled loss reads as many labels as there are outputs."""
+    kind = "sparse_categorical_crossentropy" if labels.ndim == 1 else "categorical_crossentropy"
+    with pytest.raises(ValueError, match=r"y: expected labels or .* \(6, 3\), got shape"):
+        losses.get(kind)(np.zeros((6, 3)), labels, True)
