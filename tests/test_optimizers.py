@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 
 import numpy as np
 import pytest
@@ -232,6 +233,39 @@ def test_threads_and_parts_do_not_matter(rules, clip):
         for other in results[1:]:
             for a, b in zip(results[0], other):
                 assert_same(a, b)
+
+
+@pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"),
+    reason="numbers below the normal ones are 0 on x86 and ARM only",
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_states_leave_no_numbers_below_the_normal_ones(isa, name, dtype):
+    shape, tiny = (40, 70), np.finfo(dtype).tiny
+    optimizer, params = OPTIMIZERS[name](), random_params(shape, dtype)
+    grads = random_grads(shape, dtype, False, 0)
+    grads["w"] *= tiny * 1e10
+    grads["b"] *= tiny**0.5  # whose squares are such numbers
+    optimizer.update(params, grads)
+    zeros = {key: np.zeros_like(g) for key, g in grads.items()}
+    for _ in range(400):  # 0.9 to the power 400 is 5e-19: they pass through all such numbers
+        optimizer.update(params, zeros)
+        for states in optimizer.state.values():
+            for array in states.values():
+                assert not ((array != 0) & (abs(array) < tiny)).any()
+
+
+def test_numbers_below_the_normal_ones_stay_what_they_are_elsewhere():
+    tiny = np.finfo(np.float32).tiny
+    threads = fastdrop.get_num_threads()
+    fastdrop.set_num_threads(2)
+    params, small = {"w": np.ones(1 << 20, np.float32)}, np.full(1 << 20, tiny / 4)
+    Adam().update(params, {"w": np.full(1 << 20, tiny, np.float32)})
+    dropped = fastdrop.dropout(small, 0.5, key=fastdrop.Key(1), num_threads=2)
+    fastdrop.set_num_threads(threads)
+    assert set(np.unique(dropped)) == {0.0, tiny / 2}
+    assert np.float32(tiny) / np.float32(4) != 0
 
 
 def test_gradients_are_left_alone_and_may_have_any_layout():

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "denormals.h"
 #include "optimizers.h"
 
 int fd_is_plain(const fd_step *step)
@@ -129,6 +130,7 @@ static void update_row_of_parts(const fd_update *u, uint64_t row, cursor *cursor
 void fd_update_rows(const fd_update *u, uint64_t first, uint64_t last, void *scratch)
 {
     const struct fd_optimizer_loops *loops = u->kernels->optimizers;
+    const fd_float_mode before = fd_flush_denormals();
     start_at(u, first, scratch);
     for (uint64_t row = first; row < last; row++) {
         const uint64_t at = row * u->columns;
@@ -144,6 +146,7 @@ void fd_update_rows(const fd_update *u, uint64_t first, uint64_t last, void *scr
                 loops->multiply[u->is_double](n, u->max_norm / norm, w);
         }
     }
+    fd_restore_float_mode(before);
 }
 
 void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void *scratch,
@@ -151,6 +154,7 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
 {
     const struct fd_optimizer_loops *loops = u->kernels->optimizers;
     char *const spread_d = (char *)scratch + cursors_bytes(u), *const g = spread_d + row_bytes(u);
+    const fd_float_mode before = fd_flush_denormals();
     start_at(u, first, scratch);
     for (uint64_t row = first; row < last; row++) {
         const size_t at = row * u->columns * itemsize(u), n = row_length(u, row);
@@ -167,6 +171,7 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
         }
         sums[row] = loops->square_sum[u->is_double](n, d);
     }
+    fd_restore_float_mode(before);
 }
 
 void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,

@@ -278,6 +278,29 @@ static void run_optimizer(const fd_kernels *isa, fd_optimizer optimizer, int is_
     free(bits);
 }
 
+/* A state below the normal numbers becomes 0 on the machines of denormals.h. */
+static void flushed_states(const fd_kernels *isa)
+{
+#if defined(__x86_64__) || defined(__aarch64__)
+    enum { N = 19 };
+    float w[N], d[N] = {0}, state[N];
+    for (int i = 0; i < N; i++)
+        w[i] = 1, state[i] = 1e-40f;
+    const fd_update u = {.kernels = isa, .optimizer = FD_MOMENTUM,
+                         .step = {.momentum = 0.9, .limit = INFINITY, .scale = 1},
+                         .max_norm = INFINITY, .w = w, .state = {state}, .d = d, .n = N,
+                         .columns = N};
+    void *scratch = aligned_alloc(64, fd_update_scratch(&u) + 64);
+    fd_update_rows(&u, 0, 1, scratch);
+    free(scratch);
+    for (int i = 0; i < N; i++)
+        check(w[i] == 1 && memcmp(&state[i], &d[i], sizeof *d) == 0, "flushed state", isa->name,
+              (unsigned long)i);
+#else
+    (void)isa;
+#endif
+}
+
 static void optimizers(const fd_kernels *isa)
 {
     enum { BYTES = 5 * 3 * 700 * sizeof(double) + 64 };
@@ -328,6 +351,7 @@ int main(int argc, char **argv)
     for (const fd_kernels *const *isa = fd_available(); *isa; isa++) {
         normal_variates(*isa);
         optimizers(*isa);
+        flushed_states(*isa);
         for (number = 1; number <= 300; number++) {
             shared_axes(*isa, number);
             blocks(*isa, number);
