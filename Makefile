@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-SOURCES := pyproject.toml setup.py $(wildcard fastdrop/*.pyx fastdrop/*.pxd fastdrop/*.h fastdrop/kernels/*)
+SOURCES := pyproject.toml setup.py $(wildcard fastdrop/*.pyx fastdrop/*.pxd fastdrop/*.h fastdrop/pool.c fastdrop/kernels/*)
 
 KERNELS := $(wildcard fastdrop/kernels/*.c)
 CTEST := tests/c/test_kernels.c $(KERNELS) -Ifastdrop -std=c11 -Wall -Wextra -Werror -ffp-contract=off
@@ -24,10 +24,14 @@ bench: $(VENV)/.plot
 	$(BIN)/fastdrop bench --out docs/bench
 	$(BIN)/python benchmarks/readme_table.py
 
-# C test and Python suite under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
+# C tests and Python suite under AddressSanitizer and UndefinedBehaviorSanitizer, threads under
+# ThreadSanitizer (gcc)
 test-sanitizers: $(VENV)/.test build/cases.bin
 	$(CC) $(CTEST) $(SANITIZE) -lm -o build/test_kernels_asan
 	build/test_kernels_asan tests/known_answers.txt build/cases.bin
+	$(CC) tests/c/test_pool.c fastdrop/pool.c -Ifastdrop -std=gnu11 -Wall -Wextra -Werror \
+	    -fsanitize=thread -g -O1 -pthread -o build/test_pool
+	TSAN_OPTIONS=die_after_fork=0 build/test_pool
 	rm -rf build/temp.* build/lib.* build/asan    # objects of other flags
 	CFLAGS="$(SANITIZE)" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    --target build/asan .

@@ -71,7 +71,7 @@ EXTENSIONS = [
     ),
     (
         "fastdrop._train",  # its loops come with _core's table
-        ["fastdrop/_train.pyx", "fastdrop/kernels/optimizers.c"],
+        ["fastdrop/_train.pyx", "fastdrop/pool.c", "fastdrop/kernels/optimizers.c"],
     ),
 ]
 
@@ -96,9 +96,10 @@ setup(
                     "-ffp-contract=off",
                     "-Wall",
                     "-Wextra",
+                    "-pthread",
                     *OPENMP,
                 ],
-                extra_link_args=OPENMP,
+                extra_link_args=["-pthread", *OPENMP],
                 py_limited_api=LIMITED_API,
             )
             for name, sources in EXTENSIONS

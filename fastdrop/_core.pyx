@@ -296,6 +296,11 @@ cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
     return 0.022 * bytes_moved + 0.008 * planes * n
 
 
+cdef int most_threads() noexcept:
+    """As many as a call takes where nobody says how many."""
+    return <int>max(1, min(default_threads, fd_max_threads()))
+
+
 cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
     cdef uint64_t tiles = (n + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
     cdef uint64_t count
@@ -305,7 +310,7 @@ cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
     elif nanoseconds < THREADS_PAY:
         count = 1
     else:
-        count = min(default_threads, fd_max_threads())
+        count = most_threads()
         if limited:
             count = min(count, (<AtMost>num_threads).n)
     return <int>max(<uint64_t>1, min(count, tiles))

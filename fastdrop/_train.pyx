@@ -1,23 +1,32 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True
-"""What a training step does besides its products and dropout.
+"""What a training step does besides dropout, on the threads of pool.h.
 
 Optimisers: checks a model's parameters, gradients and states, and updates all in one go. The
 formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
-describes the optimiser itself is checked in optimizers.py, the only caller. At the end, parts of
-weights (fused.py) and softmax with cross-entropy (losses.py).
+describes the optimiser itself is checked in optimizers.py, the only caller. At the end, matrix
+products, parts of weights (fused.py) and softmax with cross-entropy (losses.py).
 """
 
 import numpy as np
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
-from libc.stdint cimport intptr_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
-from fastdrop._core cimport active_kernels, fd_kernels, threads_for
+from fastdrop._core cimport active_kernels, fd_kernels, most_threads
 
 cnp.import_array()
+
+cdef extern from "pool.h" nogil:
+    ctypedef void (*fd_share)(int share, int shares, void *argument) noexcept nogil
+    void fd_pool_run(fd_share f, int shares, void *argument)
+
+cdef extern from "blas_threads.h" nogil:
+    ctypedef int (*fd_get_threads)() noexcept nogil
+    ctypedef void (*fd_set_threads)(int n) noexcept nogil
+    int fd_blas_enter(fd_get_threads get, fd_set_threads set)
+    void fd_blas_leave(fd_set_threads set)
 
 cdef extern from "kernels/optimizers.h" nogil:
     ctypedef enum fd_optimizer:
@@ -66,8 +75,9 @@ cdef extern from "kernels/optimizers.h" nogil:
     void fd_gradient_squares(const fd_update *update, uint64_t first, uint64_t last, void *scratch,
                              double *sums)
     void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
-                      const intptr_t *rows, uint64_t num_rows, const uint64_t *column_bits,
-                      const intptr_t *columns, uint64_t num_columns, void *values)
+                      const intptr_t *rows, uint64_t first, uint64_t last,
+                      const uint64_t *column_bits, const intptr_t *columns, uint64_t num_columns,
+                      void *values)
 
 # name: its loop, the names of its states in the order of the formula
 cdef dict OPTIMIZERS = {
@@ -86,11 +96,15 @@ cdef dict OPTIMIZERS = {
 # Elements that are one row where nothing asks for the array's own rows.
 cdef uint64_t PIECE = 2048
 
-# Nanoseconds that a byte read or written takes one thread, roughly: measured with Adam and SGD.
-cdef double NS_PER_BYTE = 0.01
+# Bytes read and written, and multiplications, from which a second thread pays: some us of one.
+cdef double MOVING_PAYS = 1 << 18
+cdef int64_t MULTIPLYING_PAYS = 1 << 18
 
 # Below this many elements releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
+
+cdef int threads_for(double bytes_moved) noexcept:
+    return most_threads() if bytes_moved >= MOVING_PAYS else 1
 
 # ---- checks --------------------------------------------------------------------------------------
 
@@ -314,27 +328,22 @@ cdef class Updates:
 
     cdef int run(self, double *sums=NULL) except -1:
         """Update all parameters; with `sums`, take each gradient row's sum of squares instead."""
-        cdef const fd_update *updates = self.updates
-        cdef uint64_t scratch = 0, i, count = self.count
-        cdef int t, threads = threads_for(self.elements, self.bytes_moved * NS_PER_BYTE, None)
-        cdef char *memory
-        cdef char *aligned
-        for i in range(count):
-            scratch = max(scratch, fd_update_scratch(&updates[i]))
-        memory = <char *>malloc(threads * scratch + 64)
-        if memory == NULL:
+        cdef updating u = updating(updates=self.updates, count=self.count, scratch=0, memory=NULL,
+                                   aligned=NULL, sums=sums)
+        cdef uint64_t i
+        cdef int shares = threads_for(self.bytes_moved)
+        for i in range(u.count):
+            u.scratch = max(u.scratch, fd_update_scratch(&u.updates[i]))
+        u.memory = <char *>malloc(shares * u.scratch + 64)
+        if u.memory == NULL:
             raise MemoryError
-        aligned = memory + (64 - <uintptr_t>memory % 64)
-        if threads == 1 and self.elements < GIL_RELEASE_PAYS:
-            run_share(updates, count, 0, 1, aligned, sums)
-        elif threads == 1:
-            with nogil:
-                run_share(updates, count, 0, 1, aligned, sums)
+        u.aligned = u.memory + (64 - <uintptr_t>u.memory % 64)
+        if self.elements < GIL_RELEASE_PAYS:
+            fd_pool_run(update_share, shares, &u)
         else:
-            for t in prange(threads, nogil=True, schedule="static", chunksize=1,
-                            num_threads=threads):
-                run_share(updates, count, t, threads, aligned + t * scratch, sums)
-        free(memory)
+            with nogil:
+                fd_pool_run(update_share, shares, &u)
+        free(u.memory)
         return 0
 
     cdef int clip_norms(self, double limit, bint together) except -1:
@@ -370,18 +379,29 @@ cdef double scale_within(double limit, double squares) noexcept:
     return limit / norm if norm > limit else 1.0
 
 
-cdef void run_share(const fd_update *updates, uint64_t count, uint64_t thread, uint64_t threads,
-                    void *scratch, double *sums) noexcept nogil:
-    """The rows of one thread, the same part of each update's."""
+cdef struct updating:
+    const fd_update *updates
+    uint64_t count
+    uint64_t scratch    # bytes of each share
+    char *memory
+    char *aligned
+    double *sums
+
+
+cdef void update_share(int share, int shares, void *argument) noexcept nogil:
+    """The same part of each update's rows."""
+    cdef const updating *u = <const updating *>argument
+    cdef void *scratch = u.aligned + share * u.scratch
+    cdef double *sums = u.sums
     cdef uint64_t i, rows, first, last
-    for i in range(count):
-        rows = fd_num_rows(&updates[i])
-        first = rows * thread // threads
-        last = rows * (thread + 1) // threads
+    for i in range(u.count):
+        rows = fd_num_rows(&u.updates[i])
+        first = rows * share // shares
+        last = rows * (share + 1) // shares
         if sums == NULL:
-            fd_update_rows(&updates[i], first, last, scratch)
+            fd_update_rows(&u.updates[i], first, last, scratch)
         else:
-            fd_gradient_squares(&updates[i], first, last, scratch, sums)
+            fd_gradient_squares(&u.updates[i], first, last, scratch, sums)
             sums += rows
 
 
@@ -418,25 +438,173 @@ def update(params, grads, rules, dict state, str optimizer, *, double rate, doub
     updates.run()
 
 
-def submatrix(cnp.ndarray matrix, rows, cnp.ndarray columns, cnp.ndarray out):
-    """out = matrix[rows][:, columns], all rows where `rows` is None.
+# ---- products, and the parts of weights that have part in them ---------------------------------
+
+ctypedef void (*sgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
+                       int64_t k, float alpha, const float *a, int64_t a_stride, const float *b,
+                       int64_t b_stride, float beta, float *c, int64_t c_stride) noexcept nogil
+ctypedef void (*dgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
+                       int64_t k, double alpha, const double *a, int64_t a_stride, const double *b,
+                       int64_t b_stride, double beta, double *c, int64_t c_stride) noexcept nogil
+
+cdef enum:    # CBLAS's
+    ROW_MAJOR = 101
+    PLAIN = 111
+    TRANSPOSED = 112
+
+cdef struct blas_functions:
+    sgemm multiply_floats
+    dgemm multiply_doubles
+    fd_get_threads get
+    fd_set_threads set
+
+cdef blas_functions blas = blas_functions(NULL, NULL, NULL, NULL)
+
+
+def use_blas(*addresses):
+    """Call these functions of a BLAS with 64-bit integers: cblas_sgemm, cblas_dgemm, and those
+    that get and set its number of threads."""
+    cdef uintptr_t s, d, g, n
+    s, d, g, n = addresses
+    blas.multiply_floats, blas.multiply_doubles = <sgemm>s, <dgemm>d
+    blas.get, blas.set = <fd_get_threads>g, <fd_set_threads>n
+
+
+cdef struct operand:
+    const char *data
+    int64_t stride      # elements from one row to the next, of what is in memory
+    int order           # PLAIN or TRANSPOSED
+
+
+cdef struct product:
+    operand a, b, c
+    int64_t m, n, k
+    bint is_double
+
+
+cdef bint describe(cnp.ndarray array, int type, operand *o):
+    """Does it fit BLAS: two axes, and along one of them elements side by side?"""
+    cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(array), step
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(array)
+    cdef int inner = 1
+    if (cnp.PyArray_NDIM(array) != 2 or cnp.PyArray_TYPE(array) != type
+            or not cnp.PyArray_ISBEHAVED_RO(array) or cnp.PyArray_SIZE(array) == 0):
+        return False
+    if strides[1] != size:
+        inner = 0
+    step = strides[1 - inner]
+    if strides[inner] != size or step % size or step < cnp.PyArray_DIM(array, inner) * size:
+        return False
+    o.data = cnp.PyArray_BYTES(array)
+    o.stride = step // size
+    o.order = PLAIN if inner else TRANSPOSED
+    return True
+
+
+cdef void product_share(int share, int shares, void *argument) noexcept nogil:
+    """A part of the longer axis of c: with the weights on it, nothing large is read twice."""
+    cdef const product *p = <const product *>argument
+    cdef operand a = p.a, b = p.b, c = p.c
+    cdef int64_t m = p.m, n = p.n, first, size = 8 if p.is_double else 4
+    if m > n:
+        first = part_from(m, share, shares)
+        m = part_from(m, share + 1, shares) - first
+        a.data += first * size * (a.stride if a.order == PLAIN else 1)
+        c.data += first * size * c.stride
+    else:
+        first = part_from(n, share, shares)
+        n = part_from(n, share + 1, shares) - first
+        b.data += first * size * (1 if b.order == PLAIN else b.stride)
+        c.data += first * size
+    if m == 0 or n == 0:
+        return
+    if p.is_double:
+        blas.multiply_doubles(ROW_MAJOR, a.order, b.order, m, n, p.k, 1, <const double *>a.data,
+                              a.stride, <const double *>b.data, b.stride, 0, <double *>c.data,
+                              c.stride)
+    else:
+        blas.multiply_floats(ROW_MAJOR, a.order, b.order, m, n, p.k, 1, <const float *>a.data,
+                             a.stride, <const float *>b.data, b.stride, 0, <float *>c.data,
+                             c.stride)
+
+
+cdef int64_t part_from(int64_t n, int64_t share, int64_t shares) noexcept nogil:
+    """Where a share starts: BLAS multiplies in blocks of whole vectors."""
+    return n if share == shares else n * share // shares // 16 * 16
+
+
+def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
+    """np.matmul(a, b, out), `out` apart from `a` and `b`.
+
+    As many threads as NumPy's BLAS would use, but those of pool.h: BLAS's own would go on spinning
+    for 0.1 s, and keep the cores from all that follows.
+    """
+    cdef product p
+    cdef int type = cnp.PyArray_TYPE(a), threads, shares = 1
+    if (blas.get == NULL or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+            or not cnp.PyArray_ISWRITEABLE(out) or not describe(out, type, &p.c)
+            or p.c.order != PLAIN or not describe(a, type, &p.a) or not describe(b, type, &p.b)
+            or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)
+            or cnp.PyArray_DIM(b, 1) != cnp.PyArray_DIM(out, 1)
+            or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0)):
+        return np.matmul(a, b, out=out)
+    p.m, p.n, p.k = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1), cnp.PyArray_DIM(a, 1)
+    p.is_double = type == cnp.NPY_FLOAT64
+    threads = fd_blas_enter(blas.get, blas.set)
+    if p.m * p.n * p.k > MULTIPLYING_PAYS:
+        shares = <int>max(1, min(<int64_t>threads, max(p.m, p.n) // 16))
+    if shares == 1 and p.m * p.n * p.k < MULTIPLYING_PAYS:
+        product_share(0, 1, &p)
+    else:
+        with nogil:
+            fd_pool_run(product_share, shares, &p)
+    fd_blas_leave(blas.set)
+    return out
+
+
+cdef struct picking:
+    const fd_kernels *kernels
+    int is_double
+    const char *matrix
+    uint64_t width
+    const intptr_t *rows
+    uint64_t num_rows
+    const uint64_t *bits
+    const intptr_t *columns
+    uint64_t num_columns
+    char *values
+
+
+cdef void picking_share(int share, int shares, void *argument) noexcept nogil:
+    cdef const picking *p = <const picking *>argument
+    cdef uint64_t first = p.num_rows * share // shares, last = p.num_rows * (share + 1) // shares
+    fd_submatrix(p.kernels, p.is_double, p.matrix, p.width, p.rows, first, last, p.bits, p.columns,
+                 p.num_columns, p.values)
+
+
+def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
+    """out = matrix[rows][:, columns], all of them where one is None.
 
     `matrix` and `out` are C-contiguous, of one dtype, float32 or float64, and the right shapes;
     indices are intp, contiguous, ascending and in range: fused.py, the only caller, makes them
     itself.
     """
-    cdef uint64_t width = cnp.PyArray_DIM(matrix, 1)
-    cdef const fd_kernels *kernels = active_kernels()
-    cdef const intptr_t *r = NULL
-    cdef uint64_t *bits
+    cdef picking p = picking(
+        kernels=active_kernels(), is_double=cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT64,
+        matrix=<const char *>cnp.PyArray_DATA(matrix), width=cnp.PyArray_DIM(matrix, 1), rows=NULL,
+        num_rows=cnp.PyArray_DIM(out, 0), bits=NULL, columns=NULL,
+        num_columns=cnp.PyArray_DIM(out, 1), values=<char *>cnp.PyArray_DATA(out),
+    )
+    cdef uint64_t *bits = NULL
+    cdef int shares
     if rows is not None:
-        r = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>rows)
-    bits = bits_of(columns, width)
+        p.rows = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>rows)
+    if columns is not None:
+        p.columns = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>columns)
+        p.bits = bits = bits_of(columns, p.width)
+    shares = threads_for(p.num_rows * (p.width + p.num_columns) * (8.0 if p.is_double else 4.0))
     with nogil:
-        fd_submatrix(kernels, cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT64,
-                     cnp.PyArray_DATA(matrix), width, r, cnp.PyArray_DIM(out, 0), bits,
-                     <const intptr_t *>cnp.PyArray_DATA(columns), cnp.PyArray_SIZE(columns),
-                     cnp.PyArray_DATA(out))
+        fd_pool_run(picking_share, shares, &p)
     free(bits)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastdrop._checks import as_array, check_count, check_finite
+from fastdrop._train import submatrix
 from fastdrop.layers import Array, Shape, batch_shape
 from fastdrop.losses import Loss
 from fastdrop.random import Key, permutation
@@ -303,7 +304,11 @@ class _Samples:
             return np.asarray(array[rows])
         if self._buffer is None or len(self._buffer) < len(rows):
             self._buffer = np.empty((len(rows), *array.shape[1:]), array.dtype)
-        return array.take(rows, 0, self._buffer[: len(rows)], "clip")  # "raise" copies once more
+        samples = self._buffer[: len(rows)]
+        if array.ndim == 2 and array.dtype in (np.float32, np.float64):
+            submatrix(array, rows, None, samples)
+            return samples
+        return array.take(rows, 0, samples, "clip")  # "raise" copies once more
 
 
 def _is_stored(array: Any) -> bool:

@@ -42,9 +42,10 @@ from fastdrop.layers.dropout import group_spans
 from fastdrop.layers.schedules import rate_at
 from fastdrop.random import Key
 
-__all__ = ["Batch", "Block", "Gradient", "Part", "make_blocks", "whole"]
+__all__ = ["Batch", "Block", "Gradient", "Matmul", "Part", "make_blocks", "whole"]
 
 Gradient: TypeAlias = Array | PartialGradient
+Matmul: TypeAlias = Callable[[Array, Array, Array], Array]
 Span: TypeAlias = tuple[int, int, Array | None]
 
 
@@ -294,12 +295,14 @@ class DenseBlock(Block):
     rule : DropoutRule, optional
         The dropout behind it; a shared one only where another `DenseBlock` follows, and the
         activation takes each element by itself.
+    matmul : callable
+        `np.matmul`, or what does the same.
     """
 
     def __init__(
-        self, number: int, dense: Dense, activation: str, rule: DropoutRule | None
+        self, number: int, dense: Dense, activation: str, rule: DropoutRule | None, matmul: Matmul
     ) -> None:
-        self._number, self._rule = number, rule
+        self._number, self._rule, self._matmul = number, rule, matmul
         self.trains = dense.trainable
         self._compiled, self._relu = activation in ("linear", "relu"), activation == "relu"
         self._activate = ACTIVATIONS[activation]
@@ -334,7 +337,7 @@ class DenseBlock(Block):
             for product in self._products_of(start, stop, number, columns):
                 part = parts[product.input]
                 x = part.values[product.start - part.start : product.stop - part.start]
-                np.matmul(x, product.weight.T, out=z[product.start - start : product.stop - start])
+                self._matmul(x, product.weight.T, z[product.start - start : product.stop - start])
                 self._products.append(product)
             bias = self._bias if columns is None else self._bias[columns]
             if self._compiled:
@@ -376,9 +379,9 @@ class DenseBlock(Block):
             d = dz[o][start - o_start : stop - o_start]
             values = self._buffers(("gradient", number), *weight.shape)
             gradient.append((self._outputs[o].columns, self._inputs[i].columns, values))
-            np.matmul(d.T, x, out=values)
+            self._matmul(d.T, x, values)
             if need_dx:
-                np.matmul(d, weight, out=dx[i].values[start - x_start : stop - x_start])
+                self._matmul(d, weight, dx[i].values[start - x_start : stop - x_start])
         self.grads = {f"{self._number}.weight": self._gradient(gradient)}
         if self._use_bias and bias is not None:
             self.grads[f"{self._number}.bias"] = bias
@@ -387,7 +390,7 @@ class DenseBlock(Block):
     def _inferred(self, x: Array) -> Part:
         """Return the outputs at inference."""
         z = self._buffers(("y", 0), len(x), len(self._weight))
-        np.matmul(x, self._weight.T, out=z)
+        self._matmul(x, self._weight.T, z)
         if self._compiled:
             y = _core.masked_bias(z, self._bias, self._relu, 0.0, 1.0, 0, 0, (), 0, z, None)
         else:
@@ -415,15 +418,12 @@ class DenseBlock(Block):
 
     def _submatrix(self, name: Hashable, rows: Array | None, columns: Array | None) -> Array:
         weight = self._weight
+        if rows is None and columns is None:
+            return weight
         height = len(weight) if rows is None else len(rows)
         width = weight.shape[1] if columns is None else len(columns)
-        if columns is not None:
-            out = self._buffers(name, height, width)
-            submatrix(weight, rows, columns, out)
-        elif rows is not None:  # whole rows
-            out = np.take(weight, rows, axis=0, out=self._buffers(name, height, width), mode="clip")
-        else:
-            out = weight
+        out = self._buffers(name, height, width)
+        submatrix(weight, rows, columns, out)
         return out
 
     def _gradient(self, parts: list[tuple[Array | None, Array | None, Array]]) -> Gradient:
@@ -445,7 +445,12 @@ class DenseBlock(Block):
 
 
 def make_blocks(
-    layers: Sequence[Layer], shapes: Sequence[Shape], seed: int, logits: bool, dtype: DTypeLike
+    layers: Sequence[Layer],
+    shapes: Sequence[Shape],
+    seed: int,
+    logits: bool,
+    dtype: DTypeLike,
+    matmul: Matmul = np.matmul,
 ) -> list[Block]:
     """Return the blocks that compute what a model's layers do.
 
@@ -461,6 +466,8 @@ def make_blocks(
         Whether the last layer stops before its activation.
     dtype : dtype
         The model's.
+    matmul : callable
+        `np.matmul`, or what does the same.
     """
     seeds = [Key(seed).fold_in(number).seed for number in range(len(layers))]
 
@@ -497,7 +504,7 @@ def make_blocks(
             rule = rule_of(last)
             if rule is not None and rule.shared and activation == "softmax":
                 rule = None  # which depends on all units
-            blocks.append(DenseBlock(number, layer, activation, rule))
+            blocks.append(DenseBlock(number, layer, activation, rule, matmul))
             number = last if rule is None else last + 1
             continue
         rule = rule_of(number)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdrop import blas
 from fastdrop._config import listed, loaded_libraries, show_config
 
 __all__ = ["collect", "run"]
@@ -51,6 +52,7 @@ def collect() -> dict[str, object]:
     return {
         **config,
         "BLAS libraries in this process": listed(loaded_libraries(_BLAS)),
+        "products in fit": f"{blas.NAME}, on fastdrop's threads" if blas.NAME else "NumPy's",
         "MPI": _mpi(),
         "PyTorch": _version("torch"),
         "NumPy": np.__version__,

@@ -19,6 +19,7 @@ from fastdrop import metrics as metrics_module
 from fastdrop._checks import as_array, check_count, check_finite, lookup
 from fastdrop._serialization import deserialize, serialize
 from fastdrop.batches import ArrayBatches, Batch, Batches, Expected, batches_of
+from fastdrop.blas import matmul
 from fastdrop.callbacks import (
     Callback,
     EpochLines,
@@ -331,7 +332,11 @@ class Sequential:
             for callback in chain:
                 getattr(callback, hook)(*arguments)
 
-        step, validation_step = (Step(self, None if comm is None else ranks) for _ in range(2))
+        # Where others' code runs between the batches, it may have products of its own.
+        product = matmul if isinstance(training, ArrayBatches) else np.matmul
+        step, validation_step = (
+            Step(self, None if comm is None else ranks, product) for _ in range(2)
+        )
         self.stop_training = False
         logs: dict[str, float] = {}
         with ranks.ending_together():

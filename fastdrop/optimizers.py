@@ -2,8 +2,8 @@
 
 The formulas are Keras's; each is one pass over parameter, gradient and state in compiled code, with
 results that depend neither on the instruction set nor on the number of threads. In them numbers
-below the normal ones (1.2e-38 in float32) count as 0, as in TensorFlow and JAX: states of units that
-died would sink among them for ever, where processors are many times slower.
+below the normal ones (1.2e-38 in float32) count as 0, as in TensorFlow and JAX: the states of units
+that died would sink among them for ever, where processors are many times slower.
 """
 
 from __future__ import annotations

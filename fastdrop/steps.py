@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastdrop.fused import Batch, Block, Buffers, Gradient, Part, make_blocks, whole
+from fastdrop.fused import Batch, Block, Buffers, Gradient, Matmul, Part, make_blocks, whole
 from fastdrop.layers import Array, build_all, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.mpi import GradientSums, Ranks
@@ -32,10 +32,16 @@ class Step:
         A built one; compiled, except for `predict`.
     ranks : Ranks, optional
         Of a communicator: all of them take each step together, every one with its rows.
+    matmul : callable
+        `np.matmul`, or `fastdrop.blas.matmul` where the program computes nothing else between
+        the batches.
     """
 
-    def __init__(self, model: Sequential, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, model: Sequential, ranks: Ranks | None = None, matmul: Matmul = np.matmul
+    ) -> None:
         self.model = model
+        self._matmul = matmul
         self._ranks = ranks
         self._dtype = model.dtype
         self._x = Buffers(self._dtype)
@@ -186,7 +192,7 @@ class Step:
         model = self.model
         assert model.input_shape is not None
         shapes = shapes_between(model.layers, model.input_shape)
-        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype)
+        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype, self._matmul)
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         loss = self.model.loss

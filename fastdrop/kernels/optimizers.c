@@ -175,14 +175,18 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
 }
 
 void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
-                  const intptr_t *rows, uint64_t num_rows, const uint64_t *column_bits,
+                  const intptr_t *rows, uint64_t first, uint64_t last, const uint64_t *column_bits,
                   const intptr_t *columns, uint64_t num_columns, void *values)
 {
     const size_t size = is_double ? sizeof(double) : sizeof(float);
-    for (uint64_t i = 0; i < num_rows; i++) {
+    for (uint64_t i = first; i < last; i++) {
         const uint64_t row = rows ? (uint64_t)rows[i] : i;
-        kernels->optimizers->pick_columns[is_double](
-            width, column_bits, num_columns, columns, (const char *)matrix + row * width * size,
-            (char *)values + i * num_columns * size);
+        const char *const from = (const char *)matrix + row * width * size;
+        char *const to = (char *)values + i * num_columns * size;
+        if (columns)
+            kernels->optimizers->pick_columns[is_double](width, column_bits, num_columns, columns,
+                                                         from, to);
+        else
+            memcpy(to, from, width * size);
     }
 }

@@ -1,0 +1,36 @@
+/* NumPy's BLAS on one thread while products of ours run: those that run at once share the change,
+   so that each is told the number of threads that the user wants. */
+#ifndef FASTDROP_BLAS_THREADS_H
+#define FASTDROP_BLAS_THREADS_H
+
+#include <pthread.h>
+
+typedef int (*fd_get_threads)(void);
+typedef void (*fd_set_threads)(int n);
+
+static pthread_mutex_t fd_blas_lock = PTHREAD_MUTEX_INITIALIZER;
+static int fd_blas_products, fd_blas_wanted;
+
+/* How many threads a product may take; BLAS has one from here on. */
+static inline int fd_blas_enter(fd_get_threads get, fd_set_threads set)
+{
+    pthread_mutex_lock(&fd_blas_lock);
+    if (!fd_blas_products++) {
+        fd_blas_wanted = get();
+        if (fd_blas_wanted > 1)
+            set(1);
+    }
+    const int wanted = fd_blas_wanted;
+    pthread_mutex_unlock(&fd_blas_lock);
+    return wanted;
+}
+
+static inline void fd_blas_leave(fd_set_threads set)
+{
+    pthread_mutex_lock(&fd_blas_lock);
+    if (!--fd_blas_products && fd_blas_wanted > 1)
+        set(fd_blas_wanted);
+    pthread_mutex_unlock(&fd_blas_lock);
+}
+
+#endif

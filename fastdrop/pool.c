@@ -1,0 +1,141 @@
+/* Helpers, started when first wanted. */
+#define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "pool.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define PAUSE() _mm_pause()
+#elif defined(__aarch64__)
+#define PAUSE() __asm__ volatile("yield")
+#else
+#define PAUSE() ((void)0)
+#endif
+
+/* How long a helper spins: longer than what a step does on one thread between two products. How
+   long the caller does for a helper's last share, before it lets others have its core. */
+enum { SPIN_NS = 300000, PATIENCE_NS = 20000 };
+
+static atomic_flag busy = ATOMIC_FLAG_INIT;    /* some caller has the helpers, and all below */
+static int helpers;
+
+static fd_share work;
+static int num_shares;
+static void *argument;
+static _Atomic int finished;                   /* shares */
+static _Atomic uint64_t posted;                /* number of the call << 32 | shares not yet taken */
+
+static _Atomic int sleeping;                   /* helpers */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Takes a share, or none. Whoever has one may read what has been posted until it has finished it;
+   the number of the call keeps a late helper from taking a share of a call that it has not seen. */
+static int do_share(void)
+{
+    uint64_t seen = atomic_load(&posted);
+    do {
+        if (!(uint32_t)seen)
+            return 0;
+    } while (!atomic_compare_exchange_weak(&posted, &seen, seen - 1));
+    work((int)(uint32_t)seen - 1, num_shares, argument);
+    atomic_fetch_add(&finished, 1);
+    return 1;
+}
+
+static void sleep_until_posted(void)
+{
+    pthread_mutex_lock(&lock);
+    atomic_fetch_add(&sleeping, 1);
+    while (!(uint32_t)atomic_load(&posted))
+        pthread_cond_wait(&wake, &lock);
+    atomic_fetch_sub(&sleeping, 1);
+    pthread_mutex_unlock(&lock);
+}
+
+static void *help(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        for (int64_t since = now(); now() - since < SPIN_NS;)
+            if (do_share())
+                since = now();
+            else
+                for (int i = 0; i < 8; i++)
+                    PAUSE();
+        sleep_until_posted();
+    }
+    return NULL;
+}
+
+static void start_helpers(int wanted)
+{
+    sigset_t all, before;
+    if (helpers >= wanted)
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);    /* signals are for the program's own threads */
+    for (; helpers < wanted; helpers++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, help, NULL))
+            break;
+        pthread_detach(thread);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void forget_helpers(void)    /* in a forked child, which has none of the parent's threads */
+{
+    helpers = 0;
+    atomic_store(&sleeping, 0);
+    atomic_store(&posted, 0);
+    atomic_flag_clear(&busy);
+    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    wake = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, forget_helpers);
+}
+
+void fd_pool_run(fd_share f, int shares, void *arg)
+{
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    if (shares == 1 || atomic_flag_test_and_set(&busy)) {
+        for (int i = shares; i-- > 0;)
+            f(i, shares, arg);
+        return;
+    }
+    pthread_once(&watched, watch_forks);
+    start_helpers(shares - 1);
+    work = f, num_shares = shares, argument = arg;
+    atomic_store(&finished, 0);
+    atomic_store(&posted, ((atomic_load(&posted) >> 32) + 1) << 32 | (uint64_t)shares);
+    if (atomic_load(&sleeping)) {
+        pthread_mutex_lock(&lock);
+        pthread_cond_broadcast(&wake);
+        pthread_mutex_unlock(&lock);
+    }
+    while (do_share())
+        ;
+    for (int64_t since = now(); atomic_load(&finished) != shares;)
+        if (now() - since < PATIENCE_NS)
+            PAUSE();
+        else
+            sched_yield();
+    atomic_flag_clear(&busy);
+}
