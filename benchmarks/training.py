@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import statistics
-from itertools import product
 from pathlib import Path
 
 from training_sides import EACH, FOUR, LIBRARIES, ONE, Figures, Point
@@ -23,9 +22,6 @@ from fastdrop.bench_process import Peer
 
 ROOT = Path(__file__).parents[1]
 TABLE, RESULTS = "training.md", "training.json"
-# As the command line sets it: NumPy's threads sleep after 2**4 turns of waiting instead of 2**28.
-SLEEPING = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-ENVIRONMENTS = {"": SLEEPING, ", default environment": {}}  # by what they add to a side's name
 FRAMEWORKS = {"PyTorch": ("PyTorch", "PyTorch, fused Adam"), "Keras": ("Keras",), "JAX": ("JAX",)}
 
 # hidden units, batch, fastdrop's masks, the frameworks' masks
@@ -45,23 +41,20 @@ class Sides:
         self.peers, self.names = [], []
         script = str(Path(__file__).with_name("training_sides.py"))
         for module in libraries:
-            environments = ENVIRONMENTS if module == "fastdrop" else {"": {}}
-            for suffix, environment in environments.items():
-                peer = Peer([script, module, str(threads), str(data)], threads, environment)
-                self.peers.append((peer, suffix))
-                if peer.hello["name"] not in self.names:
-                    self.names.append(peer.hello["name"])
+            peer = Peer([script, module, str(threads), str(data)], threads)
+            self.peers.append(peer)
+            self.names.append(peer.hello["name"])
 
     def of(self, hidden, batch):
-        """Yield (process, its name of a side, the benchmark's, point) for a network."""
-        for peer, suffix in self.peers:
+        """Yield (process, side, point) for a network."""
+        for peer in self.peers:
             for side, masks in peer.hello["sides"].items():
                 for mask in masks:
                     if any((hidden, batch) == row[:2] and mask in row[2:] for row in ROWS):
-                        yield peer, side, f"{side}{suffix}", Point(hidden, batch, mask)
+                        yield peer, side, Point(hidden, batch, mask)
 
     def close(self):
-        for peer, _ in self.peers:
+        for peer in self.peers:
             peer.close()
 
 
@@ -78,17 +71,17 @@ def measure(data, libraries, threads, rounds, steps, untimed):
     try:
         for hidden, batch in dict.fromkeys(row[:2] for row in ROWS):
             chosen = list(sides.of(hidden, batch))
-            turns = {(name, point): [] for _, _, name, point in chosen}
+            turns = {(side, point): [] for _, side, point in chosen}
             for turn in range(rounds):
-                for peer, side, name, point in chosen:
+                for peer, side, point in chosen:
                     request = {"turn": turn, "steps": steps, "untimed": untimed}
                     figures = peer.ask({"side": side, "point": point, **request})
-                    turns[name, point].append(Figures(*figures))
-            for (name, point), figures in turns.items():
+                    turns[side, point].append(Figures(*figures))
+            for (side, point), figures in turns.items():
                 found["results"].append(
                     {
                         **point._asdict(),
-                        "side": name,
+                        "side": side,
                         "us": [turn.seconds * 1e6 for turn in figures],
                         "loss": [turn.loss for turn in figures],
                         "accuracy": [turn.accuracy for turn in figures],
@@ -124,20 +117,17 @@ def table(found):
         + f". {settings['threads']} threads, data: {found['data']}, {settings['rounds']} rounds "
         f"of {settings['steps']} timed steps; medians, and quartiles of the ratios in a round.",
         "",
-        "| network, batch | environment | fastdrop's masks | us a step | times the floor "
+        "| network, batch | fastdrop's masks | us a step | times the floor "
         "| the others' masks " + "".join(f"| times {name}'s speed " for name in FRAMEWORKS) + "|",
-        "|---|---|---|---:|---:|---|" + "---:|" * len(FRAMEWORKS),
+        "|---|---|---:|---:|---|" + "---:|" * len(FRAMEWORKS),
     ]
-    for (hidden, batch, own, others), environment in product(ROWS, ENVIRONMENTS):
-        fastdrop = us[hidden, batch, own, f"fastdrop{environment}"]
-        floors = [us[hidden, batch, EACH, f"floor{other}"] for other in ENVIRONMENTS]
-        floor = min(floors, key=statistics.median)
+    for hidden, batch, own, others in ROWS:
+        fastdrop = us[hidden, batch, own, "fastdrop"]
         cells = [
             f"784-{hidden}-{hidden}-10, {batch}",
-            environment.removeprefix(", ") or "as the command line sets it",
             own,
             f"{statistics.median(fastdrop):.0f}",
-            ratio(fastdrop, floor),
+            ratio(fastdrop, us[hidden, batch, EACH, "floor"]),
             others,
         ]
         for sides in FRAMEWORKS.values():

@@ -2,6 +2,6 @@
 
 import sys
 
-from fastdrop.cli import command
+from fastdrop.cli import main
 
-sys.exit(command())
+sys.exit(main())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from fastdrop import __version__, bench, bench_torch, get_num_threads, info, mpi, train
 from fastdrop.optimizers import OPTIMIZERS
 
-__all__ = ["command", "main"]
-
-BLAS_TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
+__all__ = ["main"]
 
 N = TypeVar("N", int, float)
 T = TypeVar("T")
@@ -65,23 +61,6 @@ def _explain(command: str, error: BaseException, place: str = "") -> int:
     else:
         raise error
     return 2
-
-
-def command() -> int:
-    """Run the command line as a process of its own: its arguments, and their exit status.
-
-    OpenBLAS's threads spin after each product, at the cost of everything else that wants the cores
-    (docs/threads.md). They read from the environment how long, when NumPy loads; so, unless the
-    user has said it, training starts its process once more with another environment.
-    """
-    if sys.argv[1:2] == ["train"] and BLAS_TIMEOUT not in os.environ and sys.executable:
-        with contextlib.suppress(OSError):
-            os.execve(
-                sys.executable,
-                [sys.executable, *sys.orig_argv[1:]],
-                os.environ | {BLAS_TIMEOUT: "4"},  # 2**4 cycles, the least it takes
-            )
-    return main()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -170,10 +170,9 @@ def command(request):
     start = [script] if request.param == "script" else [sys.executable, "-m", "fastdrop"]
 
     def run(*arguments, **environment):
-        given = {k: v for k, v in os.environ.items() if k != "OPENBLAS_THREAD_TIMEOUT"}
         return subprocess.run(
             [*map(str, start), *map(str, arguments)],
-            env=given | environment,
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -191,46 +190,6 @@ def test_wrong_environment(command, name, value):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert re.fullmatch(rf"fastdrop: error: {name}: expected .*, got '{value}'", line)
-
-
-SPY = """
-import fastdrop.cli, os, sys
-def main():
-    print(os.getpid(), os.environ.get("OPENBLAS_THREAD_TIMEOUT"), sys.flags.optimize)
-    print(*sys.argv[1:], sep="|")
-    print(sys.stdin.read())
-    return 7
-fastdrop.cli.main = main
-print(os.getpid())
-sys.exit(fastdrop.cli.command())
-"""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "given", "inside"),
-    [
-        (["train", "a b", "--x=ä"], None, "4"),
-        (["train"], "20", "20"),
-        (["bench"], None, "None"),
-    ],
-)
-def test_training_starts_again_with_threads_that_do_not_spin(arguments, given, inside):
-    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_THREAD_TIMEOUT"}
-    if given is not None:
-        environment["OPENBLAS_THREAD_TIMEOUT"] = given
-    process = subprocess.Popen(
-        [sys.executable, "-O", "-u", "-c", SPY, *arguments],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    out, _ = process.communicate("input\n", timeout=60)
-    pid = str(process.pid)
-    starts = [pid, pid] if inside == "4" else [pid]
-    end = [f"{pid} {inside} 1", "|".join(arguments), "input", ""]
-    assert out.splitlines() == [*starts, *end]
-    assert process.returncode == 7
 
 
 def bad_csv(folder):

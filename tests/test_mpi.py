@@ -322,7 +322,7 @@ def slowly(self, batch, logs):
     time.sleep({seconds})
     update(self, batch, logs)
 callbacks.ProgressBar.on_train_batch_end = slowly
-sys.exit(cli.command())
+sys.exit(cli.main())
 """
 SETTINGS = ["--hidden", "16,8", "--batch-size", "32", "--epochs", "4"]
 

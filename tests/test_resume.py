@@ -206,7 +206,7 @@ def slowly(self, batch, logs):
     time.sleep(0.02)
     update(self, batch, logs)
 callbacks.ProgressBar.on_train_batch_end = slowly
-sys.exit(cli.command())
+sys.exit(cli.main())
 """
 
 
