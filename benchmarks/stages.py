@@ -30,6 +30,7 @@ class Clocks(Callback):
 
     def __init__(self):
         self.seconds = Counter()
+        self._inside = 0.0  # seconds of calls within the one that is being timed
 
     def on_train_batch_end(self, batch, logs):
         if batch == UNTIMED - 1:
@@ -41,9 +42,12 @@ class Clocks(Callback):
 
     def around(self, stage, function):
         def timed(*arguments, **named):
+            before, self._inside = self._inside, 0.0
             start = time.perf_counter()
             result = function(*arguments, **named)
-            self.seconds[stage] += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.seconds[stage] += seconds - self._inside
+            self._inside = before + seconds
             return result
 
         return timed

@@ -185,20 +185,21 @@ cdef class Updates:
     """The updates of all parameters, and what keeps their memory alive."""
 
     cdef fd_update *updates
-    cdef uint64_t count, elements
-    cdef double bytes_moved
+    cdef uint64_t count
     cdef fd_step step
     cdef fd_optimizer optimizer
     cdef tuple state_names
     cdef bint by_rows    # is something asked of every gradient's rows?
     cdef dict state
     cdef list arrays, new_states
+    cdef list products   # of update i its gradient's (a, b, out, matmul), or None
 
     def __cinit__(self, count):
         self.updates = <fd_update *>calloc(max(count, 1), sizeof(fd_update))
         if self.updates == NULL:
             raise MemoryError
         self.arrays = []
+        self.products = []
         self.new_states = []
 
     def __dealloc__(self):
@@ -228,6 +229,14 @@ cdef class Updates:
         update.n = cnp.PyArray_SIZE(param)
         if rule is not None:
             self.add_rule(update, name, param, rule)
+        product = grad if hasattr(grad, "matmul") else None
+        self.products.append(product)
+        if product is not None:
+            if self.by_rows:
+                raise TypeError(
+                    f"grads[{name!r}]: expected an array where norms are clipped, got a product"
+                )
+            grad = product.out
         if isinstance(grad, np.ndarray):
             check_like(param, grad, "grads", name)
             if not is_plain(grad):
@@ -241,8 +250,6 @@ cdef class Updates:
             update.columns = max(<uint64_t>1, update.n // max(1, cnp.PyArray_DIM(param, 0)))
         else:
             update.columns = PIECE
-        self.elements += update.n
-        self.bytes_moved += cnp.PyArray_NBYTES(param) * (3.0 + 2 * len(self.state_names))
         self.arrays.append(param)
         return 0
 
@@ -326,19 +333,37 @@ cdef class Updates:
             part += 1
         return 0
 
-    cdef int run(self, double *sums=NULL) except -1:
-        """Update all parameters; with `sums`, take each gradient row's sum of squares instead."""
-        cdef updating u = updating(updates=self.updates, count=self.count, scratch=0, memory=NULL,
-                                   aligned=NULL, sums=sums)
-        cdef uint64_t i
-        cdef int shares = threads_for(self.bytes_moved)
+    cdef int run_all(self) except -1:
+        """Update all parameters, a gradient that is a product just after that is multiplied."""
+        cdef uint64_t i, first = 0
+        for i in range(self.count):
+            if self.products[i] is not None:
+                self.run(first, i)
+                a, b, out, matmul = self.products[i]
+                matmul(a, b, out)
+                self.run(i, i + 1)
+                first = i + 1
+        self.run(first, self.count)
+        return 0
+
+    cdef int run(self, uint64_t first, uint64_t last, double *sums=NULL) except -1:
+        """Run updates [first, last); with `sums`, take each gradient row's sum of squares
+        instead."""
+        cdef updating u = updating(updates=&self.updates[first], count=last - first, scratch=0,
+                                   memory=NULL, aligned=NULL, sums=sums)
+        cdef uint64_t i, n = 0
+        cdef double bytes_moved = 0
+        cdef int shares
         for i in range(u.count):
+            n += u.updates[i].n
+            bytes_moved += u.updates[i].n * (8.0 if u.updates[i].is_double else 4.0)
             u.scratch = max(u.scratch, fd_update_scratch(&u.updates[i]))
+        shares = threads_for(bytes_moved * (3 + 2 * len(self.state_names)))
         u.memory = <char *>malloc(shares * u.scratch + 64)
         if u.memory == NULL:
             raise MemoryError
         u.aligned = u.memory + (64 - <uintptr_t>u.memory % 64)
-        if self.elements < GIL_RELEASE_PAYS:
+        if n < GIL_RELEASE_PAYS:
             fd_pool_run(update_share, shares, &u)
         else:
             with nogil:
@@ -357,7 +382,7 @@ cdef class Updates:
         if sums == NULL:
             raise MemoryError
         try:
-            self.run(sums)
+            self.run(0, self.count, sums)
             rows = 0
             for i in range(self.count):
                 for row in range(fd_num_rows(&self.updates[i])):
@@ -435,7 +460,7 @@ def update(params, grads, rules, dict state, str optimizer, *, double rate, doub
         updates.clip_norms(global_clipnorm, together=True)
     for name, state_name, array in updates.new_states:
         state.setdefault(name, {})[state_name] = array
-    updates.run()
+    updates.run_all()
 
 
 # ---- products, and the parts of weights that have part in them ---------------------------------

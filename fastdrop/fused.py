@@ -34,6 +34,7 @@ from fastdrop.layers import (
     Dropout,
     Layer,
     PartialGradient,
+    ProductGradient,
     ReLU,
     Shape,
     Softmax,
@@ -44,7 +45,7 @@ from fastdrop.random import Key
 
 __all__ = ["Batch", "Block", "Gradient", "Matmul", "Part", "make_blocks", "whole"]
 
-Gradient: TypeAlias = Array | PartialGradient
+Gradient: TypeAlias = Array | PartialGradient | ProductGradient
 Matmul: TypeAlias = Callable[[Array, Array, Array], Array]
 Span: TypeAlias = tuple[int, int, Array | None]
 
@@ -122,7 +123,7 @@ class Block:
 
     Attributes
     ----------
-    grads : dict of str to array or PartialGradient
+    grads : dict of str to array, PartialGradient or ProductGradient
         After a backward pass the gradients by the model's names of parameters. Empty in a block
         without parameters.
     trains : bool
@@ -297,12 +298,22 @@ class DenseBlock(Block):
         activation takes each element by itself.
     matmul : callable
         `np.matmul`, or what does the same.
+    shared : Buffers, optional
+        Where the weight's gradient goes if it is left as a product for the update: nothing may
+        change the block's inputs until then. Without it the block multiplies at once.
     """
 
     def __init__(
-        self, number: int, dense: Dense, activation: str, rule: DropoutRule | None, matmul: Matmul
+        self,
+        number: int,
+        dense: Dense,
+        activation: str,
+        rule: DropoutRule | None,
+        matmul: Matmul,
+        shared: Buffers | None,
     ) -> None:
         self._number, self._rule, self._matmul = number, rule, matmul
+        self._shared = shared
         self.trains = dense.trainable
         self._compiled, self._relu = activation in ("linear", "relu"), activation == "relu"
         self._activate = ACTIVATIONS[activation]
@@ -372,17 +383,22 @@ class DenseBlock(Block):
             for number, (start, stop, columns, x) in enumerate(self._inputs)
             if need_dx
         ]
-        gradient = []
+        gradient, product = [], None
         for number, (start, stop, i, o, weight) in enumerate(self._products):
             x_start, o_start = self._inputs[i].start, self._outputs[o].start
             x = self._inputs[i].values[start - x_start : stop - x_start]
             d = dz[o][start - o_start : stop - o_start]
-            values = self._buffers(("gradient", number), *weight.shape)
-            gradient.append((self._outputs[o].columns, self._inputs[i].columns, values))
-            self._matmul(d.T, x, values)
+            if self._shared is not None and weight is self._weight:
+                product = ProductGradient(
+                    d.T, x, self._shared("gradient", *weight.shape), self._matmul
+                )
+            else:
+                values = self._buffers(("gradient", number), *weight.shape)
+                gradient.append((self._outputs[o].columns, self._inputs[i].columns, values))
+                self._matmul(d.T, x, values)
             if need_dx:
                 self._matmul(d, weight, dx[i].values[start - x_start : stop - x_start])
-        self.grads = {f"{self._number}.weight": self._gradient(gradient)}
+        self.grads = {f"{self._number}.weight": product or self._gradient(gradient)}
         if self._use_bias and bias is not None:
             self.grads[f"{self._number}.bias"] = bias
         return dx
@@ -451,6 +467,7 @@ def make_blocks(
     logits: bool,
     dtype: DTypeLike,
     matmul: Matmul = np.matmul,
+    shared: Buffers | None = None,
 ) -> list[Block]:
     """Return the blocks that compute what a model's layers do.
 
@@ -468,6 +485,8 @@ def make_blocks(
         The model's.
     matmul : callable
         `np.matmul`, or what does the same.
+    shared : Buffers, optional
+        For gradients that are left as products for the update; without it none are.
     """
     seeds = [Key(seed).fold_in(number).seed for number in range(len(layers))]
 
@@ -504,7 +523,9 @@ def make_blocks(
             rule = rule_of(last)
             if rule is not None and rule.shared and activation == "softmax":
                 rule = None  # which depends on all units
-            blocks.append(DenseBlock(number, layer, activation, rule, matmul))
+            # A layer in front may change its outputs in its backward pass.
+            memory = None if blocks and isinstance(blocks[-1], LayerBlock) else shared
+            blocks.append(DenseBlock(number, layer, activation, rule, matmul, memory))
             number = last if rule is None else last + 1
             continue
         rule = rule_of(number)

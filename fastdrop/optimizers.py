@@ -15,7 +15,7 @@ from typing import Any
 from fastdrop._checks import check_number, lookup
 from fastdrop._serialization import Configurable
 from fastdrop._train import update
-from fastdrop.layers.base import Array, PartialGradient, WeightRule
+from fastdrop.layers.base import Array, PartialGradient, ProductGradient, WeightRule
 from fastdrop.learning_rates import (
     LearningRate,
     checked_learning_rate,
@@ -106,7 +106,7 @@ class Optimizer(Configurable):
     def update(
         self,
         params: Mapping[str, Array],
-        grads: Mapping[str, Array | PartialGradient],
+        grads: Mapping[str, Array | PartialGradient | ProductGradient],
         rules: Mapping[str, WeightRule] | None = None,
     ) -> None:
         """Change every array of `params` in place by its gradient, the one of the same name.
@@ -115,8 +115,9 @@ class Optimizer(Configurable):
         ----------
         params : mapping of str to ndarray
             float32 or float64, writeable and C-contiguous.
-        grads : mapping of str to ndarray or PartialGradient
-            The same names; of their parameters' shapes and dtypes.
+        grads : mapping of str to ndarray, PartialGradient or ProductGradient
+            The same names; of their parameters' shapes and dtypes. No products with `clipnorm` or
+            `global_clipnorm`.
         rules : mapping of str to WeightRule, optional
             For some of the names. The gradient of the penalties, l1 sign(w) + 2 l2 w, is added to
             the parameter's gradient before that is clipped; `max_norm` holds after the update.
@@ -145,6 +146,12 @@ class Optimizer(Configurable):
             **constants,
         )
         self.iterations += 1
+
+    @property
+    def takes_products(self) -> bool:
+        """Whether `update` is this class's own and needs no norms: gradients may be products."""
+        own = type(self).update is Optimizer.update
+        return own and self.clipnorm is None and self.global_clipnorm is None
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         """Return the name of the next update's loop and its constants, see `_train.update`."""

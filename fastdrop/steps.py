@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import is_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,10 +83,16 @@ class Step:
         model = self.model
         return [
             model.loss,
+            self._leaves_products(),
             *model.layers,
             *(array for layer in model.layers for array in layer.params.values()),
             *(inner.trainable for layer in model.layers for inner in layer.flattened()),
         ]
+
+    def _leaves_products(self) -> bool:
+        """Tell whether the optimiser may multiply gradients, one after the other in one memory."""
+        optimizer = self.model.optimizer
+        return self._ranks is None and optimizer is not None and optimizer.takes_products
 
     def train(
         self,
@@ -192,7 +198,10 @@ class Step:
         model = self.model
         assert model.input_shape is not None
         shapes = shapes_between(model.layers, model.input_shape)
-        return make_blocks(model.layers, shapes, model.seed, logits, self._dtype, self._matmul)
+        shared = Buffers(self._dtype) if self._leaves_products() else None
+        return make_blocks(
+            model.layers, shapes, model.seed, logits, self._dtype, self._matmul, shared
+        )
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         loss = self.model.loss
@@ -239,7 +248,7 @@ class Step:
             parts = block.forward(parts, batch)
         return whole(parts)
 
-    def _backward(self, dy: Array, take: Callable[[dict[str, Gradient]], None]) -> None:
+    def _backward(self, dy: Array, take: Callable[[dict[str, Any]], None]) -> None:
         """Work out gradients, block by block from the last one; `take` gets each block's."""
         parts = [Part(0, len(dy), None, dy)]
         for number in reversed(range(self._first, len(self._blocks))):

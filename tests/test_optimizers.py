@@ -10,7 +10,7 @@ from dtypes import assert_same
 
 import fastdrop
 from fastdrop import learning_rates, optimizers
-from fastdrop.layers.base import PartialGradient, WeightRule
+from fastdrop.layers.base import PartialGradient, ProductGradient, WeightRule
 from fastdrop.optimizers import SGD, Adam, AdamW, RMSprop
 
 # ---- the twin: one operation after the other, in the parameter's dtype --------------------------
@@ -266,6 +266,52 @@ def test_numbers_below_the_normal_ones_stay_what_they_are_elsewhere():
     fastdrop.set_num_threads(threads)
     assert set(np.unique(dropped)) == {0.0, tiny / 2}
     assert np.float32(tiny) / np.float32(4) != 0
+
+
+def products(memory, dtype, seed):
+    """Gradients of two matrices and a vector; the matrices' are products in the same memory."""
+    rng = np.random.default_rng(seed)
+    factors = {
+        name: (rng.normal(size=(rows, 8)).astype(dtype), rng.normal(size=(8, 30)).astype(dtype))
+        for name, rows in (("w", 20), ("v", 11))
+    }
+    grads = {
+        name: ProductGradient(a, b, memory[: len(a) * 30].reshape(-1, 30), np.matmul)
+        for name, (a, b) in factors.items()
+    }
+    bias = rng.normal(size=20).astype(dtype)
+    dense = {name: a @ b for name, (a, b) in factors.items()}
+    return grads | {"b": bias}, dense | {"b": bias}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gradients_that_are_products_share_their_memory(name):
+    for dtype in DTYPES:
+        shapes, memory = {"w": (20, 30), "b": (20,), "v": (11, 30)}, np.empty(600, dtype)
+        params = {
+            key: np.linspace(-1, 1, math.prod(shape), dtype=dtype).reshape(shape)
+            for key, shape in shapes.items()
+        }
+        plain, rules = (
+            {key: w.copy() for key, w in params.items()},
+            {"v": WeightRule(0.1, 0.2, 1.0)},
+        )
+        one, other = OPTIMIZERS[name](), OPTIMIZERS[name]()
+        for step in range(3):
+            grads, dense = products(memory, dtype, step)
+            one.update(params, grads, rules)
+            other.update(plain, dense, rules)
+        for key in params:
+            assert_same(params[key], plain[key])
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
+def test_products_are_refused_where_norms_are_clipped(clip):
+    grads, _ = products(np.empty(600, np.float32), np.float32, 0)
+    params = {"w": np.ones((20, 30), np.float32)}
+    with pytest.raises(TypeError, match=r"grads\['w'\]: expected an array where norms are clipped"):
+        Adam(**{clip: 1.0}).update(params, {"w": grads["w"]})
+    assert (params["w"] == 1).all()
 
 
 def test_gradients_are_left_alone_and_may_have_any_layout():

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from fastdrop import layers
+from fastdrop import layers, optimizers
 from fastdrop._train import submatrix
 from fastdrop.fused import Batch, DenseBlock, LayerBlock, Part, make_blocks, whole
 from fastdrop.layers import (
     Activation,
     Dense,
     Dropout,
+    Layer,
     PartialGradient,
     ReLU,
     build_all,
@@ -207,3 +208,55 @@ def test_submatrix(isa, dtype, columns, share):
         submatrix(matrix, rows, chosen, memory[: expected.size].reshape(expected.shape))
         np.testing.assert_array_equal(memory[: expected.size], expected.ravel())
         assert (memory[expected.size :] == 5).all()
+
+
+class Untidy(Layer):
+    """Doubles its input, and keeps notes in its outputs while going back."""
+
+    def forward(self, x, training=False, *, key=None, row=0, rows=None):
+        y = 2 * x
+
+        def backward(dy, need_dx=True):
+            dx = 2 * dy
+            y[...] = np.nan
+            return dx
+
+        return y, backward
+
+
+STACKS = {
+    "dense": lambda: [layers.Dense(9, "relu"), layers.Dense(7, "tanh")],
+    "dropout": lambda: [
+        layers.Dropout(0.2),
+        layers.Dense(9, "relu"),
+        layers.Dropout(0.5),
+        layers.Dense(7),
+        layers.Dropout(0.5, shared_axes=(0,)),
+    ],
+    "shared": lambda: [
+        layers.Dense(9, "relu"),
+        layers.Dropout(0.5, shared_axes=(0,), groups=2),
+        layers.Dense(7, "relu", max_norm=1.0),
+    ],
+    "others between": lambda: [layers.Dense(9), layers.BatchNormalization(), Untidy()],
+    "frozen": lambda: [layers.Dense(9), layers.Dense(7, name="frozen"), layers.Dense(8)],
+}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_gradients_that_the_update_multiplies_are_the_same(stack):
+    """A norm that is never reached keeps them from being left to the update."""
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    trained = []
+    for clip in ({}, {"clipnorm": 1e30}):
+        model = Sequential(
+            [layers.Input((6,)), *STACKS[stack](), layers.Dense(3, "softmax")], seed=1
+        )
+        model.compile(optimizers.Adam(0.1, **clip), "sparse_categorical_crossentropy")
+        for layer in model.layers:
+            layer.trainable = layer.name != "frozen"
+        model.fit(x, np.arange(20) % 3, 8, 3, verbose=0)
+        trained.append(model.get_weights())
+    for one, other in zip(*trained, strict=True):
+        assert np.isfinite(one).all()
+        assert one.tobytes() == other.tobytes()
