@@ -5,7 +5,8 @@
 Each line is a process of its own: what it took beyond an interpreter that has trained a tiny model,
 so that its libraries' code and the threads' buffers are in memory, and the sum of the data, four
 arrays of the parameters' sizes (themselves, their gradients, Adam's two means) and one batch's
-activations. Beyond that sum `fit` holds the gradients of these activations and the samples' order.
+activations. Beyond that sum `fit` holds the gradients of these activations and the samples' order;
+of the parameters' gradients it holds the largest alone.
 """
 
 import argparse
