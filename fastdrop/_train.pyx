@@ -26,7 +26,8 @@ cdef extern from "blas_threads.h" nogil:
     ctypedef int (*fd_get_threads)() noexcept nogil
     ctypedef void (*fd_set_threads)(int n) noexcept nogil
     int fd_blas_enter(fd_get_threads get, fd_set_threads set)
-    void fd_blas_leave(fd_set_threads set)
+    void fd_blas_leave(fd_get_threads get, fd_set_threads set)
+    void fd_blas_after_fork(fd_set_threads set)
 
 cdef extern from "kernels/optimizers.h" nogil:
     ctypedef enum fd_optimizer:
@@ -99,6 +100,9 @@ cdef uint64_t PIECE = 2048
 # Bytes read and written, and multiplications, from which a second thread pays: some us of one.
 cdef double MOVING_PAYS = 1 << 18
 cdef int64_t MULTIPLYING_PAYS = 1 << 18
+
+# Rows or columns that a share of a product has at least: each rearranges the other factor for itself.
+cdef int64_t WIDE = 64
 
 # Below this many elements releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
@@ -229,7 +233,7 @@ cdef class Updates:
         update.n = cnp.PyArray_SIZE(param)
         if rule is not None:
             self.add_rule(update, name, param, rule)
-        product = grad if hasattr(grad, "matmul") else None
+        product = grad if hasattr(grad, "matmul") and hasattr(grad, "out") else None
         self.products.append(product)
         if product is not None:
             if self.by_rows:
@@ -237,6 +241,14 @@ cdef class Updates:
                     f"grads[{name!r}]: expected an array where norms are clipped, got a product"
                 )
             grad = product.out
+            check_array(grad, "grads", name)
+            a, b = product.a, product.b
+            if ((a.shape[:1] + b.shape[1:], a.shape[1:], a.dtype, b.dtype)
+                    != (grad.shape, b.shape[:1], grad.dtype, grad.dtype)):
+                raise ValueError(
+                    f"grads[{name!r}]: expected factors of a product of shape {grad.shape} and "
+                    f"dtype {grad.dtype}, got {a.shape} {a.dtype} and {b.shape} {b.dtype}"
+                )
         if isinstance(grad, np.ndarray):
             check_like(param, grad, "grads", name)
             if not is_plain(grad):
@@ -495,6 +507,12 @@ def use_blas(*addresses):
     blas.get, blas.set = <fd_get_threads>g, <fd_set_threads>n
 
 
+def after_fork_in_child():
+    """For `os.register_at_fork`."""
+    if blas.set != NULL:
+        fd_blas_after_fork(blas.set)
+
+
 cdef struct operand:
     const char *data
     int64_t stride      # elements from one row to the next, of what is in memory
@@ -577,13 +595,13 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
     p.is_double = type == cnp.NPY_FLOAT64
     threads = fd_blas_enter(blas.get, blas.set)
     if p.m * p.n * p.k > MULTIPLYING_PAYS:
-        shares = <int>max(1, min(<int64_t>threads, max(p.m, p.n) // 16))
+        shares = <int>max(1, min(<int64_t>threads, max(p.m, p.n) // WIDE))
     if shares == 1 and p.m * p.n * p.k < MULTIPLYING_PAYS:
         product_share(0, 1, &p)
     else:
         with nogil:
             fd_pool_run(product_share, shares, &p)
-    fd_blas_leave(blas.set)
+    fd_blas_leave(blas.get, blas.set)
     return out
 
 
@@ -611,8 +629,8 @@ def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
     """out = matrix[rows][:, columns], all of them where one is None.
 
     `matrix` and `out` are C-contiguous, of one dtype, float32 or float64, and the right shapes;
-    indices are intp, contiguous, ascending and in range: fused.py, the only caller, makes them
-    itself.
+    indices are intp, contiguous and in range, columns ascending: the callers, fused.py and
+    batches.py, make them themselves.
     """
     cdef picking p = picking(
         kernels=active_kernels(), is_double=cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT64,

@@ -8,11 +8,12 @@ With another BLAS `matmul` is NumPy's.
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 import numpy as np
 
-from fastdrop._train import matmul, use_blas
+from fastdrop._train import after_fork_in_child, matmul, use_blas
 
 __all__ = ["NAME", "matmul"]
 
@@ -40,3 +41,5 @@ def _find() -> str | None:
 
 
 NAME = _find()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork_in_child)

@@ -1,5 +1,5 @@
 /* NumPy's BLAS on one thread while products of ours run: those that run at once share the change,
-   so that each is told the number of threads that the user wants. */
+   so that each is told the number of threads that the user wants. All of the process see it. */
 #ifndef FASTDROP_BLAS_THREADS_H
 #define FASTDROP_BLAS_THREADS_H
 
@@ -25,12 +25,21 @@ static inline int fd_blas_enter(fd_get_threads get, fd_set_threads set)
     return wanted;
 }
 
-static inline void fd_blas_leave(fd_set_threads set)
+static inline void fd_blas_leave(fd_get_threads get, fd_set_threads set)
 {
     pthread_mutex_lock(&fd_blas_lock);
-    if (!--fd_blas_products && fd_blas_wanted > 1)
+    if (!--fd_blas_products && fd_blas_wanted > 1 && get() == 1)    /* else somebody else has set it */
         set(fd_blas_wanted);
     pthread_mutex_unlock(&fd_blas_lock);
+}
+
+/* In a forked child: the products of the parent's other threads are not there. */
+static inline void fd_blas_after_fork(fd_set_threads set)
+{
+    fd_blas_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    if (fd_blas_products && fd_blas_wanted > 1)
+        set(fd_blas_wanted);
+    fd_blas_products = 0;
 }
 
 #endif

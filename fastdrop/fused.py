@@ -523,8 +523,9 @@ def make_blocks(
             rule = rule_of(last)
             if rule is not None and rule.shared and activation == "softmax":
                 rule = None  # which depends on all units
-            # A layer in front may change its outputs in its backward pass.
-            memory = None if blocks and isinstance(blocks[-1], LayerBlock) else shared
+            # A layer in front may change its outputs, or what it was given, in its backward pass.
+            alone = not any(isinstance(block, LayerBlock) for block in blocks)
+            memory = shared if alone else None
             blocks.append(DenseBlock(number, layer, activation, rule, matmul, memory))
             number = last if rule is None else last + 1
             continue

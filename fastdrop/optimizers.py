@@ -150,7 +150,7 @@ class Optimizer(Configurable):
     @property
     def takes_products(self) -> bool:
         """Whether `update` is this class's own and needs no norms: gradients may be products."""
-        own = type(self).update is Optimizer.update
+        own = getattr(self.update, "__func__", None) is Optimizer.update
         return own and self.clipnorm is None and self.global_clipnorm is None
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "kernels/denormals.h"
 #include "pool.h"
 
 #if defined(__x86_64__)
@@ -28,6 +29,7 @@ static int helpers;
 static fd_share work;
 static int num_shares;
 static void *argument;
+static fd_float_mode mode;                     /* the caller's: helpers compute as it does */
 static _Atomic int finished;                   /* shares */
 static _Atomic uint64_t posted;                /* number of the call << 32 | shares not yet taken */
 
@@ -51,7 +53,10 @@ static int do_share(void)
         if (!(uint32_t)seen)
             return 0;
     } while (!atomic_compare_exchange_weak(&posted, &seen, seen - 1));
+    const fd_float_mode own = fd_get_float_mode();
+    fd_restore_float_mode(mode);
     work((int)(uint32_t)seen - 1, num_shares, argument);
+    fd_restore_float_mode(own);
     atomic_fetch_add(&finished, 1);
     return 1;
 }
@@ -122,7 +127,7 @@ void fd_pool_run(fd_share f, int shares, void *arg)
     }
     pthread_once(&watched, watch_forks);
     start_helpers(shares - 1);
-    work = f, num_shares = shares, argument = arg;
+    work = f, num_shares = shares, argument = arg, mode = fd_get_float_mode();
     atomic_store(&finished, 0);
     atomic_store(&posted, ((atomic_load(&posted) >> 32) + 1) << 32 | (uint64_t)shares);
     if (atomic_load(&sleeping)) {

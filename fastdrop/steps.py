@@ -127,7 +127,7 @@ class Step:
         optimizer = self.model.optimizer
         assert optimizer is not None  # `fit` has checked it
         self._follow_model()
-        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+        with np.errstate(all="ignore"):  # the loss tells
             if self._ranks is not None:
                 return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
             outputs = self._forward(self._blocks, x, training=True)

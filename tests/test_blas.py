@@ -13,7 +13,7 @@ from test_threads import status_of
 from fastdrop import blas, layers, optimizers
 from fastdrop.models import Sequential
 
-SMALL, LARGE = (5, 7, 6), (96, 80, 70)  # the large one is split
+SMALL, LARGE = (5, 7, 6), (200, 80, 130)  # the large one is split
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_products_of_any_layout(shape, layout_of_a, layout_of_b, dtype):
         assert_product(a, b, matrix(m, n, dtype, layout))
 
 
-@given(*[st.integers(1, 130)] * 3, st.booleans(), st.booleans())
+@given(*[st.integers(1, 200)] * 3, st.booleans(), st.booleans())
 def test_products_of_any_shape(m, k, n, a_transposed, b_transposed):
     layouts = ["transposed" if turned else "plain" for turned in (a_transposed, b_transposed)]
     a, b = matrix(m, k, "float32", layouts[0]), matrix(k, n, "float32", layouts[1], 1)
@@ -158,13 +158,40 @@ def test_a_forked_child_works():
     assert work() == expected
 
 
+@pytest.mark.skipif(blas.NAME is None or not hasattr(os, "fork"), reason="nothing to restore")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_forked_in_the_middle_of_a_product_has_its_threads_back():
+    def threads():
+        return [lib["num_threads"] for lib in threadpoolctl.threadpool_info()]
+
+    stop, a, before = threading.Event(), np.ones((300, 300), np.float32), threads()
+
+    def multiply():
+        while not stop.is_set():
+            blas.matmul(a, a, np.empty_like(a))
+
+    thread = threading.Thread(target=multiply)
+    thread.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                ok = threads() == before
+                blas.matmul(a, a, np.empty_like(a))
+                os._exit(0 if ok and threads() == before else 1)
+            assert status_of(child) == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
 def network():
     model = Sequential(
         [
             layers.Input((80,)),
-            layers.Dense(96, activation="relu"),
+            layers.Dense(192, activation="relu"),
             layers.Dropout(0.5, shared_axes=(0,)),
-            layers.Dense(70, activation="relu"),
+            layers.Dense(140, activation="relu"),
             layers.Dropout(0.5),
             layers.Dense(4, activation="softmax"),
         ],

@@ -314,6 +314,28 @@ def test_products_are_refused_where_norms_are_clipped(clip):
     assert (params["w"] == 1).all()
 
 
+BAD_PRODUCTS = {
+    "shape": lambda a, b, out: (a[:, 1:], b, out),
+    "shape of out": lambda a, b, out: (a, b[:, 1:], out),
+    "dtype": lambda a, b, out: (a.astype(np.float64), b, out),
+    "order": lambda a, b, out: (a, b, np.asfortranarray(out)),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_PRODUCTS)
+def test_products_that_do_not_fit_change_nothing(bad):
+    grads, _ = products(np.empty(600, np.float32), np.float32, 0)
+    params = {"v": np.ones((11, 30), np.float32), "w": np.ones((20, 30), np.float32)}
+    a, b, out, matmul = grads["w"]
+    wrong = ProductGradient(*BAD_PRODUCTS[bad](a, b, out), matmul)
+    optimizer = Adam()
+    with pytest.raises(ValueError, match=r"grads\['w'\]: expected"):
+        optimizer.update(params, {"v": grads["v"], "w": wrong})
+    assert not optimizer.state
+    for w in params.values():
+        assert (w == 1).all()
+
+
 def test_gradients_are_left_alone_and_may_have_any_layout():
     for layout in (np.ascontiguousarray, np.asfortranarray, lambda a: a[::-1][::-1]):
         params, plain = random_params((4, 6), np.float32), random_params((4, 6), np.float32)

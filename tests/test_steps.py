@@ -239,6 +239,7 @@ STACKS = {
         layers.Dense(7, "relu", max_norm=1.0),
     ],
     "others between": lambda: [layers.Dense(9), layers.BatchNormalization(), Untidy()],
+    "others before what drops nothing": lambda: [Untidy(), layers.Dropout(0.0, shared_axes=(0,))],
     "frozen": lambda: [layers.Dense(9), layers.Dense(7, name="frozen"), layers.Dense(8)],
 }
 
@@ -260,3 +261,26 @@ def test_gradients_that_the_update_multiplies_are_the_same(stack):
     for one, other in zip(*trained, strict=True):
         assert np.isfinite(one).all()
         assert one.tobytes() == other.tobytes()
+
+
+def test_an_update_of_ones_own_gets_arrays():
+    model = Sequential([layers.Input((6,)), layers.Dense(5), layers.Dense(3)], seed=1)
+    model.compile(optimizers.SGD(0.1), "mse")
+    update, seen = model.optimizer.update, []
+
+    def spy(params, grads, rules):
+        seen.extend(type(gradient) for gradient in grads.values())
+        update(params, grads, rules)
+
+    model.train_on_batch(np.ones((4, 6)), np.ones((4, 3)))
+    model.optimizer.update = spy
+    model.train_on_batch(np.ones((4, 6)), np.ones((4, 3)))
+    assert seen == [np.ndarray] * 4
+
+
+def test_what_numpy_says_of_floating_point_does_not_stop_a_step_halfway():
+    model = Sequential([layers.Input((6,)), layers.Dense(5), layers.Dense(3)], seed=1)
+    model.compile(optimizers.Adam(), "mse")
+    with np.errstate(all="raise"):
+        model.train_on_batch(np.full((4, 6), 1e-30), np.full((4, 3), 1e-30))
+    assert model.optimizer.iterations == 1

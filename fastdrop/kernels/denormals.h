@@ -15,19 +15,31 @@ typedef uint64_t fd_float_mode;
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+static inline fd_float_mode fd_get_float_mode(void)
+{
+    return _mm_getcsr();
+}
+
+static inline void fd_restore_float_mode(fd_float_mode mode)
+{
+    _mm_setcsr((unsigned int)mode);
+}
+
 static inline fd_float_mode fd_flush_denormals(void)
 {
-    const unsigned int before = _mm_getcsr();
-    _mm_setcsr(before | 1u << 15 | 1u << 6);    /* FTZ, DAZ */
+    const fd_float_mode before = fd_get_float_mode();
+    fd_restore_float_mode(before | 1u << 15 | 1u << 6);    /* FTZ, DAZ */
     return before;
 }
 
-static inline void fd_restore_float_mode(fd_float_mode before)
-{
-    _mm_setcsr((unsigned int)before);
-}
-
 #elif defined(__aarch64__)
+
+static inline fd_float_mode fd_get_float_mode(void)
+{
+    fd_float_mode mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
 
 static inline void fd_restore_float_mode(fd_float_mode mode)
 {
@@ -36,22 +48,26 @@ static inline void fd_restore_float_mode(fd_float_mode mode)
 
 static inline fd_float_mode fd_flush_denormals(void)
 {
-    fd_float_mode before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    const fd_float_mode before = fd_get_float_mode();
     fd_restore_float_mode(before | 1u << 24);    /* FZ */
     return before;
 }
 
 #else    /* denormal numbers as ever */
 
-static inline fd_float_mode fd_flush_denormals(void)
+static inline fd_float_mode fd_get_float_mode(void)
 {
     return 0;
 }
 
-static inline void fd_restore_float_mode(fd_float_mode before)
+static inline void fd_restore_float_mode(fd_float_mode mode)
 {
-    (void)before;
+    (void)mode;
+}
+
+static inline fd_float_mode fd_flush_denormals(void)
+{
+    return 0;
 }
 
 #endif

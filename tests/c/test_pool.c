@@ -1,4 +1,5 @@
-/* The pool: every share is done once, whoever calls, and results are there when the call returns.
+/* The pool: every share is done once, in the caller's floating-point mode, whoever calls, and results
+   are there when the call returns.
    make test-sanitizers runs it under ThreadSanitizer. */
 #include <pthread.h>
 #include <stdio.h>
@@ -7,26 +8,33 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernels/denormals.h"
 #include "pool.h"
 
 enum { CALLS = 3000, CALLERS = 3, MOST = 5 };
 
 typedef struct {
     int number, done[MOST];
+    fd_float_mode mode;
 } call;
 
 static void share(int i, int shares, void *argument)
 {
     call *c = argument;
-    if (i < shares && shares == c->number % MOST + 1)
+    const int as_caller = !((fd_get_float_mode() ^ c->mode) & ~(fd_float_mode)0x3f);    /* flags */
+    if (i < shares && shares == c->number % MOST + 1 && as_caller)
         c->done[i]++;
 }
 
 static void *caller(void *failures)
 {
     for (int number = 0; number < CALLS; number++) {
-        call c = {.number = number};
+        const fd_float_mode before = fd_get_float_mode();
+        if (number % 2)
+            fd_flush_denormals();
+        call c = {.number = number, .mode = fd_get_float_mode()};
         fd_pool_run(share, number % MOST + 1, &c);
+        fd_restore_float_mode(before);
         for (int i = 0; i < MOST; i++)
             if (c.done[i] != (i <= number % MOST))
                 ++*(int *)failures;
