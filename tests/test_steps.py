@@ -239,7 +239,11 @@ STACKS = {
         layers.Dense(7, "relu", max_norm=1.0),
     ],
     "others between": lambda: [layers.Dense(9), layers.BatchNormalization(), Untidy()],
-    "others before what drops nothing": lambda: [Untidy(), layers.Dropout(0.0, shared_axes=(0,))],
+    "others before what drops nothing": lambda: [
+        layers.Dense(9),
+        Untidy(),
+        layers.Dropout(0.0, shared_axes=(0,)),
+    ],
     "frozen": lambda: [layers.Dense(9), layers.Dense(7, name="frozen"), layers.Dense(8)],
 }
 
