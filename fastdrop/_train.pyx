@@ -522,7 +522,7 @@ cdef struct operand:
 cdef struct product:
     operand a, b, c
     int64_t m, n, k
-    bint is_double
+    bint is_double, by_rows
 
 
 cdef bint describe(cnp.ndarray array, int type, operand *o):
@@ -545,11 +545,11 @@ cdef bint describe(cnp.ndarray array, int type, operand *o):
 
 
 cdef void product_share(int share, int shares, void *argument) noexcept nogil:
-    """A part of the longer axis of c: with the weights on it, nothing large is read twice."""
+    """Some rows or columns of c."""
     cdef const product *p = <const product *>argument
     cdef operand a = p.a, b = p.b, c = p.c
     cdef int64_t m = p.m, n = p.n, first, size = 8 if p.is_double else 4
-    if m > n:
+    if p.by_rows:
         first = part_from(m, share, shares)
         m = part_from(m, share + 1, shares) - first
         a.data += first * size * (a.stride if a.order == PLAIN else 1)
@@ -593,9 +593,12 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
         return np.matmul(a, b, out=out)
     p.m, p.n, p.k = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1), cnp.PyArray_DIM(a, 1)
     p.is_double = type == cnp.NPY_FLOAT64
+    # The longer axis has the weights on it, so that nothing large is read twice. Gradients, d.T @ x, go
+    # by rows: with 256 units and 784 inputs a step takes 3 % less, with 1024 units 1 % more.
+    p.by_rows = p.m > p.n or (p.a.order == TRANSPOSED and p.m >= 2 * WIDE)
     threads = fd_blas_enter(blas.get, blas.set)
     if p.m * p.n * p.k > MULTIPLYING_PAYS:
-        shares = <int>max(1, min(<int64_t>threads, max(p.m, p.n) // WIDE))
+        shares = <int>max(1, min(<int64_t>threads, (p.m if p.by_rows else p.n) // WIDE))
     if shares == 1 and p.m * p.n * p.k < MULTIPLYING_PAYS:
         product_share(0, 1, &p)
     else:
