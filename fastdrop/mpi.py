@@ -15,13 +15,16 @@ the command line finds that it was started by an MPI launcher (`world`).
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
 import sys
+import termios
 import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -173,6 +176,7 @@ class Ranks:
                 status = _print_traceback(error, self.rank)
             sys.stdout.flush()
             sys.stderr.flush()
+            _wait_until_read()
             self._comm.Abort(status)
         finally:
             Ranks._ending = not outermost
@@ -241,6 +245,22 @@ def fair_share(cpus: set[int], users: Sequence[set[int]], quota: float) -> int:
     """
     share = sum(1 / sum(cpu in others for others in users) for cpu in cpus)
     return max(1, int(min(share, quota / len(users)) + 1e-6))
+
+
+def _wait_until_read() -> None:
+    """Wait, at most a second, until the launcher has read what this process has printed.
+
+    MPICH's launcher passes nothing on any more once it is told to end all ranks: without this a
+    failure's message was lost in one of five runs.
+    """
+    end = time.monotonic() + 1
+    for stream in (1, 2):
+        with suppress(OSError):  # closed
+            # Only a pipe tells how much of it is unread; of a terminal or a file nothing is lost.
+            while stat.S_ISFIFO(os.fstat(stream).st_mode) and time.monotonic() < end:
+                if not any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4))):
+                    break
+                time.sleep(0.001)
 
 
 def agreed(error: E) -> E:

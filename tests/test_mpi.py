@@ -221,6 +221,25 @@ def test_a_rank_that_fails_ends_all(tmp_path, rank, what):
 
 
 @needs_mpi
+def test_all_that_a_failing_rank_says_is_read(tmp_path):
+    """MPICH's launcher lost lines of every other run like this when they were not waited for."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom mpi4py import MPI\nfrom fastdrop import mpi\n"
+        "def report(error, rank):\n"
+        "    for line in range(500): print(f'{line:99}', file=sys.stderr)\n"
+        "    return 3\n"
+        "mpi.report = report\nranks = mpi.Ranks(MPI.COMM_WORLD)\n"
+        "with ranks.ending_together():\n"
+        "    if ranks.rank == 1: 1 / 0\n"
+        "    MPI.COMM_WORLD.Barrier()"
+    )
+    for _ in range(16):
+        _, _, error = finish(mpiexec(2, program), timeout=60)
+        assert [f"{line:99}" for line in range(500)] == error.splitlines()[:500]
+
+
+@needs_mpi
 @pytest.mark.parametrize("name", mpi.LAUNCHERS)
 def test_a_world_of_another_size_than_the_launchers(name, monkeypatch):
     program = f"import runpy; runpy.run_path({str(PROGRAM)!r}); from mpi4py import MPI; "
