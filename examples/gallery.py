@@ -1,9 +1,9 @@
-"""What each layer of the family does, as a picture: python examples/gallery.py [docs/gallery.png]
+"""What each layer of the family does, as a picture.
 
 Dark is dropped; shades are factors, or what was added.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -85,4 +85,8 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/gallery.png"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "path", type=Path, nargs="?", default="docs/gallery.png", help="picture (%(default)s)"
+    )
+    main(parser.parse_args().path)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 
-def make_writable(folder: Path) -> None:
+def make_writable(folder: Path, names: Iterable[str] = ()) -> None:
     """Make the folder if it is missing, and find out now whether files can be written to it.
 
     Parameters
     ----------
     folder : Path
+    names : iterable of str
+        Of the files.
 
     Raises
     ------
@@ -24,6 +27,9 @@ def make_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        for name in names:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{name} in it is a folder")
     except OSError as error:
         raise OSError(
             f"--out: expected a folder that can be written, got {folder} ({error.strerror})"

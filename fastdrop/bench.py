@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     ValueError, OSError, ImportError
         For arguments or a folder that do not serve, or a library that fails.
     """
-    make_writable(arguments.out)
+    make_writable(arguments.out, (TABLE, RESULTS, PICTURE))
     found = measure(
         arguments.sizes,
         arguments.p,

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     import torch  # isort: skip
 
-    make_writable(arguments.out)
+    make_writable(arguments.out, (TABLE, RESULTS))
     found: dict[str, Any] = {
         "libraries": [f"fastdrop {fastdrop.__version__}", f"PyTorch {torch.__version__}"],
         "layers": [],

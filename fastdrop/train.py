@@ -31,6 +31,7 @@ VALIDATION_SHARE = 0.2
 SPLIT = 2**40  # folded into the seed for the split; no layer has this number
 PICTURE, RESULTS, CHECKPOINT = "training.png", "training.json", "checkpoint.safetensors"
 MODELS = ("model-without-dropout.safetensors", "model-with-dropout.safetensors")
+FILES = (CHECKPOINT, *MODELS, RESULTS, PICTURE)
 
 Figures = dict[str, list[float]]  # History.history
 
@@ -126,8 +127,8 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks) -> None:
         if arguments.epochs is None:
             arguments.epochs = 100 if arguments.data is None else 10
         if ranks.rank == 0:
-            make_writable(arguments.out)
-            remove_leftovers(arguments.out, (CHECKPOINT, *MODELS, RESULTS, PICTURE))
+            make_writable(arguments.out, FILES)
+            remove_leftovers(arguments.out, FILES)
             print(f"{data}; {ranks.size} ranks" if ranks.size > 1 else data)
             if arguments.resume and not path.exists():
                 print(f"no checkpoint {path}: starting anew")

@@ -247,6 +247,10 @@ BAD = {
     "empty": (lambda f: ["--data", npz(f / "a.npz", x=np.ones((0, 2)), y=[])], "at least 2"),
     "out is a file": (lambda f: ["--out", bad_file(f)], "--out: expected a folder"),
     "out below a file": (lambda f: ["--out", bad_file(f) / "x"], "--out: expected a folder"),
+    "out with a folder in a file's place": (
+        lambda f: ["--out", (f / CHECKPOINT).mkdir() or f],
+        f"--out: expected a folder that .*{CHECKPOINT} in it is a folder",
+    ),
     "p": (lambda f: ["--dropout", "1.5"], r"--dropout: expected .*\[0, 1\], got '1.5'"),
     "p NaN": (lambda f: ["--dropout", "nan"], "--dropout: expected"),
     "epochs": (lambda f: ["--epochs", "0"], "--epochs: expected .*got '0'"),
