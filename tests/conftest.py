@@ -1,8 +1,13 @@
 import os
+import signal
 
 # OpenBLAS's threads spin after each product. On a machine that has other work to do, that has made
 # training steps twenty times slower; the small models of these tests gain nothing by them.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A shell has what it starts in the background ignore Ctrl-C, and so does all that is started there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings
