@@ -7,6 +7,7 @@
 
 #include <omp.h>
 #include <pthread.h>
+#include <stddef.h>
 
 enum { FD_OPENMP = _OPENMP };    /* yyyymm of the standard, 0 = built without */
 
@@ -29,9 +30,22 @@ static void fd_after_fork_in_child(void)
     fd_serial |= fd_pause_failed;
 }
 
+/* LLVM's OpenMP survives forks by itself. A handler of its own holds its locks by the time that ours
+   runs, which would wait for them for ever. gcc's code may find it, too, under libgomp's name. */
+static inline int fd_is_llvm(void)
+{
+#ifdef __clang__
+    return 1;
+#else
+    extern int kmp_get_blocktime(void) __attribute__((weak));
+    return kmp_get_blocktime != NULL;
+#endif
+}
+
 static inline void fd_guard_forks(void)
 {
-    pthread_atfork(fd_before_fork, NULL, fd_after_fork_in_child);
+    if (!fd_is_llvm())
+        pthread_atfork(fd_before_fork, NULL, fd_after_fork_in_child);
 }
 
 /* How many of n threads a region may start. */
