@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Self, TypeGuard
@@ -284,12 +284,7 @@ class Sequential:
                     f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
                     f"got {batch_size}"
                 )
-            if isinstance(callbacks, Callback):
-                callbacks = [callbacks]
-            iterable = isinstance(callbacks, Iterable | None)
-            given = list(callbacks or ()) if iterable else [callbacks]
-            if not all(isinstance(callback, Callback) for callback in given):
-                raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
+            given = _callbacks(callbacks)
             check_count("epochs", epochs)
             if initial_epoch != 0:
                 check_count("initial_epoch", initial_epoch)
@@ -347,26 +342,11 @@ class Sequential:
                     begun.append(callback)
                 for epoch in range(initial_epoch, epochs):
                     title = f"epoch {epoch + 1}"
-                    figures = Figures(self)
                     tell("on_epoch_begin", epoch, {})
                     order = Key(self.seed, self.epoch) if shuffle else None
-                    for number, batch in enumerate(training.epoch(title, order, ranks.share)):
-                        tell("on_train_batch_begin", number, {})
-                        result = step.train(*batch)
-                        self.step += 1
-                        figures.add(batch, *result)
-                        tell("on_train_batch_end", number, figures)
-                        self.stop_training = ranks.broadcast(self.stop_training)
-                        if self.stop_training:
-                            break
-                        if not math.isfinite(result[0]):
-                            raise agreed(
-                                ValueError(
-                                    f"loss: expected a finite one, got {result[0]} in {title}, "
-                                    f"step {number + 1}, whose update has spoilt the weights; "
-                                    "try a smaller learning rate"
-                                )
-                            )
+                    figures = self._train_epoch(
+                        step, training.epoch(title, order, ranks.share), title, tell, ranks
+                    )
                     logs = figures.over(ranks)
                     if validation is not None:
                         place = f"validation, {title}"
@@ -390,6 +370,35 @@ class Sequential:
             )
             optimizer.follow(rate)
         return history
+
+    def _train_epoch(
+        self,
+        step: Step,
+        batches: Iterable[Batch],
+        title: str,
+        tell: Callable[..., None],
+        ranks: Ranks,
+    ) -> Figures:
+        """Take a step for each batch, unless a callback stops training, and return the figures."""
+        figures = Figures(self)
+        for number, batch in enumerate(batches):
+            tell("on_train_batch_begin", number, {})
+            result = step.train(*batch)
+            self.step += 1
+            figures.add(batch, *result)
+            tell("on_train_batch_end", number, figures)
+            self.stop_training = ranks.broadcast(self.stop_training)
+            if self.stop_training:
+                break
+            if not math.isfinite(result[0]):
+                raise agreed(
+                    ValueError(
+                        f"loss: expected a finite one, got {result[0]} in {title}, "
+                        f"step {number + 1}, whose update has spoilt the weights; "
+                        "try a smaller learning rate"
+                    )
+                )
+        return figures
 
     def evaluate(
         self,
@@ -897,6 +906,15 @@ class _Kept(threading.local):
     """The step for calls on single batches: one a thread, for its buffers are rewritten."""
 
     step: Step | None = None
+
+
+def _callbacks(callbacks: Any) -> list[Callback]:
+    if isinstance(callbacks, Callback):
+        return [callbacks]
+    given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
+    if not all(isinstance(callback, Callback) for callback in given):
+        raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
+    return given
 
 
 def _metrics(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:
