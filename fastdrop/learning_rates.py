@@ -1,18 +1,18 @@
 """Learning rates over time: callables of the update's number, for an optimiser's `learning_rate`.
 
-The formulas and names are Keras's. Any other callable will do, too; but only these can be kept in
-an optimiser's `get_config`.
+The formulas and names are Keras's. Any other callable will do, too; but only what is derived from
+`LearningRateSchedule` can be kept in an optimiser's `get_config`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
-from fastdrop._checks import check_count, check_number, lookup
-from fastdrop._serialization import plain
+from fastdrop._checks import check_count, check_number
+from fastdrop._serialization import Configurable, deserialize, plain, serialize
 
 __all__ = [
     "CosineDecay",
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class LearningRateSchedule:
+class LearningRateSchedule(Configurable):
     """Base of the schedules: their arguments are checked once, when they are made."""
 
     def __post_init__(self) -> None:
@@ -36,15 +36,6 @@ class LearningRateSchedule:
     def __call__(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""
         raise NotImplementedError
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments; `from_config` makes an equal schedule of them."""
-        return asdict(self)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make a schedule from what `get_config` returned."""
-        return cls(**config)
 
 
 @dataclass(frozen=True)
@@ -259,23 +250,12 @@ def _periods(decay: ExponentialDecay | InverseTimeDecay, step: int) -> float:
 
 
 LearningRate: TypeAlias = float | Callable[[int], float]
-SCHEDULES: dict[str, type[LearningRateSchedule]] = {
-    schedule.__name__: schedule
-    for schedule in (
-        CosineDecay,
-        ExponentialDecay,
-        InverseTimeDecay,
-        PiecewiseConstantDecay,
-        PolynomialDecay,
-    )
-}
 
 
 def checked_learning_rate(rate: LearningRate | Mapping[str, Any]) -> LearningRate:
     """Return a number above 0, or the callable; what `learning_rate_config` made becomes one."""
     if isinstance(rate, Mapping):
-        schedule = lookup("learning_rate", rate.get("class_name"), SCHEDULES)
-        return schedule.from_config(rate["config"])
+        return deserialize("learning_rate", rate, LearningRateSchedule)
     if callable(rate):
         return rate
     check_number("learning_rate", rate, above_zero=True)
@@ -285,7 +265,7 @@ def checked_learning_rate(rate: LearningRate | Mapping[str, Any]) -> LearningRat
 def learning_rate_config(rate: LearningRate) -> float | dict[str, Any]:
     """Return what `checked_learning_rate` makes the rate of, for JSON."""
     if isinstance(rate, LearningRateSchedule):
-        return {"class_name": type(rate).__name__, "config": rate.get_config()}
+        return serialize(rate)
     if callable(rate):
         raise ValueError(
             "learning_rate: expected a number or one of fastdrop.learning_rates for a config, "

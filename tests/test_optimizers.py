@@ -546,7 +546,14 @@ BAD_ARGUMENTS = {
     "rate NaN": (lambda: Adam(math.nan), "learning_rate: expected .* got nan"),
     "rate text": (lambda: Adam("fast"), "learning_rate: expected .* got 'fast'"),
     "rate None": (lambda: Adam(None), "learning_rate: expected .* got None"),
-    "rate config": (lambda: Adam({"class_name": "Cos"}), "learning_rate: expected one of Cosine"),
+    "rate config": (
+        lambda: Adam({"class_name": "Cos", "config": {}}),
+        "learning_rate: expected one of Cosine",
+    ),
+    "no rate config": (
+        lambda: Adam({"class_name": "CosineDecay"}),
+        "learning_rate: expected a dict",
+    ),
     "rate assigned": (lambda: setattr(SGD(), "learning_rate", -1), "learning_rate: expected"),
     "momentum": (lambda: SGD(momentum=1), "momentum: expected"),
     "momentum text": (lambda: RMSprop(momentum="a"), "momentum: expected .*0, 1.* got 'a'"),

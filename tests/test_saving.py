@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -269,12 +270,109 @@ def test_missing_files(tmp_path):
             load_model(path)
 
 
+class HandsOn(layers.Dense):
+    """A class of one's own as Keras's users write it."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, activation="relu", **kwargs)
+
+
+class HandsOnAgain(HandsOn):
+    def __init__(self, **kwargs):
+        super().__init__(4, **kwargs)
+
+
+class HandsRate(layers.Dropout):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+
+class HandsMomentum(optimizers.SGD):
+    def __init__(self, learning_rate=0.5, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+
+
+class HandsLogits(losses.CategoricalCrossentropy):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+
+@dataclass(frozen=True)
+class Half(learning_rates.LearningRateSchedule):
+    rate: float
+
+    def __call__(self, step):
+        return self.rate / 2
+
+
+def test_keywords_that_a_class_hands_on_to_its_base(tmp_path):
+    model = Sequential(
+        [
+            HandsOn(5, l2=0.1, input_dim=6, name="first"),
+            HandsOnAgain(l1=0.2),
+            HandsRate(rate=0.25, seed=3),
+            layers.Dense(3),
+        ],
+        seed=2,
+    )
+    optimizer = HandsMomentum(Half(0.1), momentum=0.9, clipvalue=0.5)
+    model.compile(optimizer, HandsLogits(from_logits=True, label_smoothing=0.1))
+    y = np.eye(3)[np.arange(len(X)) % 3]
+    model.fit(X, y, epochs=1, verbose=0)
+    model.save(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    for either in (model, loaded):
+        either.fit(X, y, epochs=2, initial_epoch=1, verbose=0)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_an_argument_that_is_not_kept_is_named_before_saving(tmp_path):
+    class Forgets(layers.Layer):
+        def __init__(self, factor=1.0, **kwargs):
+            super().__init__(**kwargs)
+
+    message = "factor: expected Forgets to keep this argument in an attribute of that name"
+    with pytest.raises(ValueError, match=message):
+        Sequential([Forgets(5.0)]).save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def define(value):
+    class Constant(layers.Layer):
+        def forward(self, x, training=True, *, key=None, row=0, rows=None):
+            return np.full_like(x, value), np.zeros_like
+
+    return Constant
+
+
+def test_of_a_programs_own_classes_the_latest_counts(tmp_path):
+    define(1)
+    model = Sequential([define(2)()])
+    model.save(tmp_path / "model")
+    assert (load_model(tmp_path / "model").predict(X, verbose=0) == 2).all()
+    define(3)  # as when a cell of a notebook is run again
+    model.save(tmp_path / "model")
+    assert (load_model(tmp_path / "model").predict(X, verbose=0) == 3).all()
+
+
+def test_a_class_of_the_name_of_ours_cannot_be_saved(tmp_path):
+    class Softmax(layers.Layer):
+        pass
+
+    with pytest.raises(ValueError, match=r"Softmax: expected a name .*that of fastdrop\.layers"):
+        Sequential([Softmax()]).save(tmp_path / "model")
+    Sequential([layers.Softmax(input_shape=(6,))]).save(tmp_path / "model")
+    assert type(load_model(tmp_path / "model").layers[0]) is layers.Softmax
+
+
 def test_unknown_layers(tmp_path):
     class Passing(layers.Layer):
         pass
 
     Sequential([Passing()]).save(tmp_path / "model")
-    Passing.__name__ = "Gone"
+    del layers.Layer._known["Passing"]  # as in a program that does not define it
     with pytest.raises(ValueError, match=r"expected one of .*Dense.*got 'Passing'"):
         load_model(tmp_path / "model")
 

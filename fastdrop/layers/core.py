@@ -58,6 +58,8 @@ class Dense(Layer):
         When an argument does not fit its description.
     """
 
+    synonyms = ("input_dim", "kernel_regularizer", "kernel_constraint")
+
     def __init__(
         self,
         units: int,

@@ -154,6 +154,8 @@ class Dropout(RandomLayer):
        overfitting, JMLR 15:1929.
     """
 
+    synonyms = ("rate", "noise_shape")
+
     def __init__(
         self,
         p: Rate | None = None,

@@ -109,8 +109,8 @@ def checked_rate(p: Rate | Mapping[str, Any]) -> Rate:
 
 
 def rate_config(p: Rate) -> Any:
-    """Return what `checked_rate` makes p of: a dict for a schedule, otherwise p itself."""
-    if not isinstance(p, Schedule):
+    """Return what `checked_rate` makes p of: a dict for a schedule of these, otherwise p itself."""
+    if SCHEDULES.get(type(p).__name__) is not type(p):
         return p
     return {"schedule": type(p).__name__, **asdict(p)}
 
