@@ -152,12 +152,14 @@ def lookup(argument: str, name: object, table: Mapping[str, T]) -> T:
     return table[name]
 
 
-def is_count(value: object) -> bool:
-    """Tell whether `value` is a whole number of at least 1 (True and 2.0 are not)."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
+def is_count(value: object, least: int = 1) -> bool:
+    """Tell whether `value` is a whole number of at least 1 or `least` (True and 2.0 are not)."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        return False
+    return int(value) >= least
 
 
-def check_count(argument: str, value: object) -> None:
-    """Refuse what is no whole number of at least 1."""
-    if not is_count(value):
-        raise ValueError(f"{argument}: expected a whole number of at least 1, got {value!r}")
+def check_count(argument: str, value: object, least: int = 1) -> None:
+    """Refuse what is no whole number of at least 1, or `least`."""
+    if not is_count(value, least):
+        raise ValueError(f"{argument}: expected a whole number of at least {least}, got {value!r}")

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -221,10 +222,17 @@ class ArrayBatches:
         if y.size == self.samples:  # one number each: little memory
             self.y = _Samples(self.names[1], expected.targets(self.names[1], y))
             self._y_is_ready = True
+            expected.weights(self.y.array, None)
             return
         rows = max(1, _CHECKED_AT_ONCE // (y[:1].size or 1))
         for start in range(0, self.samples, rows):
-            expected.targets(self.names[1], y[start : start + rows])
+            expected.weights(expected.targets(self.names[1], y[start : start + rows]), None)
+
+    def first_target(self) -> Array:
+        """Return the first sample's label as the loss wants it, alone in an array."""
+        assert self.y is not None
+        first = np.asarray(self.y.array[:1])
+        return first if self._y_is_ready else self.expected.targets(self.names[1], first)
 
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common, with a checksum of some samples in memory."""
@@ -359,7 +367,11 @@ class IterableBatches:
     def check(self, expected: Expected) -> None:
         """Refuse a first batch that does not fit."""
         self.expected = expected
-        self._checked(f"{self.argument}, first batch", *self._first)
+        self._first_target = self._checked(f"{self.argument}, first batch", *self._first).y
+
+    def first_target(self) -> Array:
+        """Return the first sample's label, see `ArrayBatches.first_target`."""
+        return self._first_target[:1]
 
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common."""
@@ -493,7 +505,8 @@ def _check_weight(argument: str, weights: Array, shape: Shape) -> None:
 
 
 def _samples_before_split(samples: int, validation_split: float) -> int:
-    if isinstance(validation_split, str) or not 0 < validation_split < 1:
+    share = isinstance(validation_split, Real) and not isinstance(validation_split, bool)
+    if not share or not 0 < validation_split < 1:
         raise ValueError(f"validation_split: expected a share in [0, 1), got {validation_split!r}")
     kept = int(samples * (1 - validation_split))
     if kept in (0, samples):

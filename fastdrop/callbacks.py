@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import inspect
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -104,7 +105,7 @@ on_train_batch_end : callable, optional
     Raises
     ------
     TypeError
-        For other names.
+        For other names, or what cannot be called.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ on_train_batch_end : callable, optional
         hooks = {name: value for name, value in locals().items() if name.startswith("on_")}
         for name, function in hooks.items():
             if function is not None:
+                _check_callable(name, function)
                 setattr(self, name, function)
 
 
@@ -202,7 +204,7 @@ class Monitor(Callback):
     def _less_is_better(self) -> bool:
         if self.mode != "auto":
             return self.mode == "min"
-        words = self.monitor.removeprefix("val_").split("_")
+        words = self.monitor.lower().removeprefix("val_").split("_")
         if set(words) & {"acc", "accuracy", "auc"}:
             return False
         if set(words) & LESS_IS_BETTER:
@@ -255,6 +257,7 @@ class EarlyStopping(Monitor):
         check_number("start_from_epoch", start_from_epoch)
         self.patience = patience
         self.verbose = verbose
+        _check_real("baseline", baseline)
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = start_from_epoch
@@ -333,10 +336,11 @@ class ModelCheckpoint(Monitor):
         super().__init__(monitor, mode)
         if save_freq != "epoch":
             raise ValueError(f"save_freq: expected 'epoch', got {save_freq!r}")
-        self.filepath = str(filepath)
+        self.filepath = os.fspath(filepath)
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
+        _check_real("initial_value_threshold", initial_value_threshold)
         self.best = initial_value_threshold
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
@@ -347,7 +351,7 @@ class ModelCheckpoint(Monitor):
             self.best = value
         try:
             path = Path(self.filepath.format(epoch=epoch + 1, **logs))
-        except (KeyError, IndexError, ValueError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"filepath: expected fields among epoch, {', '.join(logs)}, "
                 f"got {self.filepath!r} ({error})"
@@ -374,8 +378,10 @@ class LearningRateScheduler(Callback):
 
     Raises
     ------
+    TypeError
+        When `schedule` cannot be called.
     ValueError
-        In training, when `schedule` returns no number.
+        In training, when it returns no number of at least 0.
 
     Notes
     -----
@@ -383,6 +389,7 @@ class LearningRateScheduler(Callback):
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
+        _check_callable("schedule", schedule)
         self.schedule = schedule
         self.verbose = verbose
 
@@ -391,11 +398,12 @@ class LearningRateScheduler(Callback):
         takes_rate = _takes(self.schedule, epoch, rate)
         rate = self.schedule(epoch, rate) if takes_rate else self.schedule(epoch)
         try:
-            self.model.optimizer.learning_rate = float(rate)
-        except TypeError:
+            number = float(rate)
+        except (TypeError, ValueError):
             raise ValueError(f"schedule: expected it to return a number, got {rate!r}") from None
+        self.model.optimizer.learning_rate = number
         if self.verbose:
-            print(f"Epoch {epoch + 1}: the learning rate is {rate:g}")
+            print(f"Epoch {epoch + 1}: the learning rate is {number:g}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         logs["learning_rate"] = _learning_rate(self.model)
@@ -474,6 +482,16 @@ class ReduceLROnPlateau(Monitor):
                     print(f"Epoch {epoch + 1}: the learning rate is reduced to {rate:g}")
 
 
+def _check_callable(argument: str, value: object) -> None:
+    if not callable(value):
+        raise TypeError(f"{argument}: expected what can be called, got {value!r}")
+
+
+def _check_real(argument: str, value: object) -> None:
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+        raise ValueError(f"{argument}: expected a number, got {value!r}")
+
+
 def _takes(function: Callable[..., object], *arguments: object) -> bool:
     """Tell whether the function can be called with these arguments."""
     try:
@@ -504,21 +522,35 @@ class CSVLogger(Callback):
     separator : str
         Stands between cells.
     append : bool
-        Whether an existing file is gone on with, without another header.
+        Whether an existing file is gone on with: its columns stay as they are.
+
+    Raises
+    ------
+    ValueError
+        When `separator` is not one character, or in training when the file's first column is not
+        "epoch".
     """
 
     def __init__(
         self, filename: str | PathLike[str], separator: str = ",", append: bool = False
     ) -> None:
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise ValueError(f"separator: expected one character, got {separator!r}")
         self.filename = Path(filename)
         self.separator = separator
         self.append = append
         self._file: TextIO | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._has_header = (
-            self.append and self.filename.exists() and self.filename.stat().st_size > 0
-        )
+        self._columns: list[str] = []
+        if self.append and self.filename.exists():
+            with self.filename.open(newline="") as file:
+                self._columns = next(csv.reader(file, delimiter=self.separator), [])
+            if self._columns and self._columns[0] != "epoch":
+                raise ValueError(
+                    f"filename: expected a file whose first column is 'epoch', got {self.filename} "
+                    f"with {self.separator.join(self._columns)}"
+                )
         self._file = self.filename.open("a" if self.append else "w", newline="")
         self._writer: csv.DictWriter[str] | None = None
 
@@ -527,13 +559,13 @@ class CSVLogger(Callback):
         if self._writer is None:
             self._writer = csv.DictWriter(
                 self._file,
-                ["epoch", *logs],
+                self._columns or ["epoch", *logs],
                 restval="NA",
                 extrasaction="ignore",
                 delimiter=self.separator,
                 lineterminator="\n",
             )
-            if not self._has_header:
+            if not self._columns:
                 self._writer.writeheader()
         self._writer.writerow({"epoch": epoch, **logs})
         self._file.flush()
@@ -571,9 +603,11 @@ class ProgressBar(Callback):
         self._bar.set_description(f"{self.title}, epoch {epoch + 1}/{epochs}", refresh=False)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + self._bar.mininterval
+        start = time.monotonic()
+        if start >= self._due:
             self._bar.set_postfix({**logs, **self._validation}, refresh=False)
+            end = time.monotonic()  # figures may take their time: at most a twentieth of it
+            self._due = end + max(self._bar.mininterval, 20 * (end - start))
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:

@@ -6,8 +6,11 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from fastdrop.batches import Batch
-from fastdrop.layers import Array
+from fastdrop.layers import Array, Shape
 from fastdrop.metrics import Metric
 from fastdrop.mpi import Ranks
 
@@ -31,6 +34,13 @@ class Figures(Mapping[str, float]):
         for metric in self.metrics:
             metric.reset()
             self._results[metric.name] = metric.result
+
+    def check(self, target: Array, output_shape: Shape, dtype: DTypeLike) -> None:
+        """Refuse metrics that have no figure for such outputs and labels, of which one is given."""
+        for metric in self.metrics:
+            if len(target):
+                metric.update(np.full((1, *output_shape), 0.5, dtype), target)
+            metric.reset()
 
     def add(self, batch: Batch, loss: float, outputs: Array, from_logits: bool) -> None:
         self._loss += loss * batch.rows

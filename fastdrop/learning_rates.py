@@ -253,12 +253,12 @@ LearningRate: TypeAlias = float | Callable[[int], float]
 
 
 def checked_learning_rate(rate: LearningRate | Mapping[str, Any]) -> LearningRate:
-    """Return a number above 0, or the callable; what `learning_rate_config` made becomes one."""
+    """Return a number of at least 0 or a callable; `learning_rate_config`'s dict becomes one."""
     if isinstance(rate, Mapping):
         return deserialize("learning_rate", rate, LearningRateSchedule)
     if callable(rate):
         return rate
-    check_number("learning_rate", rate, above_zero=True)
+    check_number("learning_rate", rate)
     return float(rate)
 
 

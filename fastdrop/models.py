@@ -6,6 +6,7 @@ import copy
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Self, TypeGuard
@@ -182,6 +183,13 @@ class Sequential:
         for metric in weighted:
             if metric.name in {other.name for other in plain}:
                 metric.name = f"weighted_{metric.name}"
+        names = [metric.name for metric in (*plain, *weighted)]
+        if not all(isinstance(name, str) for name in names) or len(
+            {"", "epoch", "loss", *names}
+        ) < 3 + len(names):
+            raise ValueError(
+                f"metrics: expected names of their own, other than epoch and loss, got {names}"
+            )
         optimizer = optimizers.get(optimizer)
         loss = losses.get(loss)
         if optimizer.model not in (None, self):
@@ -286,15 +294,14 @@ class Sequential:
                 )
             given = _callbacks(callbacks)
             check_count("epochs", epochs)
-            if initial_epoch != 0:
-                check_count("initial_epoch", initial_epoch)
+            check_count("initial_epoch", initial_epoch, least=0)
             reports = _reports(verbose)
             names = ("x", "y", "sample_weight", "steps_per_epoch")
             training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
             validation: Batches | None = None
             if validation_data is not None:
                 validation = _validation(validation_data, validation_batch_size, validation_steps)
-            elif validation_split:
+            elif validation_split != 0:
                 if not isinstance(training, ArrayBatches):
                     raise ValueError("validation_split: expected it with arrays only")
                 training, validation = training.split(validation_split, validation_batch_size)
@@ -361,8 +368,9 @@ class Sequential:
                     if self.stop_training:
                         break
             finally:
-                for callback in begun:
-                    callback.on_train_end(logs)
+                with ExitStack() as endings:  # all of them, also behind one that fails
+                    for callback in reversed(begun):
+                        endings.callback(callback.on_train_end, logs)
             ranks.share_weights(self._weights().values())
             _, optimizer = self._compiled()
             history.epoch, history.history, rate = ranks.broadcast(
@@ -822,6 +830,8 @@ class Sequential:
         batches.check(expected)
         if validation is not None:
             validation.check(replace(expected, class_weight=None))
+        if loss is not None:
+            Figures(self).check(batches.first_target(), output_shape, self.dtype)
         build_all(self.layers, input_shape, self.seed, self.dtype)
         self.input_shape = input_shape
 

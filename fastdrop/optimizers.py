@@ -32,7 +32,7 @@ class Optimizer(Configurable):
     Parameters
     ----------
     learning_rate : float or callable
-        Greater than 0, or a callable of the number of the update, from 0, which returns a finite
+        At least 0, or a callable of the number of the update, from 0, which returns a finite
         number of at least 0 (see `fastdrop.learning_rates`). May be assigned between updates.
     clipnorm : float, optional
         Greater than 0. A gradient of a larger Euclidean norm is scaled down to it, each

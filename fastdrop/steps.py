@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Step"]
 
+# What may be assigned to layers between batches, beside parameters and p.
+SETTINGS = (
+    "trainable",
+    "activation",
+    "use_bias",
+    "l1",
+    "l2",
+    "max_norm",
+    "shared_axes",
+    "groups",
+    "mode",
+)
+
 
 class Step:
     """The computation of one `fit`, `evaluate` or `predict`, batch by batch.
@@ -86,7 +99,12 @@ class Step:
             self._leaves_products(),
             *model.layers,
             *(array for layer in model.layers for array in layer.params.values()),
-            *(inner.trainable for layer in model.layers for inner in layer.flattened()),
+            *(
+                getattr(inner, name, None)
+                for layer in model.layers
+                for inner in layer.flattened()
+                for name in SETTINGS
+            ),
         ]
 
     def _leaves_products(self) -> bool:

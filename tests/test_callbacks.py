@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from fastdrop.callbacks import (
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
+    ProgressBar,
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
@@ -119,6 +121,16 @@ def test_what_has_begun_ends_when_another_cannot_begin(tmp_path):
         )
     assert logger._file.closed
     assert ends == []
+
+
+def test_all_end_behind_one_that_fails():
+    ends = []
+    with pytest.raises(ZeroDivisionError):
+        fit(
+            LambdaCallback(on_train_end=lambda logs: 1 / 0),
+            LambdaCallback(on_train_end=ends.append),
+        )
+    assert len(ends) == 1
 
 
 def test_stop_training_within_an_epoch():
@@ -269,6 +281,53 @@ def test_csv_logger(tmp_path):
     assert len(path.read_text().splitlines()) == 2
 
 
+def test_csv_logger_keeps_a_files_columns(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,accuracy,lr,loss\n0,0.5,0.1,1.5\n")
+    history = fit(CSVLogger(path, append=True), epochs=2, initial_epoch=1).history
+    line = path.read_text().splitlines()[-1]
+    assert line == f"1,{history['accuracy'][0]},NA,{history['loss'][0]}"
+    path.write_text("x,y\n1,2\n")
+    with pytest.raises(ValueError, match="filename: expected a file whose first column is 'epoch'"):
+        fit(CSVLogger(path, append=True))
+    assert path.read_text() == "x,y\n1,2\n"
+
+
+def test_a_slow_figure_takes_a_small_part_of_the_time(monkeypatch):
+    clock, read = [0.0], []
+
+    def slowly():
+        clock[0] += 60  # seconds
+        read.append(clock[0])
+        return {"auc": 0.5}
+
+    monkeypatch.setattr("fastdrop.callbacks.time.monotonic", lambda: clock[0])
+    bar = ProgressBar()
+    bar.params = {"epochs": 1, "steps": 2000}
+    bar.on_epoch_begin(0)
+    for batch in range(2000):
+        clock[0] += 1
+        bar.on_train_batch_end(batch, Slow(slowly))
+    bar.on_train_end()
+    assert 1 < len(read) < 4
+
+
+class Slow(Mapping):
+    """Figures that are worked out when they are read."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def __getitem__(self, name):
+        return self.work()[name]
+
+    def __iter__(self):
+        return iter(["auc"])
+
+    def __len__(self):
+        return 1
+
+
 # A loss that is not finite
 
 
@@ -344,7 +403,27 @@ BAD = {
         ValueError,
         "filepath: expected fields among epoch, loss, accuracy, .* got '{val_f1}'",
     ),
+    "threshold": (
+        lambda: ModelCheckpoint("a", initial_value_threshold="a"),
+        ValueError,
+        "initial_value_threshold: expected a number, got 'a'",
+    ),
+    "path": (lambda: ModelCheckpoint(None), TypeError, "PathLike"),
+    "attribute of a field": (
+        lambda: fit(ModelCheckpoint("{epoch.x}")),
+        ValueError,
+        "filepath: expected fields among epoch",
+    ),
+    "baseline": (lambda: EarlyStopping(baseline="1"), ValueError, "baseline: expected a number"),
+    "separator": (lambda: CSVLogger("a", "::"), ValueError, "separator: expected one character"),
+    "no schedule": (lambda: LearningRateScheduler(None), TypeError, "schedule: expected what can"),
+    "text for a rate": (
+        lambda: fit(LearningRateScheduler(lambda epoch: "fast")),
+        ValueError,
+        "schedule: expected it to return a number, got 'fast'",
+    ),
     "hook": (lambda: LambdaCallback(on_lunch=print), TypeError, "on_lunch"),
+    "no hook": (lambda: LambdaCallback(on_epoch_end=3), TypeError, "on_epoch_end: expected what"),
     "no callback": (lambda: fit(print), TypeError, "callbacks: expected fastdrop callbacks"),
     "initial_epoch": (lambda: fit(initial_epoch=-1), ValueError, "initial_epoch: expected"),
 }

@@ -25,7 +25,7 @@ from fastdrop.layers import (
     Softmax,
 )
 from fastdrop.losses import Loss, SparseCategoricalCrossentropy
-from fastdrop.metrics import Accuracy
+from fastdrop.metrics import AUC, Accuracy, MeanSquaredError
 from fastdrop.models import Sequential
 from fastdrop.optimizers import SGD, Adam
 from fastdrop.random import Key, permutation, uniform
@@ -435,6 +435,17 @@ BAD = {
     "epochs": (lambda: fit(epochs=0), ValueError, "epochs: expected .*got 0"),
     "epochs, float": (lambda: fit(epochs=1.5), ValueError, "epochs: expected .*got 1.5"),
     "verbose": (lambda: fit(verbose=3), ValueError, "verbose: expected"),
+    "split of a list": (lambda: fit(validation_split=[0.1]), ValueError, "validation_split: exp"),
+    "initial_epoch": (
+        lambda: fit(initial_epoch=0.0),
+        ValueError,
+        "initial_epoch: expected a whole number of at least 0, got 0.0",
+    ),
+    "metric called loss": (
+        lambda: mlp(metrics=[MeanSquaredError("loss")]),
+        ValueError,
+        "metrics: expected names of their own",
+    ),
     "split": (lambda: fit(validation_split=1.0), ValueError, "validation_split: expected"),
     "split, empty": (lambda: fit(validation_split=0.99), ValueError, "validation_split: expected"),
     "validation": (
@@ -581,6 +592,62 @@ def test_single_batches_follow_changes_of_the_model():
     np.testing.assert_array_equal(copied.predict(x, verbose=0), model.predict(x, verbose=0))
     model.train_on_batch(x, y)
     assert (copied.predict(x, verbose=0) != model.predict(x, verbose=0)).any()
+
+
+def test_settings_of_layers_are_followed():
+    x, y = data()
+    model, plain, ruled = mlp(), mlp(), mlp()
+    plain.layers[-1].activation = "linear"
+    ruled.layers[0].l2, ruled.layers[0].max_norm = 1.0, 0.5
+    for other in (plain, ruled):
+        model.predict(x, verbose=0)
+        for name in ("activation", "l2", "max_norm"):
+            for own, its in zip(model.layers, other.layers, strict=True):
+                if hasattr(its, name):
+                    setattr(own, name, getattr(its, name))
+        np.testing.assert_array_equal(model.predict(x, verbose=0), other.predict(x, verbose=0))
+        np.testing.assert_array_equal(model(x), other(x))
+    assert model.train_on_batch(x, y) == ruled.train_on_batch(x, y)
+    for one, other in zip(model.get_weights(), ruled.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("metric", [AUC(), "mse", "binary_accuracy"], ids=str)
+def test_metrics_that_do_not_fit_are_refused_before_anything_is_trained(metric):
+    x, y = data()
+    model = mlp(metrics=[metric])
+    model.predict(x, verbose=0)
+    before = [array.copy() for array in model.get_weights()]
+    calls = [
+        lambda: model.fit(x, y, verbose=0),
+        lambda: model.fit([(x, y)], verbose=0),
+        lambda: model.train_on_batch(x, y),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="expected"):
+            call()
+    assert (model.step, model.optimizer.iterations) == (0, 0)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_class_weights_that_do_not_fit_are_refused_before_anything_is_trained():
+    x, _ = data()
+    model = Sequential([Dense(1, input_shape=(6,))], seed=1)
+    model.compile("sgd", "mse")
+    y = np.where(np.arange(50) < 45, 1, 5)
+    with pytest.raises(ValueError, match=r"class_weight: expected .* got 5"):
+        model.fit(x, y, 10, shuffle=False, verbose=0, class_weight={0: 1.0, 1: 2.0})
+    assert model.step == 0
+
+
+def test_weights_may_be_set_to_each_other():
+    model = Sequential([Dense(6, use_bias=False), Dense(6, use_bias=False)], seed=1)
+    model.predict(X, verbose=0)
+    first, second = model.get_weights()
+    model.set_weights([model.params["1.weight"], model.params["0.weight"]])
+    for one, other in zip(model.get_weights(), [second, first], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_fit_follows_changes_of_the_model():

@@ -423,6 +423,9 @@ def assign(
                 f"weights: expected an array of numbers of shape {array.shape} as {name!r}, "
                 f"got {new.dtype} {new.shape}"
             )
+    for i, new in enumerate(arrays):  # before it is overwritten
+        if any(np.may_share_memory(new, array) for array in own.values()):
+            arrays[i] = new.copy()
     for array, new in zip(own.values(), arrays):
         array[...] = new
 
