@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import is_
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastdrop.fused import Batch, Block, Buffers, Gradient, Matmul, Part, make_blocks, whole
-from fastdrop.layers import Array, build_all, shapes_between
+from fastdrop.layers import Array, Layer, build_all, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.mpi import GradientSums, Ranks
 from fastdrop.optimizers import Optimizer
@@ -59,12 +59,18 @@ class Step:
         self._dtype = model.dtype
         self._x = Buffers(self._dtype)
         self._made_of: list[object] = []
+        self._settings: list[object] = []
+        self._layers: list[tuple[Layer, Callable[[Layer], object]]] = []
 
     def _follow_model(self) -> None:
         """Make what is computed, unless it has been made for what the model consists of now."""
         model = self.model
         parts = self._parts_of_model()
-        if len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of)):
+        if (
+            len(parts) == len(self._made_of)
+            and all(map(is_, parts, self._made_of))
+            and self._settings == [read(layer) for layer, read in self._layers]
+        ):
             return
         assert model.input_shape is not None
         # Parameters may be anybody's arrays.
@@ -91,6 +97,12 @@ class Step:
         )
         self._predicting: list[Block] | None = None
         self._made_of = self._parts_of_model()
+        inner = [layer for outer in model.layers for layer in outer.flattened()]
+        self._layers = [
+            (layer, attrgetter(*(name for name in SETTINGS if hasattr(layer, name))))
+            for layer in inner
+        ]
+        self._settings = [read(layer) for layer, read in self._layers]
 
     def _parts_of_model(self) -> list[object]:
         model = self.model
@@ -99,12 +111,6 @@ class Step:
             self._leaves_products(),
             *model.layers,
             *(array for layer in model.layers for array in layer.params.values()),
-            *(
-                getattr(inner, name, None)
-                for layer in model.layers
-                for inner in layer.flattened()
-                for name in SETTINGS
-            ),
         ]
 
     def _leaves_products(self) -> bool:
