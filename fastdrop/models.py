@@ -153,7 +153,7 @@ class Sequential:
 
     def compile(
         self,
-        optimizer: str | Optimizer = "sgd",
+        optimizer: str | Optimizer = "rmsprop",
         loss: str | Loss = "mse",
         metrics: Sequence[str | Metric] | None = None,
         weighted_metrics: Sequence[str | Metric] | None = None,
@@ -924,6 +924,13 @@ def _callbacks(callbacks: Any) -> list[Callback]:
     given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
     if not all(isinstance(callback, Callback) for callback in given):
         raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
+    for callback in given:
+        for hook in dir(callback):
+            if hook.startswith("on_") and not hasattr(Callback, hook):
+                raise TypeError(
+                    f"callbacks: expected no hooks but Callback's, got {hook} of "
+                    f"{type(callback).__name__}, which nobody would call"
+                )
     return given
 
 

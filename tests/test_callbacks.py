@@ -425,6 +425,11 @@ BAD = {
     "hook": (lambda: LambdaCallback(on_lunch=print), TypeError, "on_lunch"),
     "no hook": (lambda: LambdaCallback(on_epoch_end=3), TypeError, "on_epoch_end: expected what"),
     "no callback": (lambda: fit(print), TypeError, "callbacks: expected fastdrop callbacks"),
+    "a hook that is not called": (
+        lambda: fit(type("Tests", (Callback,), {"on_test_end": print})()),
+        TypeError,
+        "callbacks: expected no hooks but Callback's, got on_test_end of Tests",
+    ),
     "initial_epoch": (lambda: fit(initial_epoch=-1), ValueError, "initial_epoch: expected"),
 }
 
