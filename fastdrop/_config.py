@@ -8,16 +8,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def loaded_libraries(names: str) -> set[str]:
     """Paths of the libraries that this process has loaded; `names`: a regular expression."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = _read("/proc/self/maps")
     except OSError:
         return set()
     return set(re.findall(rf"/.*/lib(?:{names})\b[^/\n]*", maps))
+
+
+def _read(path: str | Path) -> str:
+    return os.fsdecode(Path(path).read_bytes())  # names of files are in no encoding
 
 
 def listed(libraries: set[str]) -> str:
@@ -37,7 +41,13 @@ def _load_core() -> tuple[Any, str]:
     Threads that spin after their work burn a core and slow NumPy's own threads ten times
     (measured; docs/threads.md). libgomp reads its policy from the environment when it is loaded,
     so that it is set for just that moment, unless the user has set it.
+
+    Where the user has OpenMP bind its threads, libgomp binds the one that loads it, too, to one
+    CPU. NumPy's and the trainer's threads, which that one starts, may run where they could before.
     """
+    import numpy  # noqa: F401  (its BLAS counts CPUs as it is loaded)
+
+    usable = cpus()
     users = [f"{name}={os.environ[name]}" for name in _WAIT_VARIABLES if name in os.environ]
     before = _openmp_runtimes()
     if not users:
@@ -54,6 +64,8 @@ def _load_core() -> tuple[Any, str]:
     finally:
         if not users:
             del os.environ["OMP_WAIT_POLICY"]
+        if cpus() != usable:
+            os.sched_setaffinity(0, usable)
     if users:
         return _core, "as the environment says: " + ", ".join(users)
     if before and _openmp_runtimes() == before:
@@ -65,7 +77,7 @@ def cgroup_cpus() -> float:
     """CPUs that this process's control group may use; infinite without a quota."""
     limit = math.inf
     try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        groups = [line.split(":", 2) for line in _read("/proc/self/cgroup").splitlines()]
     except OSError:
         return limit
     for _, controllers, path in groups:
@@ -102,7 +114,7 @@ def threads_of_environment() -> tuple[int, str] | None:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
             raise ValueError(f"FASTDROP_NUM_THREADS: expected a number in [1, 99999], got {own!r}")
         return int(own), f"FASTDROP_NUM_THREADS={own}"
-    openmp = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
+    openmp = re.match(r"\s*(\d{1,9})", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
     if openmp and int(openmp[1]) > 0:
         return int(openmp[1]), f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
     return None
@@ -125,7 +137,10 @@ def _cache_bytes() -> int:
     """Size of the last-level cache; 32 MiB where the system does not tell."""
     sizes = [0]
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        number = re.match(r"(\d+)([KM])", file.read_text())
+        try:
+            number = re.match(r"(\d+)([KM])", file.read_text())
+        except OSError:
+            continue
         if number:
             sizes.append(int(number[1]) << {"K": 10, "M": 20}[number[2]])
     return max(sizes) or 32 << 20
@@ -144,6 +159,7 @@ _core, _waiting = _load_core()
 _choose_isa(_core)
 _initial_threads, _threads_from = _default_threads()
 _core.set_num_threads(_initial_threads)
+_initial_threads = _core.get_num_threads()  # which knows a limit
 _core.set_cache_bytes(_cache_bytes())
 
 

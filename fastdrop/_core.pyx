@@ -117,6 +117,7 @@ cdef extern from "kernels/kernels.h" nogil:
                   uint32_t *out)
 
 fd_guard_forks()
+fd_max_threads()    # LLVM's OpenMP reads its environment at its first call
 
 # ---- instruction sets --------------------------------------------------------------------------
 

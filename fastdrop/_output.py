@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -51,9 +54,12 @@ def replace_file(path: Path, content: bytes) -> None:
     OSError
         When it cannot be written; it names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    path = Path(os.path.realpath(path))  # a link stays one
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "expected a file, got a device or the like", str(path))
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -65,8 +71,41 @@ def replace_file(path: Path, content: bytes) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems don't
+            raise
     finally:
         os.close(folder)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other processes that claim the folder out of it, where the file system can.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing one.
+
+    Raises
+    ------
+    OSError
+        When another process has claimed it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"--out: expected a folder that nobody else writes to, got {folder}, where another "
+                "fastdrop train is at work"
+            ) from None
+        except OSError:
+            pass  # no locks here
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:

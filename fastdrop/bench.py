@@ -158,13 +158,19 @@ def measure(
     installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
     found: dict[str, Any] = {"machine": machine(), "libraries": [], "results": []}
     points = len(groups) * len(sizes) * len(rates) * len(dtypes) * 2
-    quiet = 0.1 if sys.stderr.isatty() else 10  # a log file wants few lines
+    there = sys.stderr is not None
     with tqdm(
-        total=len(threads) * points, unit="point", dynamic_ncols=True, mininterval=quiet
+        total=len(threads) * points,
+        unit="point",
+        dynamic_ncols=True,
+        mininterval=0.1 if there and sys.stderr.isatty() else 10,  # a log file wants few lines
+        disable=not there,
     ) as bar:
         for count in threads:
             peers = [
-                Peer(["-m", "fastdrop.bench_sides", name, str(count)], count) for name in installed
+                # -P: not what lies in the working folder
+                Peer(["-P", "-m", "fastdrop.bench_sides", name, str(count)], count)
+                for name in installed
             ]
             found["libraries"] = [peer.hello["name"] for peer in peers]
             try:

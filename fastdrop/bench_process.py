@@ -87,9 +87,9 @@ class Peer:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            self._process.wait()
+            status = self._process.wait()
             self._errors.seek(0)
-            last = self._errors.read().strip().splitlines()[-1:] or ["no message"]
+            last = self._errors.read().strip().splitlines()[-1:] or [f"status {status}, no message"]
             raise ChildProcessError(f"a side of the benchmark ended: {last[0]}")
         self._process.send_signal(signal.SIGSTOP)
         return json.loads(line)

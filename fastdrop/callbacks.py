@@ -591,12 +591,15 @@ class ProgressBar(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         epochs, steps = self.params["epochs"], self.params["steps"]
         if self._bar is None:
+            there = sys.stderr is not None  # a daemon may have none
+            self._interval = 0.1 if there and sys.stderr.isatty() else 10  # a log wants few lines
             self._bar = tqdm(
                 total=steps and epochs * steps,
                 initial=(steps and epoch * steps) or 0,
                 unit="step",
                 dynamic_ncols=True,
-                mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file wants few lines
+                mininterval=self._interval,
+                disable=not there,
             )
             self._validation: Logs = {}
             self._due = 0.0
@@ -607,7 +610,7 @@ class ProgressBar(Callback):
         if start >= self._due:
             self._bar.set_postfix({**logs, **self._validation}, refresh=False)
             end = time.monotonic()  # figures may take their time: at most a twentieth of it
-            self._due = end + max(self._bar.mininterval, 20 * (end - start))
+            self._due = end + max(self._interval, 20 * (end - start))
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:

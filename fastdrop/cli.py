@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         From argparse, with status 2 for wrong options and 0 for ``--help``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # files' names
     arguments = _parser().parse_args(argv)
     mpi.report = lambda error, rank: _explain(arguments.command, error, f"rank {rank}: ")
     try:

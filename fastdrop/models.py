@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -502,7 +503,12 @@ class Sequential:
         batches = batches_of(x, None, None, names, batch_size, steps)
         self._prepare(batches, y_needed=False)
         step = Step(self)
-        bar = tqdm(batches.epoch("this call"), "predict", batches.steps, disable=quiet)
+        bar = tqdm(
+            batches.epoch("this call"),
+            "predict",
+            batches.steps,
+            disable=quiet or sys.stderr is None,
+        )
         return np.concatenate([step.predict(batch.x).copy() for batch in bar])
 
     def train_on_batch(

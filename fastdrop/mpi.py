@@ -174,8 +174,8 @@ class Ranks:
                 status = report(error, self.rank)
             except BaseException:
                 status = _print_traceback(error, self.rank)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
             _wait_until_read()
             self._comm.Abort(status)
         finally:

@@ -35,7 +35,8 @@ def render_comparison(
     """
     figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
     figure.suptitle(f"{title}\n", fontsize=15, fontweight="bold", x=0.01, ha="left")
-    figure.text(0.01, 0.925, subtitle, fontsize=10, color=GREY, va="top")
+    # a file's name may have a $ in it
+    figure.text(0.01, 0.925, subtitle, fontsize=10, color=GREY, va="top", parse_math=False)
     loss, accuracy = figure.subplots(1, 2)
     _draw(loss, runs, "loss")
     _draw(accuracy, runs, "accuracy")

@@ -94,17 +94,16 @@ def read(
         raise FileNotFoundError(f"path: expected an existing file, got {path}")
     try:
         with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
+            try:
+                header = json.loads((file.metadata() or {})[KEY])
+                version, kind, config = header["format"], header["kind"], header["config"]
+            except (KeyError, RecursionError, TypeError, ValueError):
+                raise ValueError(
+                    f"{path}: expected a file that fastdrop has saved, got another safetensors file"
+                ) from None
             arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a whole safetensors file: {error}") from None
-    try:
-        header = json.loads(metadata[KEY])
-        version, kind, config = header["format"], header["kind"], header["config"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"{path}: expected a file that fastdrop has saved, got another safetensors file"
-        ) from None
     if version != FORMAT:
         raise ValueError(
             f"{path}: expected format {FORMAT}, got {version}, of fastdrop {header.get('version')}"

@@ -6,14 +6,15 @@ import argparse
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdrop import saving
-from fastdrop._output import make_writable, remove_leftovers, write
+from fastdrop._output import claimed, make_writable, remove_leftovers, write
 from fastdrop.batches import ArrayBatches, Expected
 from fastdrop.callbacks import Callback, Logs, ProgressBar
 from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
@@ -81,9 +82,15 @@ class Progress(NamedTuple):
     @classmethod
     def of(cls, path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> Progress:
         """Return what a checkpoint holds, which was read from `path`."""
-        return cls(
-            **dict(config) | {"model": Sequential._from_state(path, config["model"], arrays)}
-        )
+        if (
+            set(config) != set(cls._fields)
+            or config["run"] not in (0, 1)
+            or not isinstance(config["settings"], dict)
+            or not isinstance(config["runs"], dict)
+        ):
+            raise ValueError(f"{path}: expected a checkpoint, got another structure")
+        model = Sequential._from_state(path, config["model"], arrays)
+        return cls(config["settings"], config["run"], config["runs"], model)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -109,15 +116,15 @@ def run(arguments: argparse.Namespace) -> None:
     comm = world() if launched() else None
     ranks = Ranks(comm)
     try:
-        with ranks.ending_together():
-            _run(arguments, comm, ranks)
+        with ranks.ending_together(), ExitStack() as held:
+            _run(arguments, comm, ranks, held)
     except Exception:
         if ranks.rank > 0:
             raise SystemExit(2) from None
         raise
 
 
-def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks) -> None:
+def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack) -> None:
     path = arguments.out / CHECKPOINT
     checkpoint = None
     with ranks.together():
@@ -128,6 +135,7 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks) -> None:
             arguments.epochs = 100 if arguments.data is None else 10
         if ranks.rank == 0:
             make_writable(arguments.out, FILES)
+            held.enter_context(claimed(arguments.out))
             remove_leftovers(arguments.out, FILES)
             print(f"{data}; {ranks.size} ranks" if ranks.size > 1 else data)
             if arguments.resume and not path.exists():
@@ -155,7 +163,7 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks) -> None:
             raise KeyboardInterrupt(f"go on with --resume, from {path}") from None
         raise
     if ranks.rank == 0:
-        for name, content in _files(data, progress.runs, arguments).items():
+        for name, content in _files(data, progress.runs, arguments):
             write(arguments.out / name, content)
         print(_table(progress.runs))
 
@@ -297,15 +305,15 @@ def _crc32(data: Data) -> int:
 
 def _files(
     data: Data, runs: Mapping[str, Figures], arguments: argparse.Namespace
-) -> dict[str, bytes]:
-    """Return the contents of the files to write, by their names."""
+) -> Iterator[tuple[str, bytes]]:
+    """Give the names and contents of the files to write, the picture last: it may fail."""
     settings = _settings(data, arguments)
-    results = json.dumps({"settings": settings, "runs": runs}, indent=1)
+    yield RESULTS, json.dumps({"settings": settings, "runs": runs}, indent=1).encode()
     try:
         from fastdrop.plots import render_comparison
     except ImportError as error:
         print(f"no picture: it needs matplotlib, pip install matplotlib ({error})")
-        return {RESULTS: results.encode()}
+        return
     without, with_dropout = (figures["val_loss"][-1] for figures in runs.values())
     title = f"Validation loss: {without:.3f} without dropout, {with_dropout:.3f} with"
     subtitle = (
@@ -313,7 +321,7 @@ def _files(
         f"batch {arguments.batch_size}; {arguments.optimizer}, learning rate {settings['lr']:g}; "
         f"seed {arguments.seed}"
     )
-    return {RESULTS: results.encode(), PICTURE: render_comparison(runs, title, subtitle)}
+    yield PICTURE, render_comparison(runs, title, subtitle)
 
 
 def _table(runs: Mapping[str, Figures]) -> str:

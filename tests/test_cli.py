@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_datasets import IDX_STEMS, idx, idx_arrays
 
+from fastdrop._output import claimed
 from fastdrop.cli import main
 from fastdrop.models import load_model
 from fastdrop.train import CHECKPOINT, MODELS, PICTURE, RESULTS
@@ -147,6 +148,42 @@ def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     assert (tmp_path / RESULTS).exists()
     assert not (tmp_path / PICTURE).exists()
     assert "no picture" in capsys.readouterr().out
+
+
+def test_one_training_at_a_time_in_a_folder(tmp_path, capsys):
+    with claimed(tmp_path):
+        assert train(*QUICK, "--out", tmp_path) == 2
+    assert "where another fastdrop train is at work" in capsys.readouterr().err
+    assert train(*QUICK, "--out", tmp_path) == 0
+
+
+def test_names_of_files_that_the_terminal_and_matplotlib_do_not_take(tmp_path):
+    data, out = npz(tmp_path / "a$b_{x$.npz"), tmp_path / "\u00e4"
+    done = subprocess.run(
+        [sys.executable, "-m", "fastdrop", "train", *QUICK, "--data", data, "--out", out],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / PICTURE).is_file()
+
+
+def test_a_picture_that_fails_leaves_the_results(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError
+
+    monkeypatch.setattr("fastdrop.plots.render_comparison", fail)
+    with pytest.raises(RuntimeError):
+        train(*QUICK, "--out", tmp_path)
+    assert (tmp_path / RESULTS).is_file()
+
+
+def test_without_standard_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    assert train(*QUICK, "--out", tmp_path) == 0
+    assert (tmp_path / RESULTS).is_file()
 
 
 def test_as_a_module(tmp_path):

@@ -169,6 +169,10 @@ def test_other_data_are_refused(finished, tmp_path, capsys):
 BAD_CHECKPOINTS = {
     "damaged": (lambda path: path.write_bytes(path.read_bytes()[:-7]), "whole safetensors file"),
     "other file": (lambda path: saving.write(path, "model", {}, {}), "expected a file of training"),
+    "other structure": (
+        lambda path: saving.write(path, "training", {"run": 7}, {}),
+        "expected a checkpoint, got another structure",
+    ),
 }
 
 

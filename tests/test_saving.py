@@ -4,6 +4,8 @@ import copy
 import errno
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -262,6 +264,47 @@ def test_bad_files(tmp_path, spoil):
     with pytest.raises(ValueError, match=str(path)) as error:
         load_model(path)
     assert "\n" not in str(error.value)
+
+
+def test_files_of_types_that_numpy_lacks(tmp_path):
+    path = tmp_path / "model"
+    header = b'{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(ValueError, match="expected a file that fastdrop has saved"):
+        load_model(path)
+
+
+def test_threads_may_save_under_one_name(tmp_path):
+    model, path, stop = mlp(), tmp_path / "model", threading.Event()
+    model.predict(X, verbose=0)
+    model.save(path)
+
+    def save():
+        while not stop.is_set():
+            model.save(path)
+
+    with ThreadPoolExecutor(2) as pool:
+        saved = [pool.submit(save) for _ in range(2)]
+        try:
+            for _ in range(200):
+                load_model(path)
+        finally:
+            stop.set()
+        for each in saved:
+            each.result()
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_links_and_what_is_no_file_stay(tmp_path):
+    link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
+    link.symlink_to(target)
+    mlp().save(link)
+    assert link.is_symlink()
+    assert load_model(target).get_config() == mlp().get_config()
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="expected a file, got a device or the like"):
+        mlp().save(pipe)
+    assert pipe.is_fifo()
 
 
 def test_missing_files(tmp_path):

@@ -198,6 +198,31 @@ def test_process_pools(method):
 
 
 @OPENMP
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity to be bound by")
+@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "GOMP_CPU_AFFINITY"])
+def test_bound_threads_leave_numpys_and_the_trainers_free(name):
+    cpus = sorted(os.sched_getaffinity(0))
+    value = "true" if name == "OMP_PROC_BIND" else ",".join(map(str, cpus))
+    code = "import os, fastdrop; print(fastdrop.get_num_threads(), sorted(os.sched_getaffinity(0)))"
+    threads = run(code).stdout.split()[0]
+    done = run(code, **{name: value})
+    assert done.stdout.strip() == f"{threads} {cpus}", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 elsewhere")
+def test_a_mapped_file_may_have_any_name(tmp_path):
+    path = os.fsencode(tmp_path) + b"/m\xfc.bin"
+    with open(path, "wb") as file:
+        file.write(b"?")
+    code = (
+        f"import mmap; file = open({path!r}, 'rb');"
+        "kept = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); import fastdrop; print('there')"
+    )
+    done = run(code)
+    assert done.stdout == "there\n", done.stderr
+
+
+@OPENMP
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc")
 def test_threads_sleep_by_default():
     code = (
