@@ -57,7 +57,7 @@ def replace_file(path: Path, content: bytes) -> None:
     path = Path(os.path.realpath(path))  # a link stays one
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "expected a file, got a device or the like", str(path))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)

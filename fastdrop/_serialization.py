@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from fastdrop._checks import lookup
 
-__all__ = ["Configurable", "deserialize", "plain", "serialize"]
+__all__ = ["Configurable", "check_can_be_read", "deserialize", "is_ours", "plain", "serialize"]
 
 T = TypeVar("T", bound="Configurable")
 
@@ -24,66 +23,117 @@ class Configurable:
     `Loss`, ...) are known by their names.
     """
 
-    # Arguments that are not kept: other words for others, or refused.
-    synonyms: ClassVar[tuple[str, ...]] = ()
-    _known: ClassVar[dict[str, type]]
-
-    # What a constructor's `**` took, by which a derived class hands arguments on to its base.
-    _handed_on: Mapping[str, Any] = MappingProxyType({})
+    # Other words for arguments, and for which ones; None for what a constructor only refuses.
+    synonyms: ClassVar[Mapping[str, str | None]] = {}
+    _family: ClassVar[list[type]]  # of one kind of thing, in the order of definition
+    # What a constructor's `**` took, by which a derived class hands arguments on to its base; "*"
+    # for what `*` took.
+    _handed_on: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if Configurable in cls.__bases__:
-            cls._known = {}
-        before = cls._known.get(cls.__name__)
-        base_of_ours = _is_ours(cls) and cls.__name__.startswith("_")
-        # Of a program's own classes the latest counts: a notebook defines them again and again.
-        if not base_of_ours and (before is None or not _is_ours(before)):
-            cls._known[cls.__name__] = cls
-        if "__init__" in vars(cls) and _takes_any_keyword(cls):
-            _remember_keywords(cls)
+            cls._family = []
+        cls._family.append(cls)
+        if "__init__" in vars(cls) and len(_arguments(cls)) < len(_signature(cls)):
+            _remember_handed_on(cls)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `from_config` makes an equal object of them."""
-        handed_on = self._handed_on
-        own = {name: getattr(self, name) for name in _arguments(type(self)) if hasattr(self, name)}
-        others = {name: getattr(self, name, handed_on[name]) for name in handed_on}
-        return {name: plain(value) for name, value in (own | others).items()}
+        return {name: plain(value) for name, value in self._kept().items()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Make an object from what `get_config` returned."""
         return cls(**config)
 
+    def _kept(self) -> dict[str, Any]:
+        names = dict.fromkeys(_arguments(type(self)))
+        names |= dict.fromkeys(self.synonyms.get(name, name) or name for name in self._handed_on)
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
-def _is_ours(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] == __package__
+
+def _signature(cls: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls).parameters
 
 
 def _arguments(cls: type) -> dict[str, inspect.Parameter]:
     """Return a constructor's arguments by name, without what ``*`` and ``**`` take."""
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    arguments = inspect.signature(cls).parameters
-    return {name: argument for name, argument in arguments.items() if argument.kind not in variable}
+    return {name: value for name, value in _signature(cls).items() if value.kind not in variable}
 
 
-def _takes_any_keyword(cls: type) -> bool:
-    arguments = inspect.signature(cls).parameters.values()
-    return any(argument.kind == argument.VAR_KEYWORD for argument in arguments)
-
-
-def _remember_keywords(cls: type) -> None:
-    """Let a class's objects keep what the ``**`` of their constructor took."""
+def _remember_handed_on(cls: type) -> None:
+    """Let a class's objects remember what ``*`` and ``**`` of their constructor took."""
     init, own = cls.__init__, _arguments(cls)  # type: ignore[misc]
+    signature = inspect.signature(init)
 
     @functools.wraps(init)
     def remembering(self: Any, *args: Any, **keywords: Any) -> None:
-        if type(self).__init__ is remembering:  # not called by a derived class's
-            handed_on = {name: value for name, value in keywords.items() if name not in own}
-            object.__setattr__(self, "_handed_on", handed_on)
         init(self, *args, **keywords)
+        if type(self).__init__ is remembering:  # not called by a derived class's
+            named = tuple(name for name in keywords if name not in own)
+            taken = signature.bind(self, *args, **keywords).arguments
+            unnamed = any(
+                taken.get(name)
+                for name, argument in signature.parameters.items()
+                if argument.kind == argument.VAR_POSITIONAL
+            )
+            object.__setattr__(self, "_handed_on", ("*", *named) if unnamed else named)
 
     cls.__init__ = remembering  # type: ignore[misc]
+
+
+def is_ours(cls: type) -> bool:
+    """Tell whether a class is this package's, not the user's."""
+    return cls.__module__.partition(".")[0] == __package__
+
+
+def _known(kind: type[T]) -> dict[str, type[T]]:
+    """Return the classes of a kind of thing by name; of a program's own the latest definition.
+
+    A notebook defines them again and again.
+    """
+    known: dict[str, type[T]] = {}
+    for cls in kind._family:
+        hidden = is_ours(cls) and cls.__name__.startswith("_")
+        if not hidden and not (cls.__name__ in known and is_ours(known[cls.__name__])):
+            known[cls.__name__] = cls
+    return known
+
+
+def check_can_be_read(thing: object) -> None:
+    """Refuse what `deserialize` would not make an equal object of.
+
+    Raises
+    ------
+    ValueError
+        When an argument of its constructor is not kept, or another class has its name.
+    """
+    if isinstance(thing, list | tuple):
+        for item in thing:
+            check_can_be_read(item)
+    if not isinstance(thing, Configurable):
+        return
+    cls, kept = type(thing), thing._kept()
+    writer = next(c for c in cls.__mro__ if {"get_config", "from_config"} & vars(c).keys())
+    if is_ours(writer):
+        arguments = _arguments(cls)
+        required = [name for name, each in arguments.items() if each.default is each.empty]
+        for name in (*arguments, *thing._handed_on):
+            if name not in kept and (name in required or name not in cls.synonyms):
+                raise ValueError(
+                    f"{name}: expected {cls.__name__} to keep this argument in an attribute of "
+                    "that name, or to define get_config"
+                )
+    known = _known(cls).get(cls.__name__, object)
+    modules = {known.__module__, cls.__module__}
+    if known.__qualname__ != cls.__qualname__ or len(modules - {"__main__"}) > 1:
+        raise ValueError(
+            f"{cls.__name__}: expected a name that no other class has, "
+            f"got that of {known.__module__}.{known.__qualname__}"
+        )
+    check_can_be_read(list(kept.values()))
 
 
 def plain(value: Any) -> Any:
@@ -102,28 +152,8 @@ def serialize(thing: Configurable) -> dict[str, Any]:
     ----------
     thing : Configurable
         A layer, loss, metric or initialiser.
-
-    Raises
-    ------
-    ValueError
-        When that is not possible: an argument of its constructor is not kept, or another class has
-        its name.
     """
-    cls, config = type(thing), thing.get_config()
-    for name, argument in _arguments(cls).items():
-        optional = argument.default is not argument.empty
-        if name not in config and not (name in cls.synonyms and optional):
-            raise ValueError(
-                f"{name}: expected {cls.__name__} to keep this argument in an attribute of that "
-                "name, or to define get_config"
-            )
-    known = cls._known.get(cls.__name__, cls)
-    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(
-            f"{cls.__name__}: expected a name that no other class has, "
-            f"got that of {known.__module__}.{known.__qualname__}"
-        )
-    return {"class_name": cls.__name__, "config": config}
+    return {"class_name": type(thing).__name__, "config": thing.get_config()}
 
 
 def deserialize(argument: str, data: object, base: type[T]) -> T:
@@ -145,5 +175,4 @@ def deserialize(argument: str, data: object, base: type[T]) -> T:
     """
     if not isinstance(data, Mapping) or set(data) != {"class_name", "config"}:
         raise ValueError(f"{argument}: expected a dict of class_name and config, got {data!r}")
-    known: dict[str, type[T]] = base._known
-    return lookup(argument, data["class_name"], known).from_config(data["config"])
+    return lookup(argument, data["class_name"], _known(base)).from_config(data["config"])

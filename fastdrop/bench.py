@@ -168,9 +168,7 @@ def measure(
     ) as bar:
         for count in threads:
             peers = [
-                # -P: not what lies in the working folder
-                Peer(["-P", "-m", "fastdrop.bench_sides", name, str(count)], count)
-                for name in installed
+                Peer(["-m", "fastdrop.bench_sides", name, str(count)], count) for name in installed
             ]
             found["libraries"] = [peer.hello["name"] for peer in peers]
             try:

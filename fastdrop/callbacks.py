@@ -543,9 +543,10 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._columns: list[str] = []
-        if self.append and self.filename.exists():
+        if self.append and self.filename.is_file():
             with self.filename.open(newline="") as file:
-                self._columns = next(csv.reader(file, delimiter=self.separator), [])
+                rows = csv.reader(file, delimiter=self.separator)
+                self._columns = next(filter(None, rows), [])
             if self._columns and self._columns[0] != "epoch":
                 raise ValueError(
                     f"filename: expected a file whose first column is 'epoch', got {self.filename} "

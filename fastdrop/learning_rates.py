@@ -31,7 +31,12 @@ class LearningRateSchedule(Configurable):
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+            value = getattr(self, field.name)
+            if isinstance(value, Mapping) and set(value) == {"class_name", "config"}:
+                value = deserialize(field.name, value, LearningRateSchedule)
+            elif not isinstance(value, Configurable):
+                value = plain(value)  # Python's, be it NumPy's
+            object.__setattr__(self, field.name, value)
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of an update, counted from 0."""

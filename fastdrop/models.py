@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from numbers import Real
 from os import PathLike
 from typing import Any, Self, TypeGuard
 
@@ -19,7 +21,7 @@ from tqdm import tqdm
 from fastdrop import losses, optimizers, saving
 from fastdrop import metrics as metrics_module
 from fastdrop._checks import as_array, check_count, check_finite, lookup
-from fastdrop._serialization import deserialize, serialize
+from fastdrop._serialization import check_can_be_read, deserialize, serialize
 from fastdrop.batches import ArrayBatches, Batch, Batches, Expected, batches_of
 from fastdrop.blas import matmul
 from fastdrop.callbacks import (
@@ -302,7 +304,7 @@ class Sequential:
             validation: Batches | None = None
             if validation_data is not None:
                 validation = _validation(validation_data, validation_batch_size, validation_steps)
-            elif validation_split != 0:
+            elif not isinstance(validation_split, Real | None) or validation_split:
                 if not isinstance(training, ArrayBatches):
                     raise ValueError("validation_split: expected it with arrays only")
                 training, validation = training.split(validation_split, validation_batch_size)
@@ -752,6 +754,9 @@ class Sequential:
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return all that is needed to go on, as a configuration and arrays, see `_from_state`."""
+        check_can_be_read([self.layers, self.loss, self.metrics, self.weighted_metrics])
+        if self.optimizer is not None:
+            check_can_be_read(self.optimizer)
         config: dict[str, Any] = {
             "model": self.get_config(),
             "epoch": self.epoch,
@@ -836,8 +841,9 @@ class Sequential:
         batches.check(expected)
         if validation is not None:
             validation.check(replace(expected, class_weight=None))
-        if loss is not None:
+        if loss is not None and self._kept.fitting is not self.metrics:
             Figures(self).check(batches.first_target(), output_shape, self.dtype)
+            self._kept.fitting = self.metrics
         build_all(self.layers, input_shape, self.seed, self.dtype)
         self.input_shape = input_shape
 
@@ -922,6 +928,7 @@ class _Kept(threading.local):
     """The step for calls on single batches: one a thread, for its buffers are rewritten."""
 
     step: Step | None = None
+    fitting: list[Metric] | None = None  # metrics that have been checked
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:
@@ -932,7 +939,7 @@ def _callbacks(callbacks: Any) -> list[Callback]:
         raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
     for callback in given:
         for hook in dir(callback):
-            if hook.startswith("on_") and not hasattr(Callback, hook):
+            if re.fullmatch(r"on_(batch|(test|predict)(_batch)?)_(begin|end)", hook):
                 raise TypeError(
                     f"callbacks: expected no hooks but Callback's, got {hook} of "
                     f"{type(callback).__name__}, which nobody would call"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdrop._serialization import is_ours
 from fastdrop.fused import Batch, Block, Buffers, Gradient, Matmul, Part, make_blocks, whole
 from fastdrop.layers import Array, Layer, build_all, shapes_between
 from fastdrop.layers.base import sum_over_ranks
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Step"]
 
-# What may be assigned to layers between batches, beside parameters and p.
+# What may be assigned to layers of ours between batches, beside parameters and p.
 SETTINGS = (
     "trainable",
     "activation",
@@ -100,6 +101,8 @@ class Step:
         inner = [layer for outer in model.layers for layer in outer.flattened()]
         self._layers = [
             (layer, attrgetter(*(name for name in SETTINGS if hasattr(layer, name))))
+            if is_ours(type(layer))
+            else (layer, attrgetter("trainable", "activation"))
             for layer in inner
         ]
         self._settings = [read(layer) for layer, read in self._layers]

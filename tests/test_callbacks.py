@@ -123,6 +123,16 @@ def test_what_has_begun_ends_when_another_cannot_begin(tmp_path):
     assert ends == []
 
 
+def test_a_callback_may_have_names_of_its_own():
+    class Own(Callback):
+        on_gpu = False
+
+        def on_new_best(self):
+            raise NotImplementedError
+
+    fit(Own())
+
+
 def test_all_end_behind_one_that_fails():
     ends = []
     with pytest.raises(ZeroDivisionError):

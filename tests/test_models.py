@@ -25,7 +25,7 @@ from fastdrop.layers import (
     Softmax,
 )
 from fastdrop.losses import Loss, SparseCategoricalCrossentropy
-from fastdrop.metrics import AUC, Accuracy, MeanSquaredError
+from fastdrop.metrics import AUC, Accuracy, MeanSquaredError, Metric
 from fastdrop.models import Sequential
 from fastdrop.optimizers import SGD, Adam
 from fastdrop.random import Key, permutation, uniform
@@ -629,6 +629,36 @@ def test_metrics_that_do_not_fit_are_refused_before_anything_is_trained(metric):
     assert (model.step, model.optimizer.iterations) == (0, 0)
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_metric_of_ones_own_sees_only_what_there_is():
+    class Rows(Metric):
+        def update(self, outputs, y, from_logits=None, sample_weight=None):
+            assert sample_weight is not None
+            seen.append(len(outputs))
+
+        def result(self):
+            return 0.0
+
+    seen = []
+    model = mlp(metrics=None, weighted_metrics=[Rows("rows")])
+    model.fit(X, Y, 25, verbose=0, sample_weight=np.ones(50), validation_split=None)
+    assert seen == [25, 25]
+
+
+def test_a_layer_of_ones_own_may_call_its_attributes_as_it_likes():
+    class Counts(Layer):
+        def forward(self, x, training=True, *, key=None, row=0, rows=None):
+            self.mode = np.full(3, training)
+            return x, lambda dy: dy
+
+        @property
+        def l2(self):
+            raise RuntimeError
+
+    model = Sequential([Counts(), Dense(3)], seed=1)
+    model.compile("sgd", "mse")
+    model.fit(X, np.zeros((50, 3)), 25, 2, verbose=0)
 
 
 def test_class_weights_that_do_not_fit_are_refused_before_anything_is_trained():

@@ -266,6 +266,16 @@ def test_the_nearest_launcher_counts(monkeypatch):
     mpi._check_world_size(4)
 
 
+def test_what_cannot_be_saved_can_be_trained_by_ranks():
+    class Forgets(Metric):
+        def __init__(self, forgotten):
+            super().__init__("forgets")
+
+    model = Sequential([Dense(3, input_shape=(4,))])
+    model.compile("sgd", "mse", [Forgets(3)])
+    assert mpi.facts_of(model)["metrics"][0]["class_name"] == "Forgets"
+
+
 @pytest.mark.parametrize("comm", [3, object(), "world"])
 def test_a_communicator_of_another_library(comm):
     model = mpi_runs.classifier([Dense(9), mpi_runs.head()])

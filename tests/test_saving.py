@@ -382,6 +382,72 @@ def test_an_argument_that_is_not_kept_is_named_before_saving(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_positions_that_a_class_hands_on_are_refused(tmp_path):
+    class Passes(layers.Dense):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    Sequential([Passes(units=5)]).save(tmp_path / "model")
+    assert load_model(tmp_path / "model").layers[0].units == 5
+    with pytest.raises(ValueError, match=r"\*: expected Passes to keep"):
+        Sequential([Passes(5)]).save(tmp_path / "model")
+
+
+def test_a_synonym_that_is_handed_on_has_the_present_value(tmp_path):
+    model = Sequential([HandsRate(rate=0.25)])
+    model.layers[0].p = 0.5
+    model.save(tmp_path / "model")
+    assert load_model(tmp_path / "model").layers[0].p == 0.5
+
+
+class Describes(layers.Layer):
+    """Keeps its argument in its own way, and says so."""
+
+    def __init__(self, factor=2.0, name=None, **others):
+        super().__init__(name=name)
+        self._factor, self.lock = factor, others.pop("lock", None) and 1
+
+    def get_config(self):
+        return {"factor": self._factor}
+
+
+def test_a_class_that_describes_itself(tmp_path):
+    model = Sequential([Describes(3.0, lock=threading.Lock())])
+    assert copy.deepcopy(model).layers[0]._factor == 3
+    model.save(tmp_path / "model")
+    assert load_model(tmp_path / "model").layers[0]._factor == 3
+
+
+def test_a_schedule_in_another(tmp_path):
+    @dataclass(frozen=True)
+    class Warm(learning_rates.LearningRateSchedule):
+        after: learning_rates.LearningRateSchedule
+        steps: int
+
+        def __call__(self, step):
+            return 0.01 if step < self.steps else self.after(step - self.steps)
+
+    model, schedule = mlp(), Warm(learning_rates.CosineDecay(0.1, 10), 2)
+    model.compile(optimizers.SGD(schedule), "mse")
+    model.save(tmp_path / "model")
+    loaded = load_model(tmp_path / "model").optimizer.learning_rate
+    assert loaded == schedule
+    assert loaded(5) == learning_rates.CosineDecay(0.1, 10)(3)
+
+
+def test_classes_that_were_renamed(tmp_path):
+    def make(name):
+        class Made(layers.Layer):
+            pass
+
+        Made.__name__ = Made.__qualname__ = name
+        return Made()
+
+    Sequential([make("One"), make("Two")]).save(tmp_path / "model")
+    names = [type(layer).__name__ for layer in load_model(tmp_path / "model").layers]
+    assert names == ["One", "Two"]
+
+
 def define(value):
     class Constant(layers.Layer):
         def forward(self, x, training=True, *, key=None, row=0, rows=None):
@@ -415,7 +481,7 @@ def test_unknown_layers(tmp_path):
         pass
 
     Sequential([Passing()]).save(tmp_path / "model")
-    del layers.Layer._known["Passing"]  # as in a program that does not define it
+    layers.Layer._family.remove(Passing)  # as in a program that does not define it
     with pytest.raises(ValueError, match=r"expected one of .*Dense.*got 'Passing'"):
         load_model(tmp_path / "model")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,7 +58,11 @@ class Dense(Layer):
         When an argument does not fit its description.
     """
 
-    synonyms = ("input_dim", "kernel_regularizer", "kernel_constraint")
+    synonyms: ClassVar = {
+        "input_dim": "input_shape",
+        "kernel_regularizer": None,
+        "kernel_constraint": None,
+    }
 
     def __init__(
         self,

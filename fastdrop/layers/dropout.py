@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -154,7 +154,7 @@ class Dropout(RandomLayer):
        overfitting, JMLR 15:1929.
     """
 
-    synonyms = ("rate", "noise_shape")
+    synonyms: ClassVar = {"rate": "p", "noise_shape": None}
 
     def __init__(
         self,
