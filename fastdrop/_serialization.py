@@ -66,20 +66,15 @@ def _arguments(cls: type) -> dict[str, inspect.Parameter]:
 def _remember_handed_on(cls: type) -> None:
     """Let a class's objects remember what ``*`` and ``**`` of their constructor took."""
     init, own = cls.__init__, _arguments(cls)  # type: ignore[misc]
-    signature = inspect.signature(init)
+    positions = sum(argument.kind != argument.KEYWORD_ONLY for argument in own.values())
 
     @functools.wraps(init)
     def remembering(self: Any, *args: Any, **keywords: Any) -> None:
         init(self, *args, **keywords)
         if type(self).__init__ is remembering:  # not called by a derived class's
-            named = tuple(name for name in keywords if name not in own)
-            taken = signature.bind(self, *args, **keywords).arguments
-            unnamed = any(
-                taken.get(name)
-                for name, argument in signature.parameters.items()
-                if argument.kind == argument.VAR_POSITIONAL
-            )
-            object.__setattr__(self, "_handed_on", ("*", *named) if unnamed else named)
+            unnamed = ("*",) if len(args) > positions else ()
+            named = (name for name in keywords if name not in own)
+            object.__setattr__(self, "_handed_on", (*unnamed, *named))
 
     cls.__init__ = remembering  # type: ignore[misc]
 
