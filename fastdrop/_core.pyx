@@ -874,6 +874,37 @@ cdef cnp.ndarray block_sums(cnp.ndarray x):
     return cnp.PyArray_ZEROS(3, dims, sums, 0)
 
 
+ctypedef fused real:
+    float
+    double
+
+
+cdef void add_rows(const real *x, Py_ssize_t rows, Py_ssize_t units, real *total) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for j in range(units):
+        total[j] = x[j]
+    for i in range(1, rows):
+        for j in range(units):
+            total[j] += x[i * units + j]
+
+
+cdef sum_of(cnp.ndarray partial):
+    """The sum of the blocks, row after row; NumPy's takes longer to be called than to add."""
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(partial, 0) * cnp.PyArray_DIM(partial, 1)
+    cdef cnp.npy_intp units = cnp.PyArray_DIM(partial, 2)
+    cdef cnp.ndarray total
+    if units < 2:    # NumPy adds pairs there
+        return (<object>partial).sum(axis=(0, 1))
+    total = cnp.PyArray_EMPTY(1, &units, cnp.PyArray_TYPE(partial), 0)
+    if cnp.PyArray_TYPE(partial) == cnp.NPY_FLOAT64:
+        add_rows[double](<const double *>cnp.PyArray_DATA(partial), rows, units,
+                         <double *>cnp.PyArray_DATA(total))
+    else:
+        add_rows[float](<const float *>cnp.PyArray_DATA(partial), rows, units,
+                        <float *>cnp.PyArray_DATA(total))
+    return total
+
+
 def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint64_t call,
                   tuple axes, uint64_t offset, out, num_threads):
     """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask.
@@ -899,7 +930,7 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
             generate(&bits, p, seed, call, offset)
         job.bits = &bits
     dx = apply(&job, a, out, num_threads, partial)
-    return dx, (<object>partial).sum(axis=(0, 1))
+    return dx, sum_of(partial)
 
 
 def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):

@@ -175,7 +175,7 @@ class DropoutRule:
     """A `Dropout` that a block takes in: element-wise, or one mask for each group of rows."""
 
     def __init__(self, layer: Dropout, seed: int) -> None:
-        self._layer, self._seed = layer, seed
+        self._layer, self.seed = layer, seed
         self.shared = layer.shared_axes in (0, (0,))
 
     def p(self, batch: Batch) -> float:
@@ -184,7 +184,7 @@ class DropoutRule:
 
     def key(self, batch: Batch) -> Key:
         """Return the key of this batch's mask."""
-        return Key(self._seed, batch.step)
+        return Key(self.seed, batch.step)
 
     def kept(self, n: int, features: int, batch: Batch) -> list[Span]:
         """Return (first row, last row + 1, indices of the kept features) of each group."""
@@ -337,7 +337,7 @@ class DenseBlock(Block):
         spans: list[Span] = [(0, n, None)]
         p, scale, seed, call = 0.0, 1.0, 0, 0
         if self._rule is not None:
-            p, (seed, call) = self._rule.p(batch), self._rule.key(batch)
+            p, seed, call = self._rule.p(batch), self._rule.seed, batch.step
             scale = inverted_scale(p)
             if self._rule.shared:
                 spans, p = self._rule.kept(n, units, batch), 0.0  # what is multiplied is kept

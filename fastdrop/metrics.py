@@ -87,7 +87,8 @@ class Metric(Configurable):
         """
         values = self._values(outputs, y, from_logits)
         if sample_weight is None:
-            self._total += float(values.sum()) * len(values) / values.size
+            total = np.count_nonzero(values) if values.dtype == bool else float(values.sum())
+            self._total += total * len(values) / values.size
             self._weight += len(values)
         else:
             samples = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
