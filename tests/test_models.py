@@ -659,6 +659,7 @@ def test_a_layer_of_ones_own_may_call_its_attributes_as_it_likes():
     model = Sequential([Counts(), Dense(3)], seed=1)
     model.compile("sgd", "mse")
     model.fit(X, np.zeros((50, 3)), 25, 2, verbose=0)
+    assert model.step == 4
 
 
 def test_class_weights_that_do_not_fit_are_refused_before_anything_is_trained():
