@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-SOURCES := pyproject.toml setup.py $(wildcard fastdrop/*.pyx fastdrop/*.pxd fastdrop/*.h fastdrop/pool.c fastdrop/kernels/*)
+SOURCES := pyproject.toml setup.py $(wildcard fastdrop/compiled/*.pyx fastdrop/compiled/*.pxd fastdrop/compiled/*.h \
+    fastdrop/compiled/pool.c fastdrop/compiled/kernels/*)
 
-KERNELS := $(wildcard fastdrop/kernels/*.c)
-CTEST := tests/c/test_kernels.c $(KERNELS) -Ifastdrop -std=c11 -Wall -Wextra -Werror -ffp-contract=off
+KERNELS := $(wildcard fastdrop/compiled/kernels/*.c)
+CTEST := tests/compiled/c/test_kernels.c $(KERNELS) -Ifastdrop/compiled -std=c11 -Wall -Wextra -Werror -ffp-contract=off
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 
 .PHONY: demo test bench test-sanitizers test-aarch64 sdist wheels test-wheels clean
@@ -28,8 +29,8 @@ bench: $(VENV)/.plot
 # ThreadSanitizer (gcc)
 test-sanitizers: $(VENV)/.test build/cases.bin
 	$(CC) $(CTEST) $(SANITIZE) -lm -o build/test_kernels_asan
-	build/test_kernels_asan tests/known_answers.txt build/cases.bin
-	$(CC) tests/c/test_pool.c fastdrop/pool.c -Ifastdrop -std=gnu11 -Wall -Wextra -Werror \
+	build/test_kernels_asan tests/masks/known_answers.txt build/cases.bin
+	$(CC) tests/compiled/c/test_pool.c fastdrop/compiled/pool.c -Ifastdrop/compiled -std=gnu11 -Wall -Wextra -Werror \
 	    -fsanitize=thread -g -O1 -pthread -o build/test_pool
 	TSAN_OPTIONS=die_after_fork=0 build/test_pool
 	rm -rf build/temp.* build/lib.* build/asan    # objects of other flags
@@ -45,7 +46,7 @@ test-sanitizers: $(VENV)/.test build/cases.bin
 # (Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
 test-aarch64: build/cases.bin
 	aarch64-linux-gnu-gcc $(CTEST) -O3 -static -lm -o build/test_kernels_aarch64
-	qemu-aarch64-static -cpu neoverse-n1 build/test_kernels_aarch64 tests/known_answers.txt build/cases.bin
+	qemu-aarch64-static -cpu neoverse-n1 build/test_kernels_aarch64 tests/masks/known_answers.txt build/cases.bin
 
 wheels:
 	PYTHON=$(PYTHON) tools/build-wheels
@@ -56,9 +57,9 @@ test-wheels:
 sdist:
 	PYTHON=$(PYTHON) tools/build-wheels sdist
 
-build/cases.bin: tests/c/make_cases.py tests/reference.py $(VENV)/.test
+build/cases.bin: tests/compiled/c/make_cases.py tests/reference.py $(VENV)/.test
 	@mkdir -p build
-	$(BIN)/python tests/c/make_cases.py $@
+	$(BIN)/python tests/compiled/c/make_cases.py $@
 
 # an editable install with the extra of the stamp's name, anew when a source of the build changes
 $(VENV)/.%: $(SOURCES) | $(VENV)/.tools
@@ -81,4 +82,4 @@ $(VENV)/.tools:
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info fastdrop/_core.c fastdrop/_train.c fastdrop/*.so
+	rm -rf $(VENV) build dist demo *.egg-info fastdrop/compiled/_core.c fastdrop/compiled/_train.c fastdrop/compiled/*.so

@@ -55,23 +55,27 @@ OPENMP = openmp_flags()
 # name, sources
 EXTENSIONS = [
     (
-        "fastdrop._core",
+        "fastdrop.compiled._core",
         [
-            "fastdrop/_core.pyx",
-            "fastdrop/kernels/philox.c",
-            "fastdrop/kernels/bits.c",
-            "fastdrop/kernels/run.c",
-            "fastdrop/kernels/blocks.c",
-            "fastdrop/kernels/dispatch.c",
-            "fastdrop/kernels/isa_generic.c",
-            "fastdrop/kernels/isa_avx2.c",
-            "fastdrop/kernels/isa_avx512.c",
-            "fastdrop/kernels/isa_neon.c",
+            "fastdrop/compiled/_core.pyx",
+            "fastdrop/compiled/kernels/philox.c",
+            "fastdrop/compiled/kernels/bits.c",
+            "fastdrop/compiled/kernels/run.c",
+            "fastdrop/compiled/kernels/blocks.c",
+            "fastdrop/compiled/kernels/dispatch.c",
+            "fastdrop/compiled/kernels/isa_generic.c",
+            "fastdrop/compiled/kernels/isa_avx2.c",
+            "fastdrop/compiled/kernels/isa_avx512.c",
+            "fastdrop/compiled/kernels/isa_neon.c",
         ],
     ),
     (
-        "fastdrop._train",  # its loops come with _core's table
-        ["fastdrop/_train.pyx", "fastdrop/pool.c", "fastdrop/kernels/optimizers.c"],
+        "fastdrop.compiled._train",  # its loops come with _core's table
+        [
+            "fastdrop/compiled/_train.pyx",
+            "fastdrop/compiled/pool.c",
+            "fastdrop/compiled/kernels/optimizers.c",
+        ],
     ),
 ]
 
@@ -82,7 +86,7 @@ setup(
                 name,
                 sources,
                 libraries=["m"],
-                include_dirs=["fastdrop", np.get_include()],
+                include_dirs=["fastdrop/compiled", np.get_include()],
                 depends=[str(p) for p in Path("fastdrop").rglob("*.h")],
                 define_macros=[
                     ("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION"),

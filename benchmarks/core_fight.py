@@ -17,7 +17,7 @@ from pathlib import Path
 from training import ROOT
 from training_sides import EACH, Figures, Point
 
-from fastdrop.bench_process import Peer
+from fastdrop.commands.bench.process import Peer
 
 SETTINGS = [
     "",

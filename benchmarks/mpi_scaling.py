@@ -21,8 +21,8 @@ from mpi4py import MPI
 
 from fastdrop import layers, models
 from fastdrop._output import make_writable, write
-from fastdrop.bench import machine
 from fastdrop.callbacks import Callback
+from fastdrop.commands.bench.kernels import machine
 from fastdrop.random import Key, uniform
 
 TABLE, RESULTS = "mpi.md", "mpi.json"

@@ -17,7 +17,8 @@ import sys
 import numpy as np
 
 import fastdrop
-from fastdrop import Key, _core
+from fastdrop import Key
+from fastdrop.compiled import _core
 
 
 def words(seed):

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from fastdrop.bench import PICTURE, RESULTS, table
+from fastdrop.commands.bench.kernels import PICTURE, RESULTS, table
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("docs", "bench")

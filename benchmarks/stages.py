@@ -17,8 +17,10 @@ from unittest import mock
 import numpy as np
 from training_sides import EACH, INPUTS, ONE, Fastdrop, Point
 
-from fastdrop import _core, batches, figures, fused, models, optimizers, steps
+from fastdrop import models, optimizers
 from fastdrop.callbacks import Callback
+from fastdrop.compiled import _core
+from fastdrop.training import batches, blocks, figures, step
 
 POINTS = [Point(1024, 128, EACH), Point(256, 64, EACH), Point(1024, 128, ONE)]
 STEPS, UNTIMED = 100, 10
@@ -58,11 +60,11 @@ class Clocks(Callback):
         core.masked_bias = self.around("bias, ReLU, dropout: forward", _core.masked_bias)
         core.bias_backward = self.around("bias, ReLU, dropout: backward", _core.bias_backward)
         clocked = [
-            (fused, "_core", core),
+            (blocks, "_core", core),
             (models, "matmul", self.around("products", models.matmul)),
-            (fused, "submatrix", self.around("gathering kept weights", fused.submatrix)),
+            (blocks, "submatrix", self.around("gathering kept weights", blocks.submatrix)),
             (optimizers, "update", self.around("optimiser", optimizers.update)),
-            (steps.Step, "_loss", self.around("loss", steps.Step._loss)),
+            (step.Step, "_loss", self.around("loss", step.Step._loss)),
             (figures.Figures, "add", self.around("metrics", figures.Figures.add)),
             (batches._Samples, "take", self.around("gathering a batch", batches._Samples.take)),
         ]

@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 import fastdrop.torch as fnn
 from fastdrop._output import make_writable, write
-from fastdrop.bench_torch import in_turn
+from fastdrop.commands.bench.torch import in_turn
 from fastdrop.torch.keys import draw_seed
 from fastdrop.torch.rules import scale_elements
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from training_sides import EACH, FOUR, LIBRARIES, ONE, Figures, Point
 
 from fastdrop._output import make_writable, write
-from fastdrop.bench import machine
-from fastdrop.bench_process import Peer
+from fastdrop.commands.bench.kernels import machine
+from fastdrop.commands.bench.process import Peer
 
 ROOT = Path(__file__).parents[1]
 TABLE, RESULTS = "training.md", "training.json"

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from fastdrop.bench_process import serve
+from fastdrop.commands.bench.process import serve
 from fastdrop.datasets import load_idx
 
 INPUTS, CLASSES, P = 784, 10, 0.5

@@ -16,7 +16,7 @@ except ValueError as error:  # an environment variable
         print(f"fastdrop: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     raise
-from fastdrop._core import (
+from fastdrop.compiled._core import (
     available_isas,
     get_num_threads,
     set_num_threads,

@@ -2,6 +2,6 @@
 
 import sys
 
-from fastdrop.cli import main
+from fastdrop.commands.main import main
 
 sys.exit(main())

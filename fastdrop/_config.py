@@ -53,9 +53,9 @@ def _load_core() -> tuple[Any, str]:
     if not users:
         os.environ["OMP_WAIT_POLICY"] = "passive"
     try:
-        from fastdrop import _core
+        from fastdrop.compiled import _core
     except ImportError as error:
-        if any(Path(__file__).parent.glob("_core.*.so")):
+        if any(Path(__file__).parent.glob("compiled/_core.*.so")):
             raise
         folder = Path(__file__).parents[1]
         raise ImportError(

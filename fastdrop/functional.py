@@ -8,7 +8,6 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop import _core
 from fastdrop._checks import (
     Axes,
     checked_axes,
@@ -17,6 +16,7 @@ from fastdrop._checks import (
     checked_shape,
     mask_shape,
 )
+from fastdrop.compiled import _core
 from fastdrop.random import Key, default_generator
 
 __all__ = [

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastdrop._checks import as_array, check_finite, check_number, lookup
 from fastdrop._serialization import Configurable, deserialize, serialize
-from fastdrop._train import softmax_cross_entropy
+from fastdrop.compiled._train import softmax_cross_entropy
 from fastdrop.layers import Array, Shape, batch_shape
 
 __all__ = [

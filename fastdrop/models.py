@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from fastdrop import losses, optimizers, saving
+from fastdrop import losses, optimizers
 from fastdrop import metrics as metrics_module
 from fastdrop._checks import as_array, check_count, check_finite, lookup
 from fastdrop._serialization import check_can_be_read, deserialize, serialize
-from fastdrop.batches import ArrayBatches, Batch, Batches, Expected, batches_of
-from fastdrop.blas import matmul
 from fastdrop.callbacks import (
     Callback,
     EpochLines,
@@ -31,7 +29,6 @@ from fastdrop.callbacks import (
     ProgressBar,
     format_logs,
 )
-from fastdrop.figures import Figures
 from fastdrop.layers import (
     Array,
     Input,
@@ -45,10 +42,14 @@ from fastdrop.layers import (
 )
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
-from fastdrop.mpi import Ranks, agreed, facts_of
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Generator, Key, default_generator
-from fastdrop.steps import Step
+from fastdrop.training import files
+from fastdrop.training.batches import ArrayBatches, Batch, Batches, Expected, batches_of
+from fastdrop.training.blas import matmul
+from fastdrop.training.figures import Figures
+from fastdrop.training.ranks import Ranks, agreed, facts_of
+from fastdrop.training.step import Step
 
 __all__ = ["Sequential", "load_model"]
 
@@ -681,11 +682,11 @@ class Sequential:
         OSError
             When the file cannot be written.
         """
-        saving.write(path, "model", *self._state())
+        files.write(path, "model", *self._state())
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone to a file, see `save`."""
-        saving.write(path, "weights", {}, self._weights())
+        files.write(path, "weights", {}, self._weights())
 
     def load_weights(self, path: str | PathLike[str]) -> None:
         """Set all weights from a file of `save_weights` or `save`.
@@ -702,7 +703,7 @@ class Sequential:
         OSError
             When it cannot be read.
         """
-        _, arrays = saving.read(path, ("weights", "model"))
+        _, arrays = files.read(path, ("weights", "model"))
         self._set_arrays(path, arrays)
 
     def summary(self) -> None:
@@ -921,7 +922,7 @@ def load_model(path: str | PathLike[str]) -> Sequential:
     OSError
         When it cannot be read.
     """
-    return Sequential._from_state(path, *saving.read(path, ("model",)))
+    return Sequential._from_state(path, *files.read(path, ("model",)))
 
 
 class _Kept(threading.local):

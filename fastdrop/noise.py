@@ -8,8 +8,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop import _core
 from fastdrop._checks import checked_offset, checked_p, checked_stddev
+from fastdrop.compiled import _core
 from fastdrop.functional import checked_key
 from fastdrop.random import Key
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastdrop._checks import check_number, lookup
 from fastdrop._serialization import Configurable
-from fastdrop._train import update
+from fastdrop.compiled._train import update
 from fastdrop.layers.base import Array, PartialGradient, ProductGradient, WeightRule
 from fastdrop.learning_rates import (
     LearningRate,

@@ -16,8 +16,8 @@ from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
-from fastdrop import _core
 from fastdrop._checks import unsigned
+from fastdrop.compiled import _core
 
 __all__ = ["Generator", "Key", "default_generator", "permutation", "seed", "uniform"]
 

@@ -8,8 +8,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop import _core
 from fastdrop._checks import Axes, check_count, checked_axes, checked_offset, checked_p, mask_shape
+from fastdrop.compiled import _core
 from fastdrop.functional import checked_key, dropout, masked_scale
 from fastdrop.random import Key
 

@@ -95,7 +95,7 @@ def test_torch_calls(monkeypatch, tmp_path):
     pytest.importorskip("torch")
     import torch_calls
 
-    monkeypatch.setattr("fastdrop.bench_torch.SECONDS", 1e-3)
+    monkeypatch.setattr("fastdrop.commands.bench.torch.SECONDS", 1e-3)
     monkeypatch.setattr(sys, "argv", ["", "--rounds", "1", "--out", str(tmp_path)])
     torch_calls.main()
     *_, pieces, ours, theirs = (tmp_path / torch_calls.TABLE).read_text().splitlines()

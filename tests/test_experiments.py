@@ -2,21 +2,21 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from test_datasets import IDX_STEMS, idx
+from idx_files import idx
+from places import ROOT
 
 import fastdrop
+from fastdrop.datasets import IDX_STEMS
 
-ROOT = Path(__file__).parents[1]
 EXPERIMENTS = {
     "srivastava": ROOT / "examples" / "srivastava_mnist.py",
     "shared masks": ROOT / "benchmarks" / "shared_masks.py",
 }
 pytestmark = pytest.mark.skipif(
-    not all(map(Path.exists, EXPERIMENTS.values())), reason="not in a checkout"
+    not all(path.exists() for path in EXPERIMENTS.values()), reason="not in a checkout"
 )
 
 

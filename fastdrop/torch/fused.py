@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fastdrop import _core
+from fastdrop.compiled import _core
 from fastdrop.functional import inverted_scale
 from fastdrop.torch.autograd import again, is_eager
 from fastdrop.torch.rules import Rule

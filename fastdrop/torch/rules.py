@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdrop import _core
+from fastdrop.compiled import _core
 from fastdrop.functional import inverted_scale
 from fastdrop.noise import gaussian_dropout
 from fastdrop.random import Key

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from fastdrop import _core
+from fastdrop.compiled import _core
 
 __all__ = [
     "array",

@@ -1,0 +1,1 @@
+"""`fastdrop bench`: dropout beside other libraries', each in a process of its own."""

@@ -1,0 +1,517 @@
+"""Where a model's batches come from: arrays, in memory or on disk, or any iterable of batches.
+
+Both kinds say what shape a sample has, check themselves against what a model expects, and then
+give their batches epoch by epoch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from itertools import chain
+from numbers import Real
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fastdrop._checks import as_array, check_count, check_finite
+from fastdrop.compiled._train import submatrix
+from fastdrop.layers import Array, Shape, batch_shape
+from fastdrop.losses import Loss
+from fastdrop.random import Key, permutation
+
+__all__ = [
+    "WHOLE",
+    "ArrayBatches",
+    "Batch",
+    "Batches",
+    "Expected",
+    "IterableBatches",
+    "Share",
+    "batches_of",
+]
+
+
+class Share(NamedTuple):
+    """Which rows of every batch are computed here: those of one of so many ranks."""
+
+    rank: int
+    ranks: int
+
+    def of(self, rows: int) -> slice:
+        """Return the rows of a batch of so many; there are none where ranks outnumber them."""
+        return slice(self.rank * rows // self.ranks, (self.rank + 1) * rows // self.ranks)
+
+
+WHOLE = Share(0, 1)
+
+
+class Batch(NamedTuple):
+    """What a model gets for a step.
+
+    Attributes
+    ----------
+    x : ndarray, (samples, ...)
+    y : ndarray or None
+        As the loss's ``targets`` returns it; None in `predict`.
+    sample_weight : ndarray, (samples,), or None
+    row, rows : int
+        Index of x's first row in the whole batch, and the whole batch's number of rows.
+    """
+
+    x: Array
+    y: Any
+    sample_weight: Array | None
+    row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a model takes.
+
+    Attributes
+    ----------
+    input_shape, output_shape : tuple of int
+        Of one sample.
+    dtype : dtype
+        Of the model's parameters.
+    loss : Loss or None
+        None where y does not matter.
+    class_weight : mapping of int to float, optional
+        As for `Sequential.fit`.
+    """
+
+    input_shape: Shape
+    output_shape: Shape
+    dtype: np.dtype[Any]
+    loss: Loss | None = None
+    class_weight: Mapping[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.class_weight, Mapping | None):
+            raise ValueError(f"class_weight: expected a mapping, got {self.class_weight!r}")
+        if self.class_weight is not None and len(self.output_shape) != 1:
+            raise ValueError(
+                "class_weight: expected it with one label a sample, got a model with outputs of "
+                f"shape {batch_shape(self.output_shape)}"
+            )
+        classes = max(2, self.output_shape[-1])
+        for label, weight in (self.class_weight or {}).items():
+            if label not in range(classes):
+                raise ValueError(
+                    f"class_weight: expected classes in [0, {classes}), the model's, got {label!r}"
+                )
+            _check_weight("class_weight", np.asarray(weight), ())
+
+    def check_shape(self, argument: str, x: Any) -> None:
+        """Refuse samples of another shape."""
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"{argument}: expected shape {batch_shape(self.input_shape)}, got {x.shape}"
+            )
+
+    def check_values(self, argument: str, x: Array) -> None:
+        """Refuse numbers that are not finite."""
+        check_finite(argument, x, self.dtype)
+
+    def targets(self, argument: str, y: Array) -> Array:
+        """Return y as the loss wants it."""
+        assert self.loss is not None
+        return self.loss.targets(y, self.output_shape, argument, self.dtype)
+
+    def weights(self, y: Array, sample_weight: Array | None) -> Array | None:
+        """Return the weights of samples with these targets: their own times their classes'."""
+        if sample_weight is not None:
+            sample_weight = sample_weight.astype(self.dtype, copy=False)
+        if self.class_weight is None:
+            return sample_weight
+        labels = y
+        if y.ndim == 2:
+            labels = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
+        others = labels[~np.isin(labels, np.arange(max(2, self.output_shape[-1])))]
+        if others.size:
+            raise ValueError(
+                f"class_weight: expected it with labels that are classes, got {others[0]}"
+            )
+        weights = np.ones(len(y), self.dtype) if sample_weight is None else sample_weight.copy()
+        for label, weight in self.class_weight.items():
+            weights[labels == label] *= weight
+        return weights
+
+
+class ArrayBatches:
+    """Batches of samples that lie in arrays.
+
+    An array in memory is checked as a whole before the first batch. One on disk, a memory map or
+    anything else with ``shape``, ``dtype`` and slices, is read and checked batch by batch.
+
+    Parameters
+    ----------
+    x, y, sample_weight : array_like
+        Equally many samples in each; the latter two may be None.
+    names : sequence of str
+        What the caller names them, for messages.
+    batch_size : int, optional
+        At least 1; the last batch may be smaller. By default all are one batch.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        names: Sequence[str],
+        batch_size: int | None = None,
+    ) -> None:
+        self.names = names
+        self.x = _Samples(names[0], x)
+        self.y: _Samples | None = None
+        self.sample_weight: _Samples | None = None
+        if y is not None:
+            self.y = _Samples(names[1], y)
+            if self.x.array.shape[:1] != self.y.array.shape[:1]:
+                raise ValueError(
+                    f"{names[1]}: expected a label for each sample of {names[0]}, "
+                    f"got {names[0]} {self.x.array.shape} and {names[1]} {self.y.array.shape}"
+                )
+        _check_samples(names[0], self.x.array)
+        self.samples: int = len(self.x.array)
+        if sample_weight is not None:
+            self.sample_weight = _Samples(names[2], as_array(names[2], sample_weight))
+            _check_weight(names[2], self.sample_weight.array, (self.samples,))
+        self.batch_size = self.samples if batch_size is None else batch_size
+        self.steps: int | None = -(-self.samples // self.batch_size)
+        self.sample_shape: Shape = tuple(self.x.array.shape[1:])
+
+    def split(self, share: float, last_batch_size: int) -> tuple[ArrayBatches, ArrayBatches]:
+        """Return batches of the first samples and of the last, the given share of all."""
+        kept = _samples_before_split(self.samples, share)
+
+        def part(samples: _Samples | None, rows: slice) -> Array | None:
+            if samples is None:
+                return None
+            if not isinstance(samples.array, np.ndarray):
+                raise ValueError(
+                    f"validation_split: expected it with NumPy's arrays and memory maps only, "
+                    f"got {type(samples.array).__name__}"
+                )
+            return samples.array[rows]
+
+        def batches(rows: slice, batch_size: int) -> ArrayBatches:
+            x, y = part(self.x, rows), part(self.y, rows)
+            return ArrayBatches(x, y, part(self.sample_weight, rows), self.names, batch_size)
+
+        return batches(slice(kept), self.batch_size), batches(slice(kept, None), last_batch_size)
+
+    def check(self, expected: Expected) -> None:
+        """Refuse what does not fit; values of arrays on disk are left for `epoch`."""
+        self.expected = expected
+        if self.y is None and expected.loss is not None:
+            raise ValueError(
+                f"{self.names[1]}: expected labels for the array {self.names[0]}, got None"
+            )
+        expected.check_shape(self.names[0], self.x.array)
+        if not self.x.on_disk:
+            expected.check_values(self.names[0], self.x.array)
+        self._y_is_ready = False
+        if self.y is None or self.y.on_disk:
+            return
+        y = self.y.array
+        if y.size == self.samples:  # one number each: little memory
+            self.y = _Samples(self.names[1], expected.targets(self.names[1], y))
+            self._y_is_ready = True
+            expected.weights(self.y.array, None)
+            return
+        rows = max(1, _CHECKED_AT_ONCE // (y[:1].size or 1))
+        for start in range(0, self.samples, rows):
+            expected.weights(expected.targets(self.names[1], y[start : start + rows]), None)
+
+    def first_target(self) -> Array:
+        """Return the first sample's label as the loss wants it, alone in an array."""
+        assert self.y is not None
+        first = np.asarray(self.y.array[:1])
+        return first if self._y_is_ready else self.expected.targets(self.names[1], first)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ranks have to have in common, with a checksum of some samples in memory."""
+        parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
+        given = {name: part for name, part in parts.items() if part is not None}
+        return {"batch_size": self.batch_size} | {k: part.facts() for k, part in given.items()}
+
+    def epoch(self, title: str, key: Key | None = None, share: Share = WHOLE) -> Iterator[Batch]:
+        """Give the batches of one epoch.
+
+        Parameters
+        ----------
+        title : str
+            Names the epoch in messages.
+        key : Key, optional
+            Of the order of the samples; without it they come as they lie.
+        share : Share
+            Which rows of every batch; no others are read.
+
+        Yields
+        ------
+        Batch
+            Rewritten by the next one.
+        """
+        order = None if key is None else permutation(key, self.samples)
+        for step, start in enumerate(range(0, self.samples, self.batch_size), 1):
+            whole = min(self.batch_size, self.samples - start)
+            own = share.of(whole)
+            rows: Any = slice(start + own.start, start + own.stop)
+            if order is not None:
+                rows = order[rows]
+            place = f", batch {step} of {title}"
+            x = self.x.take(rows)
+            if self.x.on_disk:
+                self.expected.check_values(self.names[0] + place, x)
+            if self.y is None:
+                yield Batch(x, None, None, own.start, whole)
+                continue
+            y = self.y.take(rows)
+            if not self._y_is_ready:
+                y = self.expected.targets(self.names[1] + place, y)
+            weights = None if self.sample_weight is None else self.sample_weight.take(rows)
+            yield Batch(x, y, self.expected.weights(y, weights), own.start, whole)
+
+
+_CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls
+
+
+class _Samples:
+    """An array whose first axis counts samples, on disk or in memory."""
+
+    def __init__(self, argument: str, array: Any) -> None:
+        self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
+        self.array = array if self.on_disk else as_array(argument, array)
+        self._buffer: Array | None = None
+
+    def facts(self) -> dict[str, Any]:
+        array = self.array
+        facts = {"shape": tuple(array.shape), "dtype": array.dtype.name}
+        if not self.on_disk:
+            some = np.ascontiguousarray(array[:: max(1, len(array) // 64)])
+            facts["checksum of some samples"] = zlib.crc32(some.tobytes())
+        return facts
+
+    def take(self, rows: Any) -> Array:
+        """Return the samples of these rows, a slice or indices; the next call may rewrite them."""
+        array = self.array
+        if not isinstance(array, np.ndarray):
+            if isinstance(rows, slice):
+                return np.asarray(array[rows])
+            ascending = np.argsort(rows)  # HDF5 takes no others
+            samples = np.empty((len(rows), *array.shape[1:]), array.dtype)
+            samples[ascending] = array[rows[ascending]]
+            return samples
+        plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+        if isinstance(rows, slice) or not plain:  # `take` would copy the whole of another array
+            return np.asarray(array[rows])
+        if self._buffer is None or len(self._buffer) < len(rows):
+            self._buffer = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        samples = self._buffer[: len(rows)]
+        if array.ndim == 2 and array.dtype in (np.float32, np.float64):
+            submatrix(array, rows, None, samples)
+            return samples
+        return array.take(rows, 0, samples, "clip")  # "raise" copies once more
+
+
+def _is_stored(array: Any) -> bool:
+    """Tell whether this is like an array, but lies elsewhere than in memory: HDF5, Zarr, ..."""
+    return (
+        not isinstance(array, np.ndarray)
+        and isinstance(getattr(array, "dtype", None), np.dtype)
+        and all(hasattr(array, name) for name in ("shape", "__getitem__", "__len__"))
+        and not hasattr(array, "__dlpack__")  # JAX and the like
+        and not hasattr(array, "iloc")  # pandas, which counts otherwise
+    )
+
+
+_END = object()  # of an iterator, which may give None
+
+
+class IterableBatches:
+    """Batches that somebody else makes.
+
+    Parameters
+    ----------
+    batches : iterable
+        Of x, (x,), (x, y) or (x, y, sample_weight), each array_like with equally many samples. It
+        is iterated anew for every epoch, unless `steps` is given.
+    argument : str
+        What the caller names it, for messages.
+    steps : int, optional
+        Batches in an epoch; the next epoch goes on where the last ended. What can be iterated
+        again begins again at its end.
+    """
+
+    def __init__(self, batches: Iterable[Any], argument: str, steps: int | None = None) -> None:
+        self.argument = argument
+        self.batches = batches
+        self.steps = steps
+        if steps is None and isinstance(batches, Sized):
+            self.steps = len(batches)
+        self._endless = steps is not None
+        self._iterator: Iterator[Any] = iter(batches)
+        first = next(self._iterator, _END)
+        if first is _END:
+            raise ValueError(f"{argument}: expected at least one batch, got none")
+        self._first = self._parts(f"{argument}, first batch", first)
+        self.sample_shape: Shape = tuple(self._first[0].shape[1:])
+        self._iterator = chain([first], self._iterator)
+        self._fresh = True  # nobody has taken a batch of this iterator
+
+    def check(self, expected: Expected) -> None:
+        """Refuse a first batch that does not fit."""
+        self.expected = expected
+        self._first_target = self._checked(f"{self.argument}, first batch", *self._first).y
+
+    def first_target(self) -> Array:
+        """Return the first sample's label, see `ArrayBatches.first_target`."""
+        return self._first_target[:1]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ranks have to have in common."""
+        return {"sample's shape": self.sample_shape, "steps": self.steps}
+
+    def epoch(self, title: str, key: Key | None = None, share: Share = WHOLE) -> Iterator[Batch]:
+        """Give the batches of one epoch, see `ArrayBatches.epoch`; their order is their own.
+
+        Every rank iterates over all of them, and keeps its rows of each.
+        """
+        if not self._endless and not self._fresh:
+            self._iterator = iter(self.batches)
+        step = 0
+        while not self._endless or step != self.steps:
+            batch = next(self._iterator, _END)
+            if batch is _END and self._endless:
+                self._iterator = iter(self.batches)
+                batch = next(self._iterator, _END)
+            self._fresh = False
+            if batch is _END:
+                break
+            step += 1
+            place = f"{self.argument}, batch {step} of {title}"
+            x, y, sample_weight, _, whole = self._checked(place, *self._parts(place, batch))
+            own = share.of(whole)
+            yield Batch(
+                x[own],
+                None if y is None else y[own],
+                None if sample_weight is None else sample_weight[own],
+                own.start,
+                whole,
+            )
+        if step == 0 or (self._endless and step != self.steps):
+            count = f"{self.steps} batches" if self._endless else "batches"
+            raise ValueError(
+                f"{self.argument}: expected {count} in {title}, got {step or 'none'}: the "
+                "generator has ended; give something that can be iterated again, or one that "
+                "lasts for all epochs with the number of steps in each"
+            )
+
+    def _parts(self, argument: str, batch: Any) -> tuple[Array, Any, Any]:
+        parts = batch if isinstance(batch, tuple | list) else (batch,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(
+                f"{argument}: expected (x, y) or (x, y, sample_weight), got {len(parts)} items"
+            )
+        x = as_array(argument, parts[0])
+        _check_samples(argument, x)
+        y, sample_weight = (*parts[1:], None, None)[:2]
+        return x, y, sample_weight
+
+    def _checked(self, argument: str, x: Array, y: Any, sample_weight: Any) -> Batch:
+        expected = self.expected
+        expected.check_shape(argument, x)
+        expected.check_values(argument, x)
+        if expected.loss is None:
+            return Batch(x, None, None, 0, len(x))
+        y = as_array(f"{argument}, y", y)
+        if y.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"{argument}: expected (x, y) with a label for each sample, "
+                f"got x {x.shape} and y {y.shape}"
+            )
+        y = expected.targets(f"{argument}, y", y)
+        if sample_weight is not None:
+            sample_weight = as_array(f"{argument}, sample_weight", sample_weight)
+            _check_weight(f"{argument}, sample_weight", sample_weight, x.shape[:1])
+        return Batch(x, y, expected.weights(y, sample_weight), 0, len(x))
+
+
+Batches: TypeAlias = ArrayBatches | IterableBatches
+
+
+def batches_of(
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    names: Sequence[str],
+    batch_size: int,
+    steps: int | None = None,
+) -> Batches:
+    """Return batches of arrays, or, where `x` is an iterable of batches, those.
+
+    `names` are the caller's for `x`, `y`, `sample_weight` and `steps`.
+
+    Raises
+    ------
+    ValueError
+        When the arguments do not go together.
+    """
+    if steps is not None:
+        check_count(names[3], steps)
+    is_array = isinstance(x, list | tuple) or hasattr(x, "shape") or hasattr(x, "__array__")
+    if is_array and y is None and isinstance(x, list | tuple) and _is_batch(x[0] if x else None):
+        is_array = False
+    if is_array:
+        if steps is not None:
+            raise ValueError(f"{names[3]}: expected it with an iterable of batches only")
+        return ArrayBatches(x, y, sample_weight, names, batch_size)
+    if not isinstance(x, Iterable):
+        raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {x!r}")
+    for name, argument in zip(names[1:], (y, sample_weight)):
+        if argument is not None:
+            raise ValueError(
+                f"{name}: expected None beside an iterable of batches, which has its own"
+            )
+    return IterableBatches(x, names[0], steps)
+
+
+def _is_batch(item: Any) -> bool:
+    """Tell a batch in a list from a row of numbers in one."""
+    return isinstance(item, tuple) and len(item) > 0 and np.ndim(item[0]) > 1
+
+
+def _check_samples(argument: str, x: Any) -> None:
+    size = int(np.prod(x.shape))
+    if x.dtype.kind not in "biuf" or len(x.shape) < 2 or not size:
+        raise ValueError(
+            f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
+            f"got {x.dtype} {x.shape}"
+        )
+
+
+def _check_weight(argument: str, weights: Array, shape: Shape) -> None:
+    if weights.dtype.kind not in "biuf" or weights.shape != shape:
+        expected = "one weight for each sample" if shape else "a number for each class"
+        raise ValueError(f"{argument}: expected {expected}, got {weights.dtype} {weights.shape}")
+    check_finite(argument, weights)
+    if weights.min() < 0:
+        raise ValueError(f"{argument}: expected weights of at least 0, got {weights.min()}")
+
+
+def _samples_before_split(samples: int, validation_split: float) -> int:
+    share = isinstance(validation_split, Real) and not isinstance(validation_split, bool)
+    if not share or not 0 < validation_split < 1:
+        raise ValueError(f"validation_split: expected a share in [0, 1), got {validation_split!r}")
+    kept = int(samples * (1 - validation_split))
+    if kept in (0, samples):
+        raise ValueError(
+            f"validation_split: expected at least one sample in both parts, "
+            f"got {validation_split} of {samples} samples"
+        )
+    return kept

@@ -1,0 +1,421 @@
+"""Training by several processes at once: the only place that talks to MPI, by mpi4py.
+
+Every process, a rank, has the whole model and computes its rows of each batch:
+
+    batch of 8 rows    0 1 2 | 3 4 5 | 6 7
+    rank                 0   |   1   |  2
+
+A mask is a function of the row's number, so ranks draw the bits that one process would. The sum of
+the ranks' gradients is the batch's gradient, and an optimiser that gets the same sum on every rank
+leaves the same weights on every rank.
+
+mpi4py is imported by whoever makes the communicator; here only where it is already there, or when
+the command line finds that it was started by an MPI launcher (`world`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import sys
+import termios
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from fastdrop import __version__, _config
+from fastdrop._serialization import Configurable, serialize
+from fastdrop.compiled._core import get_num_threads, set_num_threads
+from fastdrop.layers import Array, PartialGradient
+from fastdrop.training.batches import Share
+
+if TYPE_CHECKING:
+    from fastdrop.models import Sequential
+
+__all__ = ["GradientSums", "RankError", "Ranks", "agreed", "facts_of", "launched", "world"]
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
+Gradient = Array | PartialGradient
+
+BUCKET = 4 << 20  # bytes that are summed at a time; larger gradients are cut
+SMALL = 1 << 20  # gradients of fewer bytes wait for others to be summed with
+
+# What launchers tell their processes about their number. The first that is set counts, the nearest
+# launcher's: mpiexec in a Slurm allocation may start fewer processes than the allocation has tasks,
+# and srun may have set PMI_SIZE for Open MPI's mpiexec.
+LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+BLAS_VARIABLES = (
+    "BLIS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+INSTALL = (
+    "install them with pip install mpi4py threadpoolctl mpich, or mpi4py with your site's MPI "
+    "(docs/mpi.md)"
+)
+
+
+class RankError(RuntimeError):
+    """Something has failed on another rank; the message is that rank's."""
+
+
+def _print_traceback(error: BaseException, rank: int) -> int:
+    traceback.print_exception(error)
+    print(f"rank {rank} has failed, and ends all ranks", file=sys.stderr)
+    return 1
+
+
+# How a rank that fails by itself says so, before it ends all ranks with the status that this
+# returns. The command line has a way of its own.
+report: Callable[[BaseException, int], int] = _print_traceback
+
+
+class Ranks:
+    """The processes that train one model together.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm, optional
+        Theirs; without it this process is alone, and all of the methods do next to nothing.
+
+    Attributes
+    ----------
+    rank, size : int
+        This process's number, from 0, and how many there are.
+    share : Share
+        Which rows of every batch are this rank's.
+
+    Raises
+    ------
+    TypeError
+        When `comm` is something else.
+    ValueError
+        When MPI and the launcher disagree about the number of processes.
+    """
+
+    _ending = False  # in a block of `ending_together`
+    _cpus_divided = False
+
+    def __init__(self, comm: Any = None) -> None:
+        self._comm = comm
+        self._mpi: Any = sys.modules.get("mpi4py.MPI")
+        self.rank, self.size = 0, 1
+        if comm is not None:
+            if self._mpi is None or not isinstance(comm, self._mpi.Intracomm) or not comm:
+                raise TypeError(
+                    "comm: expected a communicator of mpi4py, such as mpi4py.MPI.COMM_WORLD, "
+                    f"got {comm!r} of {type(comm).__module__}"
+                )
+            _check_world_size(self._mpi.COMM_WORLD.Get_size())
+            self.rank, self.size = comm.Get_rank(), comm.Get_size()
+            if not Ranks._cpus_divided:
+                self._divide_cpus()
+        self.share = Share(self.rank, self.size)
+
+    def broadcast(self, value: T) -> T:
+        """Return rank 0's value, which can be pickled."""
+        return value if self.size == 1 else self._comm.bcast(value)
+
+    def gather(self, value: T) -> list[T]:
+        """Return on rank 0 all ranks' values, which can be pickled; on the others nothing."""
+        return [value] if self.size == 1 else self._comm.gather(value) or []
+
+    def sum(self, array: Array) -> Array:
+        """Make `array` the sum of all ranks' arrays, and return it."""
+        if self._comm is not None:
+            self._comm.Allreduce(self._mpi.IN_PLACE, array)
+        return array
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what raises in this block on one rank raise on all: a `RankError` on the others."""
+        error = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        if self.size > 1:
+            messages = self._comm.allgather(
+                None if error is None else f"{error}" or type(error).__name__
+            )
+            if error is None:
+                for rank, message in enumerate(messages):
+                    if message is not None:
+                        error = RankError(f"rank {rank}: {message}")
+                        break
+        if error is not None:
+            raise agreed(error)
+
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Let what raises in this block on one rank end all ranks at once.
+
+        The others wait for this one's part in a sum, where they cannot be told. An error that all
+        of them raise, see `agreed`, goes its usual way, as every one does where a process is alone.
+        Of such blocks in one another the outermost ends the ranks.
+        """
+        outermost, Ranks._ending = not Ranks._ending, True
+        try:
+            yield
+        except BaseException as error:
+            if self.size == 1 or not outermost or getattr(error, "on_all_ranks", False):
+                raise
+            if isinstance(error, KeyboardInterrupt) and self.rank > 0:
+                time.sleep(1)  # all ranks are interrupted, and rank 0 says so
+            try:
+                status = report(error, self.rank)
+            except BaseException:
+                status = _print_traceback(error, self.rank)
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+            _wait_until_read()
+            self._comm.Abort(status)
+        finally:
+            Ranks._ending = not outermost
+
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        """Refuse, on all ranks, facts that are not the same on all of them.
+
+        Raises
+        ------
+        ValueError
+            Names the first that differs, and a rank.
+        """
+        if self.size == 1:
+            return
+        of_rank_0, *others = self._comm.allgather(dict(_leaves("", facts)))
+        for rank, own in enumerate(others, 1):
+            for name in [*of_rank_0, *own]:
+                expected, got = of_rank_0.get(name), own.get(name)
+                if expected != got:
+                    raise agreed(
+                        ValueError(
+                            f"{name}: expected the same on every rank, "
+                            f"got {expected} on rank 0 and {got} on rank {rank}"
+                        )
+                    )
+
+    def share_weights(self, arrays: Iterable[Array]) -> None:
+        """Make the arrays, the same shapes on every rank, rank 0's where they are not."""
+        arrays = list(arrays)
+        if self.size > 1 and len(set(self._comm.allgather(_crc32(arrays)))) > 1:
+            for array in arrays:
+                self._comm.Bcast(array)
+
+    def _divide_cpus(self) -> None:
+        """Leave this rank its share of the node's CPUs, for our threads and for BLAS's."""
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError as error:
+            raise ImportError(f"comm: expected threadpoolctl beside mpi4py ({error})") from None
+        Ranks._cpus_divided = True
+        cpus = _config.cpus()
+        node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        users = node.allgather(cpus)
+        node.Free()
+        threads = fair_share(cpus, users, _config.cgroup_cpus())
+        if _config.threads_of_environment() is None:
+            set_num_threads(min(threads, get_num_threads()))
+        if not any(name in os.environ for name in BLAS_VARIABLES):
+            for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+                library.set_num_threads(min(threads, library.get_num_threads()))
+
+
+def fair_share(cpus: set[int], users: Sequence[set[int]], quota: float) -> int:
+    """Return how many threads a rank gets that may run on `cpus`.
+
+    A CPU is divided among the ranks that may run on it. Where a launcher has bound each rank to
+    CPUs of its own, nothing is divided.
+
+    Parameters
+    ----------
+    cpus : set of int
+    users : sequence of set of int
+        The same of each rank of the node, this one's too.
+    quota : float
+        How many CPUs all of them may use at a time.
+    """
+    share = sum(1 / sum(cpu in others for others in users) for cpu in cpus)
+    return max(1, int(min(share, quota / len(users)) + 1e-6))
+
+
+def _wait_until_read() -> None:
+    """Wait, at most a second, until the launcher has read what this process has printed.
+
+    MPICH's launcher passes nothing on any more once it is told to end all ranks: without this a
+    failure's message was lost in one of five runs.
+    """
+    end = time.monotonic() + 1
+    for stream in (1, 2):
+        with suppress(OSError):  # closed
+            # Only a pipe tells how much of it is unread; of a terminal or a file nothing is lost.
+            while stat.S_ISFIFO(os.fstat(stream).st_mode) and time.monotonic() < end:
+                if not any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4))):
+                    break
+                time.sleep(0.001)
+
+
+def agreed(error: E) -> E:
+    """Return an error that every rank raises at this point: none has to end the others."""
+    error.on_all_ranks = True  # type: ignore[attr-defined]
+    return error
+
+
+class GradientSums:
+    """The gradients of one batch, summed over the ranks while the backward pass goes on.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        Of a communicator.
+    in_groups : bool
+        Whether ranks may have dropped different units: their gradients have to be made whole.
+    """
+
+    def __init__(self, ranks: Ranks, in_groups: bool) -> None:
+        assert ranks._comm is not None
+        self._comm, self._mpi = ranks._comm, ranks._mpi
+        self._in_groups = in_groups
+        self._requests: list[Any] = []
+        self._small: list[Array] = []
+        self._buckets: list[tuple[Array, list[Array]]] = []
+        self._grads: dict[str, Gradient] = {}
+
+    def start(self, array: Array) -> None:
+        """Begin to make a contiguous array the sum of all ranks'; leave it alone until `finish`."""
+        flat = array.reshape(-1)
+        step = BUCKET // array.itemsize
+        for start in range(0, flat.size, step):
+            piece = flat[start : start + step]
+            self._requests.append(self._comm.Iallreduce(self._mpi.IN_PLACE, piece))
+
+    def add(self, grads: Mapping[str, Gradient]) -> None:
+        """Take in gradients as the backward pass makes them, the same ones on every rank."""
+        for name, gradient in grads.items():
+            if isinstance(gradient, PartialGradient) and self._in_groups:
+                gradient = gradient.dense()
+            self._grads[name] = gradient
+            if isinstance(gradient, PartialGradient):
+                ((_, _, array),) = gradient.parts  # the same rows and columns on every rank
+            else:
+                array = gradient
+            if array.nbytes >= SMALL and array.flags.c_contiguous:
+                self.start(array)
+            else:
+                self._small.append(array)
+                if sum(small.nbytes for small in self._small) >= SMALL:
+                    self._start_small()
+        # MPI works on sums only while it is called.
+        self._mpi.Request.Testall(self._requests)
+
+    def finish(self) -> dict[str, Gradient]:
+        """Return the sums, by the gradients' names."""
+        self._start_small()
+        self._mpi.Request.Waitall(self._requests)
+        for bucket, arrays in self._buckets:
+            start = 0
+            for array in arrays:
+                array[...] = bucket[start : start + array.size].reshape(array.shape)
+                start += array.size
+        return self._grads
+
+    def _start_small(self) -> None:
+        if self._small:
+            bucket = np.concatenate([array.ravel() for array in self._small])
+            self.start(bucket)
+            self._buckets.append((bucket, self._small))
+            self._small = []
+
+
+def facts_of(model: Sequential) -> dict[str, Any]:
+    """Return what ranks that train this model have to have in common, see `Ranks.check_same`."""
+    assert model.loss is not None
+    assert model.optimizer is not None
+    state = [array for arrays in model.optimizer.state.values() for array in arrays.values()]
+    return {
+        "fastdrop's version": __version__,
+        "model": model.get_config(),
+        "epoch": model.epoch,
+        "step": model.step,
+        "loss": serialize(model.loss),
+        "metrics": [serialize(metric) for metric in (*model.metrics, *model.weighted_metrics)],
+        "optimizer.iterations": model.optimizer.iterations,
+        "weights' checksum": _crc32(model._weights().values()),
+        "optimizer's checksum": _crc32(state),
+    }
+
+
+def world() -> Any:
+    """Return the communicator of all processes that were started together.
+
+    Raises
+    ------
+    ImportError
+        When there is no mpi4py or no MPI; says how to install them.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: no library of MPI
+        reason = str(error).partition("\n")[0]
+        raise ImportError(
+            f"training over MPI needs mpi4py and an MPI ({reason}); {INSTALL}"
+        ) from None
+    return MPI.COMM_WORLD
+
+
+def launched() -> bool:
+    """Tell whether a launcher has started this process as one of several."""
+    # SLURM_NTASKS is there in a whole allocation, also for what srun has not started.
+    names = (*LAUNCHERS[:2], "SLURM_STEP_NUM_TASKS")
+    return any(_number(os.environ.get(name)) > 1 for name in names)
+
+
+def _check_world_size(size: int) -> None:
+    for name in LAUNCHERS:
+        if name in os.environ:
+            if _number(os.environ[name]) not in (0, size):
+                raise ValueError(
+                    f"comm: expected a world of {os.environ[name]} processes, as {name} says, got "
+                    f"one of {size}: launcher and MPI library do not go together (srun --mpi=pmi2 "
+                    "starts MPICH, srun --mpi=pmix Open MPI, mpiexec its own library), or a "
+                    "launcher is missing"
+                )
+            return
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
+
+
+def _crc32(arrays: Iterable[Array]) -> int:
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
+    return checksum
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Give the numbers, texts, ... in nested mappings and lists, each with the way to it."""
+    items: Iterable[tuple[Any, Any]]
+    if isinstance(value, Configurable):  # its own get_config refuses functions
+        value = {"class_name": type(value).__name__, **Configurable.get_config(value)}
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        if not isinstance(value, str | int | float | None):
+            # repr may have an address in it, which every process has for itself.
+            value = getattr(value, "__qualname__", type(value).__qualname__)
+        yield name, str(value)
+        return
+    for key, item in items:
+        yield from _leaves(f"{name}.{key}" if name else str(key), item)

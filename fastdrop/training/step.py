@@ -1,0 +1,296 @@
+"""What a model computes on one batch: forward, loss, backward, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter, is_
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastdrop._serialization import is_ours
+from fastdrop.layers import Array, Layer, build_all, shapes_between
+from fastdrop.layers.base import sum_over_ranks
+from fastdrop.optimizers import Optimizer
+from fastdrop.training.blocks import (
+    Batch,
+    Block,
+    Buffers,
+    Gradient,
+    Matmul,
+    Part,
+    make_blocks,
+    whole,
+)
+from fastdrop.training.ranks import GradientSums, Ranks
+
+if TYPE_CHECKING:
+    from fastdrop.models import Sequential
+
+__all__ = ["Step"]
+
+# What may be assigned to layers of ours between batches, beside parameters and p.
+SETTINGS = (
+    "trainable",
+    "activation",
+    "use_bias",
+    "l1",
+    "l2",
+    "max_norm",
+    "shared_axes",
+    "groups",
+    "mode",
+)
+
+
+class Step:
+    """The computation of one `fit`, `evaluate` or `predict`, batch by batch.
+
+    Outputs may be rewritten by the next call. Layers, parameters and loss may be replaced between
+    calls.
+
+    Parameters
+    ----------
+    model : Sequential
+        A built one; compiled, except for `predict`.
+    ranks : Ranks, optional
+        Of a communicator: all of them take each step together, every one with its rows.
+    matmul : callable
+        `np.matmul`, or that of `fastdrop.training.blas` where the program computes nothing else
+        between the batches.
+    """
+
+    def __init__(
+        self, model: Sequential, ranks: Ranks | None = None, matmul: Matmul = np.matmul
+    ) -> None:
+        self.model = model
+        self._matmul = matmul
+        self._ranks = ranks
+        self._dtype = model.dtype
+        self._x = Buffers(self._dtype)
+        self._made_of: list[object] = []
+        self._settings: list[object] = []
+        self._layers: list[tuple[Layer, Callable[[Layer], object]]] = []
+
+    def _follow_model(self) -> None:
+        """Make what is computed, unless it has been made for what the model consists of now."""
+        model = self.model
+        parts = self._parts_of_model()
+        if (
+            len(parts) == len(self._made_of)
+            and all(map(is_, parts, self._made_of))
+            and self._settings == [read(layer) for layer, read in self._layers]
+        ):
+            return
+        assert model.input_shape is not None
+        # Parameters may be anybody's arrays.
+        build_all(model.layers, model.input_shape, model.seed, self._dtype)
+        # Training and testing work from logits where the loss folds the last activation.
+        self.from_logits = (
+            model.loss is not None and model.loss.folds == model.layers[-1].activation
+        )
+        self._params = {
+            f"{number}.{name}": array
+            for number, layer in enumerate(model.layers)
+            for name, array in layer.trainable_params.items()
+        }
+        self._rules = {
+            name: rule
+            for number, layer in enumerate(model.layers)
+            for inner, rule in layer.weight_rules().items()
+            if (name := f"{number}.{inner}") in self._params
+        }
+        self._in_groups = any(getattr(layer, "groups", 1) > 1 for layer in model.layers)
+        self._blocks = self._make_blocks(self.from_logits)
+        self._first = next(
+            (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
+        )
+        self._predicting: list[Block] | None = None
+        self._made_of = self._parts_of_model()
+        inner = [layer for outer in model.layers for layer in outer.flattened()]
+        self._layers = [
+            (layer, attrgetter(*(name for name in SETTINGS if hasattr(layer, name))))
+            if is_ours(type(layer))
+            else (layer, attrgetter("trainable", "activation"))
+            for layer in inner
+        ]
+        self._settings = [read(layer) for layer, read in self._layers]
+
+    def _parts_of_model(self) -> list[object]:
+        model = self.model
+        return [
+            model.loss,
+            self._leaves_products(),
+            *model.layers,
+            *(array for layer in model.layers for array in layer.params.values()),
+        ]
+
+    def _leaves_products(self) -> bool:
+        """Tell whether the optimiser may multiply gradients, one after the other in one memory."""
+        optimizer = self.model.optimizer
+        return self._ranks is None and optimizer is not None and optimizer.takes_products
+
+    def train(
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[float, Array, bool]:
+        """Take one optimiser step; the model's own counter of steps is left to the caller.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            A batch of finite numbers of any type.
+        y : ndarray
+            The batch's part of what the loss's ``targets`` returned.
+        sample_weight : ndarray, (samples,), optional
+            Of the model's dtype.
+        row, rows : int
+            With ranks: the index of x's first row in the whole batch, and how many rows that has.
+
+        Returns
+        -------
+        loss : float
+            Of the whole batch before the update, penalties of layers included.
+        outputs : ndarray
+            The model's for `x`, before the update.
+        from_logits : bool
+            Whether they stop before the last activation.
+        """
+        optimizer = self.model.optimizer
+        assert optimizer is not None  # `fit` has checked it
+        self._follow_model()
+        with np.errstate(all="ignore"):  # the loss tells
+            if self._ranks is not None:
+                return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
+            outputs = self._forward(self._blocks, x, training=True)
+            loss, dy = self._loss(outputs, y, sample_weight)
+            loss += self._penalty()
+            grads: dict[str, Gradient] = {}
+            self._backward(dy, grads.update)
+            optimizer.update(self._params, grads, self._rules)
+        return loss, outputs, self.from_logits
+
+    def test(
+        self,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> tuple[float, Array, bool]:
+        """Return what `train` returns, at inference and without an update."""
+        self._follow_model()
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = self._forward(self._blocks, x, False, row, rows)
+            if self._ranks is None:
+                loss, _ = self._loss(outputs, y, sample_weight)
+            else:
+                loss, _ = self._share_of_loss(outputs, y, sample_weight, rows)
+                loss = float(self._ranks.sum(np.array([loss]))[0])
+            loss += self._penalty()
+        return loss, outputs, self.from_logits
+
+    def _train_together(
+        self,
+        ranks: Ranks,
+        optimizer: Optimizer,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None,
+        row: int,
+        rows: int | None,
+    ) -> tuple[float, Array, bool]:
+        """Do what `train` does, on every rank with its rows of the batch."""
+        token = sum_over_ranks.set(ranks.sum)
+        try:
+            outputs = self._forward(self._blocks, x, True, row, rows)
+            loss, dy = self._share_of_loss(outputs, y, sample_weight, rows)
+            sums = GradientSums(ranks, self._in_groups)
+            # Rank 0's callbacks may have changed the learning rate.
+            rate = optimizer.current_learning_rate if ranks.rank == 0 else 0
+            numbers = np.array([loss, rate])
+            sums.start(numbers)
+            self._backward(dy, sums.add)
+            grads = sums.finish()
+        finally:
+            sum_over_ranks.reset(token)
+        loss = float(numbers[0]) + self._penalty()
+        optimizer.follow(float(numbers[1]))
+        optimizer.update(self._params, grads, self._rules)
+        return loss, outputs, self.from_logits
+
+    def predict(self, x: Array, training: bool = False) -> Array:
+        """Return the model's outputs for the batch `x`."""
+        self._follow_model()
+        if self._predicting is None:
+            self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
+        return self._forward(self._predicting, x, training)
+
+    def _make_blocks(self, logits: bool) -> list[Block]:
+        model = self.model
+        assert model.input_shape is not None
+        shapes = shapes_between(model.layers, model.input_shape)
+        shared = Buffers(self._dtype) if self._leaves_products() else None
+        return make_blocks(
+            model.layers, shapes, model.seed, logits, self._dtype, self._matmul, shared
+        )
+
+    def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
+        loss = self.model.loss
+        assert loss is not None  # `fit` and `evaluate` have checked it
+        weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
+        value, dy = loss(outputs, y, self.from_logits, **weighted)
+        if dy.shape != outputs.shape:
+            raise ValueError(
+                f"loss: expected a gradient of the outputs' shape {outputs.shape}, got {dy.shape}"
+            )
+        usable = dy.dtype == self._dtype and dy.flags.writeable
+        if not usable or np.may_share_memory(dy, y) or np.may_share_memory(dy, outputs):
+            dy = np.array(dy, self._dtype)  # a backward pass overwrites it
+        return value, dy
+
+    def _share_of_loss(
+        self, outputs: Array, y: Array, sample_weight: Array | None, rows: int | None
+    ) -> tuple[float, Array]:
+        """Return what these rows add to the mean over all rows of the batch, and its gradient."""
+        if not len(outputs):
+            return 0.0, outputs
+        loss, dy = self._loss(outputs, y, sample_weight)
+        share = len(outputs) / (rows or len(outputs))
+        dy *= share
+        return loss * share, dy
+
+    def _penalty(self) -> float:
+        return sum(layer.penalty() for layer in self.model.layers if layer.trainable)
+
+    def _forward(
+        self,
+        blocks: list[Block],
+        x: Array,
+        training: bool,
+        row: int = 0,
+        rows: int | None = None,
+    ) -> Array:
+        if x.dtype != self._dtype:
+            given, x = x, self._x("x", *x.shape)
+            np.copyto(x, given, casting="unsafe")
+        batch = Batch(training, self.model.step, row, len(x) if rows is None else rows)
+        parts = [Part(0, len(x), None, x)]
+        for block in blocks:
+            parts = block.forward(parts, batch)
+        return whole(parts)
+
+    def _backward(self, dy: Array, take: Callable[[dict[str, Any]], None]) -> None:
+        """Work out gradients, block by block from the last one; `take` gets each block's."""
+        parts = [Part(0, len(dy), None, dy)]
+        for number in reversed(range(self._first, len(self._blocks))):
+            parts = self._blocks[number].backward(parts, need_dx=number > self._first)
+            take(self._trained(self._blocks[number].grads))
+
+    def _trained(self, grads: dict[str, Gradient]) -> dict[str, Gradient]:
+        """Return the gradients of parameters that are not frozen."""
+        return {name: g for name, g in grads.items() if name in self._params}

@@ -1,0 +1,101 @@
+"""fastdrop bench: a short run of the real thing, and what it makes of its results."""
+
+import json
+import sys
+
+import pytest
+
+from fastdrop.commands.bench import kernels as bench
+from fastdrop.commands.bench.sides import GROUPS, LIBRARIES, _prepare
+from fastdrop.commands.main import main
+
+QUICK = ["--sizes", "1Ki,3000", "--p", "0.5", "--threads", "1", "--rounds", "1"]
+
+
+@pytest.fixture(autouse=True)
+def only_fastdrop(monkeypatch):
+    """The frameworks, where installed, take too long to start for a test."""
+    monkeypatch.setattr(bench, "LIBRARIES", {"fastdrop": bench.LIBRARIES["fastdrop"]})
+
+
+@pytest.mark.parametrize("dtypes", ["float32", "float64,float16,bfloat16"])
+def test_bench(tmp_path, capsys, dtypes):
+    if "bfloat16" in dtypes:
+        pytest.importorskip("ml_dtypes")
+    assert main(["bench", *QUICK, "--dtypes", dtypes, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / bench.RESULTS).read_text())
+    sides = {"copy", "streaming copy", "NumPy", "fastdrop", "fastdrop, new output"}
+    points = {
+        (dtype, backward, elements)
+        for dtype in dtypes.split(",")
+        for backward in (False, True)
+        for elements in (1024, 3000)
+    }
+    rows = found["results"]
+    assert {(r["dtype"], r["backward"], r["elements"], r["side"]) for r in rows} == {
+        (*point, side) for point in points for side in sides
+    }
+    assert all(row["ns"] > 0 for row in rows)
+    printed = capsys.readouterr().out
+    assert (tmp_path / bench.TABLE).read_text() in printed
+    assert printed.count("| 1 Ki |") == len(dtypes.split(",")) * 2
+    assert (tmp_path / bench.PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_wrong_result_ends_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import numpy\nnumpy.copyto = lambda out, x: numpy.multiply(x, 2, out=out)\n"
+    )
+    assert main(["bench", *QUICK, "--out", str(tmp_path)]) == 2
+    assert "copy: kept elements are not x / (1 - p)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sizes", "0"], "argument --sizes: expected a whole number in [1, 2**31), got '0'"),
+        (["--sizes", "1Gi"], "argument --sizes: expected a whole number in [1, 2**31)"),
+        (["--p", "1"], "argument --p: expected a probability between 0 and 1, got '1'"),
+        (["--dtypes", "int8"], "argument --dtypes: expected float16, bfloat16, float32 or float64"),
+        (["--threads", "0"], "argument --threads: expected a whole number in [1, 2**31)"),
+        (["--rounds", "x"], "argument --rounds: expected a whole number in [1, 2**31)"),
+        (["--out", "/proc/nowhere"], "--out: expected a folder that can be written"),
+    ],
+)
+def test_bad_input(capsys, arguments, message):
+    try:
+        status = main(["bench", *QUICK, *arguments])
+    except SystemExit as exit:
+        status = exit.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bfloat16_without_ml_dtypes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    assert main(["bench", *QUICK, "--dtypes", "bfloat16", "--out", str(tmp_path)]) == 2
+    assert "bfloat16 needs ml_dtypes: pip install ml_dtypes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("module", ["fastdrop", "torch"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_sides_pass_their_checks(group, module, backward):
+    pytest.importorskip(module)
+    library = LIBRARIES[module](1)
+    point = bench.Point(group, 1, "float32", 0.1, backward, 1 << 20)
+    for side in library.sides[group]:
+        _prepare(library, side, point._asdict()).run()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups", "message"),
+    [
+        ([1 << 10], ["blocks"], "sizes: expected multiples of 65536 elements, got 1024"),
+        ([1 << 20], ["odd"], "groups: expected one of"),
+    ],
+)
+def test_refused_before_anything_is_measured(sizes, groups, message):
+    with pytest.raises(ValueError, match=message):
+        bench.measure(sizes, [0.5], ["float32"], [1], 1, groups)

@@ -1,0 +1,314 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from idx_files import idx, idx_arrays
+
+from fastdrop._output import claimed
+from fastdrop.commands.main import main
+from fastdrop.commands.train import CHECKPOINT, MODELS, PICTURE, RESULTS
+from fastdrop.datasets import IDX_STEMS
+from fastdrop.models import load_model
+
+QUICK = ["--epochs", "2", "--hidden", "8,4", "--batch-size", "4"]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def train(*arguments):
+    """Run ``fastdrop train`` and return its exit status, also where argparse leaves."""
+    try:
+        return main(["train", *map(str, arguments)])
+    except SystemExit as exit:
+        return exit.code
+
+
+@pytest.fixture
+def csv(tmp_path):
+    path = tmp_path / "data.csv"
+    rows = [f"{i},{i % 5},7,{'even' if i % 2 == 0 else 'odd'}" for i in range(40)]
+    path.write_text("\n".join(["a,b,constant,parity", *rows]))
+    return path
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    for stem, array in zip(IDX_STEMS, idx_arrays()):
+        (folder / stem).write_bytes(idx(array))
+    return folder
+
+
+def npz(path, **changed):
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(30, 3)), "y": np.arange(30) % 3} | changed
+    np.savez(path, **arrays)
+    return path
+
+
+def check_results(out, epochs):
+    results = json.loads((out / RESULTS).read_text())
+    assert results["settings"]["epochs"] == epochs
+    assert list(results["runs"]) == ["without dropout", "dropout p = 0.5"]
+    for history in results["runs"].values():
+        assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+        assert all(len(figures) == epochs for figures in history.values())
+    names = sorted([CHECKPOINT, *MODELS, RESULTS, PICTURE])
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert (out / PICTURE).read_bytes().startswith(PNG)
+
+
+def test_embedded_digits(tmp_path, capsys):
+    out = tmp_path / "new" / "folder"
+    assert train(*QUICK, "--out", out) == 0
+    check_results(out, 2)
+    captured = capsys.readouterr()
+    assert "1400 training and 397 validation samples, 10 classes" in captured.out
+    for row in ("training loss", "validation loss", "training accuracy", "validation accuracy"):
+        assert row in captured.out
+    for word in ("dropout p = 0.5, epoch 2/2", "loss=", "accuracy=", "<00:00"):
+        assert word in captured.err
+
+
+def test_dropout_closes_the_gap(tmp_path):
+    sizes = ["--hidden", "256,256", "--epochs", 40]
+    assert train(*sizes, "--out", tmp_path) == 0
+    runs = json.loads((tmp_path / RESULTS).read_text())["runs"]
+    without, with_dropout = (history["val_loss"][-1] for history in runs.values())
+    assert with_dropout < 0.9 * without
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_same_seed_same_results(tmp_path, seed):
+    for name in ("one", "two"):
+        assert train(*QUICK, "--seed", seed, "--out", tmp_path / name) == 0
+    one, two = ((tmp_path / name / RESULTS).read_text() for name in ("one", "two"))
+    assert one == two
+
+
+def test_the_models_are_those_of_the_results(tmp_path):
+    path = npz(tmp_path / "data.npz", x_val=np.ones((7, 3)), y_val=np.ones(7))
+    assert train(*QUICK, "--data", path, "--out", tmp_path) == 0
+    results = json.loads((tmp_path / RESULTS).read_text())
+    for file, figures in zip(MODELS, results["runs"].values(), strict=True):
+        model = load_model(tmp_path / file)
+        assert model.epoch == 2
+        assert model.evaluate(np.ones((7, 3)), np.ones(7), verbose=0) == [
+            figures["val_loss"][-1],
+            figures["val_accuracy"][-1],
+        ]
+
+
+def test_csv_file(tmp_path, csv, capsys):
+    assert train(*QUICK, "--data", csv, "--label", "parity", "--out", tmp_path / "out") == 0
+    check_results(tmp_path / "out", 2)
+    assert "data.csv: 32 training and 8 validation samples, 2 classes" in capsys.readouterr().out
+
+
+def test_idx_folder(tmp_path, idx_folder, capsys):
+    assert train(*QUICK, "--data", idx_folder, "--out", tmp_path / "out") == 0
+    check_results(tmp_path / "out", 2)
+    assert "idx: 5 training and 2 validation samples, 3 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_npz_file(tmp_path, validation, capsys):
+    extra = {"x_val": np.ones((7, 3)), "y_val": np.ones((7, 1))} if validation else {}
+    path = npz(tmp_path / "data.npz", **extra)
+    assert train(*QUICK, "--data", path, "--out", tmp_path / "out", "--dropout", "0.5") == 0
+    check_results(tmp_path / "out", 2)
+    expected = "30 training and 7" if validation else "24 training and 6"
+    assert f"{expected} validation samples, 3 classes" in capsys.readouterr().out
+
+
+def test_settings_are_used_and_noted(tmp_path):
+    options = ["--optimizer", "sgd", "--lr", "0.5", "--seed", "7", "--dropout", "0.25"]
+    assert train(*QUICK, *options, "--out", tmp_path) == 0
+    results = json.loads((tmp_path / RESULTS).read_text())
+    assert results["settings"] == {
+        "data": "embedded digits",
+        "hidden": [8, 4],
+        "dropout": 0.25,
+        "epochs": 2,
+        "batch_size": 4,
+        "optimizer": "sgd",
+        "lr": 0.5,
+        "seed": 7,
+    }
+
+
+def test_without_matplotlib(tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "fastdrop.commands.pictures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert train(*QUICK, "--out", tmp_path) == 0
+    assert (tmp_path / RESULTS).exists()
+    assert not (tmp_path / PICTURE).exists()
+    assert "no picture" in capsys.readouterr().out
+
+
+def test_one_training_at_a_time_in_a_folder(tmp_path, capsys):
+    with claimed(tmp_path):
+        assert train(*QUICK, "--out", tmp_path) == 2
+    assert "where another fastdrop train is at work" in capsys.readouterr().err
+    assert train(*QUICK, "--out", tmp_path) == 0
+
+
+def test_names_of_files_that_the_terminal_and_matplotlib_do_not_take(tmp_path):
+    data, out = npz(tmp_path / "a$b_{x$.npz"), tmp_path / "\u00e4"
+    done = subprocess.run(
+        [sys.executable, "-m", "fastdrop", "train", *QUICK, "--data", data, "--out", out],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / PICTURE).is_file()
+
+
+def test_a_picture_that_fails_leaves_the_results(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError
+
+    monkeypatch.setattr("fastdrop.commands.pictures.render_comparison", fail)
+    with pytest.raises(RuntimeError):
+        train(*QUICK, "--out", tmp_path)
+    assert (tmp_path / RESULTS).is_file()
+
+
+def test_without_standard_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    assert train(*QUICK, "--out", tmp_path) == 0
+    assert (tmp_path / RESULTS).is_file()
+
+
+def test_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "fastdrop", "train", *QUICK, "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / RESULTS).is_file()
+    done = subprocess.run([*command, "--data", "none"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "fastdrop train: error: --data: expected an existing folder or file, got none"
+    ]
+
+
+@pytest.fixture(params=["python -m", "script"])
+def command(request):
+    """The two ways to call the command line, each as a process of its own."""
+    script = Path(sys.executable).with_name("fastdrop")
+    if request.param == "script" and not script.exists():
+        pytest.skip(f"{script} is not there")
+    start = [script] if request.param == "script" else [sys.executable, "-m", "fastdrop"]
+
+    def run(*arguments, **environment):
+        return subprocess.run(
+            [*map(str, start), *map(str, arguments)],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FASTDROP_ISA", "sse9"), ("FASTDROP_NUM_THREADS", "many")]
+)
+def test_wrong_environment(command, name, value):
+    done = command("train", **{name: value})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(rf"fastdrop: error: {name}: expected .*, got '{value}'", line)
+
+
+def bad_csv(folder):
+    path = folder / "bad.csv"
+    path.write_text("a,label\n1,0\nx,1\n")
+    return path
+
+
+def bad_file(folder, name="other.txt"):
+    path = folder / name
+    path.write_text("?")
+    return path
+
+
+BAD = {
+    "missing file": (lambda f: ["--data", f / "none.csv"], "--data: expected an existing"),
+    "no IDX files": (lambda f: ["--data", f], "train-images-idx3-ubyte"),
+    "unknown kind": (lambda f: ["--data", bad_file(f)], "--data: expected a folder"),
+    "no npz": (lambda f: ["--data", bad_file(f, "x.npz")], "x.npz: expected a NumPy .npz"),
+    "cell": (lambda f: ["--data", bad_csv(f)], "line 3, column 'a'"),
+    "label": (lambda f: ["--data", bad_csv(f), "--label", "kind"], "got columns a, label"),
+    "label of npz": (
+        lambda f: ["--data", npz(f / "a.npz"), "--label", "y"],
+        "--label: expected it with a .csv file only, got 'y'",
+    ),
+    "label of digits": (lambda f: ["--label", "y"], "--label: expected it with a .csv"),
+    "counts": (lambda f: ["--data", npz(f / "a.npz", y=np.ones(29))], "a.npz: expected x"),
+    "negative": (lambda f: ["--data", npz(f / "a.npz", y=-np.ones(30))], "y: .* got -1"),
+    "ids": (
+        lambda f: ["--data", npz(f / "a.npz", y=np.full(30, 2**40))],
+        "y: .* got 1099511627776",
+    ),
+    "NaN": (lambda f: ["--data", npz(f / "a.npz", x=np.full((30, 2), np.nan))], "x: .*finite"),
+    "text": (lambda f: ["--data", npz(f / "a.npz", x=np.full((30, 2), "a"))], "x: .*numbers"),
+    "validation": (
+        lambda f: ["--data", npz(f / "a.npz", x_val=np.ones((2, 5)), y_val=np.ones(2))],
+        r"x_val: expected shape \(samples, 3\)",
+    ),
+    "validation counts": (
+        lambda f: ["--data", npz(f / "a.npz", x_val=np.ones((2, 3)), y_val=np.ones(3))],
+        "error: y_val: expected a label for each sample of x_val",
+    ),
+    "validation NaN": (
+        lambda f: ["--data", npz(f / "a.npz", x_val=np.full((2, 3), np.nan), y_val=[0, 1])],
+        "error: x_val: .*finite",
+    ),
+    "one NaN": (
+        lambda f: ["--data", npz(f / "a.npz", x=np.where(np.eye(30), np.nan, 0))],
+        "error: x: .*finite",
+    ),
+    "one-hot": (
+        lambda f: ["--data", npz(f / "a.npz", y=np.ones((30, 3)))],
+        r"error: y: expected shape \(samples,\), one class number each, got \(\d+, 3\)$",
+    ),
+    "empty": (lambda f: ["--data", npz(f / "a.npz", x=np.ones((0, 2)), y=[])], "at least 2"),
+    "out is a file": (lambda f: ["--out", bad_file(f)], "--out: expected a folder"),
+    "out below a file": (lambda f: ["--out", bad_file(f) / "x"], "--out: expected a folder"),
+    "out with a folder in a file's place": (
+        lambda f: ["--out", (f / CHECKPOINT).mkdir() or f],
+        f"--out: expected a folder that .*{CHECKPOINT} in it is a folder",
+    ),
+    "p": (lambda f: ["--dropout", "1.5"], r"--dropout: expected .*\[0, 1\], got '1.5'"),
+    "p NaN": (lambda f: ["--dropout", "nan"], "--dropout: expected"),
+    "epochs": (lambda f: ["--epochs", "0"], "--epochs: expected .*got '0'"),
+    "batch size": (lambda f: ["--batch-size", "x"], "--batch-size: expected .*got 'x'"),
+    "hidden": (lambda f: ["--hidden", "8,,8"], "--hidden: expected .*got ''"),
+    "lr": (lambda f: ["--lr", "-1"], "--lr: expected"),
+    "divergence": (lambda f: ["--optimizer", "sgd", "--lr", "1e30"], "--lr: expected a smaller"),
+    "seed": (lambda f: ["--seed", "-1"], "--seed: expected"),
+    "optimizer": (lambda f: ["--optimizer", "lbfgs"], "--optimizer.*adam"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=list(BAD))
+def test_bad_input(tmp_path, capsys, arguments, message):
+    out = tmp_path / "out"
+    given = arguments(tmp_path)
+    status = train(*QUICK, *([] if "--out" in given else ["--out", out]), *given)
+    error = capsys.readouterr().err
+    assert status == 2
+    assert re.search(message, error.splitlines()[-1])
+    assert "Traceback" not in error
+    left = [path.name for path in out.iterdir()] if out.exists() else []
+    assert left in ([], [CHECKPOINT])  # the latter if training had begun

@@ -1,0 +1,251 @@
+"""fastdrop train --resume: nothing is lost, whenever the process ends."""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fastdrop.commands import train
+from fastdrop.commands.main import main
+from fastdrop.training import files
+
+SETTINGS = ["--hidden", "16,8", "--batch-size", "32", "--epochs", "3"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, x=rng.normal(size=(200, 10)), y=rng.integers(0, 3, 200))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
+
+
+def run(data, out, *options):
+    return main(["train", "--data", str(data), "--out", str(out), *SETTINGS, *options])
+
+
+def results(out):
+    """What training ends with: the bytes of the results, and the weights and optimiser states."""
+    return (out / train.RESULTS).read_bytes(), [load_file(out / name) for name in train.MODELS]
+
+
+def assert_same(one, other):
+    assert one[0] == other[0]
+    for a, b in zip(one[1], other[1], strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.fixture(scope="module")
+def expected(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
+        assert run(data, out) == 0
+    return results(out)
+
+
+class Killed(BaseException):
+    """The end of a process, as far as that can be had within one."""
+
+
+@pytest.mark.parametrize("writes", range(11))
+def test_every_file_may_be_the_last(data, expected, tmp_path, monkeypatch, writes):
+    """Training writes a checkpoint at the start of a run and after each epoch, then the model."""
+    files = []
+    replace = os.replace
+
+    def count(source, target):
+        if len(files) == writes:
+            raise Killed
+        files.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", count)
+    with pytest.raises(Killed):
+        run(data, tmp_path)
+    monkeypatch.setattr(os, "replace", replace)
+    one_run = 4 * [train.CHECKPOINT]
+    order = [*one_run, train.MODELS[0], *one_run, train.MODELS[1], train.RESULTS]
+    assert files == order[:writes]
+    assert run(data, tmp_path, "--resume") == 0
+    assert_same(results(tmp_path), expected)
+
+
+def test_an_interruption_says_how_to_go_on(data, expected, tmp_path, monkeypatch, capsys):
+    def interrupt(self, batch, logs):
+        if self.model.step == 7:  # within the second epoch
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Record, "on_train_batch_end", interrupt)
+        assert run(data, tmp_path) == 130
+    checkpoint = tmp_path / train.CHECKPOINT
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"fastdrop train: interrupted; go on with --resume, from {checkpoint}"
+    assert run(data, tmp_path, "--resume") == 0
+    assert f"{checkpoint}: going on without dropout, after epoch 1" in capsys.readouterr().out
+    assert_same(results(tmp_path), expected)
+
+
+def test_resume_without_a_checkpoint_starts_anew(data, expected, tmp_path, capsys):
+    assert run(data, tmp_path, "--resume") == 0
+    assert "starting anew" in capsys.readouterr().out
+    assert_same(results(tmp_path), expected)
+
+
+def test_resume_of_a_finished_training(data, expected, tmp_path, capsys):
+    assert run(data, tmp_path) == 0
+    (tmp_path / train.RESULTS).unlink()
+    capsys.readouterr()
+    assert run(data, tmp_path, "--resume") == 0
+    out, error = capsys.readouterr()
+    assert "training has finished" in out
+    assert error == ""
+    assert_same(results(tmp_path), expected)
+    for name in train.MODELS:
+        (tmp_path / name).unlink()
+    assert run(data, tmp_path, "--resume") == 0
+    assert f"{tmp_path / train.MODELS[0]} is gone" in capsys.readouterr().out
+    assert (tmp_path / train.MODELS[1]).exists()  # whose weights the checkpoint has
+
+
+def test_without_resume_a_checkpoint_is_replaced(data, expected, tmp_path):
+    assert run(data, tmp_path, "--seed", "1") == 0
+    assert results(tmp_path)[0] != expected[0]
+    assert run(data, tmp_path) == 0
+    assert_same(results(tmp_path), expected)
+
+
+CHANGED = {
+    "hidden": (["--hidden", "16"], r"--hidden: expected \[16, 8\], as in .*, got \[16\]"),
+    "dropout": (["--dropout", "0.1"], r"--dropout: expected 0\.5, .* got 0\.1"),
+    "epochs": (["--epochs", "4"], "--epochs: expected 3, .* got 4"),
+    "batch": (["--batch-size", "8"], "--batch-size: expected 32, .* got 8"),
+    "optimizer": (["--optimizer", "sgd"], "--optimizer: expected adam, .* got sgd"),
+    "lr": (["--lr", "0.1"], r"--lr: expected 0\.001, .* got 0\.1"),
+    "seed": (["--seed", "1"], "--seed: expected 0, .* got 1"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    assert run(data, out) == 0
+    return out
+
+
+@pytest.mark.parametrize(("options", "message"), CHANGED.values(), ids=list(CHANGED))
+def test_other_settings_are_refused(data, finished, capsys, options, message):
+    before = results(finished)
+    assert run(data, finished, "--resume", *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(message, error)
+    assert "--resume" in error
+    assert_same(results(finished), before)
+
+
+def test_other_data_are_refused(finished, tmp_path, capsys):
+    path = tmp_path / "data.npz"
+    rng = np.random.default_rng(1)
+    np.savez(path, x=rng.normal(size=(200, 10)), y=rng.integers(0, 3, 200))
+    assert run(path, finished, "--resume") == 2
+    assert "--data: expected the same data" in capsys.readouterr().err
+
+
+BAD_CHECKPOINTS = {
+    "damaged": (lambda path: path.write_bytes(path.read_bytes()[:-7]), "whole safetensors file"),
+    "other file": (lambda path: files.write(path, "model", {}, {}), "expected a file of training"),
+    "other structure": (
+        lambda path: files.write(path, "training", {"run": 7}, {}),
+        "expected a checkpoint, got another structure",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_CHECKPOINTS.values(), ids=list(BAD_CHECKPOINTS))
+def test_bad_checkpoints(data, tmp_path, capsys, spoil, message):
+    assert run(data, tmp_path) == 0
+    spoil(tmp_path / train.CHECKPOINT)
+    assert run(data, tmp_path, "--resume") == 2
+    assert message in capsys.readouterr().err
+
+
+# As processes
+
+
+def start(data, out):
+    """Start a process, and return when it has read the data and begins to train."""
+    command = [sys.executable, "-u", "-c", PROGRAM, "train", "--data", data, "--out", out]
+    process = subprocess.Popen(
+        [*map(str, command), *SETTINGS, "--resume"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline().startswith("data.npz")
+    return process
+
+
+# no picture; and slow enough to be caught at work
+PROGRAM = """
+import sys, time
+sys.modules["fastdrop.commands.pictures"] = None
+from fastdrop import callbacks, cli
+update = callbacks.ProgressBar.on_train_batch_end
+def slowly(self, batch, logs):
+    time.sleep(0.02)
+    update(self, batch, logs)
+callbacks.ProgressBar.on_train_batch_end = slowly
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_may_be_killed_at_any_moment(data, expected, tmp_path):
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(100):
+        process = start(data, tmp_path)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=draw.random() * 0.3)
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+    assert process.returncode == 0
+    assert kills >= 3
+    assert_same(results(tmp_path), expected)
+    names = [train.CHECKPOINT, *train.MODELS, train.RESULTS]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.slow
+def test_an_interrupted_process(data, expected, tmp_path):
+    process = start(data, tmp_path)
+    checkpoint = tmp_path / train.CHECKPOINT
+    while not checkpoint.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.splitlines()[-1].endswith(f"go on with --resume, from {checkpoint}")
+    assert "Traceback" not in error
+    process = start(data, tmp_path)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert_same(results(tmp_path), expected)

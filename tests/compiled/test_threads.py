@@ -1,0 +1,216 @@
+"""Threads: how many, what limits them, forks, callers in several threads."""
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from processes import OPENMP, run, status_of
+from threadpoolctl import threadpool_limits
+
+import fastdrop
+from fastdrop import Key
+from fastdrop.compiled import _core
+
+KEY = Key(1)
+LARGE = np.ones(5 << 20, np.float32)  # large enough for threads by default
+
+
+@pytest.fixture
+def restore_threads():
+    before = fastdrop.get_num_threads()
+    yield
+    fastdrop.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_set_num_threads():
+    expected = fastdrop.dropout(LARGE, key=KEY, num_threads=1).tobytes()
+    for n in (1, 2, 5):
+        fastdrop.set_num_threads(n)
+        assert fastdrop.get_num_threads() == n
+        assert fastdrop.dropout(LARGE, key=KEY).tobytes() == expected
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError)])
+def test_set_num_threads_refuses(n, error):
+    with pytest.raises(error, match="num_threads: expected"):
+        fastdrop.set_num_threads(n)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"FASTDROP_NUM_THREADS": "5", "OMP_NUM_THREADS": "3"}, 5),
+    ],
+)
+def test_default_threads(environment, expected):
+    result = run("import fastdrop; print(fastdrop.get_num_threads())", **environment)
+    threads = int(result.stdout)
+    assert threads == expected or (not environment and threads < expected)  # a cgroup's quota
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "2.5"])
+def test_a_wrong_number_of_threads_in_the_environment(value):
+    result = run("import fastdrop", FASTDROP_NUM_THREADS=value)
+    assert f"ValueError: FASTDROP_NUM_THREADS: expected a number in [1, 99999], got '{value}'" in (
+        result.stderr
+    )
+
+
+@OPENMP
+def test_threadpoolctl_limits_us():
+    with threadpool_limits(1):
+        assert _core.openmp_max_threads() == 1
+        assert fastdrop.show_config("dicts")["threads"] == 1
+    with threadpool_limits(3, user_api="openmp"):
+        assert _core.openmp_max_threads() == 3
+
+
+def test_python_threads_may_call_at_once():
+    expected = fastdrop.dropout(LARGE, key=KEY).tobytes()
+    results = [None] * 4
+
+    def call(i):
+        for _ in range(3):
+            results[i] = fastdrop.dropout(LARGE, key=KEY, num_threads=1 + i % 2).tobytes()
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(result == expected for result in results)
+
+
+def longest_pause(call):
+    """The longest time that this thread stood still while another made a call, and the call's."""
+    span, ticks = [], []
+
+    def run():
+        span.append(time.perf_counter())
+        call()
+        span.append(time.perf_counter())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while len(span) < 2:
+        ticks.append(time.perf_counter())
+    thread.join()
+    begin, end = span
+    times = [begin, *(tick for tick in ticks if begin < tick < end), end]
+    return max(np.diff(times)), end - begin
+
+
+def test_other_python_threads_go_on_meanwhile():
+    x = np.ones(1 << 24, np.float32)
+    found = []
+    with fastdrop.use_isa("generic"):  # which takes its time
+        for _ in range(20):  # a busy machine may not let this thread run at once
+            pause, whole = longest_pause(
+                lambda: fastdrop.dropout(x, 0.1, key=KEY, out=x, num_threads=1)
+            )
+            if pause < whole / 2:
+                return
+            found.append((pause, whole))
+    raise AssertionError(f"the GIL was held all the time: {found}")
+
+
+THREADS_STARTED = """
+import os, numpy as np, fastdrop
+from threadpoolctl import threadpool_limits
+def started(call):
+    before = len(os.listdir("/proc/self/task"))
+    call()
+    return len(os.listdir("/proc/self/task")) - before
+small, large = np.ones(1 << 16, np.float32), np.ones(5 << 20, np.float32)
+drop = lambda x, n=None: started(lambda: fastdrop.dropout(x, 0.5, num_threads=n))
+print(drop(small), drop(large, 1), end=" ")
+with threadpool_limits(1):
+    print(drop(large), end=" ")
+fastdrop.set_num_threads(1)
+print(drop(large), end=" ")
+fastdrop.set_num_threads(3)
+print(drop(large), drop(small, 4))
+"""
+
+
+@OPENMP
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="no /proc")
+def test_threads_are_started_where_they_should_be():
+    result = run(THREADS_STARTED, OMP_NUM_THREADS="3", OPENBLAS_NUM_THREADS="1")
+    # none for small arrays or where limited to one; then two beside the main one, then one more
+    assert result.stdout.split() == ["0", "0", "0", "0", "2", "1"], result.stderr
+
+
+def checksum(_=None):
+    return fastdrop.dropout(LARGE, key=KEY, num_threads=2).sum(dtype=np.float64)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_and_its_child_work():
+    expected = checksum()  # the parent's threads have run
+    child = os.fork()
+    if child == 0:
+        ok = checksum() == expected
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(0 if checksum() == expected else 1)
+        ok = ok and status_of(grandchild) == 0
+        os._exit(0 if ok else 1)
+    assert status_of(child) == 0
+    assert checksum() == expected
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_process_pools(method):
+    expected = checksum()
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map_async(checksum, range(4)).get(timeout=60) == [expected] * 4
+
+
+@OPENMP
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity to be bound by")
+@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "GOMP_CPU_AFFINITY"])
+def test_bound_threads_leave_numpys_and_the_trainers_free(name):
+    cpus = sorted(os.sched_getaffinity(0))
+    value = "true" if name == "OMP_PROC_BIND" else ",".join(map(str, cpus))
+    code = "import os, fastdrop; print(fastdrop.get_num_threads(), sorted(os.sched_getaffinity(0)))"
+    threads = run(code).stdout.split()[0]
+    done = run(code, **{name: value})
+    assert done.stdout.strip() == f"{threads} {cpus}", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 elsewhere")
+def test_a_mapped_file_may_have_any_name(tmp_path):
+    path = os.fsencode(tmp_path) + b"/m\xfc.bin"
+    with open(path, "wb") as file:
+        file.write(b"?")
+    code = (
+        f"import mmap; file = open({path!r}, 'rb');"
+        "kept = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); import fastdrop; print('there')"
+    )
+    done = run(code)
+    assert done.stdout == "there\n", done.stderr
+
+
+@OPENMP
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no /proc")
+def test_threads_sleep_by_default():
+    code = (
+        "import os, fastdrop; print(fastdrop.show_config('dicts')['threads wait']);"
+        "print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    sentence, variable = run(code).stdout.splitlines()
+    assert sentence == "asleep (OMP_WAIT_POLICY=passive)"
+    assert variable == "None"  # the user's environment stays as it was
+    sentence, variable = run(code, OMP_WAIT_POLICY="active").stdout.splitlines()
+    assert sentence == "as the environment says: OMP_WAIT_POLICY=active"
+    assert variable == "active"
