@@ -17,10 +17,10 @@ from unittest import mock
 import numpy as np
 from training_sides import EACH, INPUTS, ONE, Fastdrop, Point
 
-from fastdrop import models, optimizers
+from fastdrop import optimizers
 from fastdrop.callbacks import Callback
 from fastdrop.compiled import _core
-from fastdrop.training import batches, blocks, figures, step
+from fastdrop.training import batches, blocks, figures, loop, step
 
 POINTS = [Point(1024, 128, EACH), Point(256, 64, EACH), Point(1024, 128, ONE)]
 STEPS, UNTIMED = 100, 10
@@ -61,7 +61,7 @@ class Clocks(Callback):
         core.bias_backward = self.around("bias, ReLU, dropout: backward", _core.bias_backward)
         clocked = [
             (blocks, "_core", core),
-            (models, "matmul", self.around("products", models.matmul)),
+            (loop, "matmul", self.around("products", loop.matmul)),
             (blocks, "submatrix", self.around("gathering kept weights", blocks.submatrix)),
             (optimizers, "update", self.around("optimiser", optimizers.update)),
             (step.Step, "_loss", self.around("loss", step.Step._loss)),

@@ -9,9 +9,10 @@ import csv
 import inspect
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -633,3 +634,35 @@ class EpochLines(Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         seconds = time.perf_counter() - self._start
         print(f"Epoch {epoch + 1}/{self.params['epochs']} - {seconds:.1f}s - {format_logs(logs)}")
+
+
+def callbacks_of(callbacks: Any) -> list[Callback]:
+    """Return the callbacks of `fit`'s argument.
+
+    Raises
+    ------
+    TypeError
+        When one is no callback, or has a hook that nobody would call.
+    """
+    if isinstance(callbacks, Callback):
+        return [callbacks]
+    given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
+    if not all(isinstance(callback, Callback) for callback in given):
+        raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
+    for callback in given:
+        for hook in dir(callback):
+            if re.fullmatch(r"on_(batch|(test|predict)(_batch)?)_(begin|end)", hook):
+                raise TypeError(
+                    f"callbacks: expected no hooks but Callback's, got {hook} of "
+                    f"{type(callback).__name__}, which nobody would call"
+                )
+    return given
+
+
+def reports_of(verbose: str | int) -> list[Callback]:
+    """Return the callback that reports as `fit`'s argument `verbose` says, if any."""
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
+    if not verbose:
+        return []
+    return [EpochLines() if verbose == 2 else ProgressBar()]

@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from os import PathLike
-from typing import Any, Self, TypeGuard
+from typing import Any, Generic, Self, TypeGuard, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from fastdrop import losses, optimizers
-from fastdrop import metrics as metrics_module
 from fastdrop._checks import as_array, check_count, check_finite, lookup
-from fastdrop._serialization import check_can_be_read, deserialize, serialize
-from fastdrop.callbacks import (
-    Callback,
-    EpochLines,
-    History,
-    ProgressBar,
-    format_logs,
-)
-from fastdrop.layers import (
-    Array,
-    Input,
-    Layer,
-    Shape,
-    assign,
-    batch_shape,
-    build_all,
-    check_each_once,
-    shapes_between,
-)
+from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
+from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Generator, Key, default_generator
-from fastdrop.training import files
-from fastdrop.training.batches import ArrayBatches, Batch, Batches, Expected, batches_of
-from fastdrop.training.blas import matmul
+from fastdrop.training import files, loop
+from fastdrop.training.batches import (
+    ArrayBatches,
+    Batches,
+    Minibatch,
+    batches_of,
+    validation_batches,
+)
 from fastdrop.training.figures import Figures
-from fastdrop.training.ranks import Ranks, agreed, facts_of
+from fastdrop.training.network import Network
+from fastdrop.training.ranks import Ranks, facts_of
 from fastdrop.training.step import Step
 
 __all__ = ["Sequential", "load_model"]
@@ -56,7 +39,26 @@ __all__ = ["Sequential", "load_model"]
 # Nothing is kept for a backward pass at inference, so batches may be larger than in training.
 INFERENCE_BATCH = 1024
 CALLS = 2**41  # folded into the seed for masks of calls of the model; no layer has this number
-_NOT_BUILT = "; the model's input shape is not known yet"
+
+
+T = TypeVar("T")
+
+
+class _OfNetwork(Generic[T]):
+    """An attribute of the model that is its network's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, model: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, model: Sequential, owner: type) -> T: ...
+    def __get__(self, model: Sequential | None, owner: type) -> T | Self:
+        return self if model is None else cast(T, getattr(model.network, self.name))
+
+    def __set__(self, model: Sequential, value: T) -> None:
+        setattr(model.network, self.name, value)
 
 
 class Sequential:
@@ -86,6 +88,8 @@ class Sequential:
         What the last `fit` returned.
     stop_training : bool
         A callback that sets it ends `fit` after this batch.
+    network : Network
+        All of these but `history`, as `fastdrop.training` computes with them.
 
     Raises
     ------
@@ -94,6 +98,18 @@ class Sequential:
     ValueError
         When layers do not fit on each other.
     """
+
+    layers = _OfNetwork[list[Layer]]()
+    seed = _OfNetwork[int]()
+    dtype = _OfNetwork[np.dtype]()
+    epoch = _OfNetwork[int]()
+    step = _OfNetwork[int]()
+    input_shape = _OfNetwork["Shape | None"]()
+    optimizer = _OfNetwork["Optimizer | None"]()
+    loss = _OfNetwork["Loss | None"]()
+    metrics = _OfNetwork[list[Metric]]()
+    weighted_metrics = _OfNetwork[list[Metric]]()
+    stop_training = _OfNetwork[bool]()
 
     def __init__(
         self,
@@ -106,20 +122,8 @@ class Sequential:
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
         if seed is None:
             seed = default_generator.next_key().fold_in(0).seed
-        self.seed: int = Key(seed).seed
-        self.dtype = np.dtype(
-            lookup("dtype", dtype, {"float32": np.float32, "float64": np.float64})
-        )
-        self.epoch = 0
-        self.step = 0
-        self.layers: list[Layer] = []
-        self.input_shape: Shape | None = None
+        self.network = Network(seed, dtype)
         self.history: History | None = None
-        self.loss: Loss | None = None
-        self.optimizer: Optimizer | None = None
-        self.metrics: list[Metric] = []
-        self.weighted_metrics: list[Metric] = []
-        self.stop_training = False
         self._kept = _Kept()
         self._calls = Generator(Key(self.seed).fold_in(CALLS).seed)
         for layer in () if layers is None else layers:
@@ -136,24 +140,7 @@ class Sequential:
             When it does not fit on the layers below, is in the model already or is an `Input` in
             another place than the first.
         """
-        if isinstance(layer, Input):
-            if self.layers or self.input_shape is not None:
-                raise ValueError("layer: expected an Input only as the first item of a model")
-            self.input_shape = layer.shape
-            return
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layer: expected a fastdrop layer, got {layer!r}")
-        layers = [*self.layers, layer]
-        check_each_once("layer", layers)
-        input_shape = layers[0].input_shape if self.input_shape is None else self.input_shape
-        if input_shape is not None:
-            build_all(layers, input_shape, self.seed, self.dtype)
-        names = {other.name for other in self.layers}
-        plain, number = layer.name, 0
-        while layer.name in names:
-            number += 1
-            layer.name = f"{plain}_{number}"
-        self.layers, self.input_shape = layers, input_shape
+        self.network.add(layer)
 
     def compile(
         self,
@@ -182,25 +169,11 @@ class Sequential:
         ValueError
             When a name is unknown, or is there twice.
         """
-        plain = _metrics("metrics", metrics)
-        weighted = _metrics("weighted_metrics", weighted_metrics)
-        for metric in weighted:
-            if metric.name in {other.name for other in plain}:
-                metric.name = f"weighted_{metric.name}"
-        names = [metric.name for metric in (*plain, *weighted)]
-        if not all(isinstance(name, str) for name in names) or len(
-            {"", "epoch", "loss", *names}
-        ) < 3 + len(names):
-            raise ValueError(
-                f"metrics: expected names of their own, other than epoch and loss, got {names}"
-            )
-        optimizer = optimizers.get(optimizer)
-        loss = losses.get(loss)
+        optimizer, loss = optimizers.get(optimizer), losses.get(loss)
         if optimizer.model not in (None, self):
             raise ValueError("optimizer: expected one of this model's own, got another model's")
+        self.network.compile(optimizer, loss, metrics, weighted_metrics)
         optimizer.model = self
-        self.optimizer, self.loss = optimizer, loss
-        self.metrics, self.weighted_metrics = plain, weighted
 
     def fit(
         self,
@@ -286,7 +259,7 @@ class Sequential:
         """
         ranks = Ranks(comm)
         with ranks.together():
-            self._compiled()
+            self.network.compiled()
             batch_size = _batch_size("batch_size", batch_size, 32)
             validation_batch_size = _batch_size(
                 "validation_batch_size", validation_batch_size, INFERENCE_BATCH
@@ -296,25 +269,27 @@ class Sequential:
                     f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
                     f"got {batch_size}"
                 )
-            given = _callbacks(callbacks)
+            given = callbacks_of(callbacks)
             check_count("epochs", epochs)
             check_count("initial_epoch", initial_epoch, least=0)
-            reports = _reports(verbose)
+            reports = reports_of(verbose)
             names = ("x", "y", "sample_weight", "steps_per_epoch")
             training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
             validation: Batches | None = None
             if validation_data is not None:
-                validation = _validation(validation_data, validation_batch_size, validation_steps)
+                validation = validation_batches(
+                    validation_data, validation_batch_size, validation_steps
+                )
             elif not isinstance(validation_split, Real | None) or validation_split:
                 if not isinstance(training, ArrayBatches):
                     raise ValueError("validation_split: expected it with arrays only")
                 training, validation = training.split(validation_split, validation_batch_size)
-            self._prepare(training, validation, class_weight)
+            loop.prepare(self.network, training, validation, class_weight)
             if ranks.size > 1:
-                Figures(self).merge(Figures(self).metrics)  # can they be merged?
+                Figures(self.network).check_merging()
         if ranks.size > 1:
             ranks.check_same(
-                facts_of(self)
+                facts_of(self.network)
                 | {
                     "optimizer": self.optimizer,
                     "training data": training.facts(),
@@ -325,7 +300,6 @@ class Sequential:
                     "class_weight": class_weight,
                 }
             )
-
         history = self.history = History()
         chain = [*given, history, *reports]
         if ranks.rank > 0:
@@ -333,84 +307,9 @@ class Sequential:
         for callback in chain:
             callback.model = self
             callback.params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
-
-        def tell(hook: str, *arguments: Any) -> None:
-            for callback in chain:
-                getattr(callback, hook)(*arguments)
-
-        # Where others' code runs between the batches, it may have products of its own.
-        product = matmul if isinstance(training, ArrayBatches) else np.matmul
-        step, validation_step = (
-            Step(self, None if comm is None else ranks, product) for _ in range(2)
-        )
-        self.stop_training = False
-        logs: dict[str, float] = {}
-        with ranks.ending_together():
-            begun: list[Callback] = []
-            try:
-                for callback in chain:
-                    callback.on_train_begin({})
-                    begun.append(callback)
-                for epoch in range(initial_epoch, epochs):
-                    title = f"epoch {epoch + 1}"
-                    tell("on_epoch_begin", epoch, {})
-                    order = Key(self.seed, self.epoch) if shuffle else None
-                    figures = self._train_epoch(
-                        step, training.epoch(title, order, ranks.share), title, tell, ranks
-                    )
-                    logs = figures.over(ranks)
-                    if validation is not None:
-                        place = f"validation, {title}"
-                        measured = self._evaluate(validation_step, validation, place, ranks)
-                        logs.update({f"val_{name}": value for name, value in measured.items()})
-                    self.epoch += 1
-                    if ranks.size > 1:
-                        ranks.check_same(facts_of(self))
-                    tell("on_epoch_end", epoch, logs)
-                    ranks.share_weights(self._weights().values())
-                    self.stop_training = ranks.broadcast(self.stop_training)
-                    if self.stop_training:
-                        break
-            finally:
-                with ExitStack() as endings:  # all of them, also behind one that fails
-                    for callback in reversed(begun):
-                        endings.callback(callback.on_train_end, logs)
-            ranks.share_weights(self._weights().values())
-            _, optimizer = self._compiled()
-            history.epoch, history.history, rate = ranks.broadcast(
-                (history.epoch, history.history, optimizer.current_learning_rate)
-            )
-            optimizer.follow(rate)
+        numbers = range(initial_epoch, epochs)
+        loop.fit(self.network, training, validation, chain, history, ranks, numbers, shuffle)
         return history
-
-    def _train_epoch(
-        self,
-        step: Step,
-        batches: Iterable[Batch],
-        title: str,
-        tell: Callable[..., None],
-        ranks: Ranks,
-    ) -> Figures:
-        """Take a step for each batch, unless a callback stops training, and return the figures."""
-        figures = Figures(self)
-        for number, batch in enumerate(batches):
-            tell("on_train_batch_begin", number, {})
-            result = step.train(*batch)
-            self.step += 1
-            figures.add(batch, *result)
-            tell("on_train_batch_end", number, figures)
-            self.stop_training = ranks.broadcast(self.stop_training)
-            if self.stop_training:
-                break
-            if not math.isfinite(result[0]):
-                raise agreed(
-                    ValueError(
-                        f"loss: expected a finite one, got {result[0]} in {title}, "
-                        f"step {number + 1}, whose update has spoilt the weights; "
-                        "try a smaller learning rate"
-                    )
-                )
-        return figures
 
     def evaluate(
         self,
@@ -453,17 +352,16 @@ class Sequential:
         """
         ranks = Ranks(comm)
         with ranks.together():
-            self._compiled()
+            self.network.compiled()
             batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
-            quiet = not _reports(verbose) or ranks.rank > 0
+            quiet = not reports_of(verbose) or ranks.rank > 0
             names = ("x", "y", "sample_weight", "steps")
             batches = batches_of(x, y, sample_weight, names, batch_size, steps)
-            self._prepare(batches)
+            loop.prepare(self.network, batches)
         if ranks.size > 1:
-            ranks.check_same(facts_of(self) | {"data": batches.facts()})
-        step = Step(self, None if comm is None else ranks)
+            ranks.check_same(facts_of(self.network) | {"data": batches.facts()})
         with ranks.ending_together():
-            figures = self._evaluate(step, batches, "this call", ranks)
+            figures = loop.evaluate(Step(self.network, ranks), batches, "this call", ranks)
         if not quiet:
             print(format_logs(figures))
         return _returned(figures, return_dict)
@@ -498,14 +396,14 @@ class Sequential:
             When `x` does not fit the model.
         """
         batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
-        quiet = not _reports(verbose)
+        quiet = not reports_of(verbose)
         one = type(x) is np.ndarray and x.ndim > 0 and 0 < len(x) <= batch_size
         if quiet and steps is None and one:
             return self(x)
         names = ("x", "y", "sample_weight", "steps")
         batches = batches_of(x, None, None, names, batch_size, steps)
-        self._prepare(batches, y_needed=False)
-        step = Step(self)
+        loop.prepare(self.network, batches, y_needed=False)
+        step = Step(self.network)
         bar = tqdm(
             batches.epoch("this call"),
             "predict",
@@ -542,7 +440,7 @@ class Sequential:
             As for `fit`, except that a loss which is not finite is returned.
         """
         batch = self._one_batch(x, y, sample_weight, class_weight)
-        figures = Figures(self)
+        figures = Figures(self.network)
         figures.add(batch, *self._step_for_a_batch().train(*batch))
         self.step += 1
         return _returned(figures, return_dict)
@@ -556,7 +454,7 @@ class Sequential:
     ) -> float | list[float] | dict[str, float]:
         """Measure loss and metrics of one batch at inference, see `evaluate`."""
         batch = self._one_batch(x, y, sample_weight)
-        figures = Figures(self)
+        figures = Figures(self.network)
         figures.add(batch, *self._step_for_a_batch().test(*batch))
         return _returned(figures, return_dict)
 
@@ -592,7 +490,7 @@ class Sequential:
         outputs, key = batch.x.astype(self.dtype), self._calls.next_key()
         for number, layer in enumerate(self.layers):
             layer_key = Key(key.fold_in(number).seed, self.step)
-            outputs, _ = layer.forward(outputs, True, key=layer_key)
+            outputs, _ = layer.forward(outputs, Batch(training=True, key=layer_key))
         return outputs
 
     def get_weights(self) -> list[Array]:
@@ -604,7 +502,7 @@ class Sequential:
             For every layer its parameters, then what else it keeps, such as moving means. The
             weight matrix of a `Dense` is (units, inputs): the transpose of Keras's.
         """
-        return [array.copy() for array in self._weights().values()]
+        return [array.copy() for array in self.network.weights().values()]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Set all weights.
@@ -621,7 +519,7 @@ class Sequential:
         ValueError
             When number or shapes differ; nothing is changed then.
         """
-        assign(self._weights(), weights, "model", "" if self.input_shape else _NOT_BUILT)
+        self.network.set_weights(weights)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return the layer of this name, or number in `layers`.
@@ -647,20 +545,21 @@ class Sequential:
 
     def get_config(self) -> dict[str, Any]:
         """Return seed, dtype, input shape and layers; `from_config` makes an equal new model."""
-        return {
-            "seed": self.seed,
-            "dtype": self.dtype.name,
-            "input_shape": self.input_shape,
-            "layers": [serialize(layer) for layer in self.layers],
-        }
+        return self.network.get_config()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Make a model with initial weights from what `get_config` returned."""
-        layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
-        shape = config["input_shape"]
-        start = [] if shape is None else [Input(shape)]
-        return cls([*start, *layers], seed=config["seed"], dtype=config["dtype"])
+        return cls.from_network(Network.from_config(config))
+
+    @classmethod
+    def from_network(cls, network: Network) -> Self:
+        """Make the model of a network, which it keeps."""
+        model = cls(seed=network.seed, dtype=network.dtype.name)
+        model.network = network
+        if network.optimizer is not None:
+            network.optimizer.model = model
+        return model
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to a file: all that is needed to go on, see `load_model`.
@@ -682,11 +581,11 @@ class Sequential:
         OSError
             When the file cannot be written.
         """
-        files.write(path, "model", *self._state())
+        files.write(path, "model", *files.pack(self.network))
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone to a file, see `save`."""
-        files.write(path, "weights", {}, self._weights())
+        files.write(path, "weights", {}, self.network.weights())
 
     def load_weights(self, path: str | PathLike[str]) -> None:
         """Set all weights from a file of `save_weights` or `save`.
@@ -704,7 +603,7 @@ class Sequential:
             When it cannot be read.
         """
         _, arrays = files.read(path, ("weights", "model"))
-        self._set_arrays(path, arrays)
+        files.set_weights(path, self.network, arrays)
 
     def summary(self) -> None:
         """Print a table of the layers, their output shapes and numbers of parameters."""
@@ -739,114 +638,7 @@ class Sequential:
     @property
     def params(self) -> dict[str, Array]:
         """Every parameter by name: "<number of the layer>.<name in the layer>"."""
-        return {
-            f"{number}.{name}": array
-            for number, layer in enumerate(self.layers)
-            for name, array in layer.params.items()
-        }
-
-    def _weights(self) -> dict[str, Array]:
-        """Return parameters and other state by name, layer by layer."""
-        return {
-            f"{number}.{name}": array
-            for number, layer in enumerate(self.layers)
-            for name, array in (layer.params | layer.state).items()
-        }
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return all that is needed to go on, as a configuration and arrays, see `_from_state`."""
-        check_can_be_read([self.layers, self.loss, self.metrics, self.weighted_metrics])
-        if self.optimizer is not None:
-            check_can_be_read(self.optimizer)
-        config: dict[str, Any] = {
-            "model": self.get_config(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "compiled": None,
-        }
-        arrays = self._weights()
-        if self.optimizer is not None and self.loss is not None:
-            config["compiled"] = {
-                "optimizer": serialize(self.optimizer),
-                "iterations": self.optimizer.iterations,
-                "loss": serialize(self.loss),
-                "metrics": [serialize(metric) for metric in self.metrics],
-                "weighted_metrics": [serialize(metric) for metric in self.weighted_metrics],
-            }
-            arrays |= {
-                f"optimizer/{name}/{part}": array
-                for name, state in self.optimizer.state.items()
-                for part, array in state.items()
-            }
-        return config, arrays
-
-    @classmethod
-    def _from_state(
-        cls, path: str | PathLike[str], config: Mapping[str, Any], arrays: Mapping[str, Array]
-    ) -> Self:
-        """Make a model of what `_state` returned; `path` names it in messages."""
-        try:
-            model = cls.from_config(config["model"])
-            model.epoch, model.step = config["epoch"], config["step"]
-            compiled = config["compiled"]
-            if compiled is not None:
-                metrics, weighted_metrics = (
-                    [deserialize("metrics", metric, Metric) for metric in compiled[name]]
-                    for name in ("metrics", "weighted_metrics")
-                )
-                optimizer = deserialize("optimizer", compiled["optimizer"], Optimizer)
-                optimizer.iterations = compiled["iterations"]
-                loss = deserialize("loss", compiled["loss"], Loss)
-                model.compile(optimizer, loss, metrics, weighted_metrics)
-                for name, array in arrays.items():
-                    if name.startswith("optimizer/"):
-                        _, param, part = name.split("/")
-                        optimizer.state.setdefault(param, {})[part] = array
-        except (KeyError, TypeError, AttributeError) as error:  # not as `_state` writes it
-            raise ValueError(f"{path}: expected a saved model, got {error!r}") from error
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        model._set_arrays(path, arrays)
-        return model
-
-    def _set_arrays(self, path: str | PathLike[str], arrays: Mapping[str, Array]) -> None:
-        """Set the weights from a file's arrays."""
-        names = self._weights()
-        own = {name: array for name, array in arrays.items() if not name.startswith("optimizer/")}
-        if set(own) != set(names):
-            name = min(set(own) ^ set(names))
-            has = "has" if name in own else "lacks"
-            raise ValueError(
-                f"{path}: expected the weights of a model with the same layers, got a file that "
-                f"{has} {name!r}" + ("" if self.input_shape else _NOT_BUILT)
-            )
-        try:
-            self.set_weights([own[name] for name in names])
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-
-    def _prepare(
-        self,
-        batches: Batches,
-        validation: Batches | None = None,
-        class_weight: Mapping[int, float] | None = None,
-        y_needed: bool = True,
-    ) -> None:
-        """Check the data against the model, then build the model if it is not."""
-        if not self.layers:
-            raise ValueError("layers: expected at least one, got none")
-        input_shape = batches.sample_shape if self.input_shape is None else self.input_shape
-        output_shape = shapes_between(self.layers, input_shape)[-1]
-        loss = self.loss if y_needed else None
-        expected = Expected(input_shape, output_shape, self.dtype, loss, class_weight)
-        batches.check(expected)
-        if validation is not None:
-            validation.check(replace(expected, class_weight=None))
-        if loss is not None and self._kept.fitting is not self.metrics:
-            Figures(self).check(batches.first_target(), output_shape, self.dtype)
-            self._kept.fitting = self.metrics
-        build_all(self.layers, input_shape, self.seed, self.dtype)
-        self.input_shape = input_shape
+        return self.network.params()
 
     def _one_batch(
         self,
@@ -855,11 +647,11 @@ class Sequential:
         sample_weight: ArrayLike | None = None,
         class_weight: Mapping[int, float] | None = None,
         y_needed: bool = True,
-    ) -> Batch:
+    ) -> Minibatch:
         if y_needed:
-            self._compiled()
+            self.network.compiled()
         batches = ArrayBatches(as_array("x", x), y, sample_weight, ("x", "y", "sample_weight"))
-        self._prepare(batches, None, class_weight, y_needed)
+        loop.prepare(self.network, batches, None, class_weight, y_needed)
         return next(batches.epoch("this call"))
 
     def _is_ready_for(self, x: ArrayLike) -> TypeGuard[Array]:
@@ -875,7 +667,7 @@ class Sequential:
     def _step_for_a_batch(self) -> Step:
         """Return a step that is kept from call to call, for those that compute on one batch."""
         if self._kept.step is None:
-            self._kept.step = Step(self)
+            self._kept.step = Step(self.network)
         return self._kept.step
 
     def __getstate__(self) -> dict[str, Any]:
@@ -883,19 +675,6 @@ class Sequential:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _kept=_Kept())  # copies make their own
-
-    def _compiled(self) -> tuple[Loss, Optimizer]:
-        if self.loss is None or self.optimizer is None:
-            raise RuntimeError(
-                "model: expected a compiled one, call compile(optimizer, loss) first"
-            )
-        return self.loss, self.optimizer
-
-    def _evaluate(self, step: Step, batches: Batches, title: str, ranks: Ranks) -> dict[str, float]:
-        figures = Figures(self)
-        for batch in batches.epoch(title, share=ranks.share):
-            figures.add(batch, *step.test(*batch))
-        return figures.over(ranks)
 
 
 def load_model(path: str | PathLike[str]) -> Sequential:
@@ -922,56 +701,13 @@ def load_model(path: str | PathLike[str]) -> Sequential:
     OSError
         When it cannot be read.
     """
-    return Sequential._from_state(path, *files.read(path, ("model",)))
+    return Sequential.from_network(files.unpack(path, *files.read(path, ("model",))))
 
 
 class _Kept(threading.local):
     """The step for calls on single batches: one a thread, for its buffers are rewritten."""
 
     step: Step | None = None
-    fitting: list[Metric] | None = None  # metrics that have been checked
-
-
-def _callbacks(callbacks: Any) -> list[Callback]:
-    if isinstance(callbacks, Callback):
-        return [callbacks]
-    given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
-    if not all(isinstance(callback, Callback) for callback in given):
-        raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
-    for callback in given:
-        for hook in dir(callback):
-            if re.fullmatch(r"on_(batch|(test|predict)(_batch)?)_(begin|end)", hook):
-                raise TypeError(
-                    f"callbacks: expected no hooks but Callback's, got {hook} of "
-                    f"{type(callback).__name__}, which nobody would call"
-                )
-    return given
-
-
-def _metrics(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:
-    if not isinstance(metrics, list | tuple | None):
-        raise ValueError(f"{argument}: expected a list of names or metrics, got {metrics!r}")
-    chosen = [copy.deepcopy(metrics_module.get(metric)) for metric in metrics or ()]
-    names = [metric.name for metric in chosen]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{argument}: expected each name once, got {names}")
-    return chosen
-
-
-def _validation(data: Any, batch_size: int, steps: int | None) -> Batches:
-    names = [f"validation_data[{i}]" for i in range(3)]
-    pair = isinstance(data, tuple) or (
-        isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], tuple)
-    )
-    if pair and len(data) in (2, 3):
-        x, y, weights = (*data, None)[:3]
-        return batches_of(x, y, weights, (*names, "validation_steps"), batch_size, steps)
-    if pair or hasattr(data, "shape") or not isinstance(data, Iterable):
-        raise ValueError(
-            "validation_data: expected (x, y), (x, y, sample_weight) or an iterable of batches"
-        )
-    names = ["validation_data", *names[1:], "validation_steps"]
-    return batches_of(data, None, None, names, batch_size, steps)
 
 
 def _returned(
@@ -981,14 +717,6 @@ def _returned(
         return dict(figures)
     values = list(figures.values())
     return values if len(values) > 1 else values[0]
-
-
-def _reports(verbose: str | int) -> list[Callback]:
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
-    if not verbose:
-        return []
-    return [EpochLines() if verbose == 2 else ProgressBar()]
 
 
 def _batch_size(argument: str, batch_size: int | None, default: int) -> int:

@@ -22,7 +22,8 @@ from fastdrop.models import Sequential
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 from fastdrop.random import Key, permutation
 from fastdrop.training import files
-from fastdrop.training.batches import ArrayBatches, Expected
+from fastdrop.training.batches import ArrayBatches
+from fastdrop.training.expected import Expected
 from fastdrop.training.ranks import Ranks, launched, world
 
 __all__ = ["CHECKPOINT", "MODELS", "PICTURE", "RESULTS", "run"]
@@ -76,7 +77,7 @@ class Progress(NamedTuple):
 
     def write(self, path: Path) -> None:
         """Write a checkpoint."""
-        model, arrays = self.model._state()
+        model, arrays = files.pack(self.model.network)
         files.write(path, "training", self._asdict() | {"model": model}, arrays)
 
     @classmethod
@@ -89,7 +90,7 @@ class Progress(NamedTuple):
             or not isinstance(config["runs"], dict)
         ):
             raise ValueError(f"{path}: expected a checkpoint, got another structure")
-        model = Sequential._from_state(path, config["model"], arrays)
+        model = Sequential.from_network(files.unpack(path, config["model"], arrays))
         return cls(config["settings"], config["run"], config["runs"], model)
 
 

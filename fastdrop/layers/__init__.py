@@ -1,8 +1,8 @@
 """Layers: the dropout family, and what a multi-layer perceptron needs around it.
 
-schedules.py: p over time; base.py: what all layers share; activations.py; core.py: Dense and
-friends; normalization.py; residual.py: layers around layers; dropout.py, recurrent.py, dense.py:
-the family.
+schedules.py: p over time; batch.py: what a layer knows of its batch; base.py: what all layers
+share; activations.py; core.py: Dense and friends; normalization.py; residual.py: layers around
+layers; dropout.py, recurrent.py, dense.py: the family.
 """
 
 from fastdrop.layers import schedules
@@ -24,6 +24,7 @@ from fastdrop.layers.base import (
     serialize,
     shapes_between,
 )
+from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
 from fastdrop.layers.dense import ConcreteDropout, DropConnect
 from fastdrop.layers.dropout import (
@@ -48,6 +49,7 @@ __all__ = [
     "AlphaDropout",
     "Array",
     "Backward",
+    "Batch",
     "BatchNormalization",
     "ConcreteDropout",
     "Dense",

@@ -3,12 +3,16 @@
 A layer maps a batch `x`, whose first axis counts samples, to `y`. Nothing about one call is kept on
 the layer: what the backward pass needs lives in the function that `forward` returns.
 
-    y, backward = layer.forward(x, training=True)
-    dx = backward(dy)                  # and the gradients of layer.params are in layer.grads
+    y, backward = layer.forward(x, batch)     # batch: in training or not, with which key, ...
+    dx = backward(dy)                         # and the gradients of layer.params are in layer.grads
+
+A layer of one's own derives from `Layer`, and defines `forward`; `build` and `output_shape`, too,
+where it has parameters or changes shapes.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -19,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop import _serialization
 from fastdrop._checks import as_array, is_count
 from fastdrop._serialization import Configurable, serialize
+from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_config
 from fastdrop.random import Generator, Key, default_generator
 
@@ -180,6 +185,17 @@ class Layer(Configurable):
     seed: int | None = None
     _generator: Generator
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("forward", "forward_logits"):
+            method = vars(cls).get(name)
+            # Taken for `training`, a batch would be true, at inference, too.
+            if method is not None and "training" in inspect.signature(method).parameters:
+                raise TypeError(
+                    f"{name}: expected {cls.__name__} to take (self, x, batch), got `training`, "
+                    "which is batch.training now"
+                )
+
     def __init__(
         self, *, input_shape: Iterable[int] | None = None, name: str | None = None
     ) -> None:
@@ -192,7 +208,7 @@ class Layer(Configurable):
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the layer's output for the batch `x`, see `forward`."""
-        y, _ = self.forward(np.asarray(x), training)
+        y, _ = self.forward(np.asarray(x), Batch(training))
         return y
 
     def get_config(self) -> dict[str, Any]:
@@ -267,30 +283,16 @@ class Layer(Configurable):
         """
         return input_shape
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         """Return the output and the function that propagates gradients back.
 
         Parameters
         ----------
         x : ndarray, (samples, ...)
             One batch, or a part of one.
-        training : bool
-            Whether random layers are active.
-        key : Key, optional
-            Source of the layer's randomness; without it the layer's own generator gives one.
-        row : int
-            Index of x's first row in the whole batch: a batch split over calls or processes gets
-            the masks of the undivided one.
-        rows : int, optional
-            The whole batch's number of rows, for layers whose rule depends on it; by default x's.
+        batch : Batch
+            What is to be known of the whole batch; by default training, with a key of the layer's
+            own generator, and x is all of it.
 
         Returns
         -------
@@ -303,17 +305,13 @@ class Layer(Configurable):
         """
         return x, lambda dy: dy
 
-    def forward_logits(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         """Do what `forward` does, but stop before the activation that ends the layer."""
-        return self.forward(x, training, key=key, row=row, rows=rows)
+        return self.forward(x, batch)
+
+    def _key(self, batch: Batch) -> Key:
+        """Return the batch's key, or the next one of the layer's own generator."""
+        return self._next_key() if batch.key is None else batch.key
 
     def _next_key(self) -> Key:
         if "_generator" not in self.__dict__:

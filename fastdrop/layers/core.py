@@ -13,6 +13,7 @@ from fastdrop._checks import check_count, check_number, lookup
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
 from fastdrop.layers.base import Array, Backward, Layer, Shape, WeightRule, batch_shape
+from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
 
 __all__ = ["Activation", "Dense", "Flatten", "ReLU", "Softmax"]
@@ -137,16 +138,8 @@ class Dense(Layer):
             )
         return (*input_shape[:-1], self.units)
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
-        z, backward_logits = self.forward_logits(x, training, key=key, row=row, rows=rows)
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
+        z, backward_logits = self.forward_logits(x, batch)
         y, gradient = ACTIVATIONS[self.activation](z, z)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
@@ -155,23 +148,15 @@ class Dense(Layer):
 
         return y, backward
 
-    def forward_logits(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
-        self._build_alone(x, key)
+    def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
+        self._build_alone(x, batch)
         return self._affine(x, self.params["weight"])
 
-    def _build_alone(self, x: Array, key: Key | None) -> None:
+    def _build_alone(self, x: Array, batch: Batch) -> None:
         """Check x, and make the parameters at the first call where no model did."""
         self.output_shape(x.shape[1:])
         if not self.params:
-            self.build(x.shape[1:], self._next_key() if key is None else key)
+            self.build(x.shape[1:], self._key(batch))
 
     def _affine(self, x: Array, weight: Array) -> tuple[Array, Backward]:
         """Return x @ weight.T + bias; backward sets the gradients of this weight and the bias."""
@@ -203,15 +188,7 @@ class Flatten(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         # Not -1 for the features: an empty batch would not tell how many there are.
         y = x.reshape(len(x), *self.output_shape(x.shape[1:]))
         return y, lambda dy: dy.reshape(x.shape)
@@ -244,26 +221,10 @@ class Activation(Layer):
         self.activation = activation
         lookup("activation", activation, ACTIVATIONS)
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         return ACTIVATIONS[self.activation](x, None)
 
-    def forward_logits(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         return x, lambda dy: dy
 
 

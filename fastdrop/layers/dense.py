@@ -13,6 +13,7 @@ from fastdrop.functional import dropout
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import sigmoid
 from fastdrop.layers.base import Array, Backward, Shape
+from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Dense
 from fastdrop.layers.schedules import Rate, checked_rate, rate_at
 from fastdrop.random import Key, uniform
@@ -77,19 +78,11 @@ class DropConnect(Dense):
         self.p = checked_rate(p)
         self.seed = seed
 
-    def forward_logits(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
-        if not training:
-            return super().forward_logits(x, training, key=key, row=row, rows=rows)
-        self._build_alone(x, key)
-        key = self._next_key() if key is None else key
+    def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
+        if not batch.training:
+            return super().forward_logits(x, batch)
+        self._build_alone(x, batch)
+        key = self._key(batch)
         p = rate_at(self.p, key.call)
         z, backward_dropped = self._affine(x, dropout(self.params["weight"], p, key=key))
 
@@ -197,19 +190,11 @@ class ConcreteDropout(Dense):
             + self.dropout_regularizer * weight.shape[1] * entropy
         )
 
-    def forward_logits(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
-        self._build_alone(x, key)
+    def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
+        self._build_alone(x, batch)
         weight, logit = self.params["weight"], self.params["logit"]
         x = np.asarray(x, weight.dtype)
-        if not training:
+        if not batch.training:
             z, backward_mean = self._affine(x, weight)
 
             def backward_inference(dz: Array, need_dx: bool = True) -> Array | None:
@@ -219,8 +204,7 @@ class ConcreteDropout(Dense):
 
             return z, backward_inference
 
-        key = self._next_key() if key is None else key
-        u = uniform(key, x.shape, row * math.prod(x.shape[1:]))
+        u = uniform(self._key(batch), x.shape, batch.row * math.prod(x.shape[1:]))
         noise = np.log(u / (1 - u)).astype(weight.dtype)
         p, kept = sigmoid(logit), sigmoid((-logit - noise) / weight.dtype.type(self.temperature))
         scale = kept / (1 - p)
@@ -231,7 +215,7 @@ class ConcreteDropout(Dense):
 
         z, backward_dense = self._affine(scaled(x), weight)
 
-        penalty_share = 1 if rows is None else len(x) / rows
+        penalty_share = 1 if batch.rows is None else len(x) / batch.rows
 
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
             dinputs = backward_dense(dz)

@@ -12,6 +12,7 @@ import numpy as np
 from fastdrop._checks import check_count, checked_axes, checked_stddev, mask_shape, unsigned
 from fastdrop.functional import dropout, masked_scale
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
+from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import Rate, checked_rate, rate_at
 from fastdrop.noise import gaussian_dropout, gaussian_noise
 from fastdrop.random import Key
@@ -90,19 +91,10 @@ class RandomLayer(Layer):
             )
         return input_shape
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self.output_shape(x.shape[1:])
-        if training:
-            key = self._next_key() if key is None else key
-            rule, backward = self._rules(x.shape, key, row, len(x) if rows is None else rows)
+        if batch.training:
+            rule, backward = self._rules(x.shape, self._key(batch), batch.row, batch.size(x))
         else:
             rule = backward = self._inference
         return rule(x), backward

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastdrop._checks import check_number
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape, sum_over_ranks
+from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
 
 __all__ = ["BatchNormalization", "LayerNormalization"]
@@ -117,15 +118,7 @@ class LayerNormalization(_Normalization):
     ) -> None:
         super().__init__(epsilon, input_shape=input_shape, name=name)
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         x = self._prepared(x)
 
         def average(a: Array) -> Array:
@@ -194,19 +187,11 @@ class BatchNormalization(_Normalization):
             self.state["moving_mean"] = np.zeros(self.features, np.float32)
             self.state["moving_variance"] = np.ones(self.features, np.float32)
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         x = self._prepared(x)
         total = sum_over_ranks.get()
-        samples = len(x) if total is None or rows is None else rows
-        if not training or not self.trainable or not samples:  # no samples, no mean
+        samples = len(x) if total is None else batch.size(x)
+        if not batch.training or not self.trainable or not samples:  # no samples, no mean
             mean, variance = (self.state[name].astype(x.dtype) for name in _MOVING)
             return self._apply(x, mean, variance, None)
         axis = tuple(range(x.ndim - 1))

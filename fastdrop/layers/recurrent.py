@@ -11,6 +11,7 @@ import numpy as np
 
 from fastdrop._checks import checked_p
 from fastdrop.layers.base import Array, Backward, Shape
+from fastdrop.layers.batch import Batch
 from fastdrop.layers.dropout import Dropout, RandomLayer, Rule
 from fastdrop.layers.schedules import Rate
 from fastdrop.random import Key
@@ -192,11 +193,8 @@ class Zoneout(RandomLayer):
     def forward(
         self,
         x: Array,
-        training: bool = True,
+        batch: Batch = Batch(),
         *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
         previous: Array | None = None,
     ) -> tuple[Array, Backward]:
         """Return the next state and the function that propagates gradients back.
@@ -205,7 +203,7 @@ class Zoneout(RandomLayer):
         ----------
         x : ndarray, (samples, ...)
             The new state.
-        training, key, row, rows
+        batch
             As for `Layer.forward`.
         previous : ndarray, optional
             The old state, of x's shape and dtype; zeros by default.
@@ -217,7 +215,7 @@ class Zoneout(RandomLayer):
             ``backward(dy) -> (dx, dprevious)``; only dx where no previous state was given.
         """
         p, old = self.p, np.zeros_like(x) if previous is None else previous
-        if not training:
+        if not batch.training:
             y = x * (1 - p) + old * p
 
             def gradients(dy: Array) -> tuple[Array, Array]:
@@ -226,8 +224,8 @@ class Zoneout(RandomLayer):
         else:
             mask: dict[str, Any] = {
                 "p": p,
-                "key": self._next_key() if key is None else key,
-                "offset": row * math.prod(x.shape[1:]),
+                "key": self._key(batch),
+                "offset": batch.row * math.prod(x.shape[1:]),
             }
             y, gradients = zoneout(x, old, **mask), partial(zoneout_backward, **mask)
         if previous is None:

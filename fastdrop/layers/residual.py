@@ -16,6 +16,7 @@ from fastdrop.layers.base import (
     deserialize,
     shapes_between,
 )
+from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
 
 __all__ = ["Residual"]
@@ -96,22 +97,11 @@ class Residual(Layer):
             )
         return input_shape
 
-    def forward(
-        self,
-        x: Array,
-        training: bool = True,
-        *,
-        key: Key | None = None,
-        row: int = 0,
-        rows: int | None = None,
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self.output_shape(x.shape[1:])
         branch, backwards = x, []
         for number, layer in enumerate(self.layers):
-            nested = None if key is None else Key(key.fold_in(number).seed, key.call)
-            branch, backward_nested = layer.forward(
-                branch, training, key=nested, row=row, rows=rows
-            )
+            branch, backward_nested = layer.forward(branch, batch.inside(number))
             backwards.append(backward_nested)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:

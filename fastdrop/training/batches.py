@@ -7,29 +7,28 @@ give their batches epoch by epoch.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import as_array, check_count, check_finite
+from fastdrop._checks import as_array, check_count
 from fastdrop.compiled._train import submatrix
-from fastdrop.layers import Array, Shape, batch_shape
-from fastdrop.losses import Loss
+from fastdrop.layers import Array, Shape
 from fastdrop.random import Key, permutation
+from fastdrop.training.expected import Expected, check_samples, check_weight
 
 __all__ = [
     "WHOLE",
     "ArrayBatches",
-    "Batch",
     "Batches",
-    "Expected",
     "IterableBatches",
+    "Minibatch",
     "Share",
     "batches_of",
+    "validation_batches",
 ]
 
 
@@ -47,8 +46,8 @@ class Share(NamedTuple):
 WHOLE = Share(0, 1)
 
 
-class Batch(NamedTuple):
-    """What a model gets for a step.
+class Minibatch(NamedTuple):
+    """The samples that a model gets for a step.
 
     Attributes
     ----------
@@ -65,80 +64,6 @@ class Batch(NamedTuple):
     sample_weight: Array | None
     row: int
     rows: int
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a model takes.
-
-    Attributes
-    ----------
-    input_shape, output_shape : tuple of int
-        Of one sample.
-    dtype : dtype
-        Of the model's parameters.
-    loss : Loss or None
-        None where y does not matter.
-    class_weight : mapping of int to float, optional
-        As for `Sequential.fit`.
-    """
-
-    input_shape: Shape
-    output_shape: Shape
-    dtype: np.dtype[Any]
-    loss: Loss | None = None
-    class_weight: Mapping[int, float] | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.class_weight, Mapping | None):
-            raise ValueError(f"class_weight: expected a mapping, got {self.class_weight!r}")
-        if self.class_weight is not None and len(self.output_shape) != 1:
-            raise ValueError(
-                "class_weight: expected it with one label a sample, got a model with outputs of "
-                f"shape {batch_shape(self.output_shape)}"
-            )
-        classes = max(2, self.output_shape[-1])
-        for label, weight in (self.class_weight or {}).items():
-            if label not in range(classes):
-                raise ValueError(
-                    f"class_weight: expected classes in [0, {classes}), the model's, got {label!r}"
-                )
-            _check_weight("class_weight", np.asarray(weight), ())
-
-    def check_shape(self, argument: str, x: Any) -> None:
-        """Refuse samples of another shape."""
-        if x.shape[1:] != self.input_shape:
-            raise ValueError(
-                f"{argument}: expected shape {batch_shape(self.input_shape)}, got {x.shape}"
-            )
-
-    def check_values(self, argument: str, x: Array) -> None:
-        """Refuse numbers that are not finite."""
-        check_finite(argument, x, self.dtype)
-
-    def targets(self, argument: str, y: Array) -> Array:
-        """Return y as the loss wants it."""
-        assert self.loss is not None
-        return self.loss.targets(y, self.output_shape, argument, self.dtype)
-
-    def weights(self, y: Array, sample_weight: Array | None) -> Array | None:
-        """Return the weights of samples with these targets: their own times their classes'."""
-        if sample_weight is not None:
-            sample_weight = sample_weight.astype(self.dtype, copy=False)
-        if self.class_weight is None:
-            return sample_weight
-        labels = y
-        if y.ndim == 2:
-            labels = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
-        others = labels[~np.isin(labels, np.arange(max(2, self.output_shape[-1])))]
-        if others.size:
-            raise ValueError(
-                f"class_weight: expected it with labels that are classes, got {others[0]}"
-            )
-        weights = np.ones(len(y), self.dtype) if sample_weight is None else sample_weight.copy()
-        for label, weight in self.class_weight.items():
-            weights[labels == label] *= weight
-        return weights
 
 
 class ArrayBatches:
@@ -176,11 +101,11 @@ class ArrayBatches:
                     f"{names[1]}: expected a label for each sample of {names[0]}, "
                     f"got {names[0]} {self.x.array.shape} and {names[1]} {self.y.array.shape}"
                 )
-        _check_samples(names[0], self.x.array)
+        check_samples(names[0], self.x.array)
         self.samples: int = len(self.x.array)
         if sample_weight is not None:
             self.sample_weight = _Samples(names[2], as_array(names[2], sample_weight))
-            _check_weight(names[2], self.sample_weight.array, (self.samples,))
+            check_weight(names[2], self.sample_weight.array, (self.samples,))
         self.batch_size = self.samples if batch_size is None else batch_size
         self.steps: int | None = -(-self.samples // self.batch_size)
         self.sample_shape: Shape = tuple(self.x.array.shape[1:])
@@ -240,7 +165,9 @@ class ArrayBatches:
         given = {name: part for name, part in parts.items() if part is not None}
         return {"batch_size": self.batch_size} | {k: part.facts() for k, part in given.items()}
 
-    def epoch(self, title: str, key: Key | None = None, share: Share = WHOLE) -> Iterator[Batch]:
+    def epoch(
+        self, title: str, key: Key | None = None, share: Share = WHOLE
+    ) -> Iterator[Minibatch]:
         """Give the batches of one epoch.
 
         Parameters
@@ -254,7 +181,7 @@ class ArrayBatches:
 
         Yields
         ------
-        Batch
+        Minibatch
             Rewritten by the next one.
         """
         order = None if key is None else permutation(key, self.samples)
@@ -269,13 +196,13 @@ class ArrayBatches:
             if self.x.on_disk:
                 self.expected.check_values(self.names[0] + place, x)
             if self.y is None:
-                yield Batch(x, None, None, own.start, whole)
+                yield Minibatch(x, None, None, own.start, whole)
                 continue
             y = self.y.take(rows)
             if not self._y_is_ready:
                 y = self.expected.targets(self.names[1] + place, y)
             weights = None if self.sample_weight is None else self.sample_weight.take(rows)
-            yield Batch(x, y, self.expected.weights(y, weights), own.start, whole)
+            yield Minibatch(x, y, self.expected.weights(y, weights), own.start, whole)
 
 
 _CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls
@@ -377,7 +304,9 @@ class IterableBatches:
         """Return what ranks have to have in common."""
         return {"sample's shape": self.sample_shape, "steps": self.steps}
 
-    def epoch(self, title: str, key: Key | None = None, share: Share = WHOLE) -> Iterator[Batch]:
+    def epoch(
+        self, title: str, key: Key | None = None, share: Share = WHOLE
+    ) -> Iterator[Minibatch]:
         """Give the batches of one epoch, see `ArrayBatches.epoch`; their order is their own.
 
         Every rank iterates over all of them, and keeps its rows of each.
@@ -397,7 +326,7 @@ class IterableBatches:
             place = f"{self.argument}, batch {step} of {title}"
             x, y, sample_weight, _, whole = self._checked(place, *self._parts(place, batch))
             own = share.of(whole)
-            yield Batch(
+            yield Minibatch(
                 x[own],
                 None if y is None else y[own],
                 None if sample_weight is None else sample_weight[own],
@@ -419,16 +348,16 @@ class IterableBatches:
                 f"{argument}: expected (x, y) or (x, y, sample_weight), got {len(parts)} items"
             )
         x = as_array(argument, parts[0])
-        _check_samples(argument, x)
+        check_samples(argument, x)
         y, sample_weight = (*parts[1:], None, None)[:2]
         return x, y, sample_weight
 
-    def _checked(self, argument: str, x: Array, y: Any, sample_weight: Any) -> Batch:
+    def _checked(self, argument: str, x: Array, y: Any, sample_weight: Any) -> Minibatch:
         expected = self.expected
         expected.check_shape(argument, x)
         expected.check_values(argument, x)
         if expected.loss is None:
-            return Batch(x, None, None, 0, len(x))
+            return Minibatch(x, None, None, 0, len(x))
         y = as_array(f"{argument}, y", y)
         if y.shape[:1] != x.shape[:1]:
             raise ValueError(
@@ -438,8 +367,8 @@ class IterableBatches:
         y = expected.targets(f"{argument}, y", y)
         if sample_weight is not None:
             sample_weight = as_array(f"{argument}, sample_weight", sample_weight)
-            _check_weight(f"{argument}, sample_weight", sample_weight, x.shape[:1])
-        return Batch(x, y, expected.weights(y, sample_weight), 0, len(x))
+            check_weight(f"{argument}, sample_weight", sample_weight, x.shape[:1])
+        return Minibatch(x, y, expected.weights(y, sample_weight), 0, len(x))
 
 
 Batches: TypeAlias = ArrayBatches | IterableBatches
@@ -481,27 +410,32 @@ def batches_of(
     return IterableBatches(x, names[0], steps)
 
 
+def validation_batches(data: Any, batch_size: int, steps: int | None) -> Batches:
+    """Return the batches of `fit`'s argument `validation_data`.
+
+    Raises
+    ------
+    ValueError
+        When it is neither a pair or triple of arrays nor an iterable of batches.
+    """
+    names = [f"validation_data[{i}]" for i in range(3)]
+    pair = isinstance(data, tuple) or (
+        isinstance(data, list) and len(data) in (2, 3) and not isinstance(data[0], tuple)
+    )
+    if pair and len(data) in (2, 3):
+        x, y, weights = (*data, None)[:3]
+        return batches_of(x, y, weights, (*names, "validation_steps"), batch_size, steps)
+    if pair or hasattr(data, "shape") or not isinstance(data, Iterable):
+        raise ValueError(
+            "validation_data: expected (x, y), (x, y, sample_weight) or an iterable of batches"
+        )
+    names = ["validation_data", *names[1:], "validation_steps"]
+    return batches_of(data, None, None, names, batch_size, steps)
+
+
 def _is_batch(item: Any) -> bool:
     """Tell a batch in a list from a row of numbers in one."""
     return isinstance(item, tuple) and len(item) > 0 and np.ndim(item[0]) > 1
-
-
-def _check_samples(argument: str, x: Any) -> None:
-    size = int(np.prod(x.shape))
-    if x.dtype.kind not in "biuf" or len(x.shape) < 2 or not size:
-        raise ValueError(
-            f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
-            f"got {x.dtype} {x.shape}"
-        )
-
-
-def _check_weight(argument: str, weights: Array, shape: Shape) -> None:
-    if weights.dtype.kind not in "biuf" or weights.shape != shape:
-        expected = "one weight for each sample" if shape else "a number for each class"
-        raise ValueError(f"{argument}: expected {expected}, got {weights.dtype} {weights.shape}")
-    check_finite(argument, weights)
-    if weights.min() < 0:
-        raise ValueError(f"{argument}: expected weights of at least 0, got {weights.min()}")
 
 
 def _samples_before_split(samples: int, validation_split: float) -> int:

@@ -9,8 +9,9 @@ reads what it leaves, only kept units are multiplied:
 
 Activations between blocks are lists of parts, rows of the batch with the columns that were kept;
 mostly there is one, with all of them. Arrays that blocks return live in buffers of theirs and are
-rewritten by the next batch. Numbers are those of the layers one by one: the same bits where all is
-multiplied, the same but for the order of sums where not.
+rewritten by the next batch. A block's batch has the model's key, (seed, step), from which each
+layer has its own: (seed folded with the layer's number, step). Numbers are those of the layers one
+by one: the same bits where all is multiplied, the same but for the order of sums where not.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from fastdrop.layers import (
     Activation,
     Array,
     Backward,
+    Batch,
     Dense,
     Dropout,
     Layer,
@@ -43,30 +45,11 @@ from fastdrop.layers.dropout import group_spans
 from fastdrop.layers.schedules import rate_at
 from fastdrop.random import Key
 
-__all__ = ["Batch", "Block", "Gradient", "Matmul", "Part", "make_blocks", "whole"]
+__all__ = ["Block", "Gradient", "Matmul", "Part", "make_blocks", "whole"]
 
 Gradient: TypeAlias = Array | PartialGradient | ProductGradient
 Matmul: TypeAlias = Callable[[Array, Array, Array], Array]
 Span: TypeAlias = tuple[int, int, Array | None]
-
-
-class Batch(NamedTuple):
-    """What blocks have to know about the rows they compute on.
-
-    Attributes
-    ----------
-    training : bool
-        Whether random layers are active.
-    step : int
-        Number of the training step, the `call` of all its keys.
-    row, rows : int
-        Index of the first of these rows in the whole batch, and the whole batch's number of rows.
-    """
-
-    training: bool
-    step: int
-    row: int
-    rows: int
 
 
 class Part(NamedTuple):
@@ -159,9 +142,7 @@ class LayerBlock(Block):
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
         x = whole(parts)
         key = Key(self._seed, batch.step) if batch.training else None
-        y, self._backward = self._forward(
-            x, batch.training, key=key, row=batch.row, rows=batch.rows
-        )
+        y, self._backward = self._forward(x, batch._replace(key=key))
         return [Part(0, len(x), None, y)]
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
@@ -191,7 +172,7 @@ class DropoutRule:
         p, key = self.p(batch), self.key(batch)
         if p == 0:
             return [(0, n, None)]
-        spans = group_spans(self._layer.groups, batch.row, batch.row + n, batch.rows)
+        spans = group_spans(self._layer.groups, batch.row, batch.row + n, batch.rows or n)
         if not n:
             spans = [(0, batch.row, batch.row)]  # no rows, but the columns of those of other ranks
         return [

@@ -1,10 +1,9 @@
-"""What is reported of a model's batches: the loss and the metrics."""
+"""What is reported of a network's batches: the loss and the metrics."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,11 +11,9 @@ from numpy.typing import DTypeLike
 from fastdrop._serialization import is_ours
 from fastdrop.layers import Array, Shape
 from fastdrop.metrics import Metric
-from fastdrop.training.batches import Batch
+from fastdrop.training.batches import Minibatch
+from fastdrop.training.network import Network
 from fastdrop.training.ranks import Ranks
-
-if TYPE_CHECKING:
-    from fastdrop.models import Sequential
 
 __all__ = ["Figures"]
 
@@ -24,11 +21,11 @@ __all__ = ["Figures"]
 class Figures(Mapping[str, float]):
     """The loss and the metrics over some batches, worked out when read: some take their time."""
 
-    def __init__(self, model: Sequential) -> None:
+    def __init__(self, network: Network) -> None:
         # Copies: a callback may evaluate the model within an epoch.
-        self._metrics = copy.deepcopy(model.metrics)
-        self._weighted_metrics = copy.deepcopy(model.weighted_metrics)
-        self._folds = model.loss.folds if model.loss is not None else None
+        self._metrics = copy.deepcopy(network.metrics)
+        self._weighted_metrics = copy.deepcopy(network.weighted_metrics)
+        self._folds = network.loss.folds if network.loss is not None else None
         self._loss = 0.0
         self._samples = 0
         self._results = {"loss": lambda: self._loss / self._samples}
@@ -46,7 +43,7 @@ class Figures(Mapping[str, float]):
                 metric.update(np.full((1, *output_shape), 0.5, dtype), target)
             metric.reset()
 
-    def add(self, batch: Batch, loss: float, outputs: Array, from_logits: bool) -> None:
+    def add(self, batch: Minibatch, loss: float, outputs: Array, from_logits: bool) -> None:
         self._loss += loss * batch.rows
         self._samples += batch.rows
         if not len(batch.x):
@@ -62,6 +59,10 @@ class Figures(Mapping[str, float]):
         for metrics in ranks.gather(self.metrics)[1:]:
             self.merge(metrics)
         return ranks.broadcast(dict(self) if ranks.rank == 0 else {})
+
+    def check_merging(self) -> None:
+        """Refuse metrics that cannot take in another rank's."""
+        self.merge(self.metrics)
 
     @property
     def metrics(self) -> list[Metric]:

@@ -20,9 +20,14 @@ import numpy as np
 
 from fastdrop import __version__
 from fastdrop._output import replace_file
+from fastdrop._serialization import check_can_be_read, deserialize, serialize
 from fastdrop.layers import Array
+from fastdrop.losses import Loss
+from fastdrop.metrics import Metric
+from fastdrop.optimizers import Optimizer
+from fastdrop.training.network import NOT_BUILT, Network
 
-__all__ = ["read", "write"]
+__all__ = ["pack", "read", "set_weights", "unpack", "write"]
 
 FORMAT = 1
 KEY = "fastdrop"
@@ -113,6 +118,105 @@ def read(
     if header.get("crc32") != _crc32(config, arrays):
         raise ValueError(f"{path}: expected the bytes that were saved, got a damaged file")
     return config, arrays
+
+
+def pack(network: Network) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return all that is needed to go on, as a configuration and arrays, see `unpack`.
+
+    Raises
+    ------
+    ValueError
+        When a layer or the like holds what cannot be read again.
+    """
+    check_can_be_read([network.layers, network.loss, network.metrics, network.weighted_metrics])
+    if network.optimizer is not None:
+        check_can_be_read(network.optimizer)
+    config: dict[str, Any] = {
+        "model": network.get_config(),
+        "epoch": network.epoch,
+        "step": network.step,
+        "compiled": None,
+    }
+    arrays = network.weights()
+    if network.optimizer is not None and network.loss is not None:
+        config["compiled"] = {
+            "optimizer": serialize(network.optimizer),
+            "iterations": network.optimizer.iterations,
+            "loss": serialize(network.loss),
+            "metrics": [serialize(metric) for metric in network.metrics],
+            "weighted_metrics": [serialize(metric) for metric in network.weighted_metrics],
+        }
+        arrays |= {
+            f"optimizer/{name}/{part}": array
+            for name, state in network.optimizer.state.items()
+            for part, array in state.items()
+        }
+    return config, arrays
+
+
+def unpack(
+    path: str | PathLike[str], config: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> Network:
+    """Make a network of what `pack` returned.
+
+    Parameters
+    ----------
+    path : path
+        Where it was read, for messages.
+    config : mapping
+    arrays : mapping of str to ndarray
+
+    Raises
+    ------
+    ValueError
+        When they are not as `pack` makes them.
+    """
+    try:
+        network = Network.from_config(config["model"])
+        network.epoch, network.step = config["epoch"], config["step"]
+        compiled = config["compiled"]
+        if compiled is not None:
+            metrics, weighted_metrics = (
+                [deserialize("metrics", metric, Metric) for metric in compiled[name]]
+                for name in ("metrics", "weighted_metrics")
+            )
+            optimizer = deserialize("optimizer", compiled["optimizer"], Optimizer)
+            optimizer.iterations = compiled["iterations"]
+            loss = deserialize("loss", compiled["loss"], Loss)
+            network.compile(optimizer, loss, metrics, weighted_metrics)
+            for name, array in arrays.items():
+                if name.startswith("optimizer/"):
+                    _, param, part = name.split("/")
+                    optimizer.state.setdefault(param, {})[part] = array
+    except (KeyError, TypeError, AttributeError) as error:  # not as `pack` writes it
+        raise ValueError(f"{path}: expected a saved model, got {error!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    set_weights(path, network, arrays)
+    return network
+
+
+def set_weights(path: str | PathLike[str], network: Network, arrays: Mapping[str, Array]) -> None:
+    """Set a network's weights from a file's arrays.
+
+    Raises
+    ------
+    ValueError
+        When they are another network's; nothing is changed then.
+    """
+    names = network.weights()
+    own = {name: array for name, array in arrays.items() if not name.startswith("optimizer/")}
+    if set(own) != set(names):
+        name = min(set(own) ^ set(names))
+        has = "has" if name in own else "lacks"
+        raise ValueError(
+            f"{path}: expected the weights of a model with the same layers, got a file that "
+            f"{has} {name!r}" + ("" if network.input_shape else NOT_BUILT)
+        )
+    try:
+        network.set_weights([own[name] for name in names])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _crc32(config: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:

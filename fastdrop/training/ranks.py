@@ -25,7 +25,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,11 +34,9 @@ from fastdrop._serialization import Configurable, serialize
 from fastdrop.compiled._core import get_num_threads, set_num_threads
 from fastdrop.layers import Array, PartialGradient
 from fastdrop.training.batches import Share
+from fastdrop.training.network import Network
 
-if TYPE_CHECKING:
-    from fastdrop.models import Sequential
-
-__all__ = ["GradientSums", "RankError", "Ranks", "agreed", "facts_of", "launched", "world"]
+__all__ = ["ALONE", "GradientSums", "RankError", "Ranks", "agreed", "facts_of", "launched", "world"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -119,6 +117,11 @@ class Ranks:
             if not Ranks._cpus_divided:
                 self._divide_cpus()
         self.share = Share(self.rank, self.size)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process was given no communicator."""
+        return self._comm is None
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value, which can be pickled."""
@@ -229,6 +232,9 @@ class Ranks:
                 library.set_num_threads(min(threads, library.get_num_threads()))
 
 
+ALONE = Ranks()
+
+
 def fair_share(cpus: set[int], users: Sequence[set[int]], quota: float) -> int:
     """Return how many threads a rank gets that may run on `cpus`.
 
@@ -335,20 +341,20 @@ class GradientSums:
             self._small = []
 
 
-def facts_of(model: Sequential) -> dict[str, Any]:
-    """Return what ranks that train this model have to have in common, see `Ranks.check_same`."""
-    assert model.loss is not None
-    assert model.optimizer is not None
-    state = [array for arrays in model.optimizer.state.values() for array in arrays.values()]
+def facts_of(network: Network) -> dict[str, Any]:
+    """Return what ranks that train this network have to have in common, see `Ranks.check_same`."""
+    assert network.loss is not None
+    assert network.optimizer is not None
+    state = [array for arrays in network.optimizer.state.values() for array in arrays.values()]
     return {
         "fastdrop's version": __version__,
-        "model": model.get_config(),
-        "epoch": model.epoch,
-        "step": model.step,
-        "loss": serialize(model.loss),
-        "metrics": [serialize(metric) for metric in (*model.metrics, *model.weighted_metrics)],
-        "optimizer.iterations": model.optimizer.iterations,
-        "weights' checksum": _crc32(model._weights().values()),
+        "model": network.get_config(),
+        "epoch": network.epoch,
+        "step": network.step,
+        "loss": serialize(network.loss),
+        "metrics": [serialize(metric) for metric in (*network.metrics, *network.weighted_metrics)],
+        "optimizer.iterations": network.optimizer.iterations,
+        "weights' checksum": _crc32(network.weights().values()),
         "optimizer's checksum": _crc32(state),
     }
 

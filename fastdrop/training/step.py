@@ -1,19 +1,19 @@
-"""What a model computes on one batch: forward, loss, backward, update."""
+"""What a network computes on one batch: forward, loss, backward, update."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter, is_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastdrop._serialization import is_ours
-from fastdrop.layers import Array, Layer, build_all, shapes_between
+from fastdrop.layers import Array, Batch, Layer, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.optimizers import Optimizer
+from fastdrop.random import Key
 from fastdrop.training.blocks import (
-    Batch,
     Block,
     Buffers,
     Gradient,
@@ -22,10 +22,8 @@ from fastdrop.training.blocks import (
     make_blocks,
     whole,
 )
-from fastdrop.training.ranks import GradientSums, Ranks
-
-if TYPE_CHECKING:
-    from fastdrop.models import Sequential
+from fastdrop.training.network import Network
+from fastdrop.training.ranks import ALONE, GradientSums, Ranks
 
 __all__ = ["Step"]
 
@@ -51,63 +49,60 @@ class Step:
 
     Parameters
     ----------
-    model : Sequential
+    network : Network
         A built one; compiled, except for `predict`.
-    ranks : Ranks, optional
-        Of a communicator: all of them take each step together, every one with its rows.
+    ranks : Ranks
+        Those of a communicator take each step together, every one with its rows.
     matmul : callable
         `np.matmul`, or that of `fastdrop.training.blas` where the program computes nothing else
         between the batches.
     """
 
-    def __init__(
-        self, model: Sequential, ranks: Ranks | None = None, matmul: Matmul = np.matmul
-    ) -> None:
-        self.model = model
+    def __init__(self, network: Network, ranks: Ranks = ALONE, matmul: Matmul = np.matmul) -> None:
+        self.network = network
         self._matmul = matmul
-        self._ranks = ranks
-        self._dtype = model.dtype
+        self._ranks = None if ranks.alone else ranks
+        self._dtype = network.dtype
         self._x = Buffers(self._dtype)
         self._made_of: list[object] = []
         self._settings: list[object] = []
         self._layers: list[tuple[Layer, Callable[[Layer], object]]] = []
 
-    def _follow_model(self) -> None:
-        """Make what is computed, unless it has been made for what the model consists of now."""
-        model = self.model
-        parts = self._parts_of_model()
+    def _follow_network(self) -> None:
+        """Make what is computed, unless it has been made for what the network consists of now."""
+        network = self.network
+        parts = self._parts_of_network()
         if (
             len(parts) == len(self._made_of)
             and all(map(is_, parts, self._made_of))
             and self._settings == [read(layer) for layer, read in self._layers]
         ):
             return
-        assert model.input_shape is not None
-        # Parameters may be anybody's arrays.
-        build_all(model.layers, model.input_shape, model.seed, self._dtype)
+        assert network.input_shape is not None
+        network.build(network.input_shape)  # parameters may be anybody's arrays
         # Training and testing work from logits where the loss folds the last activation.
         self.from_logits = (
-            model.loss is not None and model.loss.folds == model.layers[-1].activation
+            network.loss is not None and network.loss.folds == network.layers[-1].activation
         )
         self._params = {
             f"{number}.{name}": array
-            for number, layer in enumerate(model.layers)
+            for number, layer in enumerate(network.layers)
             for name, array in layer.trainable_params.items()
         }
         self._rules = {
             name: rule
-            for number, layer in enumerate(model.layers)
+            for number, layer in enumerate(network.layers)
             for inner, rule in layer.weight_rules().items()
             if (name := f"{number}.{inner}") in self._params
         }
-        self._in_groups = any(getattr(layer, "groups", 1) > 1 for layer in model.layers)
+        self._in_groups = any(getattr(layer, "groups", 1) > 1 for layer in network.layers)
         self._blocks = self._make_blocks(self.from_logits)
         self._first = next(
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
         )
         self._predicting: list[Block] | None = None
-        self._made_of = self._parts_of_model()
-        inner = [layer for outer in model.layers for layer in outer.flattened()]
+        self._made_of = self._parts_of_network()
+        inner = [layer for outer in network.layers for layer in outer.flattened()]
         self._layers = [
             (layer, attrgetter(*(name for name in SETTINGS if hasattr(layer, name))))
             if is_ours(type(layer))
@@ -116,18 +111,18 @@ class Step:
         ]
         self._settings = [read(layer) for layer, read in self._layers]
 
-    def _parts_of_model(self) -> list[object]:
-        model = self.model
+    def _parts_of_network(self) -> list[object]:
+        network = self.network
         return [
-            model.loss,
+            network.loss,
             self._leaves_products(),
-            *model.layers,
-            *(array for layer in model.layers for array in layer.params.values()),
+            *network.layers,
+            *(array for layer in network.layers for array in layer.params.values()),
         ]
 
     def _leaves_products(self) -> bool:
         """Tell whether the optimiser may multiply gradients, one after the other in one memory."""
-        optimizer = self.model.optimizer
+        optimizer = self.network.optimizer
         return self._ranks is None and optimizer is not None and optimizer.takes_products
 
     def train(
@@ -160,9 +155,9 @@ class Step:
         from_logits : bool
             Whether they stop before the last activation.
         """
-        optimizer = self.model.optimizer
+        optimizer = self.network.optimizer
         assert optimizer is not None  # `fit` has checked it
-        self._follow_model()
+        self._follow_network()
         with np.errstate(all="ignore"):  # the loss tells
             if self._ranks is not None:
                 return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
@@ -183,7 +178,7 @@ class Step:
         rows: int | None = None,
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
-        self._follow_model()
+        self._follow_network()
         with np.errstate(over="ignore", invalid="ignore"):
             outputs = self._forward(self._blocks, x, False, row, rows)
             if self._ranks is None:
@@ -225,22 +220,22 @@ class Step:
 
     def predict(self, x: Array, training: bool = False) -> Array:
         """Return the model's outputs for the batch `x`."""
-        self._follow_model()
+        self._follow_network()
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
         return self._forward(self._predicting, x, training)
 
     def _make_blocks(self, logits: bool) -> list[Block]:
-        model = self.model
-        assert model.input_shape is not None
-        shapes = shapes_between(model.layers, model.input_shape)
+        network = self.network
+        assert network.input_shape is not None
+        shapes = shapes_between(network.layers, network.input_shape)
         shared = Buffers(self._dtype) if self._leaves_products() else None
         return make_blocks(
-            model.layers, shapes, model.seed, logits, self._dtype, self._matmul, shared
+            network.layers, shapes, network.seed, logits, self._dtype, self._matmul, shared
         )
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
-        loss = self.model.loss
+        loss = self.network.loss
         assert loss is not None  # `fit` and `evaluate` have checked it
         weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
         value, dy = loss(outputs, y, self.from_logits, **weighted)
@@ -265,7 +260,7 @@ class Step:
         return loss * share, dy
 
     def _penalty(self) -> float:
-        return sum(layer.penalty() for layer in self.model.layers if layer.trainable)
+        return sum(layer.penalty() for layer in self.network.layers if layer.trainable)
 
     def _forward(
         self,
@@ -278,7 +273,8 @@ class Step:
         if x.dtype != self._dtype:
             given, x = x, self._x("x", *x.shape)
             np.copyto(x, given, casting="unsafe")
-        batch = Batch(training, self.model.step, row, len(x) if rows is None else rows)
+        key = Key(self.network.seed, self.network.step) if training else None
+        batch = Batch(training, key, row, len(x) if rows is None else rows)
         parts = [Part(0, len(x), None, x)]
         for block in blocks:
             parts = block.forward(parts, batch)

@@ -205,13 +205,14 @@ def start(data, out):
 PROGRAM = """
 import sys, time
 sys.modules["fastdrop.commands.pictures"] = None
-from fastdrop import callbacks, cli
+from fastdrop import callbacks
+from fastdrop.commands.main import main
 update = callbacks.ProgressBar.on_train_batch_end
 def slowly(self, batch, logs):
     time.sleep(0.02)
     update(self, batch, logs)
 callbacks.ProgressBar.on_train_batch_end = slowly
-sys.exit(cli.main())
+sys.exit(main())
 """
 
 

@@ -16,6 +16,7 @@ from fastdrop import initializers, layers
 from fastdrop.functional import dropout_mask
 from fastdrop.layers import (
     Activation,
+    Batch,
     Dense,
     Dropout,
     Flatten,
@@ -173,7 +174,7 @@ def built(case, dtype=np.float64):
 
 def test_shapes_and_parameters(case):
     layer = built(case)
-    y, backward = layer.forward(batch(case), key=KEY)
+    y, backward = layer.forward(batch(case), Batch(key=KEY))
     assert layer.output_shape(case.input_shape) == case.output_shape
     assert y.shape == (6, *case.output_shape)
     assert backward(np.ones_like(y)).shape == (6, *case.input_shape)
@@ -189,7 +190,7 @@ def test_gradients_are_those_of_central_differences(case, training, method):
     layer, x = built(case), batch(case)
 
     def forward():
-        return getattr(layer, method)(x, training, key=KEY)
+        return getattr(layer, method)(x, Batch(training, KEY))
 
     y, backward = forward()
     dy = np.random.default_rng(1).normal(size=y.shape)
@@ -230,8 +231,8 @@ def test_config_makes_an_equal_layer(case):
     other.params = layer.params
     x = batch(case)
     for training in (True, False):
-        y, _ = layer.forward(x, training, key=KEY)
-        np.testing.assert_array_equal(other.forward(x, training, key=KEY)[0], y)
+        y, _ = layer.forward(x, Batch(training, KEY))
+        np.testing.assert_array_equal(other.forward(x, Batch(training, KEY))[0], y)
 
 
 def test_config_has_the_constructors_arguments():
@@ -277,7 +278,7 @@ def test_layers_in_a_model_train():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtype_is_the_parameters_else_the_inputs(case, dtype):
     layer = built(case, np.float32)
-    y, backward = layer.forward(batch(case, dtype=dtype), key=KEY)
+    y, backward = layer.forward(batch(case, dtype=dtype), Batch(key=KEY))
     expected = np.float32 if layer.params else dtype
     assert y.dtype == expected
     assert backward(y).dtype == expected
@@ -286,16 +287,16 @@ def test_dtype_is_the_parameters_else_the_inputs(case, dtype):
 def test_what_forward_returned_stays(case):
     layer = built(case)
     x, other = batch(case), -batch(case)
-    y, backward = layer.forward(x, key=KEY)
+    y, backward = layer.forward(x, Batch(key=KEY))
     kept, dx = y.copy(), backward(y).copy()
-    other_y, other_backward = layer.forward(other, key=Key(9))
+    other_y, other_backward = layer.forward(other, Batch(key=Key(9)))
     other_backward(other_y)
     np.testing.assert_array_equal(y, kept)
     np.testing.assert_array_equal(backward(y), dx)
 
 
 def test_empty_batch(case):
-    y, backward = built(case).forward(batch(case, rows=0), key=KEY)
+    y, backward = built(case).forward(batch(case, rows=0), Batch(key=KEY))
     assert y.shape == (0, *case.output_shape)
     assert backward(y).shape == (0, *case.input_shape)
 
@@ -308,9 +309,9 @@ def test_a_split_batch_gets_the_masks_of_the_whole(cut):
         layer, x = built(case), batch(case)
         if case.whole:
             continue
-        y, _ = layer.forward(x, key=KEY)
-        top, _ = layer.forward(x[:cut], key=KEY, row=0, rows=6)
-        bottom, _ = layer.forward(x[cut:], key=KEY, row=cut, rows=6)
+        y, _ = layer.forward(x, Batch(key=KEY))
+        top, _ = layer.forward(x[:cut], Batch(key=KEY, row=0, rows=6))
+        bottom, _ = layer.forward(x[cut:], Batch(key=KEY, row=cut, rows=6))
         np.testing.assert_allclose(np.concatenate([top, bottom]), y, rtol=1e-12)
 
 
@@ -443,9 +444,9 @@ def test_residual_adds_what_its_layers_make():
     inner = [Dense(3, "tanh"), Dropout(0.5)]
     layer, x = Residual(inner), np.ones((6, 3), np.float32)
     layer.build((3,), Key(1))
-    y, _ = layer.forward(x, key=KEY)
+    y, _ = layer.forward(x, Batch(key=KEY))
     h, _ = inner[0].forward(x)
-    h, _ = inner[1].forward(h, key=Key(KEY.fold_in(1).seed, KEY.call))
+    h, _ = inner[1].forward(h, Batch(key=Key(KEY.fold_in(1).seed, KEY.call)))
     np.testing.assert_array_equal(y, x + h)
     alone = Dense(3)
     alone.build((3,), Key(1).fold_in(0))
@@ -469,7 +470,7 @@ def test_residual_shares_everything_with_its_layers():
 
 def test_users_own_layers_are_known():
     class Doubling(Layer):
-        def forward(self, x, training=True, *, key=None, row=0, rows=None):
+        def forward(self, x, batch):
             return 2 * x, lambda dy: 2 * dy
 
     layer = layers.deserialize(layers.serialize(Residual([Doubling(name="twice")])))
@@ -483,7 +484,7 @@ def test_users_own_layers_are_known():
 @pytest.mark.parametrize("shared_axes", [(), (0,), (1,), (0, 2), (-1,)])
 def test_dropout_is_the_mask_of_its_key(shared_axes):
     x = np.ones((6, 5, 4), np.float32)
-    y, backward = Dropout(0.25, shared_axes=shared_axes).forward(x, key=KEY)
+    y, backward = Dropout(0.25, shared_axes=shared_axes).forward(x, Batch(key=KEY))
     mask = dropout_mask(x.shape, 0.25, key=KEY, shared_axes=shared_axes)
     expected = np.broadcast_to(mask, x.shape) * np.float32(4 / 3)
     np.testing.assert_array_equal(y, expected)
@@ -494,7 +495,7 @@ def test_vanilla_rule():
     x = np.full((3, 50), 2.0)
     layer = Dropout(0.25, mode="vanilla")
     mask = dropout_mask(x.shape, 0.25, key=KEY)
-    np.testing.assert_array_equal(layer.forward(x, key=KEY)[0], 2 * mask)
+    np.testing.assert_array_equal(layer.forward(x, Batch(key=KEY))[0], 2 * mask)
     np.testing.assert_array_equal(layer(x), np.full_like(x, 1.5))
 
 
@@ -511,7 +512,7 @@ def test_alone_a_layer_has_its_own_generator():
     for _ in range(2):
         np.testing.assert_array_equal(first(x, training=True), second(x, training=True))
     key = Generator(3).next_key()
-    expected, _ = Dropout().forward(x, key=key)
+    expected, _ = Dropout().forward(x, Batch(key=key))
     np.testing.assert_array_equal(Dropout(seed=3)(x, training=True), expected)
 
 
@@ -629,7 +630,7 @@ def test_bad_arguments(call, error, message):
 @pytest.mark.parametrize("groups", [1, 2, 4, 5])
 def test_groups_of_rows_share_masks_of_their_own(rows, groups):
     x = np.ones((rows, 7), np.float32)
-    y, _ = Dropout(0.5, shared_axes=(0,), groups=groups).forward(x, key=KEY)
+    y, _ = Dropout(0.5, shared_axes=(0,), groups=groups).forward(x, Batch(key=KEY))
     masks = dropout_mask((groups, 7), key=KEY)
     for r in range(rows):
         np.testing.assert_array_equal(y[r], 2 * masks[r * groups // rows])

@@ -1,248 +1,291 @@
-"""bias_act_dropout and dropout_add: against NumPy, and their gradients."""
+"""Blocks of a training step against the layers one by one."""
 
 import numpy as np
 import pytest
-import reference
-from dtypes import ALL as DTYPES
-from dtypes import arithmetic, assert_same, normal
-from hypothesis import given
-from hypothesis import strategies as st
 
-import fastdrop
-from fastdrop import Key
-
-KEY = Key(3, 4)
-ACTIVATIONS = [None, "relu"]
-
-
-def expected_bias_act(x, bias, activation, p, **mask):
-    v = x.astype(arithmetic(x.dtype)) + bias.astype(arithmetic(x.dtype))
-    if activation == "relu":
-        v = np.where(v < 0, v.dtype.type(0), v)
-    return reference.dropout(v, p, *KEY, **mask).astype(x.dtype)
-
-
-def expected_add(x, residual, p, **mask):
-    dropped = reference.dropout(x.astype(arithmetic(x.dtype)), p, *KEY, **mask)
-    return (dropped + residual.astype(dropped.dtype)).astype(x.dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("p", [0.0, 0.5, 0.1, 1.0])
-@pytest.mark.parametrize("shape", [(7,), (50, 1), (300, 10), (33, 64), (5, 3000), (4, 7, 100)])
-def test_bias_act_dropout(isa, dtype, activation, p, shape):
-    x, bias = normal(shape, dtype), normal(shape[-1], dtype, 1)
-    y = fastdrop.bias_act_dropout(x, bias, activation, p, key=KEY)
-    assert_same(y, expected_bias_act(x, bias, activation, p))
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("p", [0.0, 0.5, 0.1, 1.0])
-@pytest.mark.parametrize("n", [0, 1, 33, 2048, 9001])
-def test_dropout_add(isa, dtype, p, n):
-    x, residual = normal(n, dtype), normal(n, dtype, 1)
-    y = fastdrop.dropout_add(x, residual, p, key=KEY)
-    assert_same(y, expected_add(x, residual, p))
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("shape", [(3,), (1, 1), (40, 7), (9, 600), (2, 3, 5)])
-@pytest.mark.parametrize("p", [0.0, 0.3])
-def test_gradients_of_bias_act_dropout(activation, shape, p):
-    x, bias = normal(shape, np.float64), normal(shape[-1], np.float64, 1)
-    dy = normal(shape, np.float64, 2)
-    y = fastdrop.bias_act_dropout(x, bias, activation, p, key=KEY)
-    dx, dbias = fastdrop.bias_act_dropout_backward(dy, y, activation, p, key=KEY)
-
-    def loss(x, bias):
-        return float(np.sum(dy * fastdrop.bias_act_dropout(x, bias, activation, p, key=KEY)))
-
-    step = 1e-6
-    for array, gradient in ((x, dx), (bias, dbias)):
-        for i in np.random.default_rng(0).choice(array.size, min(array.size, 20), replace=False):
-            up, down = array.copy(), array.copy()
-            up.flat[i] += step
-            down.flat[i] -= step
-            ends = [(a, bias) if array is x else (x, a) for a in (up, down)]
-            slope = (loss(*ends[0]) - loss(*ends[1])) / (2 * step)
-            assert slope == pytest.approx(gradient.flat[i], rel=1e-6, abs=1e-7)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(
-    "shape", [(1000, 10), (100, 64), (3, 3000), (2000, 1), (5, 4, 30), (0, 5), (5, 0)]
+from fastdrop import layers, optimizers
+from fastdrop.compiled._train import submatrix
+from fastdrop.layers import (
+    Activation,
+    Batch,
+    Dense,
+    Dropout,
+    Layer,
+    PartialGradient,
+    ReLU,
+    build_all,
+    shapes_between,
 )
-def test_backward_values(isa, dtype, activation, shape):
-    dy, y = normal(shape, dtype), normal(shape, dtype, 1)
-    dx, dbias = fastdrop.bias_act_dropout_backward(dy, y, activation, 0.3, key=KEY)
-    wide = dy.astype(arithmetic(dtype))
-    if activation == "relu":
-        scale = wide.dtype.type(1 / 0.7)
-        expected = np.where(y.astype(wide.dtype) > 0, wide * scale, wide.dtype.type(0))
-    else:
-        expected = reference.dropout(wide, 0.3, *KEY)
-    assert_same(dx, expected.astype(dtype))
-    rows = tuple(range(dx.ndim - 1))
-    total = dx.astype(np.float64).sum(axis=rows)
-    bound = np.abs(dx.astype(np.float64)).sum(axis=rows)
-    epsilon = {2: 1e-2, 4: 1e-5, 8: 1e-14}[np.dtype(dtype).itemsize]
-    assert dbias.dtype == dtype
-    assert np.all(np.abs(dbias.astype(np.float64) - total) <= epsilon * bound)
+from fastdrop.layers.schedules import Linear
+from fastdrop.models import Sequential
+from fastdrop.random import Key, uniform
+from fastdrop.training.blocks import DenseBlock, LayerBlock, Part, make_blocks, whole
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("threads", [2, 3, 16])
-def test_threads_change_nothing(activation, threads):
-    x, bias, dy = normal((700, 130)), normal(130, seed=1), normal((700, 130), seed=2)
-    results = []
-    for n in (1, threads):
-        y = fastdrop.bias_act_dropout(x, bias, activation, 0.3, key=KEY, num_threads=n)
-        added = fastdrop.dropout_add(x, dy, 0.3, key=KEY, num_threads=n)
-        gradients = fastdrop.bias_act_dropout_backward(
-            dy, y, activation, 0.3, key=KEY, num_threads=n
-        )
-        results.append((y, added, *gradients))
-    for one, many in zip(*results):
-        assert_same(one, many)
+def shared(p=0.5, groups=1):
+    return Dropout(p, shared_axes=(0,), groups=groups)
 
 
-@given(
-    rows=st.integers(0, 40),
-    units=st.integers(1, 300),
-    axes=st.sampled_from([(), (0,), (1,), (0, 1)]),
-    offset=st.integers(0, 5000),
-    activation=st.sampled_from(ACTIVATIONS),
-)
-def test_shared_axes_and_offsets(rows, units, axes, offset, activation):
-    x, bias = normal((rows, units)), normal(units, seed=1)
-    options = {"shared_axes": axes, "offset": offset}
-    y = fastdrop.bias_act_dropout(x, bias, activation, 0.4, key=KEY, **options)
-    assert_same(y, expected_bias_act(x, bias, activation, 0.4, **options))
-    assert_same(
-        fastdrop.dropout_add(x, y, 0.4, key=KEY, **options), expected_add(x, y, 0.4, **options)
+class Doubled(Activation):
+    def forward(self, x, batch):
+        y, backward = super().forward(x, batch)
+        return 2 * y, lambda dy: backward(2 * dy)
+
+
+# layers, and how many blocks they should make
+ELEMENTWISE = {
+    "dense": ([Dense(4)], 1),
+    "relu, dropout": ([Dense(9, "relu"), Dropout(0.3), Dense(4)], 2),
+    "linear, dropout": ([Dense(9), Dropout(0.3), Dense(4)], 2),
+    "relu apart": ([Dense(9), ReLU(), Dropout(0.3), Dense(4)], 2),
+    "activation apart": ([Dense(9), Activation("relu"), Dense(4)], 2),
+    "no bias": ([Dense(9, "relu", use_bias=False), Dropout(0.3), Dense(4, use_bias=False)], 2),
+    "softmax inside": ([Dense(9, "softmax"), Dropout(0.3), Dense(4)], 2),
+    "softmax apart": ([Dense(9), layers.Softmax(), Dense(4), layers.Softmax()], 2),
+    "normalised": ([Dense(9), layers.BatchNormalization(), ReLU(), Dropout(0.3), Dense(4)], 5),
+    **{
+        name: ([Dense(9, name), Dropout(0.3), Dense(8, name), Dense(4, name)], 3)
+        for name in layers.ACTIVATIONS
+        if name != "softmax"
+    },
+    "tanh apart": ([Dense(9), Activation("tanh"), Dropout(0.3), Dense(4)], 2),
+    "one's own": ([Dense(9), Doubled("tanh"), Dropout(0.3), Dense(4)], 4),
+    "dropout first": ([Dropout(0.2), Dense(9, "relu"), Dropout(0.3), Dense(4)], 3),
+    "dropout last": ([Dense(9, "relu"), Dropout(0.3)], 1),
+    "two dropouts": ([Dense(9, "relu"), Dropout(0.3), Dropout(0.2), Dense(4)], 3),
+    "p = 0": ([Dense(9, "relu"), Dropout(0), Dense(4)], 2),
+    "p = 1": ([Dense(9, "relu"), Dropout(1), Dense(4)], 2),
+    "schedule": ([Dense(9, "relu"), Dropout(Linear(0.1, 0.7, 6)), Dense(4)], 2),
+    "vanilla": ([Dense(9, "relu"), Dropout(0.3, mode="vanilla"), Dense(4)], 3),
+    "other layers": ([Dense(9, "relu"), layers.AlphaDropout(0.3), Dense(4, "sigmoid")], 3),
+    "nothing to learn": ([Dropout(0.3), ReLU()], 2),
+    "shared, not before a dense": ([Dense(9, "relu"), shared(), ReLU()], 3),
+}
+SHARED = {
+    "one mask": ([Dense(9, "relu"), shared(), Dense(4)], 2),
+    "two layers": ([Dense(9, "relu"), shared(), Dense(8, "relu"), shared(0.3), Dense(4)], 3),
+    **{
+        name: ([Dense(9, name), shared(), Dense(8, name), shared(groups=2), Dense(4)], 3)
+        for name in layers.ACTIVATIONS
+        if name != "softmax"
+    },
+    "softmax": ([Dense(9, "softmax"), shared(), Dense(4)], 3),
+    "no bias": ([Dense(9, use_bias=False), shared(), Dense(4)], 2),
+    "inputs": ([shared(0.3), Dense(9, "relu"), shared(), Dense(4)], 3),
+    "inputs of a second dense": ([Dense(7, "softmax"), shared(0.3), Dense(9, "relu")], 3),
+    "groups": ([Dense(9, "relu"), shared(groups=2), Dense(4)], 2),
+    "groups of two kinds": (
+        [
+            shared(groups=3),
+            Dense(9, "relu"),
+            shared(groups=2),
+            Dense(8, "relu"),
+            shared(groups=4),
+            Dense(4),
+        ],
+        4,
+    ),
+    "groups, then element-wise": (
+        [Dense(9, "relu"), shared(groups=2), Dense(8, "relu"), Dropout(0.3), Dense(4)],
+        3,
+    ),
+    "all dropped": ([Dense(9, "relu"), shared(1), Dense(4)], 2),
+    "none dropped": ([Dense(9, "relu"), shared(0), Dense(4)], 2),
+    "schedule": ([Dense(9, "relu"), shared(Linear(0, 0.7, 6)), Dense(4)], 2),
+}
+ROWS, FEATURES, SEED = 7, 5, 11
+
+
+def built(stack, dtype):
+    model = Sequential(stack, seed=SEED)
+    build_all(model.layers, (FEATURES,), model.seed, model.dtype)
+    for number, layer in enumerate(model.layers):
+        for name, param in layer.params.items():
+            noise = uniform(Key(number), param.shape) - 0.5  # biases too
+            layer.params[name] = (param + noise).astype(dtype)
+    return model.layers, shapes_between(model.layers, (FEATURES,))
+
+
+def run(blocks, x, batch):
+    """Return outputs and, in training, the gradients of inputs and parameters for one of theirs."""
+    parts = [Part(0, len(x), None, x)]
+    for block in blocks:
+        parts = block.forward(parts, batch)
+    y = whole(parts).copy()
+    if not batch.training:
+        return y, None, {}
+    parts = [Part(0, len(x), None, np.cos(np.arange(y.size)).reshape(y.shape).astype(y.dtype))]
+    for block in reversed(blocks):
+        parts = block.backward(parts, need_dx=True)
+    grads = {name: g for block in blocks for name, g in block.grads.items()}
+    dense = {n: g.dense() if isinstance(g, PartialGradient) else g for n, g in grads.items()}
+    return y, whole(parts), dense
+
+
+def one_by_one(stack):
+    seeds = [Key(SEED).fold_in(number).seed for number in range(len(stack))]
+    return [LayerBlock(n, layer, seeds[n], logits=False) for n, layer in enumerate(stack)]
+
+
+def batches(training):
+    """Batches of several sizes and places, one after the other in the same buffers."""
+    for step, (row, n, rows) in enumerate(
+        [(0, ROWS, ROWS), (2, 3, ROWS), (0, 1, 1), (0, ROWS, ROWS)]
+    ):
+        x = (uniform(Key(99), (rows, FEATURES)) * 2 - 1)[row : row + n]
+        yield x, Batch(training, Key(SEED, step), row, rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("stack", "count"), ELEMENTWISE.values(), ids=list(ELEMENTWISE))
+def test_blocks_give_the_layers_bits(stack, count, training, dtype):
+    stack, shapes = built(stack, dtype)
+    blocks = make_blocks(stack, shapes, SEED, False, dtype)
+    assert len(blocks) == count
+    for x, batch in batches(training):
+        x = x.astype(dtype)
+        y, dx, grads = run(blocks, x, batch)
+        expected_y, expected_dx, expected_grads = run(one_by_one(stack), x, batch)
+        np.testing.assert_array_equal(y, expected_y)
+        if training:
+            np.testing.assert_array_equal(dx, expected_dx)
+        assert grads.keys() == expected_grads.keys()
+        for name, g in grads.items():
+            # the sums of a bias's gradient run in another order
+            np.testing.assert_allclose(
+                g, expected_grads[name], rtol=0, atol=0 if "w" in name else 1e-5
+            )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("stack", "count"), SHARED.values(), ids=list(SHARED))
+def test_leaving_out_what_is_dropped_changes_nothing_but_rounding(stack, count, training):
+    stack, shapes = built(stack, np.float64)
+    blocks = make_blocks(stack, shapes, SEED, False, np.float64)
+    assert len(blocks) == count
+    for x, batch in batches(training):
+        y, dx, grads = run(blocks, x, batch)
+        expected_y, expected_dx, expected_grads = run(one_by_one(stack), x, batch)
+        np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-13)
+        if training:
+            np.testing.assert_allclose(dx, expected_dx, rtol=1e-12, atol=1e-13)
+        assert grads.keys() == expected_grads.keys()
+        for name, g in grads.items():
+            np.testing.assert_allclose(g, expected_grads[name], rtol=1e-12, atol=1e-13)
+
+
+def test_only_kept_units_are_multiplied():
+    stack, shapes = built(
+        [Dense(100, "relu"), shared(), Dense(50, "relu"), shared(), Dense(4)], np.float32
     )
-    if activation is None:
-        dx, _ = fastdrop.bias_act_dropout_backward(x, None, None, 0.4, key=KEY, **options)
-        assert_same(dx, fastdrop.dropout(x, 0.4, key=KEY, **options))
+    blocks = make_blocks(stack, shapes, SEED, False, np.float32)
+    run(blocks, np.ones((3, FEATURES), np.float32), Batch(True, Key(SEED), 0, 3))
+    ((rows, columns, values),) = blocks[1].grads["2.weight"].parts
+    assert values.shape == (len(rows), len(columns))
+    assert 15 < len(rows) < 35
+    assert 35 < len(columns) < 65
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_relu_keeps_nan_and_negative_zero_bias(isa, dtype):
-    x = np.tile(np.array([np.nan, -1, 1, np.inf, -np.inf, 0.0, -0.0, 1e-7], dtype), 50)
-    bias = np.zeros(400, dtype)
-    assert_same(
-        fastdrop.bias_act_dropout(x, bias, "relu", 0.5, key=KEY),
-        expected_bias_act(x, bias, "relu", 0.5),
-    )
+def test_the_last_layer_may_stop_before_its_activation():
+    stack, shapes = built([Dense(4, "softmax")], np.float32)
+    (block,) = make_blocks(stack, shapes, SEED, True, np.float32)
+    assert isinstance(block, DenseBlock)
+    x = np.ones((3, FEATURES), np.float32)
+    logits, _ = stack[0].forward_logits(x)
+    (part,) = block.forward([Part(0, 3, None, x)], Batch(True, Key(SEED), 0, 3))
+    np.testing.assert_array_equal(part.values, logits)
 
 
-def test_in_place_over_each_operand():
-    x, other, bias = normal((60, 70)), normal((60, 70), seed=1), normal(70, seed=2)
-    layouts = {"plain": np.ascontiguousarray, "fortran": np.asfortranarray}
-    for of_x in layouts.values():
-        for of_other in layouts.values():
-            for over in ("x", "other"):
-                a, b = of_x(x).copy("K"), of_other(other).copy("K")
-                out = a if over == "x" else b
-                expected = expected_add(x, other, 0.3)
-                assert fastdrop.dropout_add(a, b, 0.3, key=KEY, out=out) is out
-                np.testing.assert_array_equal(out, expected)
-                a, b = of_x(x).copy("K"), of_other(other).copy("K")
-                out = a if over == "x" else b
-                expected = np.where(other > 0, x * np.float32(1 / 0.7), np.float32(0))
-                dx, _ = fastdrop.bias_act_dropout_backward(a, b, "relu", 0.3, out=out)
-                assert dx is out
-                np.testing.assert_array_equal(out, expected)
-        a = of_x(x).copy("K")
-        fastdrop.bias_act_dropout(a, bias, "relu", 0.3, key=KEY, out=a)
-        np.testing.assert_array_equal(a, expected_bias_act(x, bias, "relu", 0.3))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [1, 15, 16, 64, 67, 200])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_submatrix(isa, dtype, columns, share):
+    matrix = uniform(Key(1), (9, columns)).astype(dtype)
+    chosen = np.flatnonzero(uniform(Key(2), (columns,)) < share)
+    for rows in (None, np.array([0, 2, 3, 8])):
+        expected = (matrix if rows is None else matrix[rows])[:, chosen]
+        memory = np.full(expected.size + 70, 5, dtype)  # nothing is written behind its end
+        submatrix(matrix, rows, chosen, memory[: expected.size].reshape(expected.shape))
+        np.testing.assert_array_equal(memory[: expected.size], expected.ravel())
+        assert (memory[expected.size :] == 5).all()
 
 
-def test_default_keys():
-    x, bias = normal((10, 100)), normal(100, seed=1)
-    fastdrop.seed(9)
-    one, two = fastdrop.dropout_add(x, x), fastdrop.bias_act_dropout(x, bias, "relu")
-    assert_same(one, fastdrop.dropout_add(x, x, key=Key(9, 0)))
-    assert_same(two, fastdrop.bias_act_dropout(x, bias, "relu", key=Key(9, 1)))
+class Untidy(Layer):
+    """Doubles its input, and keeps notes in its outputs while going back."""
+
+    def forward(self, x, batch):
+        y = 2 * x
+
+        def backward(dy, need_dx=True):
+            dx = 2 * dy
+            y[...] = np.nan
+            return dx
+
+        return y, backward
 
 
-X, BIAS = np.ones((4, 6), np.float32), np.ones(6, np.float32)
-BASE = np.ones((5, 6), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: fastdrop.bias_act_dropout(X, BIAS[:5], None),
-            ValueError,
-            r"bias: expected shape \(6,\), got \(5,\)",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout(X, BIAS.astype(float), None),
-            TypeError,
-            "bias: expected dtype float32, got float64",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout(X, [1.0] * 6, None),
-            TypeError,
-            "bias: expected a NumPy array, got list",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout(X, BIAS, "gelu"),
-            ValueError,
-            "activation: expected None or 'relu', got 'gelu'",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout(np.float32(1), BIAS, None),
-            ValueError,
-            "x: expected at least one axis",
-        ),
-        (lambda: fastdrop.bias_act_dropout(X.astype(int), BIAS, None), TypeError, "x: expected"),
-        (lambda: fastdrop.bias_act_dropout(X, BIAS, None, 2), ValueError, "p: expected"),
-        (
-            lambda: fastdrop.bias_act_dropout(X, BIAS, None, num_threads=0),
-            ValueError,
-            "num_threads: expected",
-        ),
-        (
-            lambda: fastdrop.dropout_add(X, X[:3]),
-            ValueError,
-            r"residual: expected shape \(4, 6\), got \(3, 6\)",
-        ),
-        (lambda: fastdrop.dropout_add(X, X.astype(float)), TypeError, "residual: expected dtype"),
-        (
-            lambda: fastdrop.dropout_add(X, BASE[1:], out=BASE[:-1]),
-            ValueError,
-            "out: expected residual itself or memory apart",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout_backward(X, None, "relu"),
-            TypeError,
-            "y: expected a NumPy array, got NoneType",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout_backward(X, X[:2], "relu"),
-            ValueError,
-            "y: expected shape",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout_backward(X, None, None),
-            TypeError,
-            "key: expected a fastdrop.Key, got NoneType",
-        ),
-        (
-            lambda: fastdrop.bias_act_dropout_backward(np.float32(1), None, None, key=KEY),
-            ValueError,
-            "dy: expected at least one axis",
-        ),
+STACKS = {
+    "dense": lambda: [layers.Dense(9, "relu"), layers.Dense(7, "tanh")],
+    "dropout": lambda: [
+        layers.Dropout(0.2),
+        layers.Dense(9, "relu"),
+        layers.Dropout(0.5),
+        layers.Dense(7),
+        layers.Dropout(0.5, shared_axes=(0,)),
     ],
-)
-def test_refused(call, error, message):
-    before = BASE.copy()
-    with pytest.raises(error, match=message) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    assert_same(BASE, before)
+    "shared": lambda: [
+        layers.Dense(9, "relu"),
+        layers.Dropout(0.5, shared_axes=(0,), groups=2),
+        layers.Dense(7, "relu", max_norm=1.0),
+    ],
+    "others between": lambda: [layers.Dense(9), layers.BatchNormalization(), Untidy()],
+    "others before what drops nothing": lambda: [
+        layers.Dense(9),
+        Untidy(),
+        layers.Dropout(0.0, shared_axes=(0,)),
+    ],
+    "frozen": lambda: [layers.Dense(9), layers.Dense(7, name="frozen"), layers.Dense(8)],
+}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_gradients_that_the_update_multiplies_are_the_same(stack):
+    """A norm that is never reached keeps them from being left to the update."""
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    trained = []
+    for clip in ({}, {"clipnorm": 1e30}):
+        model = Sequential(
+            [layers.Input((6,)), *STACKS[stack](), layers.Dense(3, "softmax")], seed=1
+        )
+        model.compile(optimizers.Adam(0.1, **clip), "sparse_categorical_crossentropy")
+        for layer in model.layers:
+            layer.trainable = layer.name != "frozen"
+        model.fit(x, np.arange(20) % 3, 8, 3, verbose=0)
+        trained.append(model.get_weights())
+    for one, other in zip(*trained, strict=True):
+        assert np.isfinite(one).all()
+        assert one.tobytes() == other.tobytes()
+
+
+def test_an_update_of_ones_own_gets_arrays():
+    model = Sequential([layers.Input((6,)), layers.Dense(5), layers.Dense(3)], seed=1)
+    model.compile(optimizers.SGD(0.1), "mse")
+    update, seen = model.optimizer.update, []
+
+    def spy(params, grads, rules):
+        seen.extend(type(gradient) for gradient in grads.values())
+        update(params, grads, rules)
+
+    model.train_on_batch(np.ones((4, 6)), np.ones((4, 3)))
+    model.optimizer.update = spy
+    model.train_on_batch(np.ones((4, 6)), np.ones((4, 3)))
+    assert seen == [np.ndarray] * 4
+
+
+def test_what_numpy_says_of_floating_point_does_not_stop_a_step_halfway():
+    model = Sequential([layers.Input((6,)), layers.Dense(5), layers.Dense(3)], seed=1)
+    model.compile(optimizers.Adam(), "mse")
+    with np.errstate(all="raise"):
+        model.train_on_batch(np.full((4, 6), 1e-30), np.full((4, 3), 1e-30))
+    assert model.optimizer.iterations == 1

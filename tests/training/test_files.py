@@ -133,7 +133,7 @@ def test_layers_of_ones_own(tmp_path):
             super().__init__(input_shape=input_shape, name=name)
             self.factor = factor
 
-        def forward(self, x, training=True, **given):
+        def forward(self, x, batch):
             return x * self.factor, lambda dy: dy * self.factor
 
     model = Sequential([Halve(0.25), layers.Dense(3)], seed=0)
@@ -451,7 +451,7 @@ def test_classes_that_were_renamed(tmp_path):
 
 def define(value):
     class Constant(layers.Layer):
-        def forward(self, x, training=True, *, key=None, row=0, rows=None):
+        def forward(self, x, batch):
             return np.full_like(x, value), np.zeros_like
 
     return Constant

@@ -55,8 +55,8 @@ class Recorder(Layer):
         super().__init__()
         self.seen = []
 
-    def forward(self, x, training=True, *, key=None, row=0, rows=None):
-        self.seen.append((x.copy(), training, key, row, rows))
+    def forward(self, x, batch):
+        self.seen.append((x.copy(), *batch))
         return x, lambda dy: dy
 
 
@@ -647,8 +647,8 @@ def test_a_metric_of_ones_own_sees_only_what_there_is():
 
 def test_a_layer_of_ones_own_may_call_its_attributes_as_it_likes():
     class Counts(Layer):
-        def forward(self, x, training=True, *, key=None, row=0, rows=None):
-            self.mode = np.full(3, training)
+        def forward(self, x, batch):
+            self.mode = np.full(3, batch.training)
             return x, lambda dy: dy
 
         @property

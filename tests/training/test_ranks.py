@@ -22,7 +22,7 @@ from fastdrop.commands import train
 from fastdrop.layers import Dense
 from fastdrop.metrics import Metric
 from fastdrop.models import Sequential
-from fastdrop.training import ranks
+from fastdrop.training import loop, ranks
 from fastdrop.training.batches import ArrayBatches, Share
 
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -135,7 +135,7 @@ def test_a_rank_reads_its_rows_only(ranks):
         x = Stored()
         batches = ArrayBatches(x, None, None, ("x", "y", "sample_weight"), 50)
         model = Sequential([Dense(2, input_shape=(FEATURES,))])
-        model._prepare(batches, y_needed=False)
+        loop.prepare(model.network, batches, y_needed=False)
         for batch in batches.epoch("test", share=Share(rank, ranks)):
             np.testing.assert_array_equal(batch.x, X[x.read][-len(batch.x) or SAMPLES :])
             assert batch.rows in (50, 1)
@@ -226,7 +226,7 @@ def test_all_that_a_failing_rank_says_is_read(tmp_path):
     """MPICH's launcher lost lines of every other run like this when they were not waited for."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys\nfrom mpi4py import MPI\nfrom fastdrop.training import ranks\n"
+        "import sys\nfrom mpi4py import MPI\nfrom fastdrop.training import loop, ranks\n"
         "def report(error, rank):\n"
         "    for line in range(500): print(f'{line:99}', file=sys.stderr)\n"
         "    return 3\n"
@@ -274,7 +274,7 @@ def test_what_cannot_be_saved_can_be_trained_by_ranks():
 
     model = Sequential([Dense(3, input_shape=(4,))])
     model.compile("sgd", "mse", [Forgets(3)])
-    assert ranks.facts_of(model)["metrics"][0]["class_name"] == "Forgets"
+    assert ranks.facts_of(model.network)["metrics"][0]["class_name"] == "Forgets"
 
 
 @pytest.mark.parametrize("comm", [3, object(), "world"])
@@ -346,13 +346,14 @@ def data(tmp_path_factory):
 COMMAND = """
 import sys, time
 sys.modules["fastdrop.commands.pictures"] = None
-from fastdrop import callbacks, cli
+from fastdrop import callbacks
+from fastdrop.commands.main import main
 update = callbacks.ProgressBar.on_train_batch_end
 def slowly(self, batch, logs):
     time.sleep({seconds})
     update(self, batch, logs)
 callbacks.ProgressBar.on_train_batch_end = slowly
-sys.exit(cli.main())
+sys.exit(main())
 """
 SETTINGS = ["--hidden", "16,8", "--batch-size", "32", "--epochs", "4"]
 

@@ -12,7 +12,7 @@ from dtypes import normal
 
 import fastdrop
 from fastdrop import Key, layers, models, optimizers
-from fastdrop.layers import schedules
+from fastdrop.layers import Batch, schedules
 
 KEY = Key(7, 3)
 
@@ -66,7 +66,7 @@ def test_mean_and_variance(name):
     """Within five standard deviations of the mean's and of the variance's own."""
     claim = CLAIMS[name]
     x = normal(claim.shape, np.float64) if claim.normal else np.ones(claim.shape)
-    y, _ = claim.make().forward(x, key=KEY)
+    y, _ = claim.make().forward(x, Batch(key=KEY))
     values = y[claim.independent].ravel()
     squares = (values - claim.mean) ** 2
     assert abs(values.mean() - claim.mean) < 5 * math.sqrt(claim.variance / values.size)
@@ -76,7 +76,7 @@ def test_mean_and_variance(name):
 def test_drop_connect_mean_and_variance():
     layer = layers.DropConnect(50_000, P)
     layer.params = {"weight": np.ones((50_000, 4)), "bias": np.zeros(50_000)}
-    y, _ = layer.forward(np.ones((2, 4)), key=KEY)
+    y, _ = layer.forward(np.ones((2, 4)), Batch(key=KEY))
     np.testing.assert_array_equal(y[0], y[1])  # one mask for the batch
     assert abs(y[0].mean() - 4) < 5 * math.sqrt(4 * DROPOUT / 50_000)
     assert y[0].var() == pytest.approx(4 * DROPOUT, rel=0.03)
@@ -91,7 +91,7 @@ def test_concrete_dropout_is_dropout_at_a_low_temperature():
         "bias": np.zeros(n),
         "logit": np.full(1, math.log(P / (1 - P))),
     }
-    y, _ = layer.forward(np.ones((400, n)), key=KEY)
+    y, _ = layer.forward(np.ones((400, n)), Batch(key=KEY))
     assert abs(y.mean() - 1) < 5 * math.sqrt(DROPOUT / y.size)
     assert y.var() == pytest.approx(DROPOUT, rel=0.02)
     assert ((y < 1e-9) | (abs(y - 1 / (1 - P)) < 1e-9)).mean() > 0.99
@@ -113,7 +113,7 @@ def test_concrete_dropout_learns_p():
 def test_concrete_dropout_drops_infinities():
     layer = layers.ConcreteDropout(1, 0.999, temperature=1e-6)
     layer.build((1,), KEY)
-    y, _ = layer.forward(np.full((50, 1), np.inf, np.float32), key=KEY)
+    y, _ = layer.forward(np.full((50, 1), np.inf, np.float32), Batch(key=KEY))
     assert (y == 0).any()
     assert not np.isnan(y).any()
 
@@ -139,9 +139,9 @@ def test_schedules(schedule, values):
 def test_p_is_the_schedules_at_the_keys_call(make):
     x = normal((20, 30), np.float64)
     for call in (0, 2, 5):
-        y, _ = make(schedules.Linear(0.1, 0.5, 4)).forward(x, key=Key(1, call))
+        y, _ = make(schedules.Linear(0.1, 0.5, 4)).forward(x, Batch(key=Key(1, call)))
         p = 0.1 + 0.1 * min(call, 4)
-        np.testing.assert_allclose(y, make(p).forward(x, key=Key(1, call))[0], rtol=1e-12)
+        np.testing.assert_allclose(y, make(p).forward(x, Batch(key=Key(1, call)))[0], rtol=1e-12)
 
 
 def test_alone_a_layer_counts_its_own_calls():
@@ -201,7 +201,7 @@ def test_pytorch_with_its_mask(name, p, dtype):
     for theirs, wanted in ((results[1].detach(), expected), (tensor.grad, slope)):
         np.testing.assert_allclose(theirs.double().numpy(), wanted, tolerance, tolerance)
     layer = getattr(layers, name)(p)
-    values = layer.forward(np.ones(x.shape), key=KEY)[0]
+    values = layer.forward(np.ones(x.shape), Batch(key=KEY))[0]
     for value in np.unique(values):  # ours has PyTorch's values, where its own mask says
         assert np.isclose(results[0].detach().double().numpy(), value, 1e-2, 1e-2).any()
     module.eval()
@@ -235,7 +235,7 @@ X = np.ones((2, 3, 4, 5), np.float32)
 
 
 def trained(layer, x=X):
-    return layer.forward(x, key=KEY)
+    return layer.forward(x, Batch(key=KEY))
 
 
 REFUSED = {
@@ -305,7 +305,7 @@ def test_refused(call, message):
 
 
 def test_locked_dropout_has_one_mask_for_all_steps():
-    y, _ = layers.LockedDropout(0.5).forward(np.ones((5, 7, 40)), key=KEY)
+    y, _ = layers.LockedDropout(0.5).forward(np.ones((5, 7, 40)), Batch(key=KEY))
     np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1], y.shape))
     assert (y[0, 0] != y[1, 0]).any()
 
@@ -313,13 +313,13 @@ def test_locked_dropout_has_one_mask_for_all_steps():
 def test_zoneout_in_a_recurrence():
     layer, x = layers.Zoneout(0.4), normal((3, 20), np.float64)
     h = normal((3, 20), np.float64, 1)
-    y, backward = layer.forward(x, key=KEY, previous=h)
+    y, backward = layer.forward(x, Batch(key=KEY), previous=h)
     assert set(np.where(y == x, 1, np.where(y == h, 2, 3)).ravel()) == {1, 2}
     dx, dh = backward(np.ones_like(y))
     np.testing.assert_array_equal(dx + dh, np.ones_like(y))
     np.testing.assert_array_equal(dx == 1, y == x)
-    y, backward = layer.forward(x, False, previous=h)
+    y, backward = layer.forward(x, Batch(training=False), previous=h)
     np.testing.assert_allclose(y, 0.6 * x + 0.4 * h)
     np.testing.assert_allclose(backward(y), (0.6 * y, 0.4 * y))
-    bottom, _ = layer.forward(x[2:], key=KEY, row=2, previous=h[2:])
-    np.testing.assert_array_equal(bottom, layer.forward(x, key=KEY, previous=h)[0][2:])
+    bottom, _ = layer.forward(x[2:], Batch(key=KEY, row=2), previous=h[2:])
+    np.testing.assert_array_equal(bottom, layer.forward(x, Batch(key=KEY), previous=h)[0][2:])

@@ -1,0 +1,50 @@
+"""What a layer has to know of the batch it computes on, besides the rows themselves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numpy.typing import NDArray
+
+from fastdrop.random import Key
+
+__all__ = ["Batch"]
+
+
+class Batch(NamedTuple):
+    """The batch that a layer computes on, or of which it computes a part.
+
+    Parameters
+    ----------
+    training : bool
+        Whether random layers are active.
+    key : Key, optional
+        Source of the layer's randomness; its `call` is the number of the training step. Without it
+        the layer's own generator gives one.
+    row : int
+        Index of the first of these rows in the whole batch: a batch split over calls or processes
+        gets the masks of the undivided one.
+    rows : int, optional
+        The whole batch's number of rows, for layers whose rule depends on it; by default that of
+        the rows given.
+    """
+
+    training: bool = True
+    key: Key | None = None
+    row: int = 0
+    rows: int | None = None
+
+    @property
+    def step(self) -> int:
+        """Number of the training step; 0 without a key."""
+        return 0 if self.key is None else self.key.call
+
+    def size(self, x: NDArray) -> int:
+        """Return the whole batch's number of rows, of which `x` holds some."""
+        return len(x) if self.rows is None else self.rows
+
+    def inside(self, number: int) -> Batch:
+        """Return the same batch for layer `number` inside this one, with a key of its own."""
+        if self.key is None:
+            return self
+        return self._replace(key=Key(self.key.fold_in(number).seed, self.key.call))

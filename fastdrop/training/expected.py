@@ -1,0 +1,109 @@
+"""What a network takes: the shapes and values of samples, labels and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdrop._checks import check_finite
+from fastdrop.layers import Array, Shape, batch_shape
+from fastdrop.losses import Loss
+
+__all__ = ["Expected", "check_samples", "check_weight"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a model takes.
+
+    Attributes
+    ----------
+    input_shape, output_shape : tuple of int
+        Of one sample.
+    dtype : dtype
+        Of the model's parameters.
+    loss : Loss or None
+        None where y does not matter.
+    class_weight : mapping of int to float, optional
+        As for `Sequential.fit`.
+    """
+
+    input_shape: Shape
+    output_shape: Shape
+    dtype: np.dtype[Any]
+    loss: Loss | None = None
+    class_weight: Mapping[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.class_weight, Mapping | None):
+            raise ValueError(f"class_weight: expected a mapping, got {self.class_weight!r}")
+        if self.class_weight is not None and len(self.output_shape) != 1:
+            raise ValueError(
+                "class_weight: expected it with one label a sample, got a model with outputs of "
+                f"shape {batch_shape(self.output_shape)}"
+            )
+        classes = max(2, self.output_shape[-1])
+        for label, weight in (self.class_weight or {}).items():
+            if label not in range(classes):
+                raise ValueError(
+                    f"class_weight: expected classes in [0, {classes}), the model's, got {label!r}"
+                )
+            check_weight("class_weight", np.asarray(weight), ())
+
+    def check_shape(self, argument: str, x: Any) -> None:
+        """Refuse samples of another shape."""
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"{argument}: expected shape {batch_shape(self.input_shape)}, got {x.shape}"
+            )
+
+    def check_values(self, argument: str, x: Array) -> None:
+        """Refuse numbers that are not finite."""
+        check_finite(argument, x, self.dtype)
+
+    def targets(self, argument: str, y: Array) -> Array:
+        """Return y as the loss wants it."""
+        assert self.loss is not None
+        return self.loss.targets(y, self.output_shape, argument, self.dtype)
+
+    def weights(self, y: Array, sample_weight: Array | None) -> Array | None:
+        """Return the weights of samples with these targets: their own times their classes'."""
+        if sample_weight is not None:
+            sample_weight = sample_weight.astype(self.dtype, copy=False)
+        if self.class_weight is None:
+            return sample_weight
+        labels = y
+        if y.ndim == 2:
+            labels = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
+        others = labels[~np.isin(labels, np.arange(max(2, self.output_shape[-1])))]
+        if others.size:
+            raise ValueError(
+                f"class_weight: expected it with labels that are classes, got {others[0]}"
+            )
+        weights = np.ones(len(y), self.dtype) if sample_weight is None else sample_weight.copy()
+        for label, weight in self.class_weight.items():
+            weights[labels == label] *= weight
+        return weights
+
+
+def check_samples(argument: str, x: Any) -> None:
+    """Refuse what is no array of samples."""
+    size = int(np.prod(x.shape))
+    if x.dtype.kind not in "biuf" or len(x.shape) < 2 or not size:
+        raise ValueError(
+            f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
+            f"got {x.dtype} {x.shape}"
+        )
+
+
+def check_weight(argument: str, weights: Array, shape: Shape) -> None:
+    """Refuse what are no weights of samples or, with shape (), of a class."""
+    if weights.dtype.kind not in "biuf" or weights.shape != shape:
+        expected = "one weight for each sample" if shape else "a number for each class"
+        raise ValueError(f"{argument}: expected {expected}, got {weights.dtype} {weights.shape}")
+    check_finite(argument, weights)
+    if weights.min() < 0:
+        raise ValueError(f"{argument}: expected weights of at least 0, got {weights.min()}")

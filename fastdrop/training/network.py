@@ -1,0 +1,194 @@
+"""What training has to know of a model: its layers, what `compile` chose, and how far it is.
+
+`Sequential` shows it to users; the other files here compute with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastdrop import metrics as metrics_module
+from fastdrop._checks import lookup
+from fastdrop._serialization import deserialize, serialize
+from fastdrop.layers import (
+    Array,
+    Input,
+    Layer,
+    Shape,
+    assign,
+    build_all,
+    check_each_once,
+    shapes_between,
+)
+from fastdrop.losses import Loss
+from fastdrop.metrics import Metric
+from fastdrop.optimizers import Optimizer
+from fastdrop.random import Key
+
+__all__ = ["NOT_BUILT", "Network"]
+
+DTYPES = {"float32": np.float32, "float64": np.float64}
+NOT_BUILT = "; the model's input shape is not known yet"
+
+
+@dataclass(eq=False)
+class Network:
+    """A stack of layers, how it is trained, and how far.
+
+    Parameters
+    ----------
+    seed : int
+        Fixes initial weights, the order of samples and every mask.
+    dtype : {"float32", "float64"}
+        Of parameters, batches and outputs.
+
+    Attributes
+    ----------
+    layers : list of Layer
+    input_shape : tuple of int or None
+        Shape of one sample; None until it is known.
+    loss, optimizer : Loss or None, Optimizer or None
+        None until `compile`.
+    metrics, weighted_metrics : list of Metric
+    epoch, step : int
+        How many epochs and batches have been trained.
+    stop_training : bool
+        Whether training is to end after this batch.
+    checked_metrics : list of Metric or None
+        Those that are known to have a figure for this network's outputs and labels.
+    """
+
+    seed: int
+    dtype: Any
+    layers: list[Layer] = field(default_factory=list, init=False)
+    input_shape: Shape | None = field(default=None, init=False)
+    loss: Loss | None = field(default=None, init=False)
+    optimizer: Optimizer | None = field(default=None, init=False)
+    metrics: list[Metric] = field(default_factory=list, init=False)
+    weighted_metrics: list[Metric] = field(default_factory=list, init=False)
+    epoch: int = field(default=0, init=False)
+    step: int = field(default=0, init=False)
+    stop_training: bool = field(default=False, init=False)
+    checked_metrics: list[Metric] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.seed = Key(self.seed).seed
+        self.dtype = np.dtype(lookup("dtype", self.dtype, DTYPES))
+
+    def add(self, layer: Layer | Input) -> None:
+        """Put a layer on top, see `Sequential.add`."""
+        if isinstance(layer, Input):
+            if self.layers or self.input_shape is not None:
+                raise ValueError("layer: expected an Input only as the first item of a model")
+            self.input_shape = layer.shape
+            return
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a fastdrop layer, got {layer!r}")
+        layers = [*self.layers, layer]
+        check_each_once("layer", layers)
+        input_shape = layers[0].input_shape if self.input_shape is None else self.input_shape
+        if input_shape is not None:
+            build_all(layers, input_shape, self.seed, self.dtype)
+        names = {other.name for other in self.layers}
+        plain, number = layer.name, 0
+        while layer.name in names:
+            number += 1
+            layer.name = f"{plain}_{number}"
+        self.layers, self.input_shape = layers, input_shape
+
+    def build(self, input_shape: Shape) -> None:
+        """Make what parameters are not there yet, for samples of this shape."""
+        build_all(self.layers, input_shape, self.seed, self.dtype)
+        self.input_shape = input_shape
+
+    def compile(
+        self,
+        optimizer: Optimizer,
+        loss: Loss,
+        metrics: Sequence[str | Metric] | None,
+        weighted_metrics: Sequence[str | Metric] | None,
+    ) -> None:
+        """Choose how to train, see `Sequential.compile`."""
+        plain = _copies("metrics", metrics)
+        weighted = _copies("weighted_metrics", weighted_metrics)
+        for metric in weighted:
+            if metric.name in {other.name for other in plain}:
+                metric.name = f"weighted_{metric.name}"
+        names = [metric.name for metric in (*plain, *weighted)]
+        if not all(isinstance(name, str) for name in names) or len(
+            {"", "epoch", "loss", *names}
+        ) < 3 + len(names):
+            raise ValueError(
+                f"metrics: expected names of their own, other than epoch and loss, got {names}"
+            )
+        self.optimizer, self.loss = optimizer, loss
+        self.metrics, self.weighted_metrics = plain, weighted
+
+    def compiled(self) -> tuple[Loss, Optimizer]:
+        """Return loss and optimiser, which have to be there."""
+        if self.loss is None or self.optimizer is None:
+            raise RuntimeError(
+                "model: expected a compiled one, call compile(optimizer, loss) first"
+            )
+        return self.loss, self.optimizer
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of one output for samples of this shape."""
+        return shapes_between(self.layers, input_shape)[-1]
+
+    def params(self) -> dict[str, Array]:
+        """Return the parameters by "<number of the layer>.<name in the layer>"."""
+        return {
+            f"{number}.{name}": array
+            for number, layer in enumerate(self.layers)
+            for name, array in layer.params.items()
+        }
+
+    def set_weights(self, weights: Iterable[ArrayLike]) -> None:
+        """Overwrite `weights`, see `Sequential.set_weights`."""
+        assign(self.weights(), weights, "model", "" if self.input_shape else NOT_BUILT)
+
+    def weights(self) -> dict[str, Array]:
+        """Return parameters and other state by the same names, layer by layer."""
+        return {
+            f"{number}.{name}": array
+            for number, layer in enumerate(self.layers)
+            for name, array in (layer.params | layer.state).items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Return seed, dtype, input shape and layers, for JSON."""
+        return {
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+            "input_shape": self.input_shape,
+            "layers": [serialize(layer) for layer in self.layers],
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Network:
+        """Make a network with initial weights of what `get_config` returned."""
+        layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
+        network = cls(config["seed"], config["dtype"])
+        if config["input_shape"] is not None:
+            network.add(Input(config["input_shape"]))
+        for layer in layers:
+            network.add(layer)
+        return network
+
+
+def _copies(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:
+    """Return metrics of this network's own: they gather what they are given."""
+    if not isinstance(metrics, list | tuple | None):
+        raise ValueError(f"{argument}: expected a list of names or metrics, got {metrics!r}")
+    chosen = [copy.deepcopy(metrics_module.get(metric)) for metric in metrics or ()]
+    names = [metric.name for metric in chosen]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{argument}: expected each name once, got {names}")
+    return chosen
