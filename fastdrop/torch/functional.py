@@ -356,7 +356,7 @@ def drop_block2d(
             f"block_size: expected at most {min(input.shape[2:])} on maps of "
             f"{input.shape[2]} x {input.shape[3]}, got {block_size}"
         )
-    if not training or p == 0:
+    if not training or p == 0 or input.numel() == 0:
         return input
     if not is_plain(input):
         raise TypeError(
