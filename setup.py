@@ -58,6 +58,7 @@ EXTENSIONS = [
         "fastdrop.compiled._core",
         [
             "fastdrop/compiled/_core.pyx",
+            "fastdrop/compiled/pool.c",
             "fastdrop/compiled/kernels/philox.c",
             "fastdrop/compiled/kernels/bits.c",
             "fastdrop/compiled/kernels/run.c",
@@ -70,10 +71,9 @@ EXTENSIONS = [
         ],
     ),
     (
-        "fastdrop.compiled._train",  # its loops come with _core's table
+        "fastdrop.compiled._train",  # its loops come with _core's table, its threads with _core's pool
         [
             "fastdrop/compiled/_train.pyx",
-            "fastdrop/compiled/pool.c",
             "fastdrop/compiled/kernels/optimizers.c",
         ],
     ),

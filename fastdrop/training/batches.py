@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastdrop._checks import as_array, check_count
-from fastdrop.compiled._train import submatrix
+from fastdrop.compiled._train import Layouts, submatrix
 from fastdrop.layers import Array, Shape
 from fastdrop.random import Key, permutation
 from fastdrop.training.expected import Expected, check_samples, check_weight
@@ -215,6 +215,7 @@ class _Samples:
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
         self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
+        self._layout = Layouts({argument: self.array} if isinstance(self.array, np.ndarray) else {})
 
     def facts(self) -> dict[str, Any]:
         array = self.array
@@ -225,7 +226,14 @@ class _Samples:
         return facts
 
     def take(self, rows: Any) -> Array:
-        """Return the samples of these rows, a slice or indices; the next call may rewrite them."""
+        """Return the samples of these rows, a slice or indices; the next call may rewrite them.
+
+        Raises
+        ------
+        ValueError
+            When another shape or dtype has been assigned to the array, say by a callback.
+        """
+        self._layout.check()
         array = self.array
         if not isinstance(array, np.ndarray):
             if isinstance(rows, slice):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._serialization import is_ours
+from fastdrop.compiled._train import Layouts
 from fastdrop.layers import Array, Batch, Layer, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.optimizers import Optimizer
@@ -77,6 +78,7 @@ class Step:
             and all(map(is_, parts, self._made_of))
             and self._settings == [read(layer) for layer, read in self._layers]
         ):
+            self._layouts.check()
             return
         assert network.input_shape is not None
         network.build(network.input_shape)  # parameters may be anybody's arrays
@@ -101,6 +103,8 @@ class Step:
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
         )
         self._predicting: list[Block] | None = None
+        weights = network.weights()
+        self._layouts = Layouts({f"weights[{name!r}]": array for name, array in weights.items()})
         self._made_of = self._parts_of_network()
         inner = [layer for outer in network.layers for layer in outer.flattened()]
         self._layers = [
