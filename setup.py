@@ -71,7 +71,7 @@ EXTENSIONS = [
         ],
     ),
     (
-        "fastdrop.compiled._train",  # its loops come with _core's table, its threads with _core's pool
+        "fastdrop.compiled._train",  # its loops come with _core's table, its threads from there
         [
             "fastdrop/compiled/_train.pyx",
             "fastdrop/compiled/kernels/optimizers.c",

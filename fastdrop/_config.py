@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+
 def loaded_libraries(names: str) -> set[str]:
     """Paths of the libraries that this process has loaded; `names`: a regular expression."""
     try:

@@ -530,6 +530,9 @@ cdef cnp.ndarray prepare(fd_job *job, uint64_t n, cnp.ndarray x, out):
     Nothing but kernels may run from here on: both are checked for the last time.
     """
     cdef cnp.ndarray source = x, y
+    if <uint64_t>cnp.PyArray_SIZE(x) != n:
+        raise changed("x", x)
+    dtype_of(x)    # before `out` is blamed for it
     if out is not None:
         check_out(x, out)
     if out is not None and is_plain(out):
@@ -541,25 +544,27 @@ cdef cnp.ndarray prepare(fd_job *job, uint64_t n, cnp.ndarray x, out):
         source = y
     job.kernels = active
     job.dtype = <fd_dtype>dtype_of(x)
-    check_now("x", source, n, x)
-    check_now("out", y, n, x)
-    if not cnp.PyArray_ISWRITEABLE(y):
-        raise ValueError("out: expected an array that stays writeable in the call, got a read-only one")
+    if not is_now(source, n, x):
+        raise changed("x", x)
+    if not is_now(y, n, x) or not cnp.PyArray_ISWRITEABLE(y):
+        raise changed("out", y)
     job.x = cnp.PyArray_DATA(source)
     job.y = cnp.PyArray_DATA(y)
     job.bools = NULL
     return y
 
 
-cdef int check_now(str name, cnp.ndarray a, uint64_t n, cnp.ndarray like) except -1:
+cdef bint is_now(cnp.ndarray a, uint64_t n, cnp.ndarray like) noexcept:
     """Has an array that was checked before still n plain elements, of the other's dtype?"""
-    if (<uint64_t>cnp.PyArray_SIZE(a) != n or not is_plain(a)
-            or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like)):
-        raise ValueError(
-            f"{name}: expected an array that stays as it is in the call, got one that is now "
-            f"{a.dtype} of shape {(<object>a).shape}"
-        )
-    return 0
+    return (<uint64_t>cnp.PyArray_SIZE(a) == n and is_plain(a)
+            and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(like))
+
+
+cdef object changed(str name, cnp.ndarray a):
+    return ValueError(
+        f"{name}: expected an array that stays as it is during the call, got one that is now "
+        f"{a.dtype} of shape {(<object>a).shape}"
+    )
 
 
 cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept:

@@ -65,6 +65,7 @@ class Step:
         self._ranks = None if ranks.alone else ranks
         self._dtype = network.dtype
         self._x = Buffers(self._dtype)
+        self._layouts = Layouts({})
         self._made_of: list[object] = []
         self._settings: list[object] = []
         self._layers: list[tuple[Layer, Callable[[Layer], object]]] = []

@@ -1,4 +1,4 @@
-"""Where the system gives no more threads: fewer, the same results, and never the end of the process."""
+"""Where the system gives no more threads: fewer, the same results, never the process's end."""
 
 import sys
 
@@ -57,7 +57,8 @@ def calls(n):
     ]
 
 def weights():
-    model = models.Sequential([layers.Dense(300, "relu"), layers.Dropout(0.5), layers.Dense(3)], seed=1)
+    stack = [layers.Dense(300, "relu"), layers.Dropout(0.5), layers.Dense(3)]
+    model = models.Sequential(stack, seed=1)
     model.compile("adam", "mse")
     model.fit(x[:, :900], x[:, 900:903], 128, 1, verbose=0)
     return model.get_weights()[0]

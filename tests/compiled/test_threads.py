@@ -201,7 +201,7 @@ def test_a_mapped_file_may_have_any_name(tmp_path):
     assert done.stdout == "there\n", done.stderr
 
 
-CPU_TIME = '''
+CPU_TIME = """
 import os, time, numpy as np, fastdrop
 x = np.ones(5 << 20, np.float32)
 for _ in range(3):
@@ -209,7 +209,7 @@ for _ in range(3):
 before = time.process_time()
 time.sleep(0.25)
 print(time.process_time() - before)
-'''
+"""
 
 
 @OPENMP
