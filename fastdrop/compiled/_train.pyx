@@ -15,9 +15,11 @@ from weakref import ref
 
 import numpy as np
 cimport numpy as cnp
+from cpython.ref cimport PyObject
 from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
 
 from fastdrop.compiled._core cimport active_kernels, fd_kernels, most_threads, run_shares
 from fastdrop.compiled.arrays cimport check_like, do_meet, is_plain
@@ -36,6 +38,10 @@ cdef extern from "blas_threads.h" nogil:
     int fd_blas_enter(fd_get_threads get, fd_set_threads set)
     void fd_blas_leave(fd_get_threads get, fd_set_threads set)
     void fd_blas_after_fork(fd_set_threads set)
+
+cdef extern from "kernels/kernels.h" nogil:
+    enum:
+        FD_MAX_DIMS
 
 cdef extern from "kernels/optimizers.h" nogil:
     ctypedef enum fd_optimizer:
@@ -176,8 +182,16 @@ cdef uint64_t *bits_of(cnp.ndarray indices, uint64_t length) except NULL:
     return bits
 
 
+cdef struct layout:
+    PyObject *array
+    PyObject *dtype
+    int ndim
+    cnp.npy_intp shape[FD_MAX_DIMS]
+    cnp.npy_intp strides[FD_MAX_DIMS]
+
+
 cdef class Layouts:
-    """Shapes and dtypes of arrays when something was made for them.
+    """Shapes, strides and dtypes of arrays when something was made for them.
 
     As long as it is there, NumPy refuses to give these arrays other memory: that is what
     `ndarray.resize(refcheck=False)` does unless there are weak references.
@@ -186,33 +200,64 @@ cdef class Layouts:
     ----------
     arrays : dict of str to ndarray
         By what messages call them.
+    written : bool
+        Whether they have to stay writeable, too.
     """
 
-    cdef list described
+    cdef list described    # and kept
+    cdef layout *layouts
+    cdef Py_ssize_t count
+    cdef bint written
 
-    def __init__(self, dict arrays):
+    def __cinit__(self, dict arrays, bint written=False):
+        cdef cnp.ndarray array
+        cdef layout *l
         self.described = [
-            (name, array, array.dtype, array.shape, ref(array)) for name, array in arrays.items()
+            (name, a, a.dtype, a.shape, a.strides, ref(a)) for name, a in arrays.items()
         ]
+        self.layouts = <layout *>calloc(len(self.described) + 1, sizeof(layout))
+        if self.layouts == NULL:
+            raise MemoryError
+        self.written = written
+        for _, a, dtype, _, _, _ in self.described:
+            array = a
+            l = &self.layouts[self.count]
+            l.array, l.dtype = <PyObject *>array, <PyObject *>dtype
+            l.ndim = cnp.PyArray_NDIM(array)
+            memcpy(l.shape, cnp.PyArray_DIMS(array), l.ndim * sizeof(cnp.npy_intp))
+            memcpy(l.strides, cnp.PyArray_STRIDES(array), l.ndim * sizeof(cnp.npy_intp))
+            self.count += 1
+
+    def __dealloc__(self):
+        free(self.layouts)
 
     def check(self):
-        """Refuse an array to which another shape or dtype has been assigned since."""
-        for name, array, dtype, shape, _ in self.described:
-            if not has_shape(array, shape) or (array.dtype is not dtype and array.dtype != dtype):
-                raise ValueError(
-                    f"{name}: expected it to stay {dtype} of shape {shape}, "
-                    f"got {array.dtype} of shape {array.shape}, assigned in place"
-                )
+        """Refuse an array to which another shape, other strides or a dtype have been assigned."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if not is_as_it_was(&self.layouts[i], self.written):
+                self.compare(i)
+
+    cdef int compare(self, Py_ssize_t i) except -1:
+        name, array, dtype, shape, strides, _ = self.described[i]
+        if (array.dtype, array.shape, array.strides) != (dtype, shape, strides):
+            raise ValueError(
+                f"{name}: expected it to stay {dtype} of shape {shape} and strides {strides}, "
+                f"got {array.dtype}, {array.shape} and {array.strides}, assigned in place"
+            )
+        if self.written and not cnp.PyArray_ISWRITEABLE(array):
+            raise ValueError(f"{name}: expected it to stay writeable, got a read-only array")
+        return 0
 
 
-cdef bint has_shape(cnp.ndarray array, tuple shape) except -1:
-    cdef Py_ssize_t d, ndim = cnp.PyArray_NDIM(array)
-    if len(shape) != ndim:
-        return False
-    for d in range(ndim):
-        if cnp.PyArray_DIM(array, d) != <cnp.npy_intp>shape[d]:
-            return False
-    return True
+cdef bint is_as_it_was(const layout *l, bint written) noexcept:
+    """False also where there is an equal dtype now."""
+    cdef cnp.ndarray array = <cnp.ndarray>l.array
+    cdef size_t nbytes = l.ndim * sizeof(cnp.npy_intp)
+    return (<PyObject *>cnp.PyArray_DESCR(array) == l.dtype and cnp.PyArray_NDIM(array) == l.ndim
+            and memcmp(cnp.PyArray_DIMS(array), l.shape, nbytes) == 0
+            and memcmp(cnp.PyArray_STRIDES(array), l.strides, nbytes) == 0
+            and (not written or cnp.PyArray_ISWRITEABLE(array)))
 
 # ---- updates -------------------------------------------------------------------------------------
 
@@ -365,7 +410,7 @@ cdef class Updates:
             columns = checked_indices(given_columns, num_columns, name, "columns")
             part.num_rows = cnp.PyArray_SIZE(rows)
             part.num_columns = cnp.PyArray_SIZE(columns)
-            if not has_shape(values, (part.num_rows, part.num_columns)):
+            if (<object>values).shape != (part.num_rows, part.num_columns):
                 raise ValueError(
                     f"grads[{name!r}]: expected values of shape "
                     f"{(part.num_rows, part.num_columns)}, got {(<object>values).shape}"

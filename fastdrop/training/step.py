@@ -105,7 +105,9 @@ class Step:
         )
         self._predicting: list[Block] | None = None
         weights = network.weights()
-        self._layouts = Layouts({f"weights[{name!r}]": array for name, array in weights.items()})
+        self._layouts = Layouts(
+            {f"weights[{name!r}]": array for name, array in weights.items()}, written=True
+        )
         self._made_of = self._parts_of_network()
         inner = [layer for outer in network.layers for layer in outer.flattened()]
         self._layers = [
