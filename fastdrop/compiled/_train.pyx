@@ -19,7 +19,6 @@ from cpython.ref cimport PyObject
 from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
 
 from fastdrop.compiled._core cimport active_kernels, fd_kernels, most_threads, run_shares
 from fastdrop.compiled.arrays cimport check_like, do_meet, is_plain
@@ -212,6 +211,7 @@ cdef class Layouts:
     def __cinit__(self, dict arrays, bint written=False):
         cdef cnp.ndarray array
         cdef layout *l
+        cdef int d
         self.described = [
             (name, a, a.dtype, a.shape, a.strides, ref(a)) for name, a in arrays.items()
         ]
@@ -224,8 +224,9 @@ cdef class Layouts:
             l = &self.layouts[self.count]
             l.array, l.dtype = <PyObject *>array, <PyObject *>dtype
             l.ndim = cnp.PyArray_NDIM(array)
-            memcpy(l.shape, cnp.PyArray_DIMS(array), l.ndim * sizeof(cnp.npy_intp))
-            memcpy(l.strides, cnp.PyArray_STRIDES(array), l.ndim * sizeof(cnp.npy_intp))
+            for d in range(l.ndim):
+                l.shape[d] = cnp.PyArray_DIM(array, d)
+                l.strides[d] = cnp.PyArray_STRIDE(array, d)
             self.count += 1
 
     def __dealloc__(self):
@@ -253,11 +254,15 @@ cdef class Layouts:
 cdef bint is_as_it_was(const layout *l, bint written) noexcept:
     """False also where there is an equal dtype now."""
     cdef cnp.ndarray array = <cnp.ndarray>l.array
-    cdef size_t nbytes = l.ndim * sizeof(cnp.npy_intp)
-    return (<PyObject *>cnp.PyArray_DESCR(array) == l.dtype and cnp.PyArray_NDIM(array) == l.ndim
-            and memcmp(cnp.PyArray_DIMS(array), l.shape, nbytes) == 0
-            and memcmp(cnp.PyArray_STRIDES(array), l.strides, nbytes) == 0
-            and (not written or cnp.PyArray_ISWRITEABLE(array)))
+    cdef int d
+    if (<PyObject *>cnp.PyArray_DESCR(array) != l.dtype or cnp.PyArray_NDIM(array) != l.ndim
+            or (written and not cnp.PyArray_ISWRITEABLE(array))):
+        return False
+    for d in range(l.ndim):
+        if (cnp.PyArray_DIM(array, d) != l.shape[d]
+                or cnp.PyArray_STRIDE(array, d) != l.strides[d]):
+            return False
+    return True
 
 # ---- updates -------------------------------------------------------------------------------------
 
