@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import check_count, lookup
+from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.layers import ACTIVATIONS, Array
 from fastdrop.losses import LOSSES, Loss, SparseCategoricalCrossentropy
@@ -92,7 +93,8 @@ class Metric(Configurable):
             self._weight += len(values)
         else:
             samples = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
-            self._total += float(samples @ sample_weight)
+            with quiet():
+                self._total += float(samples @ sample_weight)
             self._weight += float(sample_weight.sum())
 
     def merge(self, other: Metric) -> None:
@@ -315,6 +317,7 @@ class AUC(Metric):
         assert isinstance(other, AUC)
         self._batches += other._batches
 
+    @underflowing
     def result(self) -> float:
         if not self._batches:
             return math.nan

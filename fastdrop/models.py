@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fastdrop import losses, optimizers
 from fastdrop._checks import as_array, check_count, check_finite, lookup
+from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
 from fastdrop.losses import Loss
@@ -487,7 +488,9 @@ class Sequential:
         batch = self._one_batch(x, y_needed=False)
         if not training:
             return self._step_for_a_batch().predict(batch.x).copy()
-        outputs, key = batch.x.astype(self.dtype), self._calls.next_key()
+        with quiet():
+            outputs = batch.x.astype(self.dtype)
+        key = self._calls.next_key()
         for number, layer in enumerate(self.layers):
             layer_key = Key(key.fold_in(number).seed, self.step)
             outputs, _ = layer.forward(outputs, Batch(training=True, key=layer_key))

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _serialization
 from fastdrop._checks import as_array, is_count
+from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, serialize
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_config
@@ -367,7 +368,8 @@ def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.
         for attribute in ("params", "state"):
             arrays = getattr(layer, attribute)
             if not all(a.dtype == dtype and a.flags.carray for a in arrays.values()):
-                usable = {name: np.array(a, dtype, order="C") for name, a in arrays.items()}
+                with quiet():
+                    usable = {name: np.array(a, dtype, order="C") for name, a in arrays.items()}
                 setattr(layer, attribute, usable)
 
 
@@ -387,6 +389,7 @@ def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
             seen.append(inner)
 
 
+@underflowing
 def assign(
     own: Mapping[str, Array], weights: Iterable[ArrayLike], owner: str, hint: str = ""
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdrop import initializers
 from fastdrop._checks import check_count, check_number, lookup
+from fastdrop._quiet import bare, quiet, underflowing_both_ways
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
 from fastdrop.layers.base import Array, Backward, Layer, Shape, WeightRule, batch_shape
@@ -114,8 +115,9 @@ class Dense(Layer):
     def build(self, input_shape: Shape, key: Key) -> None:
         if self.params or not input_shape:
             return
-        weight = self.kernel_initializer((self.units, input_shape[-1]), key.fold_in(0))
-        self.params = {"weight": weight.astype(np.float32)}
+        with quiet():
+            weight = self.kernel_initializer((self.units, input_shape[-1]), key.fold_in(0))
+            self.params = {"weight": weight.astype(np.float32)}
         if self.use_bias:
             self.params["bias"] = np.zeros(self.units, np.float32)
 
@@ -127,7 +129,8 @@ class Dense(Layer):
         if not self.params or not (self.l1 or self.l2):
             return 0.0
         weight = self.params["weight"]
-        return self.l1 * float(np.abs(weight).sum()) + self.l2 * float(np.vdot(weight, weight))
+        sums = float(np.abs(weight).sum()), float(np.vdot(weight, weight))
+        return float(self.l1) * sums[0] + float(self.l2) * sums[1]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         expected = self.params["weight"].shape[1] if self.params else "features"
@@ -138,9 +141,10 @@ class Dense(Layer):
             )
         return (*input_shape[:-1], self.units)
 
+    @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
-        z, backward_logits = self.forward_logits(x, batch)
-        y, gradient = ACTIVATIONS[self.activation](z, z)
+        z, backward_logits = bare(self.forward_logits)(x, batch)
+        y, gradient = bare(ACTIVATIONS[self.activation])(z, z)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
             dx: Array | None = backward_logits(gradient(dy), need_dx)
@@ -148,6 +152,7 @@ class Dense(Layer):
 
         return y, backward
 
+    @underflowing_both_ways
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self._build_alone(x, batch)
         return self._affine(x, self.params["weight"])

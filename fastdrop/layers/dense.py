@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import check_number, checked_p
+from fastdrop._quiet import bare, underflowing, underflowing_both_ways
 from fastdrop.functional import dropout
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import sigmoid
@@ -78,6 +79,7 @@ class DropConnect(Dense):
         self.p = checked_rate(p)
         self.seed = seed
 
+    @underflowing_both_ways
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         if not batch.training:
             return super().forward_logits(x, batch)
@@ -178,6 +180,7 @@ class ConcreteDropout(Dense):
             super().build(input_shape, key)
             self.params["logit"] = np.full(1, math.log(self.p / (1 - self.p)), np.float32)
 
+    @underflowing
     def penalty(self) -> float:
         if not self.params:
             return 0.0
@@ -190,6 +193,7 @@ class ConcreteDropout(Dense):
             + self.dropout_regularizer * weight.shape[1] * entropy
         )
 
+    @underflowing_both_ways
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self._build_alone(x, batch)
         weight, logit = self.params["weight"], self.params["logit"]
@@ -206,7 +210,8 @@ class ConcreteDropout(Dense):
 
         u = uniform(self._key(batch), x.shape, batch.row * math.prod(x.shape[1:]))
         noise = np.log(u / (1 - u)).astype(weight.dtype)
-        p, kept = sigmoid(logit), sigmoid((-logit - noise) / weight.dtype.type(self.temperature))
+        drawn = (-logit - noise) / weight.dtype.type(self.temperature)
+        p, kept = bare(sigmoid)(logit), bare(sigmoid)(drawn)
         scale = kept / (1 - p)
 
         def scaled(a: Array) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fastdrop._checks import check_number
+from fastdrop._quiet import underflowing_both_ways
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape, sum_over_ranks
 from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
@@ -118,6 +119,7 @@ class LayerNormalization(_Normalization):
     ) -> None:
         super().__init__(epsilon, input_shape=input_shape, name=name)
 
+    @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         x = self._prepared(x)
 
@@ -187,6 +189,7 @@ class BatchNormalization(_Normalization):
             self.state["moving_mean"] = np.zeros(self.features, np.float32)
             self.state["moving_variance"] = np.ones(self.features, np.float32)
 
+    @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         x = self._prepared(x)
         total = sum_over_ranks.get()

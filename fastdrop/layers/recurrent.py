@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import checked_p
+from fastdrop._quiet import underflowing_both_ways
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.dropout import Dropout, RandomLayer, Rule
@@ -190,6 +191,7 @@ class Zoneout(RandomLayer):
         super().__init__(seed=seed, input_shape=input_shape, name=name)
         self.p = checked_p(p)
 
+    @underflowing_both_ways
     def forward(
         self,
         x: Array,

@@ -215,7 +215,8 @@ class _Samples:
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
         self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
-        self._layout = Layouts({argument: self.array} if isinstance(self.array, np.ndarray) else {})
+        own = {argument: self.array} if isinstance(self.array, np.ndarray) else {}
+        self._check_layout = Layouts(own).check
 
     def facts(self) -> dict[str, Any]:
         array = self.array
@@ -233,7 +234,7 @@ class _Samples:
         ValueError
             When another shape or dtype has been assigned to the array, say by a callback.
         """
-        self._layout.check()
+        self._check_layout()
         array = self.array
         if not isinstance(array, np.ndarray):
             if isinstance(rows, slice):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.compiled._train import Layouts
 from fastdrop.layers import Array, Batch, Layer, shapes_between
@@ -186,7 +187,7 @@ class Step:
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
         self._follow_network()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with quiet(over="ignore", invalid="ignore"):
             outputs = self._forward(self._blocks, x, False, row, rows)
             if self._ranks is None:
                 loss, _ = self._loss(outputs, y, sample_weight)
@@ -230,7 +231,8 @@ class Step:
         self._follow_network()
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
-        return self._forward(self._predicting, x, training)
+        with quiet():
+            return self._forward(self._predicting, x, training)
 
     def _make_blocks(self, logits: bool) -> list[Block]:
         network = self.network

@@ -41,6 +41,10 @@ class Data:
         self.model = Sequential([*stack, layers.Dense(3, "softmax")], seed=1, dtype=dtype)
         self.model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
 
+    def weight(self, number):
+        arrays = [*self.model.network.weights().values()]
+        return arrays[number % len(arrays)]
+
     def fit(self, shuffle=True, callback=None):
         self.model.fit(
             *(self.x, self.y, 16, 2),
@@ -74,12 +78,7 @@ ARRAYS = {
     "sample_weight": lambda data: data.w,
     "validation_data[0]": lambda data: data.xv,
     "validation_data[1]": lambda data: data.yv,
-    **{
-        f"weights {number}": lambda data, number=number: list(data.model.network.weights().values())[
-            number % len(data.model.network.weights())
-        ]
-        for number in range(5)
-    },
+    **{f"weights {number}": lambda data, number=number: data.weight(number) for number in range(5)},
     **{
         f"state {number}": lambda data, number=number: list(
             list(data.model.optimizer.state.values())[number].values()
