@@ -213,7 +213,7 @@ cdef class Layouts:
         cdef layout *l
         cdef int d
         self.described = [
-            (name, a, a.dtype, a.shape, a.strides, ref(a)) for name, a in arrays.items()
+            (name, a, a.dtype, a.shape, a.strides, ref(owner_of(a))) for name, a in arrays.items()
         ]
         self.layouts = <layout *>calloc(len(self.described) + 1, sizeof(layout))
         if self.layouts == NULL:
@@ -249,6 +249,13 @@ cdef class Layouts:
         if self.written and not cnp.PyArray_ISWRITEABLE(array):
             raise ValueError(f"{name}: expected it to stay writeable, got a read-only array")
         return 0
+
+
+cdef object owner_of(array):
+    """The array whose memory it looks at."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 cdef bint is_as_it_was(const layout *l, bint written) noexcept:

@@ -219,3 +219,24 @@ print("alive")
 def test_by_another_thread():
     done = run(THREAD)
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_memory_is_kept_where_it_is(shuffle):
+    """Views of what the user gave look at it all the time."""
+    data = Data(*dense())
+    refused = []
+
+    class Resize(callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            for array in (data.x, data.y, *data.model.network.weights().values()):
+                with pytest.raises(ValueError, match="resize"):
+                    array.resize(1, refcheck=False)
+                refused.append(array)
+
+    data.model.fit(
+        *(data.x, data.y, 16, 1),
+        *(0, [Resize()], 0.25),
+        shuffle=shuffle,
+    )
+    assert refused
