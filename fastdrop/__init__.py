@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from fastdrop._version import __version__ as __version__
 
 try:
     from fastdrop._config import show_config

@@ -309,7 +309,7 @@ class Layer(Configurable):
         """Do what `forward` does, but stop before the activation that ends the layer."""
         return self.forward(x, batch)
 
-    def _key(self, batch: Batch) -> Key:
+    def key_of(self, batch: Batch) -> Key:
         """Return the batch's key, or the next one of the layer's own generator."""
         return self._next_key() if batch.key is None else batch.key
 

@@ -156,7 +156,7 @@ class Dense(Layer):
         """Check x, and make the parameters at the first call where no model did."""
         self.output_shape(x.shape[1:])
         if not self.params:
-            self.build(x.shape[1:], self._key(batch))
+            self.build(x.shape[1:], self.key_of(batch))
 
     def _affine(self, x: Array, weight: Array) -> tuple[Array, Backward]:
         """Return x @ weight.T + bias; backward sets the gradients of this weight and the bias."""

@@ -82,7 +82,7 @@ class DropConnect(Dense):
         if not batch.training:
             return super().forward_logits(x, batch)
         self._build_alone(x, batch)
-        key = self._key(batch)
+        key = self.key_of(batch)
         p = rate_at(self.p, key.call)
         z, backward_dropped = self._affine(x, dropout(self.params["weight"], p, key=key))
 
@@ -204,7 +204,7 @@ class ConcreteDropout(Dense):
 
             return z, backward_inference
 
-        u = uniform(self._key(batch), x.shape, batch.row * math.prod(x.shape[1:]))
+        u = uniform(self.key_of(batch), x.shape, batch.offset(x))
         noise = np.log(u / (1 - u)).astype(weight.dtype)
         p, kept = sigmoid(logit), sigmoid((-logit - noise) / weight.dtype.type(self.temperature))
         scale = kept / (1 - p)

@@ -94,7 +94,7 @@ class RandomLayer(Layer):
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self.output_shape(x.shape[1:])
         if batch.training:
-            rule, backward = self._rules(x.shape, self._key(batch), batch.row, batch.size(x))
+            rule, backward = self._rules(x.shape, self.key_of(batch), batch.row, batch.size(x))
         else:
             rule = backward = self._inference
         return rule(x), backward

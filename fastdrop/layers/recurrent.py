@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -224,8 +223,8 @@ class Zoneout(RandomLayer):
         else:
             mask: dict[str, Any] = {
                 "p": p,
-                "key": self._key(batch),
-                "offset": batch.row * math.prod(x.shape[1:]),
+                "key": self.key_of(batch),
+                "offset": batch.offset(x),
             }
             y, gradients = zoneout(x, old, **mask), partial(zoneout_backward, **mask)
         if previous is None:

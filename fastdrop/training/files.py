@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop import __version__
 from fastdrop._output import replace_file
 from fastdrop._serialization import check_can_be_read, deserialize, serialize
+from fastdrop._version import __version__
 from fastdrop.layers import Array
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric

@@ -29,8 +29,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastdrop import __version__, _config
+from fastdrop import _config
 from fastdrop._serialization import Configurable, serialize
+from fastdrop._version import __version__
 from fastdrop.compiled._core import get_num_threads, set_num_threads
 from fastdrop.layers import Array, PartialGradient
 from fastdrop.training.batches import Share
