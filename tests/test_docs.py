@@ -11,6 +11,8 @@ import pytest
 from places import ROOT
 
 import fastdrop
+from fastdrop import Key
+from fastdrop.layers import Batch
 
 PACKAGE = Path(fastdrop.__file__).parent
 MODULES = sorted(
@@ -19,6 +21,7 @@ MODULES = sorted(
     if path.name not in ("__init__.py", "__main__.py")
 )
 README = ROOT / "README.md"
+OWN_LAYER = ROOT / "docs" / "own_layer.md"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -31,10 +34,35 @@ def test_docstrings(name):
     assert result.failed == 0
 
 
+def code_of(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.skipif(not OWN_LAYER.exists(), reason="not in a checkout")
+def test_a_layer_of_ones_own(tmp_path):
+    names = {"__name__": "__main__"}
+    for block in code_of(OWN_LAYER):
+        exec(block, names)
+    model, flip = names["model"], names["Flip"](0.5)
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    model.fit(x, x[:, :1], epochs=2, verbose=0)
+    model.save(tmp_path / "model")
+    loaded = fastdrop.load_model(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    whole, backward = flip.forward(x, Batch(key=Key(1)))
+    part, _ = flip.forward(x[30:], Batch(key=Key(1), row=30, rows=40))
+    assert 0.4 < (whole == x).mean() < 0.6
+    np.testing.assert_array_equal(part, whole[30:])
+    np.testing.assert_array_equal(backward(x), whole)  # linear in x
+    y, backward = names["Square"]().forward(x, Batch())
+    np.testing.assert_array_equal(backward(np.ones_like(y)), 2 * x)
+
+
 @pytest.mark.skipif(not README.exists(), reason="not in a checkout")
 def test_readme(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    blocks = code_of(README)
     assert len(blocks) >= 3
     rng = np.random.default_rng(0)
     names = {
