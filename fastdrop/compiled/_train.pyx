@@ -5,7 +5,7 @@
 Optimisers: checks a model's parameters, gradients and states, and updates all in one go. The
 formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
 describes the optimiser itself is checked in optimizers.py, the only caller. At the end, matrix
-products, parts of weights (fused.py) and softmax with cross-entropy (losses.py).
+products, parts of weights (blocks.py) and softmax with cross-entropy (losses.py).
 """
 
 import numpy as np
@@ -632,7 +632,7 @@ def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
     """out = matrix[rows][:, columns], all of them where one is None.
 
     `matrix` and `out` are C-contiguous, of one dtype, float32 or float64, and the right shapes;
-    indices are intp, contiguous and in range, columns ascending: the callers, fused.py and
+    indices are intp, contiguous and in range, columns ascending: the callers, blocks.py and
     batches.py, make them themselves.
     """
     cdef picking p = picking(
