@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdrop._output import claimed, make_writable, remove_leftovers, write
+from fastdrop._output import claimed, make_writable, write
 from fastdrop.callbacks import Callback, Logs, ProgressBar
 from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
 from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
@@ -137,7 +137,6 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         if ranks.rank == 0:
             make_writable(arguments.out, FILES)
             held.enter_context(claimed(arguments.out))
-            remove_leftovers(arguments.out, FILES)
             print(f"{data}; {ranks.size} ranks" if ranks.size > 1 else data)
             if arguments.resume and not path.exists():
                 print(f"no checkpoint {path}: starting anew")

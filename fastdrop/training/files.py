@@ -66,7 +66,7 @@ def write(
         "crc32": _crc32(config, dense),
         "config": config,
     }
-    replace_file(Path(path), save(dense, {KEY: json.dumps(header)}))
+    replace_file(path, save(dense, {KEY: json.dumps(header)}))
 
 
 def read(

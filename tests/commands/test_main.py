@@ -158,6 +158,14 @@ def test_one_training_at_a_time_in_a_folder(tmp_path, capsys):
     assert train(*QUICK, "--out", tmp_path) == 0
 
 
+def test_files_of_others_stay(tmp_path):
+    names = [f".{name}.{end}" for name in (CHECKPOINT, RESULTS) for end in ("12345678", "swp", "x")]
+    for name in names:
+        (tmp_path / name).write_text("of another")
+    assert train(*QUICK, "--out", tmp_path) == 0
+    assert all((tmp_path / name).read_text() == "of another" for name in names)
+
+
 def test_names_of_files_that_the_terminal_and_matplotlib_do_not_take(tmp_path):
     data, out = npz(tmp_path / "a$b_{x$.npz"), tmp_path / "\u00e4"
     done = subprocess.run(
