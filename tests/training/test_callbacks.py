@@ -303,6 +303,71 @@ def test_csv_logger_keeps_a_files_columns(tmp_path):
     assert path.read_text() == "x,y\n1,2\n"
 
 
+BEGUN = {  # what is in the file, the separator, and what is there after epoch 2
+    "whole": ("epoch,loss\n0,5.5\n", ",", "epoch,loss\n0,5.5\n2,0.25\n"),
+    "no end": ("epoch,loss\n0,5.5\n1,4.9", ",", "epoch,loss\n0,5.5\n1,4.9\n2,0.25\n"),
+    "half a line": ("epoch,loss,lr\n1,", ",", "epoch,loss,lr\n1,\n2,0.25,NA\n"),
+    "half a number": ("epoch,loss\n1,4.", ",", "epoch,loss\n1,4.\n2,0.25\n"),
+    "one figure": ("epoch,loss\n1", ",", "epoch,loss\n1\n2,0.25\n"),
+    "CRLF": ("epoch,loss\r\n0,5.5\r\n", ",", "epoch,loss\r\n0,5.5\r\n2,0.25\r\n"),
+    "CRLF, no end": ("epoch,loss\r\n0,5.5", ",", "epoch,loss\r\n0,5.5\r\n2,0.25\r\n"),
+    "CRLF, half an end": ("epoch,loss\r\n0,5.5\r", ",", "epoch,loss\r\n0,5.5\r\r\n2,0.25\r\n"),
+    "other columns": ("epoch;acc;loss\n0;1;2", ";", "epoch;acc;loss\n0;1;2\n2;NA;0.25\n"),
+    "a mark and no more": ("\ufeff", ",", "epoch,loss\n2,0.25\n"),
+    "a mark": ("\ufeffepoch,loss\n0,5.5", ",", "\ufeffepoch,loss\n0,5.5\n2,0.25\n"),
+    "quotes": ('"epoch","loss"\n"0","5,5"', ",", '"epoch","loss"\n"0","5,5"\n2,0.25\n'),
+    "names of many letters": ("epoch,verlust_\u00e4\n", ",", "epoch,verlust_\u00e4\n2,NA\n"),
+    "empty": ("", ",", "epoch,loss\n2,0.25\n"),
+    "empty lines": ("\n\n", ",", "\n\nepoch,loss\n2,0.25\n"),
+    "columns only": ("epoch,lr\n", ",", "epoch,lr\n2,NA\n"),
+    "columns without an end": ("epoch,lo", ",", "epoch,loss\n2,0.25\n"),
+    "one name without an end": ("epoch", ",", "epoch,loss\n2,0.25\n"),
+}
+
+
+def log(path, separator):
+    """Go on with a file for one epoch."""
+    logger = CSVLogger(path, separator, append=True)
+    logger.on_train_begin()
+    try:
+        logger.on_epoch_end(2, {"loss": 0.25})
+    finally:
+        logger.on_train_end()
+
+
+@pytest.mark.parametrize(("before", "separator", "after"), BEGUN.values(), ids=list(BEGUN))
+def test_csv_logger_never_merges_epochs(tmp_path, before, separator, after):
+    path = tmp_path / "log.csv"
+    path.write_bytes(before.encode())
+    log(path, separator)
+    assert path.read_bytes().decode() == after
+    log(path, separator)
+    assert path.read_bytes().decode().startswith(after)
+    assert path.read_bytes().count(b"\n") == after.count("\n") + 1
+
+
+NO_LOGS = {
+    "another separator": b"epoch;loss\n0;5.5",
+    "another first column": b"step,loss\n0,5.5",
+    "a quote that is not closed": b'epoch,loss\n0,"5.5',
+    "another encoding": "epoch,verlust\u00e4\n".encode("latin-1"),
+    "UTF-16": "epoch,loss\n".encode("utf-16"),
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 99,
+    "half a name": b"epo",
+}
+
+
+@pytest.mark.parametrize("before", NO_LOGS.values(), ids=list(NO_LOGS))
+def test_csv_logger_refuses_other_files(tmp_path, before):
+    path = tmp_path / "log.csv"
+    path.write_bytes(before)
+    with pytest.raises(ValueError, match=r"log\.csv") as error:
+        log(path, ",")
+    assert len(str(error.value)) <= 200
+    assert str(error.value).isprintable()
+    assert path.read_bytes() == before
+
+
 def test_a_slow_figure_takes_a_small_part_of_the_time(monkeypatch):
     clock, read = [0.0], []
 
@@ -426,6 +491,8 @@ BAD = {
     ),
     "baseline": (lambda: EarlyStopping(baseline="1"), ValueError, "baseline: expected a number"),
     "separator": (lambda: CSVLogger("a", "::"), ValueError, "separator: expected one character"),
+    "a quote": (lambda: CSVLogger("a", '"'), ValueError, "separator: expected one character"),
+    "a line": (lambda: CSVLogger("a", "\n"), ValueError, "separator: expected one character"),
     "no schedule": (lambda: LearningRateScheduler(None), TypeError, "schedule: expected what can"),
     "text for a rate": (
         lambda: fit(LearningRateScheduler(lambda epoch: "fast")),
