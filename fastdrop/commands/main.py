@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fastdrop import __version__, get_num_threads
+from fastdrop._checks import one_line
 from fastdrop.commands import info, train
 from fastdrop.commands.bench import kernels
 from fastdrop.commands.bench import torch as bench_torch
@@ -60,12 +61,12 @@ def _explain(command: str, error: BaseException, place: str = "") -> int:
     name = f"fastdrop {command}"
     if isinstance(error, KeyboardInterrupt):
         advice = f"; {error}" if error.args else ""
-        print(f"{name}: interrupted{advice}", file=sys.stderr)
+        print(one_line(f"{name}: interrupted{advice}"), file=sys.stderr)
         return 130
     if isinstance(error, MemoryError):
-        print(f"{name}: error: {place}out of memory: {error}", file=sys.stderr)
+        print(one_line(f"{name}: error: {place}out of memory: {error}"), file=sys.stderr)
     elif isinstance(error, ValueError | OSError | ImportError | ranks.RankError):
-        print(f"{name}: error: {place}{error}", file=sys.stderr)
+        print(one_line(f"{name}: error: {place}{error}"), file=sys.stderr)
     else:
         raise error
     return 2

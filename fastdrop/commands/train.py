@@ -7,15 +7,16 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastdrop._checks import of_file
 from fastdrop._output import claimed, make_writable, write
 from fastdrop.callbacks import Callback, Logs, ProgressBar
-from fastdrop.datasets import load_csv, load_digits, load_idx, load_npz
+from fastdrop.datasets import check_classes, load_csv, load_digits, load_idx, load_npz
 from fastdrop.layers import Array, Dense, Dropout, Flatten, Layer
 from fastdrop.losses import SparseCategoricalCrossentropy
 from fastdrop.models import Sequential
@@ -30,7 +31,9 @@ __all__ = ["CHECKPOINT", "MODELS", "PICTURE", "RESULTS", "run"]
 
 DIGITS_TRAINING_SAMPLES = 1400  # the others were written by people whom the net has not seen
 VALIDATION_SHARE = 0.2
+ROUNDING = 1e-12  # how far numbers in [0.5, 1) may be apart that only rounding has made different
 SPLIT = 2**40  # folded into the seed for the split; no layer has this number
+SPLIT_NAMES = ("x", "y", "x", "y")  # what both parts are called in the file
 PICTURE, RESULTS, CHECKPOINT = "training.png", "training.json", "checkpoint.safetensors"
 MODELS = ("model-without-dropout.safetensors", "model-with-dropout.safetensors")
 FILES = (CHECKPOINT, *MODELS, RESULTS, PICTURE)
@@ -349,33 +352,56 @@ def _load(path: Path | None, label: str, seed: int) -> Data:
         raise FileNotFoundError(f"--data: expected an existing folder or file, got {path}")
     if path.is_dir():
         train, test = load_idx(path)
-        return _data(path.resolve().name, *train, *test)
+        with _naming(path):
+            return _data(path.resolve().name, *train, *test)
     if path.suffix == ".npz":
         arrays = load_npz(path)
-        if len(arrays) == 4:
-            x_val, y_val = arrays["x_val"], arrays["y_val"]
-            return _data(path.name, arrays["x"], arrays["y"], x_val, y_val)
-        return _split(path.name, arrays["x"], arrays["y"], seed)
+        x, y = arrays["x"], arrays["y"]
+        with _naming(path):
+            if len(arrays) == 4:
+                return _data(path.name, x, y, arrays["x_val"], arrays["y_val"])
+            return _data(path.name, *_split(x, y, seed), SPLIT_NAMES)
     if path.suffix == ".csv":
         x, y, _ = load_csv(path, label)
-        data = _split(path.name, x, y, seed)
-        mean, deviation = data.x.mean(axis=0), data.x.std(axis=0)
-        deviation[deviation == 0] = 1
-        return data._replace(x=(data.x - mean) / deviation, x_val=(data.x_val - mean) / deviation)
+        with _naming(path):
+            x, y, x_val, y_val = _split(x, y, seed)
+            x, x_val = _standardised(x, x_val)
+            return _data(path.name, x, y, x_val, y_val, SPLIT_NAMES)
     raise ValueError(f"--data: expected a folder, an .npz or a .csv file, got {path}")
 
 
-def _split(name: str, x: Array, y: Array, seed: int) -> Data:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in what is said of its arrays."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(of_file(path, error)) from error
+
+
+def _standardised(x: Array, x_val: Array) -> tuple[Array, Array]:
+    """Subtract the mean of x, and divide by its deviation."""
+    # By a power of two first, which changes no digit: of any numbers squares are in range then, and
+    # a column is constant but for rounding if its values differ by little beside 1.
+    _, exponent = np.frexp(np.abs(x).max(axis=0))
+    with np.errstate(over="ignore"):  # what is out of range in the validation part is refused
+        x, x_val = np.ldexp(x, -exponent), np.ldexp(x_val, -exponent)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    deviation[np.ptp(x, axis=0) <= ROUNDING] = 1
+    return (x - mean) / deviation, (x_val - mean) / deviation
+
+
+def _split(x: Array, y: Array, seed: int) -> tuple[Array, Array, Array, Array]:
     """Set samples apart for validation, in an order that the seed fixes."""
     if x.ndim < 2 or y.shape[:1] != x.shape[:1] or len(x) < 2:
         raise ValueError(
-            f"{name}: expected x of shape (samples, ...) and a label in y for each of at least 2 "
-            f"samples, got x {x.shape} and y {y.shape}"
+            f"expected x of shape (samples, ...) and a label in y for each of at least 2 samples, "
+            f"got x {x.shape} and y {y.shape}"
         )
     order = permutation(Key(seed).fold_in(SPLIT), len(x))
     held_out = math.ceil(len(x) * VALIDATION_SHARE)
     rest, first = order[:held_out], order[held_out:]
-    return _data(name, x[first], y[first], x[rest], y[rest], ("x", "y", "x", "y"))
+    return x[first], y[first], x[rest], y[rest]
 
 
 def _data(
@@ -386,7 +412,7 @@ def _data(
     y_val: Array,
     names: Sequence[str] = ("x", "y", "x_val", "y_val"),
 ) -> Data:
-    """Make class numbers of the labels; refuse what cannot be trained on, by the file's names."""
+    """Make class numbers of the labels; refuse what cannot be trained on, by the arrays' names."""
 
     def prepared(images: Array) -> Array:
         return images / np.float32(255) if images.dtype == np.uint8 else images
@@ -401,6 +427,12 @@ def _data(
     loss = SparseCategoricalCrossentropy()
     y = loss.targets(y, limit, names[1])
     y_val = loss.targets(y_val, limit, names[3])
+    check_classes(names[1], np.concatenate([y, y_val]))
+    if y.size and y.min() == y.max():
+        raise ValueError(
+            f"{names[1]}: expected at least 2 classes among the samples to train on, "
+            f"got {y[0]} only"
+        )
     classes = 1 + max(int(labels.max(initial=0)) for labels in (y, y_val))
     data = Data(name, classes, prepared(x), y, prepared(x_val), y_val)
     training = ArrayBatches(data.x, y, None, names[:2])
