@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+from fastdrop._output import replace_file
 from fastdrop.commands.bench.kernels import PICTURE, RESULTS, table
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def main() -> None:
     )
     if count != 1:
         raise SystemExit(f"README.md: expected one pair of markers {START} ... {END}")
-    readme.write_text(new)
+    replace_file(readme, new.encode())
 
 
 if __name__ == "__main__":

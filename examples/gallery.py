@@ -4,12 +4,14 @@ Dark is dropped; shades are factors, or what was added.
 """
 
 import argparse
+import io
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from fastdrop import Key, layers
+from fastdrop._output import replace_file
 
 KEY = Key(2014)
 MAP, SEQUENCE = (4, 3, 14, 14), (4, 14, 14)
@@ -81,7 +83,9 @@ def main(path):
         axis.set_xticks([])
         axis.set_yticks([])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    file = io.BytesIO()
+    figure.savefig(file)
+    replace_file(path, file.getvalue())
 
 
 if __name__ == "__main__":

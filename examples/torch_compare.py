@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import fastdrop.torch as fnn
+from fastdrop._output import replace_file
 
 SIDES = ("torch.nn", "fastdrop.torch")
 BATCH = 128
@@ -79,7 +80,7 @@ def compare(build, data, description):
     table = "\n".join(lines)
     print(table)
     if options.out:
-        (options.out / f"{Path(sys.argv[0]).stem}.md").write_text(f"{table}\n")
+        replace_file(options.out / f"{Path(sys.argv[0]).stem}.md", f"{table}\n".encode())
 
 
 def digits():

@@ -309,7 +309,7 @@ def _read_idx(path: Path) -> Array:
             raise _ContentError(f"{expected}, got {filled}")
         if file.read(1):
             raise _ContentError(f"{expected}, got {size + 1} or more")
-    return data.reshape(shape)
+        return data.reshape(shape)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> Array:

@@ -100,7 +100,7 @@ def _add_train(commands: Commands) -> None:
         "file; bytes are divided by 255, CSV columns standardised; without a validation part a "
         "fifth of the samples becomes one (default: the embedded digits)",
     )
-    add("--label", metavar="NAME", help="label column of a .csv (label)")
+    add("--label", metavar="NAME", help="label column of a .csv, of words or whole numbers (label)")
     add(
         "--hidden",
         type=_list_of(_count),

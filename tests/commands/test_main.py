@@ -138,7 +138,8 @@ def test_columns_of_any_size_and_spread(tmp_path, column):
     c = column(a, rare)
     told = np.ptp(c / np.abs(c).max() if c.any() else c) > 1e-12
     lines = [
-        f"{0.0 if told else float(a[i])!r},{float(c[i])!r},{'+' if a[i] > 0 else '-'}" for i in range(400)
+        f"{0.0 if told else float(a[i])!r},{float(c[i])!r},{'+' if a[i] > 0 else '-'}"
+        for i in range(400)
     ]
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["a,c,label", *lines]))
