@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import as_array, check_count
+from fastdrop._checks import as_array, check_complete, check_count, is_series
 from fastdrop.compiled._train import submatrix
 from fastdrop.layers import Array, Shape
 from fastdrop.random import Key, permutation
@@ -156,7 +156,7 @@ class ArrayBatches:
     def first_target(self) -> Array:
         """Return the first sample's label as the loss wants it, alone in an array."""
         assert self.y is not None
-        first = np.asarray(self.y.array[:1])
+        first = as_array(self.names[1], self.y.array[:1])
         return first if self._y_is_ready else self.expected.targets(self.names[1], first)
 
     def facts(self) -> dict[str, Any]:
@@ -212,7 +212,10 @@ class _Samples:
     """An array whose first axis counts samples, on disk or in memory."""
 
     def __init__(self, argument: str, array: Any) -> None:
+        self.argument = argument
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
+        if self.on_disk:
+            check_complete(argument, array)
         self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
 
@@ -229,10 +232,10 @@ class _Samples:
         array = self.array
         if not isinstance(array, np.ndarray):
             if isinstance(rows, slice):
-                return np.asarray(array[rows])
+                return as_array(self.argument, array[rows])
             ascending = np.argsort(rows)  # HDF5 takes no others
             samples = np.empty((len(rows), *array.shape[1:]), array.dtype)
-            samples[ascending] = array[rows[ascending]]
+            samples[ascending] = as_array(self.argument, array[rows[ascending]])
             return samples
         plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
         if isinstance(rows, slice) or not plain:  # `take` would copy the whole of another array
@@ -393,15 +396,16 @@ def batches_of(
     """
     if steps is not None:
         check_count(names[3], steps)
-    is_array = isinstance(x, list | tuple) or hasattr(x, "shape") or hasattr(x, "__array__")
+    is_array = isinstance(x, list | tuple) or hasattr(x, "__array__") or hasattr(x, "shape")
     if is_array and y is None and isinstance(x, list | tuple) and _is_batch(x[0] if x else None):
         is_array = False
     if is_array:
         if steps is not None:
             raise ValueError(f"{names[3]}: expected it with an iterable of batches only")
         return ArrayBatches(x, y, sample_weight, names, batch_size)
-    if not isinstance(x, Iterable):
-        raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {x!r}")
+    if not is_series(x):
+        got = type(x).__name__ if isinstance(x, Iterable) else repr(x)
+        raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {got}")
     for name, argument in zip(names[1:], (y, sample_weight)):
         if argument is not None:
             raise ValueError(
@@ -425,7 +429,7 @@ def validation_batches(data: Any, batch_size: int, steps: int | None) -> Batches
     if pair and len(data) in (2, 3):
         x, y, weights = (*data, None)[:3]
         return batches_of(x, y, weights, (*names, "validation_steps"), batch_size, steps)
-    if pair or hasattr(data, "shape") or not isinstance(data, Iterable):
+    if pair or hasattr(data, "shape") or not is_series(data):
         raise ValueError(
             "validation_data: expected (x, y), (x, y, sample_weight) or an iterable of batches"
         )
