@@ -20,7 +20,7 @@ from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shap
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
-from fastdrop.random import Generator, Key, default_generator
+from fastdrop.random import Key, generator_of
 from fastdrop.training import files, loop
 from fastdrop.training.batches import (
     ArrayBatches,
@@ -70,7 +70,7 @@ class Sequential:
         The first item may be an `Input`.
     seed : int, optional
         Fixes initial weights, the order of samples and every mask; without it the default
-        generator gives one.
+        generator gives one, and unless that has been seeded, a forked child another.
     dtype : {"float32", "float64"}
         Of parameters, batches and outputs.
 
@@ -120,12 +120,9 @@ class Sequential:
     ) -> None:
         if not isinstance(layers, Iterable | None):
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
-        if seed is None:
-            seed = default_generator.next_key().fold_in(0).seed
-        self.network = Network(seed, dtype)
+        self.network = Network(generator_of(seed), dtype)
         self.history: History | None = None
         self._kept = _Kept()
-        self._calls = Generator(Key(self.seed).fold_in(CALLS).seed)
         for layer in () if layers is None else layers:
             self.add(layer)
 
@@ -487,7 +484,8 @@ class Sequential:
         batch = self._one_batch(x, y_needed=False)
         if not training:
             return self._step_for_a_batch().predict(batch.x).copy()
-        outputs, key = batch.x.astype(self.dtype), self._calls.next_key()
+        outputs, (seed, call) = batch.x.astype(self.dtype), self.network.generator.next_key()
+        key = Key(Key(seed).fold_in(CALLS).seed, call)
         for number, layer in enumerate(self.layers):
             layer_key = Key(key.fold_in(number).seed, self.step)
             outputs, _ = layer.forward(outputs, Batch(training=True, key=layer_key))

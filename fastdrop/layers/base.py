@@ -25,7 +25,7 @@ from fastdrop._checks import as_array, as_numbers, described, is_count, is_serie
 from fastdrop._serialization import Configurable, serialize
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_config
-from fastdrop.random import Generator, Key, default_generator
+from fastdrop.random import Generator, Key, generator_of
 
 __all__ = [
     "Array",
@@ -315,7 +315,7 @@ class Layer(Configurable):
 
     def _next_key(self) -> Key:
         if "_generator" not in self.__dict__:
-            made = default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
+            made = generator_of(self.seed)
             self.__dict__.setdefault("_generator", made)  # of several threads, the first one's
         return self._generator.next_key()
 
