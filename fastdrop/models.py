@@ -199,7 +199,8 @@ class Sequential:
             Finite numbers; they are cast to the model's dtype batch by batch. An array in memory is
             checked before training starts. One on disk (`numpy.memmap`, HDF5, Zarr) is read and
             checked batch by batch. An iterable gives (x, y) or (x, y, sample_weight); it is
-            iterated once for every epoch.
+            iterated once for every epoch. What has the interface of Keras's `Sequence` or
+            `PyDataset`, with or without ``__iter__``, is asked for batches by number.
         y : array_like, (samples, ...)
             Labels, of the shape and values that the loss expects. None with an iterable.
         batch_size : int, optional
@@ -216,7 +217,8 @@ class Sequential:
         validation_data : (x, y), (x, y, sample_weight) or iterable of batches, optional
             Data to validate on after each epoch; overrides `validation_split`.
         shuffle : bool
-            Whether each epoch takes an array's samples in an order of its own.
+            Whether each epoch takes an array's samples, or a `Sequence`'s batches, in an order of
+            its own, a function of the model's seed and the epoch's number.
         class_weight : mapping of int to float, optional
             Factors of the losses of samples with these labels; 1 for the others.
         sample_weight : array_like, (samples,), optional
@@ -225,7 +227,9 @@ class Sequential:
             Number of the first epoch, for the callbacks; nothing is trained from `epochs` on. To
             go on with a model, give its `epoch`.
         steps_per_epoch, validation_steps : int, optional
-            Batches to take of an iterable for each epoch; each goes on where the last one ended.
+            Batches to take of an iterable for each epoch. Training goes on where the last epoch
+            ended; validation begins anew, so that every epoch has the same batches, unless it is of
+            an iterator, which has no beginning.
         validation_batch_size : int, optional
             At least 1; changes nothing but time and memory.
         comm : mpi4py.MPI.Intracomm, optional

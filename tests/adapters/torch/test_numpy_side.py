@@ -76,3 +76,24 @@ def test_workers_of_a_loader_draw_apart():
         assert (first[0] != second[0]).tolist() == [True, False, False]
     finally:
         default_generator.__setstate__(before)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return ((torch.from_numpy(x), torch.ones(1)) for x in np.tile(X, (4, 1)))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_loader_of_a_stream(known):
+    class Known(Stream):
+        def __len__(self):
+            return 16
+
+    def trained(x):
+        model = Sequential([layers.Dense(1, input_shape=(2,))], seed=0)
+        model.compile("sgd", "mse")
+        figures = model.fit(x, epochs=2, verbose=0, validation_data=x, validation_steps=3).history
+        return figures, model.predict(x, verbose=0).tolist()
+
+    batches = [(X, np.ones((4, 1)))] * 4
+    assert trained(DataLoader(Known() if known else Stream(), 4)) == trained(batches)
