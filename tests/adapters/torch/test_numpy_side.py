@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import fastdrop
 from fastdrop import Generator, Key, layers
@@ -46,7 +46,7 @@ def test_other_tensors_are_refused(change, hint):
             assert len(str(error.value)) <= 200
 
 
-class Draws(torch.utils.data.Dataset):
+class Draws(Dataset):
     """What is drawn in a worker, as numbers."""
 
     def __init__(self):
