@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastdrop._checks import as_numbers, check_count, lookup
+from fastdrop._checks import as_array, as_numbers, check_count, lookup
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.layers import ACTIVATIONS, Array
 from fastdrop.losses import LOSSES, Loss, SparseCategoricalCrossentropy
@@ -237,14 +237,14 @@ class LossMetric(Metric):
         from_logits: str | None = None,
         sample_weight: Array | None = None,
     ) -> None:
-        outputs, y, sample_weight = _arrays(outputs, y, sample_weight)
+        outputs, y = as_array("outputs", outputs), as_array("y", y)  # the loss checks the rest
         _check_shapes(self, outputs, y, isinstance(self.loss, SparseCategoricalCrossentropy))
         folded = from_logits is not None and from_logits == self.loss.folds
         if not folded:
             outputs = _activated(outputs, from_logits)
         value, _ = self.loss(outputs, y, folded, sample_weight)
         self._total += value * len(outputs)
-        self._weight += len(outputs) if sample_weight is None else float(sample_weight.sum())
+        self._weight += len(outputs) if sample_weight is None else float(np.sum(sample_weight))
 
 
 class MeanSquaredError(LossMetric):

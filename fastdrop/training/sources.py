@@ -105,10 +105,11 @@ Source: TypeAlias = Stream | Numbered
 
 def is_numbered(batches: Any) -> bool:
     """Tell whether this has the interface of Keras's `Sequence`, or can be nothing else."""
-    if not hasattr(batches, "__getitem__") or _length(batches) is None:
-        return False
     others = ("__iter__", "__array__", "shape")
-    return hasattr(batches, "on_epoch_end") or not any(hasattr(batches, name) for name in others)
+    may_be = hasattr(batches, "__getitem__") and (
+        hasattr(batches, "on_epoch_end") or not any(hasattr(batches, name) for name in others)
+    )
+    return may_be and _length(batches) is not None  # which may take its time
 
 
 def source_of(batches: Any, steps: int | None, anew: bool) -> Source:
