@@ -5,6 +5,8 @@ Each is a subclass of the layer whose name it has, so that models look and behav
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,13 @@ class _Seeded(nn.Module):
     """
 
     generator: torch.Generator | None = None
+
+    def __prepare_scriptable__(self) -> Self:
+        if self.generator is not None:
+            raise ValueError(
+                "generator: expected None in TorchScript, where PyTorch drops, got one"
+            )
+        return self
 
 
 class Dropout(nn.Dropout, _Seeded):
