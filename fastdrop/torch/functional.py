@@ -372,6 +372,11 @@ def drop_block2d(
     return undone(in_memory_order(y, order), order)
 
 
+# Recorded by torch.fx as they are; the functions above as PyTorch's own.
+for _name in ("drop_path", "gaussian_dropout", "drop_block2d"):
+    torch.fx.wrap(_name)
+
+
 def dropout_add(
     input: Tensor,
     residual: Tensor,

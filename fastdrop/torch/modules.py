@@ -5,7 +5,7 @@ Each is a subclass of the layer whose name it has, so that models look and behav
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,19 @@ __all__ = [
 ]
 
 
+def mark(layer: nn.Module) -> None:
+    """Let torch.fx keep a layer whole, as it does where ``layer.__module__`` is torch.nn.
+
+    Traced through, a layer leaves dropout in the graph, where eval() does not reach it. The class
+    keeps its own `__module__`, by which pickles find it. Subclasses of users are traced through,
+    as those of torch.nn's layers are: their forward may do more.
+    """
+    if type(layer).__module__ == __name__:
+        layer.__dict__["__module__"] = nn.__name__
+    else:
+        layer.__dict__.pop("__module__", None)
+
+
 class _Seeded(nn.Module):
     """What torch.nn's layers lack: a generator of their own.
 
@@ -33,6 +46,14 @@ class _Seeded(nn.Module):
     """
 
     generator: torch.Generator | None = None
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        mark(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        mark(self)  # pickles of earlier versions have no mark
 
     def __prepare_scriptable__(self) -> Self:
         if self.generator is not None:
