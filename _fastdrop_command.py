@@ -61,4 +61,11 @@ def _explain(kind: type[BaseException], error: BaseException, traceback: object)
     if not isinstance(error, ImportError | ValueError):
         _excepthook(kind, error, error.__traceback__)
         return
+    package = sys.modules.get("fastdrop")
+    if package and not hasattr(package, "_DISTRIBUTION"):
+        place = ascii(os.path.dirname(package.__file__ or ""))[-50:]
+        error = ImportError(
+            f"Python imports another project's fastdrop, {place}: pip uninstall fastdrop, then "
+            "pip install --force-reinstall --no-deps fastdrop-nn"
+        )
     _end(2, f"fastdrop: error: {error}")

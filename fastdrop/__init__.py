@@ -11,7 +11,12 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastdrop", "-mf
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+_DISTRIBUTION = "fastdrop-nn"  # `_namesake` knows by it that this file is ours
 __version__ = "0.1.0.dev0"
+
+from fastdrop import _namesake
+
+_namesake.report()
 
 from fastdrop._config import show_config
 from fastdrop.compiled._core import (

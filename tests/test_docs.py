@@ -23,7 +23,7 @@ README = ROOT / "README.md"
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    if name.endswith("plots"):
+    if name.endswith("pictures"):
         pytest.importorskip("matplotlib")
     if name.startswith("fastdrop.torch"):
         pytest.importorskip("torch")
