@@ -86,5 +86,5 @@ clean:
 	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel build dist demo fastdrop_nn.egg-info \
 	    fastdrop/compiled/_core.c fastdrop/compiled/_core.*.so \
 	    fastdrop/compiled/_train.c fastdrop/compiled/_train.*.so \
-	    .benchmarks .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
+	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
 	find fastdrop tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +

@@ -198,7 +198,6 @@ exec(Path("setup.py").read_text())
 
 
 MADE = (
-    ".benchmarks/a",
     ".hypothesis/examples/a",
     ".mypy_cache/a",
     ".pytest_cache/a",
@@ -224,6 +223,7 @@ MADE = (
     "tests/masks/__pycache__/a.pyc",
 )
 NOT_MADE = (
+    ".benchmarks/a",
     ".venv-mine/bin/python",
     "data/__pycache__/a.pyc",
     "docs/bench/bench.md",

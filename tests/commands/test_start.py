@@ -117,16 +117,15 @@ def test_other_programs_keep_their_signals_and_tracebacks(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", STARTS)
 def test_interrupted_at_any_moment(tmp_path, arguments):
-    # from the moment on when our first file is looked for; before, Python is not yet ours
+    # from the second file of ours on; before, there is only Python
     seen = tmp_path / "there"
-    first = "_fastdrop_command"
-    hook = HOOK.format(name=first, action=f"open({str(seen)!r}, 'w').close()")
-    for moment in range(40):
+    hook = HOOK.format(name="fastdrop._namesake", action=f"open({str(seen)!r}, 'w').close()")
+    for moment in range(25):
         seen.unlink(missing_ok=True)
         process = start(tmp_path, [*arguments, "info"], hook)
         while not seen.exists():
             assert process.poll() is None
-        time.sleep(0.004 + 0.006 * moment)
+        time.sleep(0.01 * moment)
         process.send_signal(signal.SIGINT)
         status, error = end(process)
         if status == 130:
