@@ -88,3 +88,4 @@ clean:
 	    fastdrop/compiled/_train.c fastdrop/compiled/_train.*.so \
 	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
 	find fastdrop tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+	find . -maxdepth 1 -name .benchmarks -empty -delete    # not with what somebody saved there

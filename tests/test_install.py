@@ -241,7 +241,21 @@ def test_make_clean(tmp_path):
     for name in (*MADE, *NOT_MADE):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    clean(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"Makefile", *NOT_MADE}
-    assert not [name for name in os.listdir(tmp_path) if name in (".venv", "build", "dist", "demo")]
+    tracked = {"benchmarks", "examples", "fastdrop", "tests"}
+    assert set(os.listdir(tmp_path)) == {name.split("/")[0] for name in left} | tracked
+
+
+@CHECKOUT
+def test_make_clean_removes_the_folder_of_pytest_benchmark(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("benchmarks", "examples", "fastdrop", "tests", ".benchmarks"):
+        (tmp_path / name).mkdir()
+    clean(tmp_path)
+    assert not (tmp_path / ".benchmarks").exists()
+
+
+def clean(folder):
+    subprocess.run(["make", "clean"], cwd=folder, check=True, capture_output=True)
