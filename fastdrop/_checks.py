@@ -10,6 +10,10 @@ from typing import Any, SupportsIndex, TypeAlias, TypeGuard, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastdrop import _namesake
+
+_namesake.require_ours()  # here, as all that users import imports this
+
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
 

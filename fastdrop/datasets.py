@@ -16,6 +16,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdrop import _namesake
+
+_namesake.require_ours()
+
 __all__ = ["load_csv", "load_digits", "load_idx", "load_npz"]
 
 Array: TypeAlias = NDArray[Any]
