@@ -51,7 +51,7 @@ def rows(p):
         "PyTorch's engine: `x.view_as(x)`": lambda x: x.view_as(x),
         "+ an autograd.Function, which returns empty tensors": lambda x: empty(x, None),
         "+ kernels": lambda x: kernels(x, (p, 0)),
-        "+ a seed from PyTorch's generator": lambda x: kernels(x, (p, draw_seed(None))),
+        "+ a seed from PyTorch's generator": lambda x: kernels(x, (p, draw_seed(None, p))),
         "+ checks of tensors and modes: `functional.dropout`": partial(fnn.functional.dropout, p=p),
         "+ a module: `fastdrop.torch.Dropout`": fnn.Dropout(p),
         "`torch.nn.Dropout`": torch.nn.Dropout(p),

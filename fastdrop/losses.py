@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastdrop._checks import as_array, check_finite, check_number, lookup
+from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described, lookup
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.compiled._train import softmax_cross_entropy
 from fastdrop.layers import Array, Shape, batch_shape
@@ -126,6 +126,9 @@ class Loss(Configurable):
         gradient : ndarray
             Shape and dtype of `outputs`; gradient of that mean.
         """
+        outputs, y = as_numbers("outputs", outputs), as_numbers("y", y)
+        if sample_weight is not None:
+            sample_weight = as_numbers("sample_weight", sample_weight)
         with np.errstate(all="ignore"):  # the value tells when something is not finite
             losses, gradient = self._losses(outputs, y, from_logits or self.from_logits)
             scale: Any = 1 / losses.size
@@ -367,9 +370,7 @@ def _column(weights: Array, like: Array) -> Array:
 def _numbers(y: ArrayLike, argument: str) -> Array:
     array = as_array(argument, y)
     if array.dtype.kind not in "biuf" or not array.ndim:
-        raise ValueError(
-            f"{argument}: expected an array of numbers, got {array.dtype} {array.shape}"
-        )
+        raise ValueError(f"{argument}: expected an array of numbers, got {described(array)}")
     return array
 
 

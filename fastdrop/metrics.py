@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from fastdrop._checks import check_count, lookup
+from fastdrop._checks import as_array, as_numbers, check_count, lookup
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.layers import ACTIVATIONS, Array
 from fastdrop.losses import LOSSES, Loss, SparseCategoricalCrossentropy
@@ -85,6 +86,7 @@ class Metric(Configurable):
         ValueError
             When outputs and labels of these shapes have no such figure.
         """
+        outputs, y, sample_weight = _arrays(outputs, y, sample_weight)
         values = self._values(outputs, y, from_logits)
         if sample_weight is None:
             total = np.count_nonzero(values) if values.dtype == bool else float(values.sum())
@@ -235,13 +237,14 @@ class LossMetric(Metric):
         from_logits: str | None = None,
         sample_weight: Array | None = None,
     ) -> None:
+        outputs, y = as_array("outputs", outputs), as_array("y", y)  # the loss checks the rest
         _check_shapes(self, outputs, y, isinstance(self.loss, SparseCategoricalCrossentropy))
         folded = from_logits is not None and from_logits == self.loss.folds
         if not folded:
             outputs = _activated(outputs, from_logits)
         value, _ = self.loss(outputs, y, folded, sample_weight)
         self._total += value * len(outputs)
-        self._weight += len(outputs) if sample_weight is None else float(sample_weight.sum())
+        self._weight += len(outputs) if sample_weight is None else float(np.sum(sample_weight))
 
 
 class MeanSquaredError(LossMetric):
@@ -304,6 +307,7 @@ class AUC(Metric):
         from_logits: str | None = None,
         sample_weight: Array | None = None,
     ) -> None:
+        outputs, y, sample_weight = _arrays(outputs, y, sample_weight)
         _check_shapes(self, outputs, y)
         if from_logits != "sigmoid":  # which keeps the order
             outputs = _activated(outputs, from_logits)
@@ -326,6 +330,13 @@ class AUC(Metric):
         zeros = np.bincount(level, weights * (1 - y))
         pairs = float(ones.sum() * zeros.sum())
         return float(ones @ (zeros.cumsum() - zeros / 2)) / pairs if pairs else math.nan
+
+
+def _arrays(
+    outputs: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[Array, Array, Array | None]:
+    weight = None if sample_weight is None else as_numbers("sample_weight", sample_weight)
+    return as_numbers("outputs", outputs), as_numbers("y", y), weight
 
 
 def _check_shapes(metric: Metric, outputs: Array, y: Array, sparse: bool = False) -> None:

@@ -20,7 +20,7 @@ from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shap
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
-from fastdrop.random import Generator, Key, default_generator
+from fastdrop.random import Key, generator_of
 from fastdrop.training import files, loop
 from fastdrop.training.batches import (
     ArrayBatches,
@@ -70,7 +70,7 @@ class Sequential:
         The first item may be an `Input`.
     seed : int, optional
         Fixes initial weights, the order of samples and every mask; without it the default
-        generator gives one.
+        generator gives one, and unless that has been seeded, a forked child another.
     dtype : {"float32", "float64"}
         Of parameters, batches and outputs.
 
@@ -120,12 +120,9 @@ class Sequential:
     ) -> None:
         if not isinstance(layers, Iterable | None):
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
-        if seed is None:
-            seed = default_generator.next_key().fold_in(0).seed
-        self.network = Network(seed, dtype)
+        self.network = Network(generator_of(seed), dtype)
         self.history: History | None = None
         self._kept = _Kept()
-        self._calls = Generator(Key(self.seed).fold_in(CALLS).seed)
         for layer in () if layers is None else layers:
             self.add(layer)
 
@@ -202,7 +199,8 @@ class Sequential:
             Finite numbers; they are cast to the model's dtype batch by batch. An array in memory is
             checked before training starts. One on disk (`numpy.memmap`, HDF5, Zarr) is read and
             checked batch by batch. An iterable gives (x, y) or (x, y, sample_weight); it is
-            iterated once for every epoch.
+            iterated once for every epoch. What has the interface of Keras's `Sequence` or
+            `PyDataset`, with or without ``__iter__``, is asked for batches by number.
         y : array_like, (samples, ...)
             Labels, of the shape and values that the loss expects. None with an iterable.
         batch_size : int, optional
@@ -219,7 +217,8 @@ class Sequential:
         validation_data : (x, y), (x, y, sample_weight) or iterable of batches, optional
             Data to validate on after each epoch; overrides `validation_split`.
         shuffle : bool
-            Whether each epoch takes an array's samples in an order of its own.
+            Whether each epoch takes an array's samples, or a `Sequence`'s batches, in an order of
+            its own, a function of the model's seed and the epoch's number.
         class_weight : mapping of int to float, optional
             Factors of the losses of samples with these labels; 1 for the others.
         sample_weight : array_like, (samples,), optional
@@ -228,7 +227,9 @@ class Sequential:
             Number of the first epoch, for the callbacks; nothing is trained from `epochs` on. To
             go on with a model, give its `epoch`.
         steps_per_epoch, validation_steps : int, optional
-            Batches to take of an iterable for each epoch; each goes on where the last one ended.
+            Batches to take of an iterable for each epoch. Training goes on where the last epoch
+            ended; validation begins anew, so that every epoch has the same batches, unless it is of
+            an iterator, which has no beginning.
         validation_batch_size : int, optional
             At least 1; changes nothing but time and memory.
         comm : mpi4py.MPI.Intracomm, optional
@@ -487,7 +488,8 @@ class Sequential:
         batch = self._one_batch(x, y_needed=False)
         if not training:
             return self._step_for_a_batch().predict(batch.x).copy()
-        outputs, key = batch.x.astype(self.dtype), self._calls.next_key()
+        outputs, (seed, call) = batch.x.astype(self.dtype), self.network.generator.next_key()
+        key = Key(Key(seed).fold_in(CALLS).seed, call)
         for number, layer in enumerate(self.layers):
             layer_key = Key(key.fold_in(number).seed, self.step)
             outputs, _ = layer.forward(outputs, Batch(training=True, key=layer_key))

@@ -315,7 +315,7 @@ def _files(
     try:
         from fastdrop.commands.pictures import render_comparison
     except ImportError as error:
-        print(f"no picture: it needs matplotlib, pip install matplotlib ({error})")
+        print(f"no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]' ({error})")
         return
     without, with_dropout = (figures["val_loss"][-1] for figures in runs.values())
     title = f"Validation loss: {without:.3f} without dropout, {with_dropout:.3f} with"

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _serialization
-from fastdrop._checks import as_array, is_count
+from fastdrop._checks import as_array, as_numbers, described, is_count, is_series
 from fastdrop._serialization import Configurable, serialize
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_config
-from fastdrop.random import Generator, Key, default_generator
+from fastdrop.random import Generator, Key, generator_of
 
 __all__ = [
     "Array",
@@ -208,7 +208,7 @@ class Layer(Configurable):
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the layer's output for the batch `x`, see `forward`."""
-        y, _ = self.forward(np.asarray(x), Batch(training))
+        y, _ = self.forward(as_numbers("x", x), Batch(training))
         return y
 
     def get_config(self) -> dict[str, Any]:
@@ -315,7 +315,7 @@ class Layer(Configurable):
 
     def _next_key(self) -> Key:
         if "_generator" not in self.__dict__:
-            made = default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
+            made = generator_of(self.seed)
             self.__dict__.setdefault("_generator", made)  # of several threads, the first one's
         return self._generator.next_key()
 
@@ -366,8 +366,16 @@ def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.
         layer.build(shape, Key(seed).fold_in(number))
         for attribute in ("params", "state"):
             arrays = getattr(layer, attribute)
-            if not all(a.dtype == dtype and a.flags.carray for a in arrays.values()):
-                usable = {name: np.array(a, dtype, order="C") for name, a in arrays.items()}
+            if not all(
+                type(a) is np.ndarray and a.dtype == dtype and a.flags.carray
+                for a in arrays.values()
+            ):
+                usable = {
+                    name: np.require(
+                        as_numbers(f"{name} of {layer.name!r}", a), dtype, ["C", "A", "W"]
+                    )
+                    for name, a in arrays.items()
+                }
                 setattr(layer, attribute, usable)
 
 
@@ -408,7 +416,7 @@ def assign(
     ValueError
         When number or shapes differ.
     """
-    if not isinstance(weights, Iterable):
+    if not is_series(weights):
         raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
     arrays = [as_array("weights", array) for array in weights]
     if len(arrays) != len(own):
@@ -419,7 +427,7 @@ def assign(
         if new.shape != array.shape or new.dtype.kind not in "biuf":
             raise ValueError(
                 f"weights: expected an array of numbers of shape {array.shape} as {name!r}, "
-                f"got {new.dtype} {new.shape}"
+                f"got {described(new)}"
             )
     for i, new in enumerate(arrays):  # before it is overwritten
         if any(np.may_share_memory(new, array) for array in own.values()):

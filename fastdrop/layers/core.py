@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastdrop import initializers
-from fastdrop._checks import check_count, check_number, lookup
+from fastdrop._checks import as_numbers, check_count, check_number, lookup
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
 from fastdrop.layers.base import Array, Backward, Layer, Shape, WeightRule, batch_shape
@@ -161,13 +161,13 @@ class Dense(Layer):
     def _affine(self, x: Array, weight: Array) -> tuple[Array, Backward]:
         """Return x @ weight.T + bias; backward sets the gradients of this weight and the bias."""
         y_shape = (*x.shape[:1], *self.output_shape(x.shape[1:]))
-        inputs = np.asarray(x, weight.dtype).reshape(-1, weight.shape[1])
+        inputs = as_numbers("x", x).astype(weight.dtype, copy=False).reshape(-1, weight.shape[1])
         z = inputs @ weight.T
         if self.use_bias:
             z += self.params["bias"]
 
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
-            dz = np.asarray(dz, weight.dtype).reshape(-1, self.units)
+            dz = as_numbers("dy", dz).astype(weight.dtype, copy=False).reshape(-1, self.units)
             self.grads = {"weight": dz.T @ inputs}
             if self.use_bias:
                 self.grads["bias"] = dz.sum(axis=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import check_number, checked_p
+from fastdrop._checks import as_numbers, check_number, checked_p
 from fastdrop.functional import dropout
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import sigmoid
@@ -193,7 +193,7 @@ class ConcreteDropout(Dense):
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self._build_alone(x, batch)
         weight, logit = self.params["weight"], self.params["logit"]
-        x = np.asarray(x, weight.dtype)
+        x = as_numbers("x", x).astype(weight.dtype, copy=False)
         if not batch.training:
             z, backward_mean = self._affine(x, weight)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fastdrop._checks import check_number
+from fastdrop._checks import as_numbers, check_number
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape, sum_over_ranks
 from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
@@ -51,6 +51,7 @@ class _Normalization(Layer):
 
     def _prepared(self, x: Array) -> Array:
         """Return x in the parameters' dtype; make them at the first call where no model did."""
+        x = as_numbers("x", x)
         self.output_shape(x.shape[1:])
         self.build(x.shape[1:], Key(0))  # nothing is drawn
         return next((x.astype(p.dtype, copy=False) for p in self.params.values()), x)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import checked_p
+from fastdrop._checks import as_numbers, checked_p
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.dropout import Dropout, RandomLayer, Rule
@@ -213,7 +213,7 @@ class Zoneout(RandomLayer):
         backward : callable
             ``backward(dy) -> (dx, dprevious)``; only dx where no previous state was given.
         """
-        p, old = self.p, np.zeros_like(x) if previous is None else previous
+        p, old = self.p, np.zeros_like(x) if previous is None else as_numbers("previous", previous)
         if not batch.training:
             y = x * (1 - p) + old * p
 

@@ -7,18 +7,18 @@ give their batches epoch by epoch.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import as_array, check_count
+from fastdrop._checks import as_array, check_complete, check_count, is_series
 from fastdrop.compiled._train import submatrix
 from fastdrop.layers import Array, Shape
 from fastdrop.random import Key, permutation
 from fastdrop.training.expected import Expected, check_samples, check_weight
+from fastdrop.training.sources import END, is_numbered, source_of
 
 __all__ = [
     "WHOLE",
@@ -156,7 +156,7 @@ class ArrayBatches:
     def first_target(self) -> Array:
         """Return the first sample's label as the loss wants it, alone in an array."""
         assert self.y is not None
-        first = np.asarray(self.y.array[:1])
+        first = as_array(self.names[1], self.y.array[:1])
         return first if self._y_is_ready else self.expected.targets(self.names[1], first)
 
     def facts(self) -> dict[str, Any]:
@@ -212,7 +212,10 @@ class _Samples:
     """An array whose first axis counts samples, on disk or in memory."""
 
     def __init__(self, argument: str, array: Any) -> None:
+        self.argument = argument
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
+        if self.on_disk:
+            check_complete(argument, array)
         self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
 
@@ -229,10 +232,10 @@ class _Samples:
         array = self.array
         if not isinstance(array, np.ndarray):
             if isinstance(rows, slice):
-                return np.asarray(array[rows])
+                return as_array(self.argument, array[rows])
             ascending = np.argsort(rows)  # HDF5 takes no others
             samples = np.empty((len(rows), *array.shape[1:]), array.dtype)
-            samples[ascending] = array[rows[ascending]]
+            samples[ascending] = as_array(self.argument, array[rows[ascending]])
             return samples
         plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
         if isinstance(rows, slice) or not plain:  # `take` would copy the whole of another array
@@ -257,9 +260,6 @@ def _is_stored(array: Any) -> bool:
     )
 
 
-_END = object()  # of an iterator, which may give None
-
-
 class IterableBatches:
     """Batches that somebody else makes.
 
@@ -267,29 +267,30 @@ class IterableBatches:
     ----------
     batches : iterable
         Of x, (x,), (x, y) or (x, y, sample_weight), each array_like with equally many samples. It
-        is iterated anew for every epoch, unless `steps` is given.
+        is iterated anew for every epoch, unless `steps` is given. Or what has the interface of
+        Keras's `Sequence`, with or without ``__iter__``. Its methods `on_epoch_begin` and
+        `on_epoch_end`, if there are such, are called around every epoch that goes to its end.
     argument : str
         What the caller names it, for messages.
     steps : int, optional
         Batches in an epoch; the next epoch goes on where the last ended. What can be iterated
         again begins again at its end.
+    anew : bool
+        Whether each epoch begins at the beginning all the same, of what can be iterated again.
     """
 
-    def __init__(self, batches: Iterable[Any], argument: str, steps: int | None = None) -> None:
+    def __init__(
+        self, batches: Any, argument: str, steps: int | None = None, anew: bool = False
+    ) -> None:
         self.argument = argument
         self.batches = batches
-        self.steps = steps
-        if steps is None and isinstance(batches, Sized):
-            self.steps = len(batches)
+        self._source = source_of(batches, steps, anew)
+        self.steps = self._source.known_steps
         self._endless = steps is not None
-        self._iterator: Iterator[Any] = iter(batches)
-        first = next(self._iterator, _END)
-        if first is _END:
+        self._first = self._source.first(self._kept)
+        if self._first is END:
             raise ValueError(f"{argument}: expected at least one batch, got none")
-        self._first = self._parts(f"{argument}, first batch", first)
         self.sample_shape: Shape = tuple(self._first[0].shape[1:])
-        self._iterator = chain([first], self._iterator)
-        self._fresh = True  # nobody has taken a batch of this iterator
 
     def check(self, expected: Expected) -> None:
         """Refuse a first batch that does not fit."""
@@ -307,22 +308,14 @@ class IterableBatches:
     def epoch(
         self, title: str, key: Key | None = None, share: Share = WHOLE
     ) -> Iterator[Minibatch]:
-        """Give the batches of one epoch, see `ArrayBatches.epoch`; their order is their own.
+        """Give the batches of one epoch, see `ArrayBatches.epoch`.
 
-        Every rank iterates over all of them, and keeps its rows of each.
+        Their order is their own, except of those that have numbers. Every rank iterates over all of
+        them, and keeps its rows of each.
         """
-        if not self._endless and not self._fresh:
-            self._iterator = iter(self.batches)
+        self._tell("on_epoch_begin")
         step = 0
-        while not self._endless or step != self.steps:
-            batch = next(self._iterator, _END)
-            if batch is _END and self._endless:
-                self._iterator = iter(self.batches)
-                batch = next(self._iterator, _END)
-            self._fresh = False
-            if batch is _END:
-                break
-            step += 1
+        for step, batch in enumerate(self._source.epoch(key), 1):
             place = f"{self.argument}, batch {step} of {title}"
             x, y, sample_weight, _, whole = self._checked(place, *self._parts(place, batch))
             own = share.of(whole)
@@ -340,6 +333,17 @@ class IterableBatches:
                 "generator has ended; give something that can be iterated again, or one that "
                 "lasts for all epochs with the number of steps in each"
             )
+        self._tell("on_epoch_end")
+
+    def _tell(self, hook: str) -> None:
+        """Call a method of Keras's `Sequence`, where there is one."""
+        if hasattr(self.batches, hook):
+            getattr(self.batches, hook)()
+
+    def _kept(self, batch: Any) -> tuple[Array, Any, Any]:
+        """Return copies of the first batch's parts."""
+        x, y, sample_weight = self._parts(f"{self.argument}, first batch", batch)
+        return x.copy(), _copy(y), _copy(sample_weight)
 
     def _parts(self, argument: str, batch: Any) -> tuple[Array, Any, Any]:
         parts = batch if isinstance(batch, tuple | list) else (batch,)
@@ -371,6 +375,14 @@ class IterableBatches:
         return Minibatch(x, y, expected.weights(y, sample_weight), 0, len(x))
 
 
+def _copy(part: Any) -> Any:
+    """Return a copy as an array; what is none is left to the checks, which will say so."""
+    try:
+        return None if part is None else as_array("", part).copy()
+    except ValueError:
+        return part
+
+
 Batches: TypeAlias = ArrayBatches | IterableBatches
 
 
@@ -381,10 +393,12 @@ def batches_of(
     names: Sequence[str],
     batch_size: int,
     steps: int | None = None,
+    anew: bool = False,
 ) -> Batches:
     """Return batches of arrays, or, where `x` is an iterable of batches, those.
 
-    `names` are the caller's for `x`, `y`, `sample_weight` and `steps`.
+    `names` are the caller's for `x`, `y`, `sample_weight` and `steps`; `anew` is for
+    `IterableBatches`.
 
     Raises
     ------
@@ -393,21 +407,24 @@ def batches_of(
     """
     if steps is not None:
         check_count(names[3], steps)
-    is_array = isinstance(x, list | tuple) or hasattr(x, "shape") or hasattr(x, "__array__")
+    is_array = not is_numbered(x) and (
+        isinstance(x, list | tuple) or hasattr(x, "__array__") or hasattr(x, "shape")
+    )
     if is_array and y is None and isinstance(x, list | tuple) and _is_batch(x[0] if x else None):
         is_array = False
     if is_array:
         if steps is not None:
             raise ValueError(f"{names[3]}: expected it with an iterable of batches only")
         return ArrayBatches(x, y, sample_weight, names, batch_size)
-    if not isinstance(x, Iterable):
-        raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {x!r}")
+    if not is_series(x) and not is_numbered(x):
+        got = type(x).__name__ if isinstance(x, Iterable) else repr(x)
+        raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {got}")
     for name, argument in zip(names[1:], (y, sample_weight)):
         if argument is not None:
             raise ValueError(
                 f"{name}: expected None beside an iterable of batches, which has its own"
             )
-    return IterableBatches(x, names[0], steps)
+    return IterableBatches(x, names[0], steps, anew)
 
 
 def validation_batches(data: Any, batch_size: int, steps: int | None) -> Batches:
@@ -425,12 +442,13 @@ def validation_batches(data: Any, batch_size: int, steps: int | None) -> Batches
     if pair and len(data) in (2, 3):
         x, y, weights = (*data, None)[:3]
         return batches_of(x, y, weights, (*names, "validation_steps"), batch_size, steps)
-    if pair or hasattr(data, "shape") or not isinstance(data, Iterable):
+    iterable = is_series(data) and not hasattr(data, "shape")
+    if pair or not (iterable or is_numbered(data)):
         raise ValueError(
             "validation_data: expected (x, y), (x, y, sample_weight) or an iterable of batches"
         )
     names = ["validation_data", *names[1:], "validation_steps"]
-    return batches_of(data, None, None, names, batch_size, steps)
+    return batches_of(data, None, None, names, batch_size, steps, anew=True)
 
 
 def _is_batch(item: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import check_finite
+from fastdrop._checks import as_array, check_finite, described
 from fastdrop.layers import Array, Shape, batch_shape
 from fastdrop.losses import Loss
 
@@ -51,7 +51,7 @@ class Expected:
                 raise ValueError(
                     f"class_weight: expected classes in [0, {classes}), the model's, got {label!r}"
                 )
-            check_weight("class_weight", np.asarray(weight), ())
+            check_weight("class_weight", as_array("class_weight", weight), ())
 
     def check_shape(self, argument: str, x: Any) -> None:
         """Refuse samples of another shape."""
@@ -95,7 +95,7 @@ def check_samples(argument: str, x: Any) -> None:
     if x.dtype.kind not in "biuf" or len(x.shape) < 2 or not size:
         raise ValueError(
             f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
-            f"got {x.dtype} {x.shape}"
+            f"got {described(x)}"
         )
 
 
@@ -103,7 +103,7 @@ def check_weight(argument: str, weights: Array, shape: Shape) -> None:
     """Refuse what are no weights of samples or, with shape (), of a class."""
     if weights.dtype.kind not in "biuf" or weights.shape != shape:
         expected = "one weight for each sample" if shape else "a number for each class"
-        raise ValueError(f"{argument}: expected {expected}, got {weights.dtype} {weights.shape}")
+        raise ValueError(f"{argument}: expected {expected}, got {described(weights)}")
     check_finite(argument, weights)
     if weights.min() < 0:
         raise ValueError(f"{argument}: expected weights of at least 0, got {weights.min()}")

@@ -29,7 +29,7 @@ from fastdrop.layers import (
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
-from fastdrop.random import Key
+from fastdrop.random import Generator
 
 __all__ = ["NOT_BUILT", "Network"]
 
@@ -43,13 +43,15 @@ class Network:
 
     Parameters
     ----------
-    seed : int
-        Fixes initial weights, the order of samples and every mask.
+    generator : Generator
+        Its seed fixes initial weights, the order of samples and every mask.
     dtype : {"float32", "float64"}
         Of parameters, batches and outputs.
 
     Attributes
     ----------
+    seed : int
+        The generator's; may be assigned.
     layers : list of Layer
     input_shape : tuple of int or None
         Shape of one sample; None until it is known.
@@ -64,7 +66,7 @@ class Network:
         Those that are known to have a figure for this network's outputs and labels.
     """
 
-    seed: int
+    generator: Generator
     dtype: Any
     layers: list[Layer] = field(default_factory=list, init=False)
     input_shape: Shape | None = field(default=None, init=False)
@@ -78,8 +80,15 @@ class Network:
     checked_metrics: list[Metric] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.seed = Key(self.seed).seed
         self.dtype = np.dtype(lookup("dtype", self.dtype, DTYPES))
+
+    @property
+    def seed(self) -> int:
+        return self.generator.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.generator.state = (seed, 0)
 
     def add(self, layer: Layer | Input) -> None:
         """Put a layer on top, see `Sequential.add`."""
@@ -175,7 +184,7 @@ class Network:
     def from_config(cls, config: Mapping[str, Any]) -> Network:
         """Make a network with initial weights of what `get_config` returned."""
         layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
-        network = cls(config["seed"], config["dtype"])
+        network = cls(Generator(config["seed"]), config["dtype"])
         if config["input_shape"] is not None:
             network.add(Input(config["input_shape"]))
         for layer in layers:

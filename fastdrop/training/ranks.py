@@ -57,7 +57,7 @@ BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
 )
 INSTALL = (
-    "install them with pip install mpi4py threadpoolctl mpich, or mpi4py with your site's MPI "
+    "install them with pip install 'fastdrop-nn[mpi]' mpich, or mpi4py with your site's MPI "
     "(docs/mpi.md)"
 )
 
@@ -219,7 +219,10 @@ class Ranks:
         try:
             from threadpoolctl import ThreadpoolController
         except ImportError as error:
-            raise ImportError(f"comm: expected threadpoolctl beside mpi4py ({error})") from None
+            raise ImportError(
+                "comm: expected threadpoolctl beside mpi4py: pip install 'fastdrop-nn[mpi]' "
+                f"({error})"
+            ) from None
         Ranks._cpus_divided = True
         cpus = _config.cpus()
         node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)

@@ -114,6 +114,7 @@ class Step:
     def _parts_of_network(self) -> list[object]:
         network = self.network
         return [
+            network.seed,
             network.loss,
             self._leaves_products(),
             *network.layers,

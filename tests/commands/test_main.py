@@ -194,7 +194,8 @@ def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     assert train(*QUICK, "--out", tmp_path) == 0
     assert (tmp_path / RESULTS).exists()
     assert not (tmp_path / PICTURE).exists()
-    assert "no picture" in capsys.readouterr().out
+    missing = "no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]'"
+    assert missing in capsys.readouterr().out
 
 
 def test_one_training_at_a_time_in_a_folder(tmp_path, capsys):

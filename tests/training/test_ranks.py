@@ -297,7 +297,7 @@ class WithoutLibrary:
 @pytest.mark.parametrize("module", [lambda: None, WithoutLibrary])
 def test_without_mpi(monkeypatch, module):
     monkeypatch.setitem(sys.modules, "mpi4py", module())
-    with pytest.raises(ImportError, match="pip install mpi4py threadpoolctl mpich"):
+    with pytest.raises(ImportError, match=r"pip install 'fastdrop-nn\[mpi\]' mpich"):
         ranks.world()
 
 

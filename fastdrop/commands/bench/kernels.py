@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         picture = plot(found)
     except ImportError as error:
-        print(f"no picture: it needs matplotlib, pip install matplotlib ({error})")
+        print(f"no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]' ({error})")
     else:
         write(arguments.out / PICTURE, picture)
 
