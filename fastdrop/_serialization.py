@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from fastdrop._attributes import Declared, is_ours
 from fastdrop._checks import lookup
 
 __all__ = ["Configurable", "check_can_be_read", "deserialize", "is_ours", "plain", "serialize"]
@@ -16,15 +17,13 @@ __all__ = ["Configurable", "check_can_be_read", "deserialize", "is_ours", "plain
 T = TypeVar("T", bound="Configurable")
 
 
-class Configurable:
+class Configurable(Declared):
     """Base of what keeps each argument of its constructor in an attribute of the same name.
 
     A class that does not has to define `get_config`. Those derived from one kind of thing (`Layer`,
     `Loss`, ...) are known by their names.
     """
 
-    # Other words for arguments, and for which ones; None for what a constructor only refuses.
-    synonyms: ClassVar[Mapping[str, str | None]] = {}
     _family: ClassVar[list[type]]  # of one kind of thing, in the order of definition
     # What a constructor's `**` took, by which a derived class hands arguments on to its base; "*"
     # for what `*` took.
@@ -77,11 +76,6 @@ def _remember_handed_on(cls: type) -> None:
             object.__setattr__(self, "_handed_on", (*unnamed, *named))
 
     cls.__init__ = remembering  # type: ignore[misc]
-
-
-def is_ours(cls: type) -> bool:
-    """Tell whether a class is this package's, not the user's."""
-    return cls.__module__.partition(".")[0] == __package__
 
 
 def _known(kind: type[T]) -> dict[str, type[T]]:

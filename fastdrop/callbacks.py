@@ -10,18 +10,19 @@ import inspect
 import io
 import math
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
+import numpy as np
 from tqdm import tqdm
 
 from fastdrop._checks import check_number, of_file, one_line
+from fastdrop.hooks import Callback, LambdaCallback, Logs, check_callable
 from fastdrop.layers import Array
 
 __all__ = [
@@ -32,13 +33,13 @@ __all__ = [
     "History",
     "LambdaCallback",
     "LearningRateScheduler",
+    "Logs",
     "ModelCheckpoint",
     "ProgressBar",
     "ReduceLROnPlateau",
     "TerminateOnNaN",
 ]
 
-Logs = Mapping[str, float]
 LESS_IS_BETTER = {
     *("loss", "error", "crossentropy", "divergence"),
     *("bce", "huber", "kld", "mae", "mse"),
@@ -51,79 +52,6 @@ def format_logs(logs: Logs) -> str:
         f"{name}: {value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{name}: {value:.1e}"
         for name, value in logs.items()
     )
-
-
-class Callback:
-    """Base of all callbacks; does nothing.
-
-    Attributes
-    ----------
-    model : Sequential
-        The model that is trained. `fit` sets it before the first call.
-    params : dict
-        "epochs", "verbose", and "steps" (batches) per epoch, None where nobody knows. `fit` sets
-        it before the first call.
-    every_rank : bool
-        Where several ranks train together: whether it is called on all of them, and not only on
-        rank 0. Epochs' figures in `logs` are the same everywhere.
-    """
-
-    model: Any = None
-    params: Mapping[str, Any] = {}
-    every_rank = False
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Take note that `fit` starts; `logs` is empty."""
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Take note that epoch number `epoch`, from 0, starts; `logs` is empty."""
-
-    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Take note that batch number `batch` of the epoch starts; `logs` is empty."""
-
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Take note of the means over the batches 0 to `batch` of this epoch, to be read now.
-
-        Over several ranks the loss is that of the whole batches, metrics are those of rank 0's rows
-        of them; at the end of the epoch they are those of all rows.
-        """
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Take note of the epoch's figures; what is added to `logs` reaches later callbacks."""
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        """Take note that `fit` ends, be it by an exception; `logs` are the last epoch's."""
-
-
-class LambdaCallback(Callback):
-    """Call functions.
-
-    Parameters
-    ----------
-    on_epoch_begin, on_epoch_end, on_train_begin, on_train_end, on_train_batch_begin, \
-on_train_batch_end : callable, optional
-        With the arguments of the methods of `Callback`, `logs` included.
-
-    Raises
-    ------
-    TypeError
-        For other names, or what cannot be called.
-    """
-
-    def __init__(
-        self,
-        on_epoch_begin: Callable[[int, Logs], object] | None = None,
-        on_epoch_end: Callable[[int, dict[str, float]], object] | None = None,
-        on_train_begin: Callable[[Logs], object] | None = None,
-        on_train_end: Callable[[Logs], object] | None = None,
-        on_train_batch_begin: Callable[[int, Logs], object] | None = None,
-        on_train_batch_end: Callable[[int, Logs], object] | None = None,
-    ) -> None:
-        hooks = {name: value for name, value in locals().items() if name.startswith("on_")}
-        for name, function in hooks.items():
-            if function is not None:
-                _check_callable(name, function)
-                setattr(self, name, function)
 
 
 class History(Callback):
@@ -139,14 +67,18 @@ class History(Callback):
         while the model learns and drops; ``evaluate`` measures it as it is used.
     """
 
-    def __init__(self) -> None:
-        self.epoch: list[int] = []
-        self.history: dict[str, list[float]] = {}
+    epoch: list[int]
+    history: dict[str, list[float]]
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def __init__(self) -> None:
+        self.epoch, self.history = [], {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self.epoch.append(epoch)
         for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
+            # What other callbacks have added may be NumPy's, which JSON does not know.
+            number = value.item() if isinstance(value, np.generic | np.ndarray) else value
+            self.history.setdefault(name, []).append(number)
 
 
 class TerminateOnNaN(Callback):
@@ -177,6 +109,8 @@ class Monitor(Callback):
         or what is better about it.
     """
 
+    best: float | None
+
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode: expected auto, min or max, got {mode!r}")
@@ -184,7 +118,7 @@ class Monitor(Callback):
         self.mode = mode
         check_number("min_delta", abs(min_delta) if isinstance(min_delta, Real) else min_delta)
         self.min_delta = abs(min_delta)
-        self.best: float | None = None
+        self.best = None
 
     def value(self, logs: Logs) -> float:
         """Return the figure."""
@@ -243,6 +177,10 @@ class EarlyStopping(Monitor):
         The best figure, its epoch, and the epoch that stopped training, 0 if none did.
     """
 
+    wait: int
+    best_epoch: int
+    stopped_epoch: int
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -269,7 +207,7 @@ class EarlyStopping(Monitor):
         self.best = None
         self._best_weights: list[Array] | None = None
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         value = self.value(logs)
         if epoch < self.start_from_epoch:
             return
@@ -324,6 +262,8 @@ class ModelCheckpoint(Monitor):
         As for `Monitor`, or when `filepath` has a field that is no figure.
     """
 
+    synonyms: ClassVar = {"save_freq": None, "initial_value_threshold": "best"}
+
     def __init__(
         self,
         filepath: str | PathLike[str],
@@ -345,7 +285,7 @@ class ModelCheckpoint(Monitor):
         _check_real("initial_value_threshold", initial_value_threshold)
         self.best = initial_value_threshold
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self.save_best_only:
             value = self.value(logs)
             if not self.improves(value, self.best):
@@ -391,7 +331,7 @@ class LearningRateScheduler(Callback):
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
-        _check_callable("schedule", schedule)
+        check_callable("schedule", schedule)
         self.schedule = schedule
         self.verbose = verbose
 
@@ -407,7 +347,7 @@ class LearningRateScheduler(Callback):
         if self.verbose:
             print(f"Epoch {epoch + 1}: the learning rate is {number:g}")
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         logs["learning_rate"] = _learning_rate(self.model)
 
 
@@ -439,6 +379,9 @@ class ReduceLROnPlateau(Monitor):
     The rate that the epoch was trained with is among its figures, as "learning_rate".
     """
 
+    wait: int
+    cooling: int
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -465,7 +408,7 @@ class ReduceLROnPlateau(Monitor):
         self.best = None
         self.wait = self.cooling = 0
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         rate = logs["learning_rate"] = _learning_rate(self.model)
         value = self.value(logs)
         if self.cooling:
@@ -482,11 +425,6 @@ class ReduceLROnPlateau(Monitor):
                 self.cooling, self.wait = self.cooldown, 0
                 if self.verbose:
                     print(f"Epoch {epoch + 1}: the learning rate is reduced to {rate:g}")
-
-
-def _check_callable(argument: str, value: object) -> None:
-    if not callable(value):
-        raise TypeError(f"{argument}: expected what can be called, got {value!r}")
 
 
 def _check_real(argument: str, value: object) -> None:
@@ -574,7 +512,7 @@ class CSVLogger(Callback):
         cut = len(rows) == 1 and not text.endswith(("\n", "\r"))
         return ("", []) if cut else (text, columns)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         assert self._file is not None
         if self._writer is None:
             self._file.write(self._gap)
@@ -634,7 +572,7 @@ class ProgressBar(Callback):
             self._due = end + max(self._interval, 20 * (end - start))
         self._bar.update()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self._validation = {name: logs[name] for name in logs if name.startswith("val_")}
         self._bar.set_postfix(logs, refresh=False)
 
@@ -650,32 +588,9 @@ class EpochLines(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._start = time.perf_counter()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         seconds = time.perf_counter() - self._start
         print(f"Epoch {epoch + 1}/{self.params['epochs']} - {seconds:.1f}s - {format_logs(logs)}")
-
-
-def callbacks_of(callbacks: Any) -> list[Callback]:
-    """Return the callbacks of `fit`'s argument.
-
-    Raises
-    ------
-    TypeError
-        When one is no callback, or has a hook that nobody would call.
-    """
-    if isinstance(callbacks, Callback):
-        return [callbacks]
-    given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
-    if not all(isinstance(callback, Callback) for callback in given):
-        raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
-    for callback in given:
-        for hook in dir(callback):
-            if re.fullmatch(r"on_(batch|(test|predict)(_batch)?)_(begin|end)", hook):
-                raise TypeError(
-                    f"callbacks: expected no hooks but Callback's, got {hook} of "
-                    f"{type(callback).__name__}, which nobody would call"
-                )
-    return given
 
 
 def reports_of(verbose: str | int) -> list[Callback]:

@@ -7,7 +7,7 @@ outputs, which is exact where probabilities would have to be clipped away from 0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -46,9 +46,12 @@ class Loss(Configurable):
         activation. On one that does end with it, nothing changes: it is not applied twice.
     """
 
-    folds: str | None = None
+    renamed: ClassVar = {"call": "__call__"}
+
+    folds: ClassVar[str | None] = None
     from_logits = False
     _probabilities = False  # whether labels have to lie in [0, 1]
+    _compares_classes = False  # along the last axis, by their shares of its sum
     _shape_hint = ""
 
     def targets(
@@ -97,6 +100,20 @@ class Loss(Configurable):
                 f"got {array.min()} to {array.max()}"
             )
         return array.astype(dtype, copy=False)
+
+    def check_outputs(self, output_shape: Shape, argument: str = "loss") -> None:
+        """Refuse outputs of a shape for which the loss means nothing.
+
+        Raises
+        ------
+        ValueError
+            In that case.
+        """
+        if self._compares_classes and output_shape[-1:] == (1,):
+            raise ValueError(
+                f"{argument}: expected two outputs or more for {type(self).__name__}, which is "
+                "about shares of a sum, got one; use 'binary_crossentropy'"
+            )
 
     def __call__(
         self,
@@ -193,7 +210,7 @@ class Huber(Loss):
 class KLDivergence(Loss):
     """sum(y log(y / outputs)) over the last axis, mean over the batch; y probabilities."""
 
-    _probabilities = True
+    _probabilities = _compares_classes = True
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         y, q = np.clip(y, EPSILON, 1), np.clip(outputs, EPSILON, 1)
@@ -223,7 +240,7 @@ class CategoricalCrossentropy(Loss):
     """
 
     folds = "softmax"
-    _probabilities = True
+    _probabilities = _compares_classes = True
     _shape_hint = "; class numbers need loss='sparse_categorical_crossentropy'"
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
@@ -254,6 +271,7 @@ class SparseCategoricalCrossentropy(Loss):
     """
 
     folds = "softmax"
+    _compares_classes = True
 
     def __init__(self, from_logits: bool = False) -> None:
         self.from_logits = from_logits

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fastdrop._checks import check_number, lookup
 from fastdrop._serialization import Configurable
@@ -62,6 +62,16 @@ class Optimizer(Configurable):
         When an argument is outside its range, or more than one way to clip is given.
     """
 
+    renamed: ClassVar = {
+        **dict.fromkeys(("apply", "apply_gradients", "stateless_apply", "update_step"), "update"),
+        **dict.fromkeys(("build", "finalize_variable_values", "scale_loss")),
+        **dict.fromkeys(("load_own_variables", "save_own_variables")),
+    }
+
+    model: object
+    iterations: int
+    state: dict[str, dict[str, Array]]
+
     def __init__(
         self,
         learning_rate: LearningRate,
@@ -80,9 +90,7 @@ class Optimizer(Configurable):
                 f"got {clipnorm}, {clipvalue}, {global_clipnorm}"
             )
         self.weight_decay = None if weight_decay is None else _checked("weight_decay", weight_decay)
-        self.model: object = None
-        self.iterations = 0
-        self.state: dict[str, dict[str, Array]] = {}
+        self.model, self.iterations, self.state = None, 0, {}
 
     @property
     def learning_rate(self) -> LearningRate:

@@ -36,9 +36,8 @@ from fastdrop.layers.dropout import (
     Dropout3d,
     DropPath,
     FeatureAlphaDropout,
-    GaussianDropout,
-    GaussianNoise,
 )
+from fastdrop.layers.noise import GaussianDropout, GaussianNoise
 from fastdrop.layers.normalization import BatchNormalization, LayerNormalization
 from fastdrop.layers.recurrent import EmbeddingDropout, LockedDropout, WeightDropout, Zoneout
 from fastdrop.layers.residual import Residual

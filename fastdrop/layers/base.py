@@ -15,13 +15,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _serialization
-from fastdrop._checks import as_array, as_numbers, described, is_count, is_series
+from fastdrop._attributes import Declared
+from fastdrop._checks import as_array, as_numbers, described, is_count, is_series, unsigned
 from fastdrop._serialization import Configurable, serialize
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_config
@@ -133,7 +134,7 @@ def _as_shape(argument: str, shape: Iterable[int]) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-class Input:
+class Input(Declared):
     """The shape of a model's input, as the first item of a `Sequential`; not a layer itself.
 
     Parameters
@@ -177,12 +178,28 @@ class Layer(Configurable):
     activation : str
         Name of the activation that ends the layer.
     seed : int or None
-        Seed of the layer's own generator, made at first use; without it one is spawned from the
-        default generator. Inside a model the model's seed decides instead.
+        Seed of the layer's own generator, made at first use and after each assignment; without it
+        one is spawned from the default generator. Inside a model the model's seed decides instead.
     """
 
+    renamed: ClassVar = {
+        **{"call": "forward", "compute_output_shape": "output_shape"},
+        **dict.fromkeys(("compute_output_spec", "compute_mask", "quantized_call")),
+        **dict.fromkeys(("build_from_config", "get_build_config")),
+        **dict.fromkeys(("load_own_variables", "save_own_variables", "stateless_call")),
+        **dict.fromkeys(("trainable_variables", "trainable_weights")),
+        **dict.fromkeys(("non_trainable_variables", "non_trainable_weights")),
+    }
+    own_methods = False  # layers that are computed together do without most of them
+    # Arguments that count until the parameters are made.
+    _until_built: ClassVar[frozenset[str]] = frozenset()
+
+    params: dict[str, Array]
+    grads: dict[str, Array]
+    state: dict[str, Array]
+    trainable: bool
     activation = "linear"
-    seed: int | None = None
+    _seed: int | None = None
     _generator: Generator
 
     def __init_subclass__(cls) -> None:
@@ -201,10 +218,16 @@ class Layer(Configurable):
     ) -> None:
         self.input_shape = None if input_shape is None else _as_shape("input_shape", input_shape)
         self.name = type(self).__name__.lower() if name is None else name
-        self.params: dict[str, Array] = {}
-        self.grads: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
+        self.params, self.grads, self.state = {}, {}, {}
         self.trainable = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._until_built and self.__dict__.get("params"):
+            raise AttributeError(
+                f"{name}: expected it before the layer {self.name!r} has parameters, which it "
+                "would not change; make a new layer"
+            )
+        super().__setattr__(name, value)
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the layer's output for the batch `x`, see `forward`."""
@@ -308,6 +331,16 @@ class Layer(Configurable):
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         """Do what `forward` does, but stop before the activation that ends the layer."""
         return self.forward(x, batch)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the layer's own generator."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
+        self._seed = None if seed is None else unsigned(seed, "seed")
+        self.__dict__.pop("_generator", None)  # the next use makes that of this seed
 
     def key_of(self, batch: Batch) -> Key:
         """Return the batch's key, or the next one of the layer's own generator."""

@@ -65,6 +65,8 @@ class Dense(Layer):
         "kernel_constraint": None,
     }
 
+    _until_built = frozenset({"units", "use_bias", "kernel_initializer"})
+
     def __init__(
         self,
         units: int,

@@ -15,7 +15,7 @@ from fastdrop.layers.activations import sigmoid
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Dense
-from fastdrop.layers.schedules import Rate, checked_rate, rate_at
+from fastdrop.layers.schedules import Rate, checked_rate, p_or_rate, rate_at
 from fastdrop.random import Key, uniform
 
 __all__ = ["ConcreteDropout", "DropConnect"]
@@ -32,10 +32,10 @@ class DropConnect(Dense):
     units : int
         Number of outputs.
     p : float or callable
-        Probability of dropping a weight, in [0, 1], or a schedule of it.
+        Probability of dropping a weight, in [0, 1], or a schedule of it; by default 0.5.
     activation, use_bias, kernel_initializer, l1, l2, max_norm, input_shape, name
         As for `Dense`.
-    seed : int, optional
+    rate, seed
         As for `RandomLayer`.
 
     Raises
@@ -49,10 +49,12 @@ class DropConnect(Dense):
        DropConnect, ICML.
     """
 
+    synonyms = Dense.synonyms | {"rate": "p"}
+
     def __init__(
         self,
         units: int,
-        p: Rate = 0.5,
+        p: Rate | None = None,
         activation: str | None = None,
         *,
         use_bias: bool = True,
@@ -60,6 +62,7 @@ class DropConnect(Dense):
         l1: float = 0.0,
         l2: float = 0.0,
         max_norm: float | None = None,
+        rate: Rate | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
@@ -75,7 +78,7 @@ class DropConnect(Dense):
             input_shape=input_shape,
             name=name,
         )
-        self.p = checked_rate(p)
+        self.p = checked_rate(p_or_rate(p, rate, 0.5))
         self.seed = seed
 
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
@@ -112,14 +115,14 @@ class ConcreteDropout(Dense):
     units : int
         Number of outputs.
     p : float
-        The probability of dropping to start from, 0 < p < 1.
+        The probability of dropping to start from, 0 < p < 1; by default 0.1.
     activation, use_bias, kernel_initializer, max_norm, input_shape, name
         As for `Dense`.
     weight_regularizer, dropout_regularizer : float
         At least 0.
     temperature : float
         Above 0; the lower, the nearer to dropout.
-    seed : int, optional
+    rate, seed
         As for `RandomLayer`.
 
     Attributes
@@ -137,10 +140,13 @@ class ConcreteDropout(Dense):
     .. [1] Gal, Hron, Kendall 2017, Concrete dropout, NIPS.
     """
 
+    synonyms = Dense.synonyms | {"rate": "p"}
+    _until_built = Dense._until_built | {"p"}
+
     def __init__(
         self,
         units: int,
-        p: float = 0.1,
+        p: float | None = None,
         activation: str | None = None,
         *,
         use_bias: bool = True,
@@ -149,6 +155,7 @@ class ConcreteDropout(Dense):
         weight_regularizer: float = 1e-6,
         dropout_regularizer: float = 1e-5,
         temperature: float = 0.1,
+        rate: float | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
@@ -162,9 +169,9 @@ class ConcreteDropout(Dense):
             input_shape=input_shape,
             name=name,
         )
-        self.p = checked_p(p)
-        if p in (0, 1):
-            raise ValueError(f"p: expected 0 < p < 1, from where it can learn, got {p}")
+        self.p = checked_p(p_or_rate(p, rate, 0.1))
+        if self.p in (0, 1):
+            raise ValueError(f"p: expected 0 < p < 1, from where it can learn, got {self.p}")
         check_number("weight_regularizer", weight_regularizer)
         check_number("dropout_regularizer", dropout_regularizer)
         check_number("temperature", temperature, above_zero=True)

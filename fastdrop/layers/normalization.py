@@ -21,8 +21,10 @@ class _Normalization(Layer):
     Features are the last axis.
     """
 
+    _until_built = frozenset({"center", "scale"})
     center = True
     scale = True
+    features: int | None  # known once the layer is built
 
     def __init__(
         self, epsilon: float, *, input_shape: Iterable[int] | None, name: str | None
@@ -30,7 +32,7 @@ class _Normalization(Layer):
         check_number("epsilon", epsilon, above_zero=True)
         super().__init__(input_shape=input_shape, name=name)
         self.epsilon = epsilon
-        self.features: int | None = None  # once the layer is built
+        self.features = None
 
     def build(self, input_shape: Shape, key: Key) -> None:
         if self.features is None and input_shape:

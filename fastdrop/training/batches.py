@@ -77,9 +77,13 @@ class ArrayBatches:
     x, y, sample_weight : array_like
         Equally many samples in each; the latter two may be None.
     names : sequence of str
-        What the caller names them, for messages.
+        What the caller names them, and `steps`, for messages.
     batch_size : int, optional
-        At least 1; the last batch may be smaller. By default all are one batch.
+        At least 1; the last batch may be smaller. By default all are one batch, or as many as
+        `steps` says.
+    steps : int, optional
+        Batches in an epoch, by default all of them. The next epoch goes on where the last ended; at
+        the end of the samples it is shorter.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class ArrayBatches:
         sample_weight: Any,
         names: Sequence[str],
         batch_size: int | None = None,
+        steps: int | None = None,
     ) -> None:
         self.names = names
         self.x = _Samples(names[0], x)
@@ -106,11 +111,20 @@ class ArrayBatches:
         if sample_weight is not None:
             self.sample_weight = _Samples(names[2], as_array(names[2], sample_weight))
             check_weight(names[2], self.sample_weight.array, (self.samples,))
-        self.batch_size = self.samples if batch_size is None else batch_size
-        self.steps: int | None = -(-self.samples // self.batch_size)
+        self._given = (batch_size, steps)
+        self.batch_size = -(-self.samples // (steps or 1)) if batch_size is None else batch_size
+        self._in_all = -(-self.samples // self.batch_size)
+        self.steps = self._in_all if steps is None else steps
+        if self.steps > self._in_all:
+            raise ValueError(
+                f"{names[3]}: expected at most {self._in_all}, the batches of {names[0]}, "
+                f"more with an iterable of batches only, got {steps}"
+            )
         self.sample_shape: Shape = tuple(self.x.array.shape[1:])
 
-    def split(self, share: float, last_batch_size: int) -> tuple[ArrayBatches, ArrayBatches]:
+    def split(
+        self, share: float, last_batch_size: int | None, last_steps: int | None
+    ) -> tuple[ArrayBatches, ArrayBatches]:
         """Return batches of the first samples and of the last, the given share of all."""
         kept = _samples_before_split(self.samples, share)
 
@@ -124,11 +138,14 @@ class ArrayBatches:
                 )
             return samples.array[rows]
 
-        def batches(rows: slice, batch_size: int) -> ArrayBatches:
-            x, y = part(self.x, rows), part(self.y, rows)
-            return ArrayBatches(x, y, part(self.sample_weight, rows), self.names, batch_size)
+        def batches(rows: slice, name: str, *sizes: int | None) -> ArrayBatches:
+            x, y, weights = part(self.x, rows), part(self.y, rows), part(self.sample_weight, rows)
+            return ArrayBatches(x, y, weights, (*self.names[:3], name), *sizes)
 
-        return batches(slice(kept), self.batch_size), batches(slice(kept, None), last_batch_size)
+        return (
+            batches(slice(kept), self.names[3], *self._given),
+            batches(slice(kept, None), "validation_steps", last_batch_size, last_steps),
+        )
 
     def check(self, expected: Expected) -> None:
         """Refuse what does not fit; values of arrays on disk are left for `epoch`."""
@@ -147,26 +164,22 @@ class ArrayBatches:
         if y.size == self.samples:  # one number each: little memory
             self.y = _Samples(self.names[1], expected.targets(self.names[1], y))
             self._y_is_ready = True
-            expected.weights(self.y.array, None)
+            expected.check_labels(self.names[1], self.y.array)
             return
         rows = max(1, _CHECKED_AT_ONCE // (y[:1].size or 1))
         for start in range(0, self.samples, rows):
-            expected.weights(expected.targets(self.names[1], y[start : start + rows]), None)
-
-    def first_target(self) -> Array:
-        """Return the first sample's label as the loss wants it, alone in an array."""
-        assert self.y is not None
-        first = as_array(self.names[1], self.y.array[:1])
-        return first if self._y_is_ready else self.expected.targets(self.names[1], first)
+            targets = expected.targets(self.names[1], y[start : start + rows])
+            expected.check_labels(self.names[1], targets)
 
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common, with a checksum of some samples in memory."""
         parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
         given = {name: part for name, part in parts.items() if part is not None}
-        return {"batch_size": self.batch_size} | {k: part.facts() for k, part in given.items()}
+        facts = {"batch_size": self.batch_size, "steps": self.steps}
+        return facts | {k: part.facts() for k, part in given.items()}
 
     def epoch(
-        self, title: str, key: Key | None = None, share: Share = WHOLE
+        self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
     ) -> Iterator[Minibatch]:
         """Give the batches of one epoch.
 
@@ -178,14 +191,21 @@ class ArrayBatches:
             Of the order of the samples; without it they come as they lie.
         share : Share
             Which rows of every batch; no others are read.
+        number : int
+            The epoch's, from 0, which tells where its batches begin if not all are in each epoch.
 
         Yields
         ------
         Minibatch
             Rewritten by the next one.
         """
-        order = None if key is None else permutation(key, self.samples)
-        for step, start in enumerate(range(0, self.samples, self.batch_size), 1):
+        part = number % -(-self._in_all // self.steps)  # of a pass over all samples
+        order = None
+        if key is not None:
+            order = permutation(Key(key.seed, key.call - part), self.samples)
+        begin, end = (n * self.steps * self.batch_size for n in (part, part + 1))
+        starts = range(begin, min(end, self.samples), self.batch_size)
+        for step, start in enumerate(starts, 1):
             whole = min(self.batch_size, self.samples - start)
             own = share.of(whole)
             rows: Any = slice(start + own.start, start + own.stop)
@@ -201,6 +221,8 @@ class ArrayBatches:
             y = self.y.take(rows)
             if not self._y_is_ready:
                 y = self.expected.targets(self.names[1] + place, y)
+            if self.y.on_disk:
+                self.expected.check_labels(self.names[1] + place, y)
             weights = None if self.sample_weight is None else self.sample_weight.take(rows)
             yield Minibatch(x, y, self.expected.weights(y, weights), own.start, whole)
 
@@ -295,18 +317,14 @@ class IterableBatches:
     def check(self, expected: Expected) -> None:
         """Refuse a first batch that does not fit."""
         self.expected = expected
-        self._first_target = self._checked(f"{self.argument}, first batch", *self._first).y
-
-    def first_target(self) -> Array:
-        """Return the first sample's label, see `ArrayBatches.first_target`."""
-        return self._first_target[:1]
+        self._checked(f"{self.argument}, first batch", *self._first)
 
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common."""
         return {"sample's shape": self.sample_shape, "steps": self.steps}
 
     def epoch(
-        self, title: str, key: Key | None = None, share: Share = WHOLE
+        self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
     ) -> Iterator[Minibatch]:
         """Give the batches of one epoch, see `ArrayBatches.epoch`.
 
@@ -369,6 +387,7 @@ class IterableBatches:
                 f"got x {x.shape} and y {y.shape}"
             )
         y = expected.targets(f"{argument}, y", y)
+        expected.check_labels(f"{argument}, y", y)
         if sample_weight is not None:
             sample_weight = as_array(f"{argument}, sample_weight", sample_weight)
             check_weight(f"{argument}, sample_weight", sample_weight, x.shape[:1])
@@ -391,7 +410,7 @@ def batches_of(
     y: Any,
     sample_weight: Any,
     names: Sequence[str],
-    batch_size: int,
+    batch_size: int | None,
     steps: int | None = None,
     anew: bool = False,
 ) -> Batches:
@@ -413,9 +432,7 @@ def batches_of(
     if is_array and y is None and isinstance(x, list | tuple) and _is_batch(x[0] if x else None):
         is_array = False
     if is_array:
-        if steps is not None:
-            raise ValueError(f"{names[3]}: expected it with an iterable of batches only")
-        return ArrayBatches(x, y, sample_weight, names, batch_size)
+        return ArrayBatches(x, y, sample_weight, names, batch_size, steps)
     if not is_series(x) and not is_numbered(x):
         got = type(x).__name__ if isinstance(x, Iterable) else repr(x)
         raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {got}")
@@ -427,7 +444,7 @@ def batches_of(
     return IterableBatches(x, names[0], steps, anew)
 
 
-def validation_batches(data: Any, batch_size: int, steps: int | None) -> Batches:
+def validation_batches(data: Any, batch_size: int | None, steps: int | None) -> Batches:
     """Return the batches of `fit`'s argument `validation_data`.
 
     Raises

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from fastdrop.callbacks import Callback, History
+from fastdrop.callbacks import History
+from fastdrop.hooks import Callback, heard, tell
+from fastdrop.layers import Array
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
 from fastdrop.training.blas import matmul
@@ -20,7 +21,7 @@ from fastdrop.training.network import Network
 from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of
 from fastdrop.training.step import Step
 
-__all__ = ["evaluate", "fit", "prepare"]
+__all__ = ["evaluate", "fit", "predict", "prepare"]
 
 
 def prepare(
@@ -51,14 +52,14 @@ def prepare(
         raise ValueError("layers: expected at least one, got none")
     input_shape = batches.sample_shape if network.input_shape is None else network.input_shape
     output_shape = network.output_shape(input_shape)
-    loss = network.loss if y_needed else None
-    expected = Expected(input_shape, output_shape, network.dtype, loss, class_weight)
+    loss, metrics = None, []
+    if y_needed:
+        network.check_meaning(input_shape, output_shape)
+        loss, metrics = network.loss, [*network.metrics, *network.weighted_metrics]
+    expected = Expected(input_shape, output_shape, network.dtype, loss, class_weight, metrics)
     batches.check(expected)
     if validation is not None:
         validation.check(replace(expected, class_weight=None))
-    if loss is not None and network.checked_metrics is not network.metrics:
-        Figures(network).check(batches.first_target(), output_shape, network.dtype)
-        network.checked_metrics = network.metrics
     network.build(input_shape)
 
 
@@ -107,18 +108,18 @@ def fit(
                 begun.append(callback)
             for epoch in epochs:
                 title = f"epoch {epoch + 1}"
-                _tell(callbacks, "on_epoch_begin", epoch, {})
+                tell([callback.on_epoch_begin for callback in callbacks], epoch, {})
                 order = Key(network.seed, network.epoch) if shuffle else None
-                batches = training.epoch(title, order, ranks.share)
+                batches = training.epoch(title, order, ranks.share, network.epoch)
                 logs = _train_epoch(step, batches, title, callbacks, ranks).over(ranks)
                 if validation is not None:
                     place = f"validation, {title}"
-                    measured = evaluate(validation_step, validation, place, ranks)
+                    measured = evaluate(validation_step, validation, place, callbacks, ranks)
                     logs.update({f"val_{name}": value for name, value in measured.items()})
                 network.epoch += 1
                 if ranks.size > 1:
                     ranks.check_same(facts_of(network))
-                _tell(callbacks, "on_epoch_end", epoch, logs)
+                tell([callback.on_epoch_end for callback in callbacks], epoch, logs)
                 ranks.share_weights(network.weights().values())
                 network.stop_training = ranks.broadcast(network.stop_training)
                 if network.stop_training:
@@ -135,11 +136,6 @@ def fit(
         optimizer.follow(rate)
 
 
-def _tell(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> None:
-    for callback in callbacks:
-        getattr(callback, hook)(*arguments)
-
-
 def _train_epoch(
     step: Step,
     batches: Iterable[Minibatch],
@@ -150,12 +146,14 @@ def _train_epoch(
     """Take a step for each batch, unless a callback stops training, and return the figures."""
     network = step.network
     figures = Figures(network)
+    begin, end = (heard(callbacks, f"on_train_batch_{when}") for when in ("begin", "end"))
     for number, batch in enumerate(batches):
-        _tell(callbacks, "on_train_batch_begin", number, {})
+        tell(begin, number, {})
         result = step.train(*batch)
         network.step += 1
         figures.add(batch, *result)
-        _tell(callbacks, "on_train_batch_end", number, figures)
+        if end:
+            tell(end, number, figures.logs())
         network.stop_training = ranks.broadcast(network.stop_training)
         if network.stop_training:
             break
@@ -170,9 +168,35 @@ def _train_epoch(
     return figures
 
 
-def evaluate(step: Step, batches: Batches, title: str, ranks: Ranks = ALONE) -> dict[str, float]:
+def evaluate(
+    step: Step,
+    batches: Batches,
+    title: str,
+    callbacks: Sequence[Callback] = (),
+    ranks: Ranks = ALONE,
+) -> dict[str, float]:
     """Return loss and metrics at inference over one epoch of batches, which `title` names."""
     figures = Figures(step.network)
-    for batch in batches.epoch(title, share=ranks.share):
+    begin, end = (heard(callbacks, f"on_test_batch_{when}") for when in ("begin", "end"))
+    tell([callback.on_test_begin for callback in callbacks], {})
+    for number, batch in enumerate(batches.epoch(title, share=ranks.share)):
+        tell(begin, number, {})
         figures.add(batch, *step.test(*batch))
-    return figures.over(ranks)
+        if end:
+            tell(end, number, figures.logs())
+    measured = figures.over(ranks)
+    tell([callback.on_test_end for callback in callbacks], dict(measured))
+    return measured
+
+
+def predict(step: Step, batches: Iterable[Minibatch], callbacks: Sequence[Callback] = ()) -> Array:
+    """Return the outputs at inference."""
+    outputs: list[Array] = []
+    begin, end = (heard(callbacks, f"on_predict_batch_{when}") for when in ("begin", "end"))
+    tell([callback.on_predict_begin for callback in callbacks], {})
+    for number, batch in enumerate(batches):
+        tell(begin, number, {})
+        outputs.append(step.predict(batch.x).copy())
+        tell(end, number, {"outputs": outputs[-1]})
+    tell([callback.on_predict_end for callback in callbacks], {})
+    return np.concatenate(outputs)

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +20,7 @@ from fastdrop.layers import (
     Array,
     Input,
     Layer,
+    Residual,
     Shape,
     assign,
     build_all,
@@ -27,12 +28,14 @@ from fastdrop.layers import (
     shapes_between,
 )
 from fastdrop.losses import Loss
-from fastdrop.metrics import Metric
+from fastdrop.metrics import LossMetric, Metric
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Generator
 
-__all__ = ["NOT_BUILT", "Network"]
+__all__ = ["NOT_BUILT", "Metrics", "Network", "OfNetwork", "metrics_of"]
 
+T = TypeVar("T")
+Metrics: TypeAlias = Sequence[str | Metric | Callable[[Array, Array], Any]] | None
 DTYPES = {"float32": np.float32, "float64": np.float64}
 NOT_BUILT = "; the model's input shape is not known yet"
 
@@ -47,6 +50,8 @@ class Network:
         Its seed fixes initial weights, the order of samples and every mask.
     dtype : {"float32", "float64"}
         Of parameters, batches and outputs.
+    name : str
+        The model's.
 
     Attributes
     ----------
@@ -62,12 +67,11 @@ class Network:
         How many epochs and batches have been trained.
     stop_training : bool
         Whether training is to end after this batch.
-    checked_metrics : list of Metric or None
-        Those that are known to have a figure for this network's outputs and labels.
     """
 
     generator: Generator
     dtype: Any
+    name: str = "sequential"
     layers: list[Layer] = field(default_factory=list, init=False)
     input_shape: Shape | None = field(default=None, init=False)
     loss: Loss | None = field(default=None, init=False)
@@ -77,10 +81,11 @@ class Network:
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     stop_training: bool = field(default=False, init=False)
-    checked_metrics: list[Metric] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.dtype = np.dtype(lookup("dtype", self.dtype, DTYPES))
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name: expected text, got {self.name!r}")
 
     @property
     def seed(self) -> int:
@@ -111,6 +116,33 @@ class Network:
             layer.name = f"{plain}_{number}"
         self.layers, self.input_shape = layers, input_shape
 
+    def pop(self) -> Layer:
+        """Take off the layer on top, see `Sequential.pop`."""
+        if not self.layers:
+            raise ValueError("layers: expected at least one, got none")
+        *self.layers, layer = self.layers
+        if not self.layers and layer.input_shape is not None:
+            self.input_shape = None  # which was the layer's
+        if self.optimizer is not None:  # what is put in its place has the same name
+            state, prefix = self.optimizer.state, f"{len(self.layers)}."
+            self.optimizer.state = {k: v for k, v in state.items() if not k.startswith(prefix)}
+        return layer
+
+    def shape_for(self, given: Sequence[int | None] | None) -> Shape:
+        """Return the input shape to build for, see `Sequential.build`."""
+        shape = self.input_shape
+        if given is not None:
+            sizes = list(given)
+            if sizes[:1] == [None]:
+                del sizes[0]
+            shape = Input(cast(Sequence[int], sizes)).shape
+        if shape is None or self.input_shape not in (None, shape) or not self.layers:
+            raise ValueError(
+                f"input_shape: expected that of a model with layers, {self.input_shape or 'any'}, "
+                f"got {shape}"
+            )
+        return shape
+
     def build(self, input_shape: Shape) -> None:
         """Make what parameters are not there yet, for samples of this shape."""
         build_all(self.layers, input_shape, self.seed, self.dtype)
@@ -120,12 +152,12 @@ class Network:
         self,
         optimizer: Optimizer,
         loss: Loss,
-        metrics: Sequence[str | Metric] | None,
-        weighted_metrics: Sequence[str | Metric] | None,
+        metrics: Metrics,
+        weighted_metrics: Metrics,
     ) -> None:
         """Choose how to train, see `Sequential.compile`."""
-        plain = _copies("metrics", metrics)
-        weighted = _copies("weighted_metrics", weighted_metrics)
+        plain = metrics_of(metrics)
+        weighted = metrics_of(weighted_metrics, "weighted_metrics")
         for metric in weighted:
             if metric.name in {other.name for other in plain}:
                 metric.name = f"weighted_{metric.name}"
@@ -150,6 +182,26 @@ class Network:
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one output for samples of this shape."""
         return shapes_between(self.layers, input_shape)[-1]
+
+    def check_meaning(self, input_shape: Shape, output_shape: Shape) -> None:
+        """Refuse outputs of which the loss or a metric means nothing.
+
+        Raises
+        ------
+        ValueError
+            In that case; the message tells what to write in their place.
+        """
+        loss, _ = self.compiled()
+        _check_softmax(self.layers, input_shape)
+        loss.check_outputs(output_shape)
+        activation = self.layers[-1].activation
+        for metric in (*self.metrics, *self.weighted_metrics):
+            other = metric.loss if isinstance(metric, LossMetric) else loss
+            if other.from_logits and activation == other.folds != loss.folds:
+                raise ValueError(
+                    f"metrics: expected from_logits=False for {metric.name!r} of a model that "
+                    f"ends with {activation}, got True"
+                )
 
     def params(self) -> dict[str, Array]:
         """Return the parameters by "<number of the layer>.<name in the layer>"."""
@@ -176,6 +228,7 @@ class Network:
         return {
             "seed": self.seed,
             "dtype": self.dtype.name,
+            "name": self.name,
             "input_shape": self.input_shape,
             "layers": [serialize(layer) for layer in self.layers],
         }
@@ -184,7 +237,7 @@ class Network:
     def from_config(cls, config: Mapping[str, Any]) -> Network:
         """Make a network with initial weights of what `get_config` returned."""
         layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
-        network = cls(Generator(config["seed"]), config["dtype"])
+        network = cls(Generator(config["seed"]), config["dtype"], config.get("name", cls.name))
         if config["input_shape"] is not None:
             network.add(Input(config["input_shape"]))
         for layer in layers:
@@ -192,10 +245,57 @@ class Network:
         return network
 
 
-def _copies(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:
-    """Return metrics of this network's own: they gather what they are given."""
+def _check_softmax(layers: Sequence[Layer], input_shape: Shape) -> None:
+    """Refuse a softmax over one unit."""
+    shapes = shapes_between(layers, input_shape)
+    for layer, before, after in zip(layers, shapes, shapes[1:]):
+        if isinstance(layer, Residual):
+            _check_softmax(layer.layers, before)
+        elif layer.activation == "softmax" and after[-1:] == (1,):
+            raise ValueError(
+                f"layer {layer.name!r}: expected softmax over two units or more, got one, whose "
+                "output is always 1; use 'sigmoid' with 'binary_crossentropy', or two units"
+            )
+
+
+class OfNetwork(Generic[T]):
+    """An attribute of a model that is its network's.
+
+    Parameters
+    ----------
+    made : callable, optional
+        Makes it of what is assigned, say of a name.
+    """
+
+    def __init__(self, made: Callable[[Any], T] | None = None) -> None:
+        self.made = made
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, model: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, model: Any, owner: type) -> T: ...
+    def __get__(self, model: Any, owner: type) -> T | Self:
+        return self if model is None else cast(T, getattr(model.network, self.name))
+
+    def __set__(self, model: Any, value: Any) -> None:
+        setattr(model.network, self.name, self.made(value) if self.made else value)
+
+
+def metrics_of(metrics: Metrics, argument: str = "metrics") -> list[Metric]:
+    """Return metrics of a network's own: they gather what they are given.
+
+    Raises
+    ------
+    ValueError
+        When `metrics` is no list of metrics, names and functions, or a name is there twice.
+    """
     if not isinstance(metrics, list | tuple | None):
-        raise ValueError(f"{argument}: expected a list of names or metrics, got {metrics!r}")
+        raise ValueError(
+            f"{argument}: expected a list of names, metrics or functions, got {metrics!r}"
+        )
     chosen = [copy.deepcopy(metrics_module.get(metric)) for metric in metrics or ()]
     names = [metric.name for metric in chosen]
     if len(set(names)) < len(names):

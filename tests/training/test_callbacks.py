@@ -55,22 +55,63 @@ class Figures(Callback):
 HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 
 
-def test_every_hook_in_order():
+def listener(hooks=HOOKS):
+    """Return a callback, and the list of what it hears: hook, number, names of the figures."""
     heard = []
 
     def listen(hook):
-        return lambda *arguments: heard.append((hook, *arguments[:-1], bool(arguments[-1])))
+        return lambda *arguments: heard.append((hook, *arguments[:-1], [*arguments[-1]]))
 
-    fit(LambdaCallback(**{hook: listen(hook) for hook in HOOKS}), epochs=2, initial_epoch=1)
+    return LambdaCallback(**{hook: listen(hook) for hook in hooks}), heard
+
+
+FIGURES = ["loss", "accuracy"]
+EVALUATION = [
+    ("on_test_begin", []),
+    ("on_test_batch_begin", 0, []),
+    ("on_test_batch_end", 0, FIGURES),
+    ("on_test_end", FIGURES),
+]
+
+
+def test_every_hook_in_order():
+    callback, heard = listener()
+    fit(callback, epochs=2, initial_epoch=1)
+    epoch = [*FIGURES, *(f"val_{name}" for name in FIGURES)]
     assert heard == [
-        ("on_train_begin", False),
-        ("on_epoch_begin", 1, False),
-        ("on_train_batch_begin", 0, False),
-        ("on_train_batch_end", 0, True),
-        ("on_train_batch_begin", 1, False),
-        ("on_train_batch_end", 1, True),
-        ("on_epoch_end", 1, True),
-        ("on_train_end", True),
+        ("on_train_begin", []),
+        ("on_epoch_begin", 1, []),
+        ("on_train_batch_begin", 0, []),
+        ("on_train_batch_end", 0, FIGURES),
+        ("on_train_batch_begin", 1, []),
+        ("on_train_batch_end", 1, FIGURES),
+        *EVALUATION,
+        ("on_epoch_end", 1, epoch),
+        ("on_train_end", epoch),
+    ]
+    heard.clear()
+    model().evaluate(X, Y, verbose=0, callbacks=[callback])
+    assert heard == EVALUATION
+    heard.clear()
+    outputs = model().predict(X, 15, verbose=0, callbacks=callback)
+    assert outputs.shape == (20, 3)
+    assert heard == [
+        ("on_predict_begin", []),
+        ("on_predict_batch_begin", 0, []),
+        ("on_predict_batch_end", 0, ["outputs"]),
+        ("on_predict_batch_begin", 1, []),
+        ("on_predict_batch_end", 1, ["outputs"]),
+        ("on_predict_end", []),
+    ]
+
+
+def test_hooks_of_training_batches_have_another_name():
+    callback, heard = listener(["on_batch_begin", "on_batch_end"])
+    fit(callback)
+    assert heard == [
+        (hook, batch, names)
+        for batch in (0, 1)
+        for hook, names in (("on_batch_begin", []), ("on_batch_end", FIGURES))
     ]
 
 
@@ -447,6 +488,11 @@ def test_terminate_on_divergence():
 
 # Bad input
 
+CALLS = {
+    "fit": fit,
+    "evaluate": lambda callback: model().evaluate(X, Y, callbacks=callback),
+    "predict": lambda callback: model().predict(X, callbacks=[callback]),
+}
 BAD = {
     "mode": (lambda: EarlyStopping(mode="up"), ValueError, "mode: expected auto, min or max"),
     "monitor": (
@@ -502,11 +548,14 @@ BAD = {
     "hook": (lambda: LambdaCallback(on_lunch=print), TypeError, "on_lunch"),
     "no hook": (lambda: LambdaCallback(on_epoch_end=3), TypeError, "on_epoch_end: expected what"),
     "no callback": (lambda: fit(print), TypeError, "callbacks: expected fastdrop callbacks"),
-    "a hook that is not called": (
-        lambda: fit(type("Tests", (Callback,), {"on_test_end": print})()),
-        TypeError,
-        "callbacks: expected no hooks but Callback's, got on_test_end of Tests",
-    ),
+    **{
+        f"a hook that is not called, {call}": (
+            lambda call=call: CALLS[call](type("Own", (Callback,), {"on_validation_end": print})()),
+            TypeError,
+            "callbacks: expected no hooks but Callback's, got on_validation_end of Own",
+        )
+        for call in CALLS
+    },
     "initial_epoch": (lambda: fit(initial_epoch=-1), ValueError, "initial_epoch: expected"),
 }
 
