@@ -88,7 +88,10 @@ class Callback:
         """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Take note of the epoch's figures; what is added to `logs` reaches later callbacks."""
+        """Take note of the epoch's figures; what is added to `logs` reaches later callbacks.
+
+        `model.epoch` has counted the epoch by now, unless it was stopped in the middle.
+        """
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Take note that `fit` ends, be it by an exception; `logs` are the last epoch's."""
@@ -313,7 +316,8 @@ class ModelCheckpoint(Monitor):
         Whether to call `Sequential.save_weights` in the place of `Sequential.save`.
     save_freq : "epoch"
         Nothing else: only what was saved at the end of an epoch goes on exactly. Callbacks that
-        change the learning rate then have to come before this one.
+        change the learning rate then have to come before this one. An epoch that is stopped in the
+        middle is not saved.
     initial_value_threshold : float, optional
         What the first epoch has to be better than.
 
@@ -343,13 +347,20 @@ class ModelCheckpoint(Monitor):
         self.save_weights_only = save_weights_only
         _check_real("initial_value_threshold", initial_value_threshold)
         self.best = initial_value_threshold
+        self._epochs_before: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epochs_before = self.model.epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        value = None
         if self.save_best_only:
             value = self.value(logs)
             if not self.improves(value, self.best):
                 return
-            self.best = value
+        if self.model.epoch == self._epochs_before:
+            print(f"Epoch {epoch + 1}: stopped in the middle, not saved")
+            return
         try:
             path = Path(self.filepath.format(epoch=epoch + 1, **logs))
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -362,6 +373,8 @@ class ModelCheckpoint(Monitor):
             self.model.save_weights(path)
         else:
             self.model.save(path)
+        if self.save_best_only:
+            self.best = value
         if self.verbose:
             print(f"Epoch {epoch + 1}: saved {path}")
 

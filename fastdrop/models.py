@@ -79,7 +79,8 @@ class Sequential:
     layers : list of Layer
         The layers; an `Input` is not among them.
     seed, epoch, step : int
-        The whole random state: the seed, and how many epochs and batches have been trained.
+        The whole random state: the seed, and how many whole epochs, and how many batches, have been
+        trained. An epoch that is ended in the middle does not count.
     input_shape : tuple of int or None
         Shape of one sample; None until it is known.
     optimizer, loss, metrics, weighted_metrics : Optimizer, Loss, list of Metric, list of Metric
@@ -87,7 +88,8 @@ class Sequential:
     history : History or None
         What the last `fit` returned.
     stop_training : bool
-        A callback that sets it ends `fit` after this batch.
+        A callback that sets it ends `fit` after this batch. `epoch` counts the epoch only if that
+        was its last one.
     network : Network
         All of these but `history`, as `fastdrop.training` computes with them.
 
@@ -442,7 +444,6 @@ class Sequential:
         batch = self._one_batch(x, y, sample_weight, class_weight)
         figures = Figures(self.network)
         figures.add(batch, *self._step_for_a_batch().train(*batch))
-        self.step += 1
         return _returned(figures, return_dict)
 
     def test_on_batch(
@@ -682,7 +683,8 @@ def load_model(path: str | PathLike[str]) -> Sequential:
 
     On the same machine, with as many threads,
     ``load_model(path).fit(..., initial_epoch=model.epoch)`` goes on bit for bit as the saved model
-    would have, if it was saved at the end of an epoch. Callbacks start anew.
+    would have, and, if that was saved at the end of a whole epoch, as one that was never
+    interrupted. Callbacks start anew.
 
     Parameters
     ----------

@@ -133,25 +133,32 @@ class Optimizer(Configurable):
         """
         rate = self.current_learning_rate
         name, constants = self._step(rate)
-        update(
-            params,
-            grads,
-            rules,
-            self.state,
-            name,
-            clipnorm=self.clipnorm,
-            clipvalue=self.clipvalue,
-            global_clipnorm=self.global_clipnorm,
-            decay=(self.weight_decay or 0.0) * rate,
-            **constants,
-        )
-        self.iterations += 1
+        self.iterations += 1  # now: an interrupt comes as soon as compiled code is through
+        try:
+            update(
+                params,
+                grads,
+                rules,
+                self.state,
+                name,
+                clipnorm=self.clipnorm,
+                clipvalue=self.clipvalue,
+                global_clipnorm=self.global_clipnorm,
+                decay=(self.weight_decay or 0.0) * rate,
+                **constants,
+            )
+        except Exception:  # of the arguments: nothing has changed
+            self.iterations -= 1
+            raise
 
     @property
     def takes_products(self) -> bool:
         """Whether `update` is this class's own and needs no norms: gradients may be products."""
-        own = getattr(self.update, "__func__", None) is Optimizer.update
-        return own and self.clipnorm is None and self.global_clipnorm is None
+        return self._updates_by_rule and self.clipnorm is None and self.global_clipnorm is None
+
+    @property
+    def _updates_by_rule(self) -> bool:
+        return getattr(self.update, "__func__", None) is Optimizer.update
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         """Return the name of the next update's loop and its constants, see `_train.update`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from fastdrop.callbacks import Callback, History
 from fastdrop.random import Key
-from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
+from fastdrop.training.batches import ArrayBatches, Batches
 from fastdrop.training.blas import matmul
 from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
@@ -108,14 +108,11 @@ def fit(
             for epoch in epochs:
                 title = f"epoch {epoch + 1}"
                 _tell(callbacks, "on_epoch_begin", epoch, {})
-                order = Key(network.seed, network.epoch) if shuffle else None
-                batches = training.epoch(title, order, ranks.share)
-                logs = _train_epoch(step, batches, title, callbacks, ranks).over(ranks)
+                logs = _train_epoch(step, training, title, callbacks, ranks, shuffle).over(ranks)
                 if validation is not None:
                     place = f"validation, {title}"
                     measured = evaluate(validation_step, validation, place, ranks)
                     logs.update({f"val_{name}": value for name, value in measured.items()})
-                network.epoch += 1
                 if ranks.size > 1:
                     ranks.check_same(facts_of(network))
                 _tell(callbacks, "on_epoch_end", epoch, logs)
@@ -142,22 +139,28 @@ def _tell(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> None:
 
 def _train_epoch(
     step: Step,
-    batches: Iterable[Minibatch],
+    training: Batches,
     title: str,
     callbacks: Sequence[Callback],
     ranks: Ranks,
+    shuffle: bool,
 ) -> Figures:
-    """Take a step for each batch, unless a callback stops training, and return the figures."""
+    """Take a step for each batch, unless a callback stops training, and return the figures.
+
+    The network counts the epoch at its last batch: when nothing is left of it.
+    """
     network = step.network
     figures = Figures(network)
-    for number, batch in enumerate(batches):
+    order = Key(network.seed, network.epoch) if shuffle else None
+    for number, batch in enumerate(training.epoch(title, order, ranks.share)):
         _tell(callbacks, "on_train_batch_begin", number, {})
         result = step.train(*batch)
-        network.step += 1
         figures.add(batch, *result)
         _tell(callbacks, "on_train_batch_end", number, figures)
         network.stop_training = ranks.broadcast(network.stop_training)
         if network.stop_training:
+            if number + 1 != training.steps:
+                return figures
             break
         if not math.isfinite(result[0]):
             raise agreed(
@@ -167,6 +170,7 @@ def _train_epoch(
                     "try a smaller learning rate"
                 )
             )
+    network.epoch += 1
     return figures
 
 
