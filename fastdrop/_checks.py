@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from operator import index
+from os import PathLike
 from typing import SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
@@ -163,3 +165,49 @@ def check_count(argument: str, value: object, least: int = 1) -> None:
     """Refuse what is no whole number of at least 1, or `least`."""
     if not is_count(value, least):
         raise ValueError(f"{argument}: expected a whole number of at least {least}, got {value!r}")
+
+
+LINE = 200  # characters of a message
+
+
+class NotFiniteError(ValueError):
+    """Weights with NaN or infinity would replace a file of finite ones."""
+
+
+def one_line(text: str, length: int = LINE) -> str:
+    """`text` as a line that can be printed; one that is too long loses its middle."""
+    if len(text) > 2 * length:
+        text = text[:length] + text[-length:]
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in " ".join(text.split())
+    )
+    if len(line) <= length:
+        return line
+    end = len(line) - line.rfind(", got ")  # what came is said last
+    if end > length // 2:
+        end = length // 4
+    return f"{line[: length - 5 - end]} ... {line[-end:]}"
+
+
+@contextmanager
+def one_line_about(path: str | PathLike[str], *others: type[Exception]) -> Iterator[None]:
+    """Turn what is raised, except for `others`, into a ValueError of one line that names the file.
+
+    That can be anything: a file may tell to make an object of a class of the user's.
+    """
+    try:
+        yield
+    except others:
+        raise
+    except Exception as error:
+        text = str(error) if type(error) is ValueError else ""
+        name = type(error).__name__
+        text = text or f"expected a file that fastdrop has saved, got {name}: {error}"
+        raise ValueError(about(path, text)) from (None if text == str(error) else error)
+
+
+def about(path: str | PathLike[str], text: str) -> str:
+    """Return what is to be said of a file as one line that names it."""
+    name = one_line(str(path), LINE * 3 // 5)
+    return f"{name}: {one_line(text, LINE - 2 - len(name))}"

@@ -21,7 +21,7 @@ from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Generator, Key, default_generator
-from fastdrop.training import files, loop
+from fastdrop.training import files, loop, saving
 from fastdrop.training.batches import (
     ArrayBatches,
     Batches,
@@ -578,15 +578,16 @@ class Sequential:
         ------
         ValueError
             When the model holds functions, such as a schedule of p that is not one of
-            `fastdrop.layers.schedules`; before the file is touched.
+            `fastdrop.layers.schedules`, or else what a file cannot hold; when weights that are not
+            finite would replace finite ones. All before the file is touched.
         OSError
             When the file cannot be written.
         """
-        files.write(path, "model", *files.pack(self.network))
+        files.write(path, "model", *saving.pack(self.network))
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone to a file, see `save`."""
-        files.write(path, "weights", {}, self.network.weights())
+        files.write(path, "weights", {}, saving.pack_weights(self.network))
 
     def load_weights(self, path: str | PathLike[str]) -> None:
         """Set all weights from a file of `save_weights` or `save`.
@@ -598,13 +599,13 @@ class Sequential:
         Raises
         ------
         ValueError
-            When the file is damaged, is no such file, or of a model with other layers; nothing is
-            changed then.
+            When the file is damaged, is no such file, or of a model with other layers or another
+            dtype; nothing is changed then. One line that names the file.
         OSError
             When it cannot be read.
         """
         _, arrays = files.read(path, ("weights", "model"))
-        files.set_weights(path, self.network, arrays)
+        saving.load_weights(path, self.network, arrays)
 
     def summary(self) -> None:
         """Print a table of the layers, their output shapes and numbers of parameters."""
@@ -698,12 +699,13 @@ def load_model(path: str | PathLike[str]) -> Sequential:
     Raises
     ------
     ValueError
-        When the file is damaged, no such file, of another version of the format, or holds a layer,
-        loss or the like that is defined neither in fastdrop nor in the running program.
+        When the file is damaged, no such file, of a later version of the format, or holds a layer,
+        loss or the like that is defined neither in fastdrop nor in the running program, or whose
+        class raises an error. One line that names the file.
     OSError
         When it cannot be read.
     """
-    return Sequential.from_network(files.unpack(path, *files.read(path, ("model",))))
+    return Sequential.from_network(saving.unpack(path, *files.read(path, ("model",))))
 
 
 class _Kept(threading.local):

@@ -9,12 +9,12 @@ that died would sink among them for ever, where processors are many times slower
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from fastdrop._checks import check_number, lookup
 from fastdrop._serialization import Configurable
-from fastdrop.compiled._train import update
+from fastdrop.compiled._train import STATES, update
 from fastdrop.layers.base import Array, PartialGradient, ProductGradient, WeightRule
 from fastdrop.learning_rates import (
     LearningRate,
@@ -62,6 +62,8 @@ class Optimizer(Configurable):
         When an argument is outside its range, or more than one way to clip is given.
     """
 
+    _rules: ClassVar[Iterable[str]] = STATES  # the names that `_step` may return
+
     def __init__(
         self,
         learning_rate: LearningRate,
@@ -102,6 +104,58 @@ class Optimizer(Configurable):
         """Take over a learning rate, say another rank's; a schedule that gives it is kept."""
         if rate != self.current_learning_rate:
             self.learning_rate = rate
+
+    def state_of(self, params: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+        """Return the state, without what the rule has kept for parameters that are gone."""
+        everything = not self._updates_by_rule
+        return {name: s for name, s in self.state.items() if everything or name in params}
+
+    def restore(
+        self,
+        params: Mapping[str, Array],
+        iterations: int,
+        state: Mapping[str, Mapping[str, Array]],
+    ) -> None:
+        """Take over how far another optimiser of this class has come.
+
+        Parameters
+        ----------
+        params : mapping of str to ndarray
+            What is to be updated.
+        iterations : int
+            The other's.
+        state : mapping of str to mapping of str to ndarray
+            The other's.
+
+        Raises
+        ------
+        ValueError
+            When the rule keeps no such arrays for these parameters; nothing is changed then. What
+            a class with an `update` of its own keeps is its own affair.
+        """
+        if self._updates_by_rule:
+            for name, arrays in state.items():
+                self._check_state(name, params.get(name), arrays)
+        self.iterations = iterations
+        self.state = {name: dict(arrays) for name, arrays in state.items()}
+
+    def _check_state(self, name: str, param: Array | None, arrays: Mapping[str, Array]) -> None:
+        if param is None:
+            raise ValueError(f"optimizer: expected states of parameters, got some of {name!r}")
+        # The rule may have been another one of the class's before an argument was assigned.
+        kept = [set(STATES[rule]) for rule in self._rules]
+        explained = set[str]().union(*(names for names in kept if names <= arrays.keys()))
+        if explained != arrays.keys():
+            raise ValueError(
+                f"optimizer: expected the states of {type(self).__name__} for {name!r}, "
+                f"got {', '.join(arrays)}"
+            )
+        for part, array in arrays.items():
+            if array.shape != param.shape or array.dtype != param.dtype:
+                raise ValueError(
+                    f"optimizer: expected {param.dtype} of shape {param.shape} as {part!r} of "
+                    f"{name!r}, got {array.dtype} {array.shape}"
+                )
 
     def update(
         self,
@@ -193,6 +247,8 @@ class SGD(Optimizer):
        ICML.
     """
 
+    _rules = ("sgd", "momentum", "nesterov")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.01,
@@ -232,6 +288,8 @@ class Adam(Optimizer):
     .. [1] Kingma and Ba 2015, Adam: a method for stochastic optimization, ICLR; the formula just
        before section 2.1.
     """
+
+    _rules = ("adam",)
 
     def __init__(
         self,
@@ -317,6 +375,8 @@ class RMSprop(Optimizer):
     ----------
     .. [1] Hinton 2012, Neural networks for machine learning, lecture 6e.
     """
+
+    _rules = ("rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum")
 
     def __init__(
         self,
