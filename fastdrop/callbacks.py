@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from fastdrop._checks import check_number
+from fastdrop._checks import NotFiniteError, check_number
 from fastdrop.layers import Array
 
 __all__ = [
@@ -369,10 +369,14 @@ class ModelCheckpoint(Monitor):
                 f"got {self.filepath!r} ({error})"
             ) from None
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.save_weights_only:
-            self.model.save_weights(path)
-        else:
-            self.model.save(path)
+        try:
+            if self.save_weights_only:
+                self.model.save_weights(path)
+            else:
+                self.model.save(path)
+        except NotFiniteError as error:
+            print(f"Epoch {epoch + 1}: not saved: {error}")
+            return
         if self.save_best_only:
             self.best = value
         if self.verbose:

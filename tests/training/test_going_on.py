@@ -1,5 +1,7 @@
 """What a file says of how far a model is: going on from it is as if nothing had happened."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -244,3 +246,42 @@ def test_an_update_that_is_refused_is_not_counted():
     assert made.optimizer.iterations == STEPS
     made.train_on_batch(X, Y)
     assert (made.step, made.optimizer.iterations) == (STEPS + 1, STEPS + 1)
+
+
+# Weights that are not finite
+
+
+def test_a_checkpoint_keeps_finite_weights(tmp_path, capsys):
+    path, made = tmp_path / "file", model()
+
+    def spoil(epoch, logs):
+        if epoch == 1:
+            made.params["0.weight"][...] = math.nan
+
+    fit(
+        made,
+        callbacks=[
+            LambdaCallback(on_epoch_end=spoil),
+            callbacks.TerminateOnNaN(),
+            ModelCheckpoint(path),
+        ],
+    )
+    said = capsys.readouterr().out
+    assert f"Epoch 2: not saved: {path}: expected finite numbers" in said
+    assert "Epoch 3: stopped in the middle, not saved" in said
+    assert load_model(path).epoch == 1
+    assert all(np.isfinite(weights).all() for weights in load_model(path).get_weights())
+
+
+def test_the_best_of_weights_that_are_not_finite_is_not_remembered(tmp_path):
+    made, better = model(), iter((3.0, 1.0, 2.0))
+
+    def measure(epoch, logs):
+        logs["figure"] = next(better)
+        weights = made.params["0.weight"]
+        weights[0, 0] = math.inf if epoch == 1 else 1
+
+    save = ModelCheckpoint(tmp_path / "file", "figure", mode="min", save_best_only=True)
+    fit(made, callbacks=[LambdaCallback(on_epoch_end=measure), save], epochs=2)
+    assert save.best == 3
+    assert load_model(tmp_path / "file").epoch == 1
