@@ -89,7 +89,7 @@ def test_nothing_is_drawn_when_a_file_is_read(saved, monkeypatch):
     made = Sequential([layers.Dense(4, "relu"), layers.BatchNormalization()])
     with pytest.raises(ZeroDivisionError):
         made.predict(X, verbose=0)
-    for name in ("training", "training, format 1"):
+    for name in ("training", "training, format 1", "model adam", "model rmsprop, format 1"):
         model_files.load(*saved[name])
 
 
@@ -156,6 +156,29 @@ def test_states_of_parameters_that_are_gone_are_left_out(tmp_path):
     made.optimizer.state["7.weight"] = made.optimizer.state["0.weight"]
     made.save(tmp_path / "model")
     assert set(load_model(tmp_path / "model").optimizer.state) == {"0.weight", "0.bias"}
+
+
+def test_names_with_slashes(tmp_path):
+    class Slashes(layers.Layer):
+        def build(self, input_shape, key):
+            if not self.params:
+                self.params = {"a/b": np.ones(input_shape[-1], np.float32)}
+
+        def forward(self, x, batch):
+            def backward(dy, need_dx=True):
+                self.grads = {"a/b": (dy * x).sum(axis=0)}
+                return dy
+
+            return x * self.params["a/b"], backward
+
+    made = Sequential([Slashes()], seed=0)
+    made.compile("adam", "mse")
+    made.fit(X, X[::-1], verbose=0)
+    made.save(tmp_path / "model")
+    assert model_files.packed(load_model(tmp_path / "model")) == model_files.packed(made)
+    made.optimizer.state["0.a/b"]["c/d"] = np.ones(4)
+    with pytest.raises(ValueError, match="optimizer: expected a state's name without /, got 'c/d'"):
+        made.save(tmp_path / "model")
 
 
 # Format 1
