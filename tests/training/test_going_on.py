@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from fastdrop import callbacks, layers, optimizers
 from fastdrop.callbacks import LambdaCallback, ModelCheckpoint
@@ -285,3 +286,37 @@ def test_the_best_of_weights_that_are_not_finite_is_not_remembered(tmp_path):
     fit(made, callbacks=[LambdaCallback(on_epoch_end=measure), save], epochs=2)
     assert save.best == 3
     assert load_model(tmp_path / "file").epoch == 1
+
+
+def not_finite(value=np.nan):
+    made = Sequential([layers.Dense(3, input_dim=4), layers.BatchNormalization()], seed=0)
+    made.params["0.weight"][0, 0] = value
+    return made
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_finite_weights_are_not_replaced_by_others(tmp_path, value):
+    path, made, good = tmp_path / "file", not_finite(value), not_finite(1.0)
+    for save in (good.save, good.save_weights):
+        save(path)
+        before = path.read_bytes()
+        for replace in (made.save, made.save_weights):
+            with pytest.raises(ValueError, match=f"^{path}: expected finite .* in '0.weight'$"):
+                replace(path)
+        assert path.read_bytes() == before
+    path.unlink()
+    made.save(path)
+    made.save_weights(path)  # nothing is lost
+    assert not np.isfinite(load_file(path)["0.weight"]).all()
+    good.save(path)
+    assert np.isfinite(load_model(path).get_weights()[0]).all()
+
+
+def test_an_optimisers_infinity_is_no_weight(tmp_path):
+    made = Sequential([layers.Dense(2, input_dim=4)], seed=0)
+    made.compile("adam", "mse")
+    made.fit(X, X[:, :2], verbose=0)
+    made.save(tmp_path / "file")
+    made.optimizer.state["0.weight"]["v"][0, 0] = np.inf
+    made.save(tmp_path / "file")
+    assert load_model(tmp_path / "file").optimizer.state["0.weight"]["v"][0, 0] == np.inf
