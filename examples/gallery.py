@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from fastdrop import Key, layers
 from fastdrop._output import replace_file
+from fastdrop.layers import Batch
 
 KEY = Key(2014)
 MAP, SEQUENCE = (4, 3, 14, 14), (4, 14, 14)
@@ -55,7 +56,7 @@ def concrete():
         layer = layers.ConcreteDropout(14, 0.3, temperature=temperature)
         layer.build((14,), KEY)
         layer.params["weight"] = np.eye(14, dtype=np.float32)
-        rows.append(layer.forward(np.ones((1, 14), np.float32), key=KEY)[0][0])
+        rows.append(layer.forward(np.ones((1, 14), np.float32), Batch(key=KEY))[0][0])
     return np.array(rows)
 
 
@@ -63,12 +64,12 @@ def connect():
     """The weights that DropConnect leaves."""
     layer = layers.DropConnect(14, 0.3)
     layer.params = {"weight": np.ones((14, 14)), "bias": np.zeros(14)}
-    return layer.forward(np.eye(14), key=KEY)[0].T
+    return layer.forward(np.eye(14), Batch(key=KEY))[0].T
 
 
 def main(path):
     panels = [
-        (name, picture(layer.forward(np.ones(shape), key=KEY)[0]), axes)
+        (name, picture(layer.forward(np.ones(shape), Batch(key=KEY))[0]), axes)
         for name, layer, shape, axes in PANELS
     ]
     panels += [

@@ -18,20 +18,6 @@ Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
 
 
-def one_line(text: object, limit: int = 200) -> str:
-    """`text` in printable characters, at most so many."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: limit + 1])
-    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
-
-
-def of_file(path: object, text: object) -> str:
-    """What is wrong with a file, in one line that has room for the command's name before it."""
-    said = one_line(text, 115)
-    room = 173 - len(said)
-    name = one_line(path, 4096)
-    return f"{name if len(name) <= room else '...' + name[3 - room :]}: {said}"
-
-
 def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
     """`value` as an integer of so many bits."""
     try:

@@ -21,7 +21,8 @@ from typing import Any, ClassVar, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from fastdrop._checks import check_number, of_file, one_line
+from fastdrop._checks import check_number
+from fastdrop._messages import NotFiniteError, about, one_line
 from fastdrop.hooks import Callback, LambdaCallback, Logs, check_callable
 from fastdrop.layers import Array
 
@@ -252,7 +253,8 @@ class ModelCheckpoint(Monitor):
         Whether to call `Sequential.save_weights` in the place of `Sequential.save`.
     save_freq : "epoch"
         Nothing else: only what was saved at the end of an epoch goes on exactly. Callbacks that
-        change the learning rate then have to come before this one.
+        change the learning rate then have to come before this one. An epoch that is stopped in the
+        middle is not saved.
     initial_value_threshold : float, optional
         What the first epoch has to be better than.
 
@@ -284,13 +286,20 @@ class ModelCheckpoint(Monitor):
         self.save_weights_only = save_weights_only
         _check_real("initial_value_threshold", initial_value_threshold)
         self.best = initial_value_threshold
+        self._epochs_before: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epochs_before = self.model.epoch
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        value = None
         if self.save_best_only:
             value = self.value(logs)
             if not self.improves(value, self.best):
                 return
-            self.best = value
+        if self.model.epoch == self._epochs_before:
+            print(f"Epoch {epoch + 1}: stopped in the middle, not saved")
+            return
         try:
             path = Path(self.filepath.format(epoch=epoch + 1, **logs))
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -299,10 +308,16 @@ class ModelCheckpoint(Monitor):
                 f"got {self.filepath!r} ({error})"
             ) from None
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.save_weights_only:
-            self.model.save_weights(path)
-        else:
-            self.model.save(path)
+        try:
+            if self.save_weights_only:
+                self.model.save_weights(path)
+            else:
+                self.model.save(path)
+        except NotFiniteError as error:
+            print(f"Epoch {epoch + 1}: not saved: {error}")
+            return
+        if self.save_best_only:
+            self.best = value
         if self.verbose:
             print(f"Epoch {epoch + 1}: saved {path}")
 
@@ -500,7 +515,7 @@ class CSVLogger(Callback):
             rows = [*filter(None, csv.reader(file, delimiter=self.separator, strict=True))]
         except (UnicodeDecodeError, csv.Error) as error:
             message = f"expected a CSV file in UTF-8 to append to: {error}"
-            raise ValueError(of_file(self.filename, message)) from error
+            raise ValueError(about(self.filename, message)) from error
         columns = rows[0] if rows else []
         if columns and columns[0] != "epoch":
             raise ValueError(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fastdrop._checks import of_file, one_line
+from fastdrop._messages import about, one_line
 
 __all__ = ["check_classes", "load_csv", "load_digits", "load_idx", "load_npz"]
 
@@ -88,12 +88,12 @@ def load_idx(folder: str | PathLike[str]) -> tuple[tuple[Array, Array], tuple[Ar
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(of_file(folder, "expected an existing folder"))
+        raise FileNotFoundError(about(folder, "expected an existing folder"))
     x_train, y_train, x_test, y_test = (_read_idx(_find_idx(folder, stem)) for stem in IDX_STEMS)
     for part, x, y in (("train", x_train, y_train), ("t10k", x_test, y_test)):
         if len(x) != len(y):
             raise ValueError(
-                of_file(
+                about(
                     folder,
                     f"expected a label for each {part} image, "
                     f"got {len(x)} images and {len(y)} labels",
@@ -259,20 +259,20 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
         with warnings.catch_warnings(action="ignore"):
             yield
     except _ContentError as error:
-        raise ValueError(of_file(path, error)) from error
+        raise ValueError(about(path, error)) from error
     except MemoryError as error:
-        raise ValueError(of_file(path, f"expected data that fit in memory: {error}")) from error
+        raise ValueError(about(path, f"expected data that fit in memory: {error}")) from error
     except Exception as error:  # zipfile, zlib, NumPy and what they call raise a dozen kinds
         if isinstance(error, OSError) and error.filename is not None:
             raise  # it cannot be opened
         text = str(error) or type(error).__name__
-        raise ValueError(of_file(path, f"expected a whole {kind}: {text}")) from error
+        raise ValueError(about(path, f"expected a whole {kind}: {text}")) from error
 
 
 def _existing_file(path: str | PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(of_file(path, "expected an existing file"))
+        raise FileNotFoundError(about(path, "expected an existing file"))
     return path
 
 
@@ -281,7 +281,7 @@ def _find_idx(folder: Path, stem: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(
-        of_file(folder, f"expected an IDX file {stem} or {stem}.gz, found neither")
+        about(folder, f"expected an IDX file {stem} or {stem}.gz, found neither")
     )
 
 

@@ -23,7 +23,7 @@ from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key, generator_of
-from fastdrop.training import files, loop
+from fastdrop.training import files, loop, saving
 from fastdrop.training.batches import (
     ArrayBatches,
     Batches,
@@ -63,7 +63,8 @@ class Sequential(Declared):
     layers : list of Layer
         The layers; an `Input` is not among them.
     seed, epoch, step : int
-        The whole random state: the seed, and how many epochs and batches have been trained.
+        The whole random state: the seed, and how many whole epochs, and how many batches, have been
+        trained. An epoch that is ended in the middle does not count.
     input_shape, output_shape : tuple of int or None
         Shapes of one sample and of one output; None until they are known.
     optimizer, loss, metrics, weighted_metrics : Optimizer, Loss, list of Metric, list of Metric
@@ -71,7 +72,8 @@ class Sequential(Declared):
     history : History or None
         What the last `fit` returned.
     stop_training : bool
-        A callback that sets it ends `fit` after this batch.
+        A callback that sets it ends `fit` after this batch. `epoch` counts the epoch only if that
+        was its last one.
     network : Network
         All of these but `history`, as `fastdrop.training` computes with them.
 
@@ -502,7 +504,6 @@ class Sequential(Declared):
         batch = self._one_batch(x, y, sample_weight, class_weight)
         figures = Figures(self.network)
         figures.add(batch, *self._step_for_a_batch().train(*batch))
-        self.step += 1
         return _returned(figures.values(), return_dict)
 
     def test_on_batch(
@@ -638,15 +639,16 @@ class Sequential(Declared):
         ------
         ValueError
             When the model holds functions, such as a schedule of p that is not one of
-            `fastdrop.layers.schedules`; before the file is touched.
+            `fastdrop.layers.schedules`, or else what a file cannot hold; when weights that are not
+            finite would replace finite ones. All before the file is touched.
         OSError
             When the file cannot be written.
         """
-        files.write(path, "model", *files.pack(self.network))
+        files.write(path, "model", *saving.pack(self.network))
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone to a file, see `save`."""
-        files.write(path, "weights", {}, self.network.weights())
+        files.write(path, "weights", {}, saving.pack_weights(self.network))
 
     def load_weights(self, path: str | PathLike[str]) -> None:
         """Set all weights from a file of `save_weights` or `save`.
@@ -658,13 +660,13 @@ class Sequential(Declared):
         Raises
         ------
         ValueError
-            When the file is damaged, is no such file, or of a model with other layers; nothing is
-            changed then.
+            When the file is damaged, is no such file, or of a model with other layers or another
+            dtype; nothing is changed then. One line that names the file.
         OSError
             When it cannot be read.
         """
         _, arrays = files.read(path, ("weights", "model"))
-        files.set_weights(path, self.network, arrays)
+        saving.load_weights(path, self.network, arrays)
 
     def summary(self) -> None:
         """Print a table of the layers, their output shapes and numbers of parameters."""
@@ -764,7 +766,8 @@ def load_model(path: str | PathLike[str]) -> Sequential:
 
     On the same machine, with as many threads,
     ``load_model(path).fit(..., initial_epoch=model.epoch)`` goes on bit for bit as the saved model
-    would have, if it was saved at the end of an epoch. Callbacks start anew.
+    would have, and, if that was saved at the end of a whole epoch, as one that was never
+    interrupted. Callbacks start anew.
 
     Parameters
     ----------
@@ -778,12 +781,13 @@ def load_model(path: str | PathLike[str]) -> Sequential:
     Raises
     ------
     ValueError
-        When the file is damaged, no such file, of another version of the format, or holds a layer,
-        loss or the like that is defined neither in fastdrop nor in the running program.
+        When the file is damaged, no such file, of a later version of the format, or holds a layer,
+        loss or the like that is defined neither in fastdrop nor in the running program, or whose
+        class raises an error. One line that names the file.
     OSError
         When it cannot be read.
     """
-    return Sequential.from_network(files.unpack(path, *files.read(path, ("model",))))
+    return Sequential.from_network(saving.unpack(path, *files.read(path, ("model",))))
 
 
 class _Kept(threading.local):

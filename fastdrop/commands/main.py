@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fastdrop import __version__, get_num_threads
-from fastdrop._checks import one_line
+from fastdrop._messages import one_line
 from fastdrop.commands import info, train
 from fastdrop.commands.bench import kernels
 from fastdrop.commands.bench import torch as bench_torch

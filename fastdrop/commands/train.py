@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdrop._checks import of_file
+from fastdrop._checks import is_count
+from fastdrop._messages import about, one_line, one_line_about
 from fastdrop._output import claimed, make_writable, write
 from fastdrop.callbacks import Callback, Logs, ProgressBar
 from fastdrop.datasets import check_classes, load_csv, load_digits, load_idx, load_npz
@@ -22,7 +23,7 @@ from fastdrop.losses import SparseCategoricalCrossentropy
 from fastdrop.models import Sequential
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 from fastdrop.random import Key, permutation
-from fastdrop.training import files
+from fastdrop.training import files, saving
 from fastdrop.training.batches import ArrayBatches
 from fastdrop.training.expected import Expected
 from fastdrop.training.ranks import Ranks, launched, world
@@ -37,6 +38,8 @@ SPLIT_NAMES = ("x", "y", "x", "y")  # what both parts are called in the file
 PICTURE, RESULTS, CHECKPOINT = "training.png", "training.json", "checkpoint.safetensors"
 MODELS = ("model-without-dropout.safetensors", "model-with-dropout.safetensors")
 FILES = (CHECKPOINT, *MODELS, RESULTS, PICTURE)
+RUNS = "runs/"  # before the names of a checkpoint's arrays of figures
+FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 Figures = dict[str, list[float]]  # History.history
 
@@ -79,22 +82,41 @@ class Progress(NamedTuple):
     model: Sequential
 
     def write(self, path: Path) -> None:
-        """Write a checkpoint."""
-        model, arrays = files.pack(self.model.network)
-        files.write(path, "training", self._asdict() | {"model": model}, arrays)
+        """Write a checkpoint: the figures are arrays, for there is no end to them."""
+        model, arrays = saving.pack(self.model.network)
+        config = self._asdict() | {
+            "runs": {title: list(figures) for title, figures in self.runs.items()},
+            "model": model,
+        }
+        arrays |= {
+            f"{RUNS}{title}/{name}": np.array(values)
+            for title, figures in self.runs.items()
+            for name, values in figures.items()
+        }
+        files.write(path, "training", config, arrays)
 
     @classmethod
     def of(cls, path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> Progress:
         """Return what a checkpoint holds, which was read from `path`."""
-        if (
-            set(config) != set(cls._fields)
-            or config["run"] not in (0, 1)
-            or not isinstance(config["settings"], dict)
-            or not isinstance(config["runs"], dict)
-        ):
-            raise ValueError(f"{path}: expected a checkpoint, got another structure")
-        model = Sequential.from_network(files.unpack(path, config["model"], arrays))
-        return cls(config["settings"], config["run"], config["runs"], model)
+        with one_line_about(path):
+            if (
+                set(config) != set(cls._fields)
+                or not is_count(config["run"], least=0)
+                or not isinstance(config["settings"], dict)
+                or not isinstance(config["runs"], dict)
+                or len(config["runs"]) != config["run"] + 1
+            ):
+                raise ValueError("expected a checkpoint, got another structure")
+            rest = dict(arrays)
+            runs = {
+                # In format 1 figures were in the configuration.
+                title: names
+                if isinstance(names, dict)
+                else {name: rest.pop(f"{RUNS}{title}/{name}").tolist() for name in names}
+                for title, names in config["runs"].items()
+            }
+        model = Sequential.from_network(saving.unpack(path, config["model"], rest))
+        return cls(config["settings"], config["run"], runs, model)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -146,7 +168,7 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
             elif arguments.resume:
                 checkpoint = files.read(path, ("training",))
     checkpoint = ranks.broadcast(checkpoint)  # which other ranks may not be able to read
-    p = arguments.dropout
+    titles = {"without dropout": 0.0, f"dropout p = {arguments.dropout:g}": arguments.dropout}
     with ranks.together():
         settings = _settings(data, arguments) | {"label": arguments.label, "bytes": _crc32(data)}
         if checkpoint is None:
@@ -154,13 +176,15 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         else:
             progress = Progress.of(path, *checkpoint)
             _check_settings(path, progress, settings)
+            models = {title: _model(data, q, arguments) for title, q in titles.items()}
+            _check_progress(path, progress, models, arguments.epochs)
             if ranks.rank == 0:
                 print(f"{path}: {_position(progress, arguments.epochs)}")
     try:
-        _train("without dropout", progress, 0, data, arguments, comm)
-        if progress.run == 0:
-            progress = progress._replace(run=1, model=_model(data, p, arguments))
-        _train(f"dropout p = {p:g}", progress, 1, data, arguments, comm)
+        for number, (title, p) in enumerate(titles.items()):
+            if progress.run < number:
+                progress = progress._replace(run=number, model=_model(data, p, arguments))
+            _train(title, progress, number, data, arguments, comm)
     except KeyboardInterrupt:
         if path.is_file():
             raise KeyboardInterrupt(f"go on with --resume, from {path}") from None
@@ -173,15 +197,39 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
 
 def _check_settings(path: Path, progress: Progress, settings: Mapping[str, Any]) -> None:
     """Refuse to go on with other settings than the checkpoint's."""
+    with one_line_about(path):
+        files.check_keys("settings", progress.settings, list(settings))
     for name, value in settings.items():
-        was = progress.settings.get(name)
+        was = progress.settings[name]
         if value != was:
             option = "data" if name == "bytes" else name.replace("_", "-")
-            what = "the same data" if name == "bytes" else was
+            what = "the same data" if name == "bytes" else one_line(str(was), 40)
             raise ValueError(
                 f"--{option}: expected {what}, as in {path}, got "
                 f"{'other data' if name == 'bytes' else value}; settings cannot change on --resume"
             )
+
+
+def _check_progress(
+    path: Path, progress: Progress, models: Mapping[str, Sequential], epochs: int
+) -> None:
+    """Refuse a checkpoint of other runs than these: their models by their titles."""
+    with one_line_about(path):
+        if list(progress.runs) != list(models)[: progress.run + 1]:
+            raise ValueError(f"expected runs {', '.join(models)}, got {', '.join(progress.runs)}")
+        expected = list(models.values())[progress.run]
+        if _recipe(progress.model) != _recipe(expected) or progress.model.epoch > epochs:
+            raise ValueError("expected the model of these settings, got another")
+        for number, (title, figures) in enumerate(progress.runs.items()):
+            trained = epochs if number < progress.run else progress.model.epoch
+            whole = all(
+                isinstance(values, list)
+                and len(values) == trained
+                and all(isinstance(value, float) and math.isfinite(value) for value in values)
+                for values in figures.values()
+            )
+            if not whole or set(figures) != set(FIGURES if trained else ()):
+                raise ValueError(f"{title}: expected the figures of {trained} epochs, got others")
 
 
 def _position(progress: Progress, epochs: int) -> str:
@@ -275,6 +323,13 @@ class _Record(Callback):
             raise ValueError(
                 "--lr: expected a smaller learning rate, got a loss that is not finite"
             )
+
+
+def _recipe(model: Sequential) -> list[Any]:
+    """Return what a model is and how it is trained, without how far it is."""
+    config, _ = saving.pack(model.network)
+    compiled = config["compiled"] and config["compiled"] | {"iterations": None}
+    return [config["model"] | {"input_shape": None}, compiled]
 
 
 def _layers(hidden: Sequence[int], p: float, classes: int) -> list[Layer]:
@@ -376,7 +431,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(of_file(path, error)) from error
+        raise ValueError(about(path, error)) from error
 
 
 def _standardised(x: Array, x_val: Array) -> tuple[Array, Array]:

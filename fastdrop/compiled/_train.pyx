@@ -94,6 +94,9 @@ cdef dict OPTIMIZERS = {
     ),
 }
 
+# The names of each optimiser's states, for those who keep them.
+STATES = {name: names for name, (_, names) in OPTIMIZERS.items()}
+
 # Elements that are one row where nothing asks for the array's own rows.
 cdef uint64_t PIECE = 2048
 

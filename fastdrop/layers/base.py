@@ -24,6 +24,7 @@ from fastdrop import _serialization
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, as_numbers, described, is_count, is_series, unsigned
 from fastdrop._serialization import Configurable, serialize
+from fastdrop.initializers import Initializer
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_config
 from fastdrop.random import Generator, Key, generator_of
@@ -39,6 +40,7 @@ __all__ = [
     "assign",
     "batch_shape",
     "build_all",
+    "by_layer",
     "check_each_once",
     "deserialize",
     "serialize",
@@ -126,7 +128,7 @@ def batch_shape(shape: Shape) -> str:
 
 def _as_shape(argument: str, shape: Iterable[int]) -> Shape:
     sizes = tuple(shape) if isinstance(shape, Iterable) else ()
-    if not sizes or not all(map(is_count, sizes)):
+    if not 0 < len(sizes) < 32 or not all(map(is_count, sizes)):  # NumPy's limit, with the samples
         raise ValueError(
             f"{argument}: expected a tuple of sizes without the batch axis, such as (28, 28), "
             f"got {shape!r}"
@@ -200,6 +202,7 @@ class Layer(Configurable):
     trainable: bool
     activation = "linear"
     _seed: int | None = None
+    _given: Mapping[str, Array] | None = None  # see `_take`
     _generator: Generator
 
     def __init_subclass__(cls) -> None:
@@ -246,9 +249,11 @@ class Layer(Configurable):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Make a layer from what `get_config` returned."""
         arguments = dict(config)
-        frozen = arguments.pop("trainable", True) is False
+        trainable = arguments.pop("trainable", True)
+        if not isinstance(trainable, bool):
+            raise ValueError(f"trainable: expected True or False, got {trainable!r}")
         layer = super().from_config(arguments)
-        if frozen:
+        if not trainable:
             layer.trainable = False
         return layer
 
@@ -295,6 +300,34 @@ class Layer(Configurable):
 
         Parameter number j is drawn with ``key.fold_in(j)``.
         """
+
+    def _take(self, arrays: Mapping[str, Array]) -> None:
+        """Let `build` make the parameters and state of these arrays, a file's, by their names.
+
+        Nothing is drawn or allocated then: what a file says of shapes is compared with the arrays
+        that it has.
+        """
+        if not _serialization.is_ours(type(self)):  # whose `build` may change what it gets
+            arrays = {name: array.copy() for name, array in arrays.items()}
+        self._given = arrays
+
+    def _first_values(self, name: str, shape: Shape, initializer: Initializer, key: Key) -> Array:
+        """Return an array for `build`: float32 initial values, or what `_take` was given.
+
+        Raises
+        ------
+        ValueError
+            When that has no such array.
+        """
+        if self._given is None:
+            return initializer(shape, key).astype(np.float32)
+        array = self._given.get(name)
+        if array is None or array.shape != shape:
+            got = "none" if array is None else f"one of {array.shape}"
+            raise ValueError(
+                f"layer {self.name!r}: expected an array {name!r} of shape {shape}, got {got}"
+            )
+        return array
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one output sample for input samples of `input_shape`.
@@ -373,6 +406,18 @@ def shapes_between(layers: Iterable[Layer], input_shape: Shape) -> list[Shape]:
     return shapes
 
 
+def by_layer(
+    layers: Sequence[Layer], arrays: Mapping[str, Array]
+) -> Iterator[tuple[Layer, dict[str, Array]]]:
+    """Give each layer with its arrays among those of all, "<number of the layer>.<name>"."""
+    parts: dict[str, dict[str, Array]] = {str(number): {} for number in range(len(layers))}
+    for name, array in arrays.items():
+        number, _, inner = name.partition(".")
+        if number in parts:
+            parts[number][inner] = array
+    return zip(layers, parts.values())
+
+
 def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.dtype[Any]) -> None:
     """Make the parameters of layers, each fed by the one before, that have none yet.
 
@@ -420,12 +465,12 @@ def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
     ValueError
         In that case.
     """
-    seen: list[Layer] = []
+    seen: dict[int, Layer] = {}
     for layer in layers:
         for inner in layer.flattened():
-            if any(inner is other for other in seen):
+            if id(inner) in seen:
                 raise ValueError(f"{argument}: expected each once, got {inner.name!r} twice")
-            seen.append(inner)
+            seen[id(inner)] = inner
 
 
 def assign(

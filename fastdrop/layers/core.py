@@ -116,10 +116,13 @@ class Dense(Layer):
     def build(self, input_shape: Shape, key: Key) -> None:
         if self.params or not input_shape:
             return
-        weight = self.kernel_initializer((self.units, input_shape[-1]), key.fold_in(0))
-        self.params = {"weight": weight.astype(np.float32)}
+        shape = (self.units, input_shape[-1])
+        key = key.fold_in(0)
+        weight = self._first_values("weight", shape, self.kernel_initializer, key)
+        params = {"weight": weight}
         if self.use_bias:
-            self.params["bias"] = np.zeros(self.units, np.float32)
+            params["bias"] = self._first_values("bias", shape[:1], initializers.Zeros(), key)
+        self.params = params
 
     def weight_rules(self) -> dict[str, WeightRule]:
         rule = WeightRule(self.l1, self.l2, self.max_norm)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdrop._checks import as_numbers, check_number, checked_p
 from fastdrop.functional import dropout
-from fastdrop.initializers import Initializer
+from fastdrop.initializers import Constant, Initializer
 from fastdrop.layers.activations import sigmoid
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
@@ -183,7 +183,8 @@ class ConcreteDropout(Dense):
     def build(self, input_shape: Shape, key: Key) -> None:
         if not self.params and input_shape:
             super().build(input_shape, key)
-            self.params["logit"] = np.full(1, math.log(self.p / (1 - self.p)), np.float32)
+            logit = Constant(math.log(self.p / (1 - self.p)))
+            self.params["logit"] = self._first_values("logit", (1,), logit, key)
 
     def penalty(self) -> float:
         if not self.params:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fastdrop._checks import as_numbers, check_number
+from fastdrop.initializers import Ones, Zeros
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape, sum_over_ranks
 from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
@@ -37,10 +38,11 @@ class _Normalization(Layer):
     def build(self, input_shape: Shape, key: Key) -> None:
         if self.features is None and input_shape:
             self.features = input_shape[-1]
+            shape = input_shape[-1:]
             if self.scale:
-                self.params["gamma"] = np.ones(self.features, np.float32)
+                self.params["gamma"] = self._first_values("gamma", shape, Ones(), key)
             if self.center:
-                self.params["beta"] = np.zeros(self.features, np.float32)
+                self.params["beta"] = self._first_values("beta", shape, Zeros(), key)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if not input_shape or self.features not in (None, input_shape[-1]):
@@ -187,8 +189,8 @@ class BatchNormalization(_Normalization):
     def build(self, input_shape: Shape, key: Key) -> None:
         super().build(input_shape, key)
         if not self.state and self.features is not None:
-            self.state["moving_mean"] = np.zeros(self.features, np.float32)
-            self.state["moving_variance"] = np.ones(self.features, np.float32)
+            for name, initializer in zip(_MOVING, (Zeros(), Ones())):
+                self.state[name] = self._first_values(name, (self.features,), initializer, key)
 
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         x = self._prepared(x)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias, overload
 
 from fastdrop._checks import check_count, checked_p, lookup
+from fastdrop._serialization import check_kinds
 
 __all__ = ["Constant", "Cosine", "Early", "Late", "Linear", "Rate", "Schedule"]
 
@@ -104,7 +105,9 @@ def checked_rate(p: Rate | Mapping[str, Any]) -> Rate:
     """Return a checked number, or the callable; what `rate_config` made becomes one again."""
     if isinstance(p, Mapping):
         config = dict(p)
-        return lookup("schedule", config.pop("schedule", None), SCHEDULES)(**config)
+        cls = lookup("schedule", config.pop("schedule", None), SCHEDULES)
+        check_kinds(cls, config)
+        return cls(**config)
     return p if callable(p) else checked_p(p)
 
 

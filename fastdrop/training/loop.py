@@ -109,14 +109,11 @@ def fit(
             for epoch in epochs:
                 title = f"epoch {epoch + 1}"
                 tell([callback.on_epoch_begin for callback in callbacks], epoch, {})
-                order = Key(network.seed, network.epoch) if shuffle else None
-                batches = training.epoch(title, order, ranks.share, network.epoch)
-                logs = _train_epoch(step, batches, title, callbacks, ranks).over(ranks)
+                logs = _train_epoch(step, training, title, callbacks, ranks, shuffle).over(ranks)
                 if validation is not None:
                     place = f"validation, {title}"
                     measured = evaluate(validation_step, validation, place, callbacks, ranks)
                     logs.update({f"val_{name}": value for name, value in measured.items()})
-                network.epoch += 1
                 if ranks.size > 1:
                     ranks.check_same(facts_of(network))
                 tell([callback.on_epoch_end for callback in callbacks], epoch, logs)
@@ -138,24 +135,31 @@ def fit(
 
 def _train_epoch(
     step: Step,
-    batches: Iterable[Minibatch],
+    training: Batches,
     title: str,
     callbacks: Sequence[Callback],
     ranks: Ranks,
+    shuffle: bool,
 ) -> Figures:
-    """Take a step for each batch, unless a callback stops training, and return the figures."""
+    """Take a step for each batch, unless a callback stops training, and return the figures.
+
+    The network counts the epoch at its last batch: when nothing is left of it.
+    """
     network = step.network
     figures = Figures(network)
     begin, end = (heard(callbacks, f"on_train_batch_{when}") for when in ("begin", "end"))
+    order = Key(network.seed, network.epoch) if shuffle else None
+    batches = training.epoch(title, order, ranks.share, network.epoch)
     for number, batch in enumerate(batches):
         tell(begin, number, {})
         result = step.train(*batch)
-        network.step += 1
         figures.add(batch, *result)
         if end:
             tell(end, number, figures.logs())
         network.stop_training = ranks.broadcast(network.stop_training)
         if network.stop_training:
+            if number + 1 != training.steps:
+                return figures
             break
         if not math.isfinite(result[0]):
             raise agreed(
@@ -165,6 +169,7 @@ def _train_epoch(
                     "try a smaller learning rate"
                 )
             )
+    network.epoch += 1
     return figures
 
 

@@ -24,6 +24,7 @@ from fastdrop.layers import (
     Shape,
     assign,
     build_all,
+    by_layer,
     check_each_once,
     shapes_between,
 )
@@ -64,7 +65,7 @@ class Network:
         None until `compile`.
     metrics, weighted_metrics : list of Metric
     epoch, step : int
-        How many epochs and batches have been trained.
+        How many whole epochs, and how many batches, have been trained.
     stop_training : bool
         Whether training is to end after this batch.
     """
@@ -104,16 +105,25 @@ class Network:
             return
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a fastdrop layer, got {layer!r}")
-        layers = [*self.layers, layer]
+        self._add_all([layer])
+
+    def _add_all(self, new: Sequence[Layer]) -> None:
+        """Put layers on top, one on the other."""
+        layers = [*self.layers, *new]
         check_each_once("layer", layers)
-        input_shape = layers[0].input_shape if self.input_shape is None else self.input_shape
+        input_shape = self.input_shape
+        if input_shape is None and layers:
+            input_shape = layers[0].input_shape
         if input_shape is not None:
             build_all(layers, input_shape, self.seed, self.dtype)
         names = {other.name for other in self.layers}
-        plain, number = layer.name, 0
-        while layer.name in names:
-            number += 1
-            layer.name = f"{plain}_{number}"
+        numbers: dict[str, int] = {}  # the last ones put behind a name
+        for layer in new:
+            plain = layer.name
+            while layer.name in names:
+                numbers[plain] = numbers.get(plain, 0) + 1
+                layer.name = f"{plain}_{numbers[plain]}"
+            names.add(layer.name)
         self.layers, self.input_shape = layers, input_shape
 
     def pop(self) -> Layer:
@@ -158,8 +168,9 @@ class Network:
         """Choose how to train, see `Sequential.compile`."""
         plain = metrics_of(metrics)
         weighted = metrics_of(weighted_metrics, "weighted_metrics")
+        unweighted = {metric.name for metric in plain}
         for metric in weighted:
-            if metric.name in {other.name for other in plain}:
+            if metric.name in unweighted:
                 metric.name = f"weighted_{metric.name}"
         names = [metric.name for metric in (*plain, *weighted)]
         if not all(isinstance(name, str) for name in names) or len(
@@ -223,6 +234,33 @@ class Network:
             for name, array in (layer.params | layer.state).items()
         }
 
+    def take_over(self, weights: Mapping[str, Array]) -> None:
+        """Overwrite `weights` by those of the same names, in the network's dtype.
+
+        Raises
+        ------
+        ValueError
+            When they are another network's; nothing is changed then.
+        """
+        own = self.weights()
+        if own.keys() != weights.keys():
+            name = min(own.keys() ^ weights.keys())
+            has = "has" if name in weights else "lacks"
+            raise ValueError(
+                f"expected weights of the same layers, got a file that {has} "
+                f"{name!r}" + ("" if self.input_shape else NOT_BUILT)
+            )
+        for name, array in own.items():
+            new = weights[name]
+            if new.shape != array.shape or new.dtype != self.dtype:
+                raise ValueError(
+                    f"expected {self.dtype} of shape {array.shape} as {name!r}, "
+                    f"got {new.dtype} {new.shape}"
+                )
+        for name, array in own.items():
+            if array is not weights[name]:
+                array[...] = weights[name]
+
     def get_config(self) -> dict[str, Any]:
         """Return seed, dtype, input shape and layers, for JSON."""
         return {
@@ -234,14 +272,37 @@ class Network:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Network:
-        """Make a network with initial weights of what `get_config` returned."""
+    def from_config(
+        cls, config: Mapping[str, Any], weights: Mapping[str, Array] | None = None
+    ) -> Network:
+        """Make a network of what `get_config` returned.
+
+        Parameters
+        ----------
+        config : mapping
+        weights : mapping of str to ndarray, optional
+            What `weights` returned; they are taken over, and none are made. By default they are
+            initial ones.
+
+        Raises
+        ------
+        ValueError
+            When the weights are another network's.
+        """
         layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
         network = cls(Generator(config["seed"]), config["dtype"], config.get("name", cls.name))
         if config["input_shape"] is not None:
             network.add(Input(config["input_shape"]))
+        if weights is None:
+            network._add_all(layers)
+            return network
+        for layer, arrays in by_layer(layers, weights):
+            layer._take(arrays)
+        network._add_all(layers)
         for layer in layers:
-            network.add(layer)
+            for inner in layer.flattened():
+                inner._given = None
+        network.take_over(weights)
         return network
 
 

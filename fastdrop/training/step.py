@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter, is_
 from typing import Any
 
@@ -134,7 +134,7 @@ class Step:
         row: int = 0,
         rows: int | None = None,
     ) -> tuple[float, Array, bool]:
-        """Take one optimiser step; the model's own counter of steps is left to the caller.
+        """Take one optimiser step.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class Step:
             loss += self._penalty()
             grads: dict[str, Gradient] = {}
             self._backward(dy, grads.update)
-            optimizer.update(self._params, grads, self._rules)
+            self._update(optimizer, grads)
         return loss, outputs, self.from_logits
 
     def test(
@@ -216,8 +216,12 @@ class Step:
             sum_over_ranks.reset(token)
         loss = float(numbers[0]) + self._penalty()
         optimizer.follow(float(numbers[1]))
-        optimizer.update(self._params, grads, self._rules)
+        self._update(optimizer, grads)
         return loss, outputs, self.from_logits
+
+    def _update(self, optimizer: Optimizer, grads: Mapping[str, Gradient]) -> None:
+        self.network.step += 1  # now: whatever interrupts the update, no mask is used again
+        optimizer.update(self._params, grads, self._rules)
 
     def predict(self, x: Array, training: bool = False) -> Array:
         """Return the model's outputs for the batch `x`."""
