@@ -247,7 +247,7 @@ class Sequential:
         ------
         RuntimeError
             When the model has not been compiled; a `RankError` when something is wrong on another
-            rank.
+            rank. An error that only one rank has ends the processes of all, see docs/mpi.md.
         TypeError
             When `callbacks` or `comm` are something else.
         ValueError
@@ -258,57 +258,56 @@ class Sequential:
             given, or there are more of them than `batch_size`.
         """
         ranks = Ranks(comm)
-        with ranks.together():
-            self.network.compiled()
-            batch_size = _batch_size("batch_size", batch_size, 32)
-            validation_batch_size = _batch_size(
-                "validation_batch_size", validation_batch_size, INFERENCE_BATCH
-            )
-            if batch_size < ranks.size:
-                raise ValueError(
-                    f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
-                    f"got {batch_size}"
+        with ranks.ending_together("fit"):
+            with ranks.together("the arguments of fit"):
+                self.network.compiled()
+                batch_size = _batch_size("batch_size", batch_size, 32)
+                validation_batch_size = _batch_size(
+                    "validation_batch_size", validation_batch_size, INFERENCE_BATCH
                 )
-            given = callbacks_of(callbacks)
-            check_count("epochs", epochs)
-            check_count("initial_epoch", initial_epoch, least=0)
-            reports = reports_of(verbose)
-            names = ("x", "y", "sample_weight", "steps_per_epoch")
-            training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
-            validation: Batches | None = None
-            if validation_data is not None:
-                validation = validation_batches(
-                    validation_data, validation_batch_size, validation_steps
-                )
-            elif not isinstance(validation_split, Real | None) or validation_split:
-                if not isinstance(training, ArrayBatches):
-                    raise ValueError("validation_split: expected it with arrays only")
-                training, validation = training.split(validation_split, validation_batch_size)
-            loop.prepare(self.network, training, validation, class_weight)
-            if ranks.size > 1:
-                Figures(self.network).check_merging()
-        if ranks.size > 1:
-            ranks.check_same(
-                facts_of(self.network)
-                | {
-                    "optimizer": self.optimizer,
-                    "training data": training.facts(),
-                    "validation data": None if validation is None else validation.facts(),
-                    "epochs": epochs,
-                    "initial_epoch": initial_epoch,
-                    "shuffle": bool(shuffle),
-                    "class_weight": class_weight,
-                }
-            )
-        history = self.history = History()
-        chain = [*given, history, *reports]
-        if ranks.rank > 0:
-            chain = [callback for callback in chain if callback.every_rank]
-        for callback in chain:
-            callback.model = self
-            callback.params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
-        numbers = range(initial_epoch, epochs)
-        loop.fit(self.network, training, validation, chain, history, ranks, numbers, shuffle)
+                if batch_size < ranks.size:
+                    raise ValueError(
+                        f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
+                        f"got {batch_size}"
+                    )
+                given = callbacks_of(callbacks)
+                check_count("epochs", epochs)
+                check_count("initial_epoch", initial_epoch, least=0)
+                reports = reports_of(verbose)
+                names = ("x", "y", "sample_weight", "steps_per_epoch")
+                training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
+                validation: Batches | None = None
+                if validation_data is not None:
+                    validation = validation_batches(
+                        validation_data, validation_batch_size, validation_steps
+                    )
+                elif not isinstance(validation_split, Real | None) or validation_split:
+                    if not isinstance(training, ArrayBatches):
+                        raise ValueError("validation_split: expected it with arrays only")
+                    training, validation = training.split(validation_split, validation_batch_size)
+                loop.prepare(self.network, training, validation, class_weight)
+                facts: dict[str, Any] = {}
+                if ranks.size > 1:
+                    Figures(self.network).check_merging()
+                    facts = facts_of(self.network) | {
+                        "optimizer": self.optimizer,
+                        "training data": training.facts(),
+                        "validation data": None if validation is None else validation.facts(),
+                        "epochs": epochs,
+                        "initial_epoch": initial_epoch,
+                        "shuffle": bool(shuffle),
+                        "class_weight": class_weight,
+                    }
+            ranks.check_same("the beginning of fit", facts)
+            history = self.history = History()
+            chain = [*given, history, *reports]
+            if ranks.rank > 0:
+                chain = [callback for callback in chain if callback.every_rank]
+            for callback in chain:
+                callback.model = self
+                callback.params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
+            numbers = range(initial_epoch, epochs)
+            loop.fit(self.network, training, validation, chain, history, ranks, numbers, shuffle)
         return history
 
     def evaluate(
@@ -351,19 +350,21 @@ class Sequential:
             As for `fit`.
         """
         ranks = Ranks(comm)
-        with ranks.together():
-            self.network.compiled()
-            batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
-            quiet = not reports_of(verbose) or ranks.rank > 0
-            names = ("x", "y", "sample_weight", "steps")
-            batches = batches_of(x, y, sample_weight, names, batch_size, steps)
-            loop.prepare(self.network, batches)
-        if ranks.size > 1:
-            ranks.check_same(facts_of(self.network) | {"data": batches.facts()})
-        with ranks.ending_together():
+        with ranks.ending_together("evaluate"):
+            with ranks.together("the arguments of evaluate"):
+                self.network.compiled()
+                batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
+                quiet = not reports_of(verbose) or ranks.rank > 0
+                names = ("x", "y", "sample_weight", "steps")
+                batches = batches_of(x, y, sample_weight, names, batch_size, steps)
+                loop.prepare(self.network, batches)
+                facts: dict[str, Any] = {}
+                if ranks.size > 1:
+                    facts = facts_of(self.network) | {"data": batches.facts()}
+            ranks.check_same("the beginning of evaluate", facts)
             figures = loop.evaluate(Step(self.network, ranks), batches, "this call", ranks)
-        if not quiet:
-            print(format_logs(figures))
+            if not quiet:
+                print(format_logs(figures))
         return _returned(figures, return_dict)
 
     def predict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from fastdrop.training.blas import matmul
 from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
 from fastdrop.training.network import Network
-from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of
+from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of, process
 from fastdrop.training.step import Step
 
 __all__ = ["evaluate", "fit", "prepare"]
@@ -99,64 +99,70 @@ def fit(
     step, validation_step = (Step(network, ranks, product) for _ in range(2))
     network.stop_training = False
     logs: dict[str, float] = {}
-    with ranks.ending_together():
-        begun: list[Callback] = []
-        try:
-            for callback in callbacks:
-                callback.on_train_begin({})
-                begun.append(callback)
-            for epoch in epochs:
-                title = f"epoch {epoch + 1}"
-                _tell(callbacks, "on_epoch_begin", epoch, {})
-                order = Key(network.seed, network.epoch) if shuffle else None
-                batches = training.epoch(title, order, ranks.share)
-                logs = _train_epoch(step, batches, title, callbacks, ranks).over(ranks)
-                if validation is not None:
-                    place = f"validation, {title}"
-                    measured = evaluate(validation_step, validation, place, ranks)
-                    logs.update({f"val_{name}": value for name, value in measured.items()})
-                network.epoch += 1
-                if ranks.size > 1:
-                    ranks.check_same(facts_of(network))
-                _tell(callbacks, "on_epoch_end", epoch, logs)
-                ranks.share_weights(network.weights().values())
-                network.stop_training = ranks.broadcast(network.stop_training)
-                if network.stop_training:
-                    break
-        finally:
-            with ExitStack() as endings:  # all of them, also behind one that fails
-                for callback in reversed(begun):
-                    endings.callback(callback.on_train_end, logs)
-        ranks.share_weights(network.weights().values())
-        _, optimizer = network.compiled()
-        history.epoch, history.history, rate = ranks.broadcast(
-            (history.epoch, history.history, optimizer.current_learning_rate)
-        )
-        optimizer.follow(rate)
+    begun: list[Callback] = []
+    try:
+        for callback in callbacks:
+            _tell([callback], "on_train_begin", ranks, {})
+            begun.append(callback)
+        for epoch in epochs:
+            title = f"epoch {epoch + 1}"
+            _tell(callbacks, "on_epoch_begin", ranks, epoch, {})
+            if ranks.size > 1:
+                ranks.check_same(f"the start of {title}", {"model": network.get_config()})
+            order = Key(network.seed, network.epoch) if shuffle else None
+            logs = _train_epoch(step, training, title, order, callbacks, ranks).over(ranks)
+            if validation is not None:
+                place = f"validation, {title}"
+                measured = evaluate(validation_step, validation, place, ranks)
+                logs.update({f"val_{name}": value for name, value in measured.items()})
+            network.epoch += 1
+            if ranks.size > 1:
+                ranks.check_same(f"after {title}", facts_of(network))
+            _tell(callbacks, "on_epoch_end", ranks, epoch, logs)
+            ranks.share_weights(f"the weights of {title}", network.weights().values())
+            network.stop_training = ranks.broadcast_flag(network.stop_training)
+            if network.stop_training:
+                break
+    except BaseException as error:
+        ranks.note(error)
+        raise
+    finally:
+        with ExitStack() as endings:  # all of them, also behind one that fails
+            for callback in reversed(begun):
+                endings.callback(_tell, [callback], "on_train_end", ranks, logs)
+    ranks.share_weights("the last weights", network.weights().values())
+    _, optimizer = network.compiled()
+    history.epoch, history.history, rate = ranks.broadcast(
+        (history.epoch, history.history, optimizer.current_learning_rate)
+    )
+    optimizer.follow(rate)
 
 
-def _tell(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> None:
+def _tell(callbacks: Sequence[Callback], hook: str, ranks: Ranks, *arguments: Any) -> None:
     for callback in callbacks:
+        process.rank_0_only = ranks.size > 1 and not callback.every_rank
         getattr(callback, hook)(*arguments)
+    process.rank_0_only = False
 
 
 def _train_epoch(
     step: Step,
-    batches: Iterable[Minibatch],
+    batches: Batches,
     title: str,
+    order: Key | None,
     callbacks: Sequence[Callback],
     ranks: Ranks,
 ) -> Figures:
     """Take a step for each batch, unless a callback stops training, and return the figures."""
     network = step.network
     figures = Figures(network)
-    for number, batch in enumerate(batches):
-        _tell(callbacks, "on_train_batch_begin", number, {})
+    for number, batch in enumerate(_batches(batches, title, ranks, order)):
+        _tell(callbacks, "on_train_batch_begin", ranks, number, {})
         result = step.train(*batch)
         network.step += 1
         figures.add(batch, *result)
-        _tell(callbacks, "on_train_batch_end", number, figures)
-        network.stop_training = ranks.broadcast(network.stop_training)
+        _tell(callbacks, "on_train_batch_end", ranks, number, figures)
+        network.stop_training = ranks.broadcast_flag(network.stop_training)
         if network.stop_training:
             break
         if not math.isfinite(result[0]):
@@ -170,9 +176,19 @@ def _train_epoch(
     return figures
 
 
+def _batches(
+    batches: Batches, title: str, ranks: Ranks, order: Key | None = None
+) -> Iterator[Minibatch]:
+    """Give this rank's part of the batches of an epoch, which have to be the same on every rank."""
+    epoch = batches.epoch(title, order, ranks.share)
+    if ranks.size == 1 or isinstance(batches, ArrayBatches):  # which `fit` has compared
+        return epoch
+    return ranks.same_batches(epoch, batches.facts_of_batch, title)
+
+
 def evaluate(step: Step, batches: Batches, title: str, ranks: Ranks = ALONE) -> dict[str, float]:
     """Return loss and metrics at inference over one epoch of batches, which `title` names."""
     figures = Figures(step.network)
-    for batch in batches.epoch(title, share=ranks.share):
+    for batch in _batches(batches, title, ranks):
         figures.add(batch, *step.test(*batch))
     return figures.over(ranks)
