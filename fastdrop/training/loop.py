@@ -120,7 +120,7 @@ def fit(
                 ranks.check_same(f"after {title}", facts_of(network))
             _tell(callbacks, "on_epoch_end", ranks, epoch, logs)
             ranks.share_weights(f"the weights of {title}", network.weights().values())
-            network.stop_training = ranks.broadcast_flag(network.stop_training)
+            (network.stop_training,) = ranks.broadcast_flags(network.stop_training)
             if network.stop_training:
                 break
     except BaseException as error:
@@ -162,7 +162,10 @@ def _train_epoch(
         network.step += 1
         figures.add(batch, *result)
         _tell(callbacks, "on_train_batch_end", ranks, number, figures)
-        network.stop_training = ranks.broadcast_flag(network.stop_training)
+        changed = ranks.size > 1 and step.changed()
+        network.stop_training, changed = ranks.broadcast_flags(network.stop_training, changed)
+        if changed:  # on rank 0; the others would wait for other sums
+            ranks.check_same(f"batch {number + 1} of {title}", {"model": network.get_config()})
         if network.stop_training:
             break
         if not math.isfinite(result[0]):

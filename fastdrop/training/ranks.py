@@ -143,7 +143,7 @@ class Ranks:
             _check_world_size(self._mpi.COMM_WORLD.Get_size())
             self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.share = Share(self.rank, self.size)
-        self._flag = np.zeros(1, np.uint8)
+        self._flags = np.zeros(2, np.bool_)
         self._digests = np.zeros(self.size, np.int64)
         self._noted: BaseException | None = None  # the last error, and whether all ranks have it
         self._shared = self.size == 1
@@ -158,14 +158,14 @@ class Ranks:
         """Return rank 0's value, which can be pickled."""
         return value if self.size == 1 else self._comm.bcast(value)
 
-    def broadcast_flag(self, flag: bool) -> bool:
-        """Do what `broadcast` does, in half the time: 1 us, where each step needs it."""
+    def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
+        """Return rank 0's, at most two: `broadcast` in half the time, 1 us."""
         if self.size == 1:
-            return flag
-        self._flag[0] = bool(flag)
-        self._comm.Bcast(self._flag)
+            return flags
+        self._flags[: len(flags)] = flags
+        self._comm.Bcast(self._flags)
         process.meetings += 1
-        return bool(self._flag[0])
+        return tuple(self._flags[: len(flags)].tolist())
 
     def gather(self, value: T) -> list[T]:
         """Return on rank 0 all ranks' values, which can be pickled; on the others nothing."""

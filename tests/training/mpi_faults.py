@@ -13,7 +13,7 @@ import numpy as np
 
 from fastdrop import layers, losses, metrics, models
 from fastdrop.callbacks import Callback
-from fastdrop.layers import Dense, Layer
+from fastdrop.layers import Dense, Dropout, Layer
 
 ROWS, FEATURES, BATCH = 64, 4, 16
 X = np.random.default_rng(0).normal(size=(ROWS, FEATURES)).astype(np.float32)
@@ -420,7 +420,22 @@ def uneven(comm, other_rank, folder):
         "evaluate, labels": lambda: evaluate(X, shuffled(Y) if is_odd else Y),
         "fit and evaluate": lambda: evaluate(X, Y) if is_odd else fit(comm),
     }
-    return kinds | other
+    changes = {
+        f"rank 0 changes {name}, {hook}": lambda name=name, value=value, hook=hook: fit(
+            comm,
+            model=model_of([Dense(40), Dropout(0.5, shared_axes=(0,))]),
+            callbacks=[OnRank0(hook, lambda callback: set_in(callback.model, name, value))],
+        )
+        for name, value in {"p": 0.1, "trainable": False}.items()
+        for hook in ("on_train_batch_end", "on_epoch_begin")
+    }
+    return kinds | other | changes
+
+
+def set_in(model, name, value):
+    for layer in model.layers:
+        if hasattr(layer, name):
+            setattr(layer, name, value)
 
 
 def odd(time, ranks):

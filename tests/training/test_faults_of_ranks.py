@@ -112,6 +112,10 @@ TOLD = {
     "array and batches": "training data.",
     "evaluate, array": "data.x.checksum of some samples: {equal}",
     "evaluate, labels": "data.y.checksum of some samples: {equal}",
+    "rank 0 changes p, on_train_batch_end": "model.layers.1.config.p: {equal} 0.1 on rank 0",
+    "rank 0 changes p, on_epoch_begin": "model.layers.1.config.p: {equal} 0.1 on rank 0 and 0.5 on",
+    "rank 0 changes trainable, on_train_batch_end": "model.layers.0.config.trainable: {equal}",
+    "rank 0 changes trainable, on_epoch_begin": "model.layers.0.config.trainable: {equal} False on",
     "fit and evaluate": "comm: expected all ranks at the same place, got rank 0 at the start",
 }
 
