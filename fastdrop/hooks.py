@@ -11,11 +11,12 @@ from fastdrop._attributes import Declared
 __all__ = [
     "Callback",
     "LambdaCallback",
+    "Listener",
     "Logs",
+    "all_of",
     "callbacks_of",
     "check_callable",
     "heard",
-    "tell",
 ]
 
 Logs: TypeAlias = dict[str, float]
@@ -106,6 +107,7 @@ class Callback(Declared):
         """Take note of a batch's outputs, an array under "outputs"."""
 
 
+Listener: TypeAlias = tuple[Callback, Callable[..., object]]
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
@@ -172,11 +174,16 @@ def callbacks_of(callbacks: Any) -> list[Callback]:
     return given
 
 
-def heard(callbacks: Iterable[Callback], hook: str) -> list[Callable[..., object]]:
-    """Return the callbacks' hooks of this name that do something: in every batch time counts."""
+def all_of(callbacks: Iterable[Callback], hook: str) -> list[Listener]:
+    """Return the callbacks, each with its hook of this name."""
+    return [(callback, getattr(callback, hook)) for callback in callbacks]
+
+
+def heard(callbacks: Iterable[Callback], hook: str) -> list[Listener]:
+    """Return those whose hook of this name does something: in every batch time counts."""
     names = {hook, hook.replace("_train", "")}  # the base's calls the other one
     return [
-        getattr(callback, hook)
+        (callback, getattr(callback, hook))
         for callback in callbacks
         if any(
             getattr(getattr(callback, name, None), "__func__", None)
@@ -184,9 +191,3 @@ def heard(callbacks: Iterable[Callback], hook: str) -> list[Callable[..., object
             for name in names
         )
     ]
-
-
-def tell(hooks: Iterable[Callable[..., object]], *arguments: Any) -> None:
-    """Call hooks, one after the other."""
-    for hook in hooks:
-        hook(*arguments)

@@ -287,7 +287,7 @@ class Sequential(Declared):
         ------
         RuntimeError
             When the model has not been compiled; a `RankError` when something is wrong on another
-            rank.
+            rank. An error that only one rank has ends the processes of all, see docs/mpi.md.
         TypeError
             When `callbacks` or `comm` are something else.
         ValueError
@@ -298,65 +298,66 @@ class Sequential(Declared):
             given, or there are more of them than `batch_size`.
         """
         ranks = Ranks(comm)
-        with ranks.together():
-            self.network.compiled()
-            size = _batch_size("batch_size", batch_size, steps_per_epoch, 32)
-            validation_size = batch_size if validation_steps else None
-            if validation_batch_size is not None:
-                validation_size = validation_batch_size
-            validation_size = _batch_size(
-                "validation_batch_size", validation_size, validation_steps, INFERENCE_BATCH
-            )
-            given = callbacks_of(callbacks)
-            check_count("epochs", epochs)
-            check_count("initial_epoch", initial_epoch, least=0)
-            reports = reports_of(verbose)
-            names = ("x", "y", "sample_weight", "steps_per_epoch")
-            training = batches_of(x, y, sample_weight, names, size, steps_per_epoch)
-            rows = training.batch_size if isinstance(training, ArrayBatches) else size or 32
-            if rows < ranks.size:
-                raise ValueError(
-                    f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
-                    f"got {rows}"
+        with ranks.ending_together("fit"):
+            with ranks.together("the arguments of fit"):
+                self.network.compiled()
+                size = _batch_size("batch_size", batch_size, steps_per_epoch, 32)
+                validation_size = batch_size if validation_steps else None
+                if validation_batch_size is not None:
+                    validation_size = validation_batch_size
+                validation_size = _batch_size(
+                    "validation_batch_size", validation_size, validation_steps, INFERENCE_BATCH
                 )
-            validation: Batches | None = None
-            if validation_data is not None:
-                validation = validation_batches(validation_data, validation_size, validation_steps)
-            elif not isinstance(validation_split, Real | None) or validation_split:
-                if not isinstance(training, ArrayBatches):
-                    raise ValueError("validation_split: expected it with arrays only")
-                training, validation = training.split(
-                    validation_split, validation_size, validation_steps
-                )
-            for name, given_number in (
-                ("validation_steps", validation_steps),
-                ("validation_batch_size", validation_batch_size),
-            ):
-                if validation is None and given_number is not None:
-                    raise ValueError(f"{name}: expected it with data to validate on, got none")
-            if shuffle not in (True, False):
-                raise ValueError(f"shuffle: expected True or False, got {shuffle!r}")
-            loop.prepare(self.network, training, validation, class_weight)
-            if ranks.size > 1:
-                Figures(self.network).check_merging()
-        if ranks.size > 1:
-            ranks.check_same(
-                facts_of(self.network)
-                | {
-                    "optimizer": self.optimizer,
-                    "training data": training.facts(),
-                    "validation data": None if validation is None else validation.facts(),
-                    "epochs": epochs,
-                    "initial_epoch": initial_epoch,
-                    "shuffle": bool(shuffle),
-                    "class_weight": class_weight,
-                }
-            )
-        history = self.history = History()
-        params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
-        chain = self._listening([*given, history, *reports], ranks, params)
-        numbers = range(initial_epoch, epochs)
-        loop.fit(self.network, training, validation, chain, history, ranks, numbers, shuffle)
+                given = callbacks_of(callbacks)
+                check_count("epochs", epochs)
+                check_count("initial_epoch", initial_epoch, least=0)
+                reports = reports_of(verbose)
+                names = ("x", "y", "sample_weight", "steps_per_epoch")
+                training = batches_of(x, y, sample_weight, names, size, steps_per_epoch)
+                rows = training.batch_size if isinstance(training, ArrayBatches) else size or 32
+                if rows < ranks.size:
+                    raise ValueError(
+                        f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
+                        f"got {rows}"
+                    )
+                validation: Batches | None = None
+                if validation_data is not None:
+                    validation = validation_batches(
+                        validation_data, validation_size, validation_steps
+                    )
+                elif not isinstance(validation_split, Real | None) or validation_split:
+                    if not isinstance(training, ArrayBatches):
+                        raise ValueError("validation_split: expected it with arrays only")
+                    training, validation = training.split(
+                        validation_split, validation_size, validation_steps
+                    )
+                for name, given_number in (
+                    ("validation_steps", validation_steps),
+                    ("validation_batch_size", validation_batch_size),
+                ):
+                    if validation is None and given_number is not None:
+                        raise ValueError(f"{name}: expected it with data to validate on, got none")
+                if shuffle not in (True, False):
+                    raise ValueError(f"shuffle: expected True or False, got {shuffle!r}")
+                loop.prepare(self.network, training, validation, class_weight)
+                facts: dict[str, Any] = {}
+                if ranks.size > 1:
+                    Figures(self.network).check_merging()
+                    facts = facts_of(self.network) | {
+                        "optimizer": self.optimizer,
+                        "training data": training.facts(),
+                        "validation data": None if validation is None else validation.facts(),
+                        "epochs": epochs,
+                        "initial_epoch": initial_epoch,
+                        "shuffle": bool(shuffle),
+                        "class_weight": class_weight,
+                    }
+            ranks.check_same("the beginning of fit", facts)
+            history = self.history = History()
+            params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
+            chain = self._listening([*given, history, *reports], ranks, params)
+            numbers = range(initial_epoch, epochs)
+            loop.fit(self.network, training, validation, chain, history, ranks, numbers, shuffle)
         return history
 
     def evaluate(
@@ -403,23 +404,25 @@ class Sequential(Declared):
             As for `fit`.
         """
         ranks = Ranks(comm)
-        with ranks.together():
-            self.network.compiled()
-            size = _batch_size("batch_size", batch_size, steps, INFERENCE_BATCH)
-            quiet = not reports_of(verbose) or ranks.rank > 0
-            given = callbacks_of(callbacks)
-            names = ("x", "y", "sample_weight", "steps")
-            batches = batches_of(x, y, sample_weight, names, size, steps)
-            loop.prepare(self.network, batches)
-        if ranks.size > 1:
-            ranks.check_same(facts_of(self.network) | {"data": batches.facts()})
-        with ranks.ending_together():
+        with ranks.ending_together("evaluate"):
+            with ranks.together("the arguments of evaluate"):
+                self.network.compiled()
+                size = _batch_size("batch_size", batch_size, steps, INFERENCE_BATCH)
+                quiet = not reports_of(verbose) or ranks.rank > 0
+                given = callbacks_of(callbacks)
+                names = ("x", "y", "sample_weight", "steps")
+                batches = batches_of(x, y, sample_weight, names, size, steps)
+                loop.prepare(self.network, batches)
+                facts: dict[str, Any] = {}
+                if ranks.size > 1:
+                    facts = facts_of(self.network) | {"data": batches.facts()}
+            ranks.check_same("the beginning of evaluate", facts)
             params = {"epochs": 1, "steps": batches.steps, "verbose": verbose}
             chain = self._listening(given, ranks, params)
             step = Step(self.network, ranks)
             figures = loop.evaluate(step, batches, "this call", chain, ranks)
-        if not quiet:
-            print(format_logs(figures))
+            if not quiet:
+                print(format_logs(figures))
         return _returned(figures, return_dict)
 
     def predict(

@@ -134,15 +134,13 @@ def run(arguments: argparse.Namespace) -> None:
     ------
     ValueError, OSError
         For arguments, data, a checkpoint or a folder that do not serve.
-    KeyboardInterrupt
-        Says how to go on, once there is a checkpoint.
     SystemExit
         On another rank than 0, which says what is wrong.
     """
     comm = world() if launched() else None
     ranks = Ranks(comm)
     try:
-        with ranks.ending_together(), ExitStack() as held:
+        with ranks.ending_together("train"), ExitStack() as held:
             _run(arguments, comm, ranks, held)
     except Exception:
         if ranks.rank > 0:
@@ -150,10 +148,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise
 
 
+def advice(arguments: argparse.Namespace) -> str:
+    """Return how to go on after an interruption, if there is a checkpoint."""
+    path = arguments.out / CHECKPOINT
+    return f"; go on with --resume, from {path}" if path.is_file() else ""
+
+
 def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack) -> None:
     path = arguments.out / CHECKPOINT
     checkpoint = None
-    with ranks.together():
+    with ranks.together("the data"):
         if arguments.label and (arguments.data is None or arguments.data.suffix != ".csv"):
             raise ValueError(f"--label: expected it with a .csv file only, got {arguments.label!r}")
         data = _load(arguments.data, arguments.label or "label", arguments.seed)
@@ -169,7 +173,7 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
                 checkpoint = files.read(path, ("training",))
     checkpoint = ranks.broadcast(checkpoint)  # which other ranks may not be able to read
     titles = {"without dropout": 0.0, f"dropout p = {arguments.dropout:g}": arguments.dropout}
-    with ranks.together():
+    with ranks.together("the settings"):
         settings = _settings(data, arguments) | {"label": arguments.label, "bytes": _crc32(data)}
         if checkpoint is None:
             progress = Progress(settings, 0, {}, _model(data, 0.0, arguments))
@@ -180,15 +184,10 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
             _check_progress(path, progress, models, arguments.epochs)
             if ranks.rank == 0:
                 print(f"{path}: {_position(progress, arguments.epochs)}")
-    try:
-        for number, (title, p) in enumerate(titles.items()):
-            if progress.run < number:
-                progress = progress._replace(run=number, model=_model(data, p, arguments))
-            _train(title, progress, number, data, arguments, comm)
-    except KeyboardInterrupt:
-        if path.is_file():
-            raise KeyboardInterrupt(f"go on with --resume, from {path}") from None
-        raise
+    for number, (title, p) in enumerate(titles.items()):
+        if progress.run < number:
+            progress = progress._replace(run=number, model=_model(data, p, arguments))
+        _train(title, progress, number, data, arguments, comm)
     if ranks.rank == 0:
         for name, content in _files(data, progress.runs, arguments):
             write(arguments.out / name, content)

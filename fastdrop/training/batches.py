@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from math import gcd
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
@@ -175,8 +176,8 @@ class ArrayBatches:
         """Return what ranks have to have in common, with a checksum of some samples in memory."""
         parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
         given = {name: part for name, part in parts.items() if part is not None}
-        facts = {"batch_size": self.batch_size, "steps": self.steps}
-        return facts | {k: part.facts() for k, part in given.items()}
+        facts = {name: part.facts() for name, part in given.items()}
+        return {"batch_size": self.batch_size} | facts | {"steps": self.steps}
 
     def epoch(
         self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
@@ -228,6 +229,8 @@ class ArrayBatches:
 
 
 _CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls
+# Elements, about a millisecond and some microseconds: smaller arrays are compared as a whole.
+_COMPARED_OF_ARRAY, _COMPARED_OF_BATCH = 1 << 18, 1 << 12
 
 
 class _Samples:
@@ -244,10 +247,10 @@ class _Samples:
     def facts(self) -> dict[str, Any]:
         array = self.array
         facts = {"shape": tuple(array.shape), "dtype": array.dtype.name}
-        if not self.on_disk:
-            some = np.ascontiguousarray(array[:: max(1, len(array) // 64)])
-            facts["checksum of some samples"] = zlib.crc32(some.tobytes())
-        return facts
+        if self.on_disk:
+            rows = sorted({i * (len(array) - 1) // 15 for i in range(16)})
+            array = np.concatenate([np.asarray(array[row : row + 1]) for row in rows])
+        return facts | {"checksum of some samples": _checksum(array, _COMPARED_OF_ARRAY)}
 
     def take(self, rows: Any) -> Array:
         """Return the samples of these rows, a slice or indices; the next call may rewrite them."""
@@ -269,6 +272,16 @@ class _Samples:
             submatrix(array, rows, None, samples)
             return samples
         return array.take(rows, 0, samples, "clip")  # "raise" copies once more
+
+
+def _checksum(array: Array, most: int) -> int:
+    """Return a checksum of about so many elements at most, which lie all over the array."""
+    flat: Any = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    sample = array[:1].size
+    step = max(1, array.size // most)
+    while step > 1 and gcd(step, sample) > 1:  # each time in other places of a sample
+        step += 1
+    return zlib.crc32(np.ascontiguousarray(flat[::step]).data)
 
 
 def _is_stored(array: Any) -> bool:
@@ -323,6 +336,18 @@ class IterableBatches:
         """Return what ranks have to have in common."""
         return {"sample's shape": self.sample_shape, "steps": self.steps}
 
+    def facts_of_batch(self) -> dict[str, Any]:
+        """Return what ranks have to have in common of the last batch, all rows of it."""
+        facts: dict[str, Any] = {"samples": len(self._last.x)}
+        for name, given, array in zip(("x", "y", "sample_weight"), self._given, self._last):
+            if array is not None:
+                facts[name] = {
+                    "shape": array.shape,
+                    "dtype": f"{getattr(given, 'dtype', array.dtype)}",
+                    "checksum": _checksum(array, _COMPARED_OF_BATCH),
+                }
+        return facts
+
     def epoch(
         self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
     ) -> Iterator[Minibatch]:
@@ -335,7 +360,9 @@ class IterableBatches:
         step = 0
         for step, batch in enumerate(self._source.epoch(key), 1):
             place = f"{self.argument}, batch {step} of {title}"
-            x, y, sample_weight, _, whole = self._checked(place, *self._parts(place, batch))
+            self._given = self._parts(place, batch)
+            self._last = self._checked(place, *self._given)
+            x, y, sample_weight, _, whole = self._last
             own = share.of(whole)
             yield Minibatch(
                 x[own],
@@ -348,8 +375,8 @@ class IterableBatches:
             count = f"{self.steps} batches" if self._endless else "batches"
             raise ValueError(
                 f"{self.argument}: expected {count} in {title}, got {step or 'none'}: the "
-                "generator has ended; give something that can be iterated again, or one that "
-                "lasts for all epochs with the number of steps in each"
+                "generator has ended; give what can be iterated again, or one that lasts for "
+                "all epochs, and the number of steps in each"
             )
         self._tell("on_epoch_end")
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from fastdrop.callbacks import History
-from fastdrop.hooks import Callback, heard, tell
+from fastdrop.hooks import Callback, Listener, all_of, heard
 from fastdrop.layers import Array
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
@@ -18,7 +19,7 @@ from fastdrop.training.blas import matmul
 from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
 from fastdrop.training.network import Network
-from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of
+from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of, process
 from fastdrop.training.step import Step
 
 __all__ = ["evaluate", "fit", "predict", "prepare"]
@@ -100,37 +101,48 @@ def fit(
     step, validation_step = (Step(network, ranks, product) for _ in range(2))
     network.stop_training = False
     logs: dict[str, float] = {}
-    with ranks.ending_together():
-        begun: list[Callback] = []
-        try:
-            for callback in callbacks:
-                callback.on_train_begin({})
-                begun.append(callback)
-            for epoch in epochs:
-                title = f"epoch {epoch + 1}"
-                tell([callback.on_epoch_begin for callback in callbacks], epoch, {})
-                logs = _train_epoch(step, training, title, callbacks, ranks, shuffle).over(ranks)
-                if validation is not None:
-                    place = f"validation, {title}"
-                    measured = evaluate(validation_step, validation, place, callbacks, ranks)
-                    logs.update({f"val_{name}": value for name, value in measured.items()})
-                if ranks.size > 1:
-                    ranks.check_same(facts_of(network))
-                tell([callback.on_epoch_end for callback in callbacks], epoch, logs)
-                ranks.share_weights(network.weights().values())
-                network.stop_training = ranks.broadcast(network.stop_training)
-                if network.stop_training:
-                    break
-        finally:
-            with ExitStack() as endings:  # all of them, also behind one that fails
-                for callback in reversed(begun):
-                    endings.callback(callback.on_train_end, logs)
-        ranks.share_weights(network.weights().values())
-        _, optimizer = network.compiled()
-        history.epoch, history.history, rate = ranks.broadcast(
-            (history.epoch, history.history, optimizer.current_learning_rate)
-        )
-        optimizer.follow(rate)
+    begun: list[Callback] = []
+    try:
+        for callback in callbacks:
+            _tell(ranks, all_of([callback], "on_train_begin"), {})
+            begun.append(callback)
+        for epoch in epochs:
+            title = f"epoch {epoch + 1}"
+            _tell(ranks, all_of(callbacks, "on_epoch_begin"), epoch, {})
+            if ranks.size > 1:
+                ranks.check_same(f"the start of {title}", {"model": network.get_config()})
+            logs = _train_epoch(step, training, title, callbacks, ranks, shuffle).over(ranks)
+            if validation is not None:
+                place = f"validation, {title}"
+                measured = evaluate(validation_step, validation, place, callbacks, ranks)
+                logs.update({f"val_{name}": value for name, value in measured.items()})
+            if ranks.size > 1:
+                ranks.check_same(f"after {title}", facts_of(network))
+            _tell(ranks, all_of(callbacks, "on_epoch_end"), epoch, logs)
+            ranks.share_weights(f"the weights of {title}", network.weights().values())
+            (network.stop_training,) = ranks.broadcast_flags(network.stop_training)
+            if network.stop_training:
+                break
+    except BaseException as error:
+        ranks.note(error)
+        raise
+    finally:
+        with ExitStack() as endings:  # all of them, also behind one that fails
+            for callback in reversed(begun):
+                endings.callback(_tell, ranks, all_of([callback], "on_train_end"), logs)
+    ranks.share_weights("the last weights", network.weights().values())
+    _, optimizer = network.compiled()
+    history.epoch, history.history, rate = ranks.broadcast(
+        (history.epoch, history.history, optimizer.current_learning_rate)
+    )
+    optimizer.follow(rate)
+
+
+def _tell(ranks: Ranks, listeners: Sequence[Listener], *arguments: Any) -> None:
+    for callback, hook in listeners:
+        process.rank_0_only = ranks.size > 1 and not callback.every_rank
+        hook(*arguments)
+    process.rank_0_only = False
 
 
 def _train_epoch(
@@ -149,14 +161,19 @@ def _train_epoch(
     figures = Figures(network)
     begin, end = (heard(callbacks, f"on_train_batch_{when}") for when in ("begin", "end"))
     order = Key(network.seed, network.epoch) if shuffle else None
-    batches = training.epoch(title, order, ranks.share, network.epoch)
+    batches = _batches(training, title, ranks, order, network.epoch)
     for number, batch in enumerate(batches):
-        tell(begin, number, {})
+        _tell(ranks, begin, number, {})
         result = step.train(*batch)
         figures.add(batch, *result)
         if end:
-            tell(end, number, figures.logs())
-        network.stop_training = ranks.broadcast(network.stop_training)
+            _tell(ranks, end, number, figures.logs())
+        if ranks.size > 1:
+            changed = step.changed()
+            network.stop_training, changed = ranks.broadcast_flags(network.stop_training, changed)
+            if changed:  # on rank 0; the others would wait for other sums
+                place = f"batch {number + 1} of {title}"
+                ranks.check_same(place, {"model": network.get_config()})
         if network.stop_training:
             if number + 1 != training.steps:
                 return figures
@@ -173,6 +190,16 @@ def _train_epoch(
     return figures
 
 
+def _batches(
+    batches: Batches, title: str, ranks: Ranks, order: Key | None = None, number: int = 0
+) -> Iterator[Minibatch]:
+    """Give this rank's part of the batches of an epoch, which have to be the same on every rank."""
+    epoch = batches.epoch(title, order, ranks.share, number)
+    if ranks.size == 1 or isinstance(batches, ArrayBatches):  # which `fit` has compared
+        return epoch
+    return ranks.same_batches(epoch, batches.facts_of_batch, title)
+
+
 def evaluate(
     step: Step,
     batches: Batches,
@@ -183,14 +210,14 @@ def evaluate(
     """Return loss and metrics at inference over one epoch of batches, which `title` names."""
     figures = Figures(step.network)
     begin, end = (heard(callbacks, f"on_test_batch_{when}") for when in ("begin", "end"))
-    tell([callback.on_test_begin for callback in callbacks], {})
-    for number, batch in enumerate(batches.epoch(title, share=ranks.share)):
-        tell(begin, number, {})
+    _tell(ranks, all_of(callbacks, "on_test_begin"), {})
+    for number, batch in enumerate(_batches(batches, title, ranks)):
+        _tell(ranks, begin, number, {})
         figures.add(batch, *step.test(*batch))
         if end:
-            tell(end, number, figures.logs())
+            _tell(ranks, end, number, figures.logs())
     measured = figures.over(ranks)
-    tell([callback.on_test_end for callback in callbacks], dict(measured))
+    _tell(ranks, all_of(callbacks, "on_test_end"), dict(measured))
     return measured
 
 
@@ -198,10 +225,10 @@ def predict(step: Step, batches: Iterable[Minibatch], callbacks: Sequence[Callba
     """Return the outputs at inference."""
     outputs: list[Array] = []
     begin, end = (heard(callbacks, f"on_predict_batch_{when}") for when in ("begin", "end"))
-    tell([callback.on_predict_begin for callback in callbacks], {})
+    _tell(ALONE, all_of(callbacks, "on_predict_begin"), {})
     for number, batch in enumerate(batches):
-        tell(begin, number, {})
+        _tell(ALONE, begin, number, {})
         outputs.append(step.predict(batch.x).copy())
-        tell(end, number, {"outputs": outputs[-1]})
-    tell([callback.on_predict_end for callback in callbacks], {})
+        _tell(ALONE, end, number, {"outputs": outputs[-1]})
+    _tell(ALONE, all_of(callbacks, "on_predict_end"), {})
     return np.concatenate(outputs)

@@ -66,18 +66,27 @@ class Step:
         self._x = Buffers(self._dtype)
         self._made_of: list[object] = []
         self._settings: list[object] = []
+        self._rates: list[object] = []
         self._layers: list[tuple[Layer, Callable[[Layer], object]]] = []
 
-    def _follow_network(self) -> None:
-        """Make what is computed, unless it has been made for what the network consists of now."""
-        network = self.network
+    def changed(self) -> bool:
+        """Tell whether layers are others, or drop otherwise, than when this was last asked."""
+        before, self._rates = self._rates, [layer.p for layer in self._dropping]
+        return self._rates != before or not self._fits()
+
+    def _fits(self) -> bool:
         parts = self._parts_of_network()
-        if (
+        return (
             len(parts) == len(self._made_of)
             and all(map(is_, parts, self._made_of))
             and self._settings == [read(layer) for layer, read in self._layers]
-        ):
+        )
+
+    def _follow_network(self) -> None:
+        """Make what is computed, unless it has been made for what the network consists of now."""
+        if self._fits():
             return
+        network = self.network
         assert network.input_shape is not None
         network.build(network.input_shape)  # parameters may be anybody's arrays
         # Training and testing work from logits where the loss folds the last activation.
@@ -110,6 +119,8 @@ class Step:
             for layer in inner
         ]
         self._settings = [read(layer) for layer, read in self._layers]
+        self._dropping: list[Any] = [layer for layer in inner if "p" in vars(layer)]
+        self._rates = [layer.p for layer in self._dropping]
 
     def _parts_of_network(self) -> list[object]:
         network = self.network
