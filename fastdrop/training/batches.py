@@ -175,8 +175,8 @@ class ArrayBatches:
         """Return what ranks have to have in common, with a checksum of some samples in memory."""
         parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
         given = {name: part for name, part in parts.items() if part is not None}
-        facts = {"batch_size": self.batch_size, "steps": self.steps}
-        return facts | {k: part.facts() for k, part in given.items()}
+        facts = {k: part.facts() for k, part in given.items()}
+        return {"batch_size": self.batch_size, **facts, "steps": self._given[1]}
 
     def epoch(
         self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
