@@ -177,7 +177,7 @@ class ArrayBatches:
         parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
         given = {name: part for name, part in parts.items() if part is not None}
         facts = {name: part.facts() for name, part in given.items()}
-        return {"batch_size": self.batch_size} | facts | {"steps": self.steps}
+        return {"batch_size": self.batch_size, **facts, "steps": self._given[1]}
 
     def epoch(
         self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
