@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
+from fastdrop import _namesake
+
+_namesake.require_ours()  # here, too, for who imports this and not _checks
+
 __all__ = ["NotFiniteError", "about", "one_line", "one_line_about"]
 
 LINE = 200  # characters of a message

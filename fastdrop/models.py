@@ -16,8 +16,7 @@ from tqdm import tqdm
 from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_finite, lookup
-from fastdrop.callbacks import Callback, History, format_logs, reports_of
-from fastdrop.hooks import callbacks_of
+from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric

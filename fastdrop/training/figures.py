@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fastdrop.hooks import Logs
+from fastdrop.callbacks.base import Logs
 from fastdrop.layers import Array
 from fastdrop.metrics import Metric
 from fastdrop.training.batches import Minibatch

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop.callbacks import History
-from fastdrop.hooks import Callback, Listener, all_of, heard
+from fastdrop.callbacks.base import Callback, Listener, all_of, heard
 from fastdrop.layers import Array
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch

@@ -88,7 +88,8 @@ def test_interrupted_while_a_command_imports(tmp_path, arguments):
     hook = HOOK.format(name="matplotlib.axes", action=INTERRUPT)
     command = ["train", "--epochs", "1", "--hidden", "4", "--out", str(tmp_path)]
     status, error = end(start(tmp_path, [*arguments, *command], hook))
-    assert (status, error.splitlines()[-1]) == (130, "fastdrop train: interrupted")
+    assert status == 130
+    assert error.splitlines()[-1].startswith("fastdrop train: interrupted; go on with --resume")
 
 
 @pytest.mark.parametrize("arguments", STARTS)

@@ -417,7 +417,7 @@ def test_a_slow_figure_takes_a_small_part_of_the_time(monkeypatch):
         read.append(clock[0])
         return {"auc": 0.5}
 
-    monkeypatch.setattr("fastdrop.callbacks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fastdrop.callbacks.reports.time.monotonic", lambda: clock[0])
     bar = ProgressBar()
     bar.params = {"epochs": 1, "steps": 2000}
     bar.on_epoch_begin(0)
