@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fastdrop._output import replace_file
 
-__all__ = ["keep"]
+__all__ = ["ENDS", "keep"]
 
 T = TypeVar("T")
 Files: TypeAlias = "Callable[[str], Mapping[str, str | bytes]]"
@@ -32,7 +32,7 @@ def keep(
     files: Files,
     out: Path | None = None,
     failures: Mapping[str, str] | None = None,
-) -> str:
+) -> str | None:
     """Measure round by round; write and print what there is, also when something ends that early.
 
     Files are written after each round; the table is printed after the first one, and before it is
@@ -56,8 +56,8 @@ def keep(
 
     Returns
     -------
-    str
-        The failures, in words.
+    str or None
+        The failures, in words, if any.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def keep(
         finally:
             ignore()
             report.finish(reason)
-    return report.failed()
+    return report.failed() or None
 
 
 class _Report:
