@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 import stages
 import training
-from training_sides import EACH, FOUR, LIBRARIES, ONE, Point
+from training_sides import EACH, FOUR, LIBRARIES, NONE, ONE, Point
 
 import fastdrop
 
 FOLDER = Path(training.__file__).parent
 NO_DATA = Path("nowhere")
-ROWS = [(8, 4, EACH, EACH), (8, 4, ONE, ONE), (8, 4, FOUR, EACH)]
+SMALL, NUMBER = (784, 8, 8, 10), (5, 8, 1)
+ROWS = [
+    training.Row(NUMBER, 4, 1, EACH, EACH),
+    training.Row(SMALL, 4, 0, EACH, EACH),
+    training.Row(SMALL, 4, 0, ONE, ONE),
+    training.Row(SMALL, 4, 0, FOUR, EACH),
+]
 
 
 def test_training(monkeypatch, tmp_path):
@@ -24,18 +30,21 @@ def test_training(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "LIBRARIES", ["fastdrop", "nowhere_to_be_found"])
     monkeypatch.setattr(sys, "argv", ["", "--data", str(NO_DATA), "--out", str(tmp_path)])
     sys.argv += ["--rounds", "2", "--steps", "2", "--untimed", "1"]
-    training.main()
+    assert not training.main()
     found = json.loads((tmp_path / training.RESULTS).read_text())
-    assert {(row["side"], row["masks"]) for row in found["results"]} == {
-        *(("fastdrop", masks) for masks in (EACH, ONE, FOUR)),
-        ("floor", EACH),
+    assert {(len(row["widths"]), row["side"], row["masks"]) for row in found["results"]} == {
+        *((4, "fastdrop", masks) for masks in (EACH, ONE, FOUR)),
+        (4, "floor", EACH),
+        (3, "fastdrop", EACH),
+        (3, "floor", EACH),
     }
     for row in found["results"]:
         assert len(row["us"]) == 2
         assert min(row["us"]) > 0
         assert row["side"] == "floor" or 0 < row["loss"][1] < 10
     table = (tmp_path / training.TABLE).read_text()
-    assert table.count("| not installed | not installed | not installed |") == len(ROWS)
+    assert table.count(" | not installed" * len(training.FRAMEWORKS) + " |\n") == len(ROWS)
+    assert "Missing" not in table
 
 
 @pytest.mark.parametrize("module", LIBRARIES)
@@ -48,22 +57,38 @@ def test_sides_learn(module):
     library = LIBRARIES[module](1)
     for side, masks in library.sides.items():
         for mask in masks:
-            train = library.prepare(side, Point(64, 32, mask))
+            train = library.prepare(side, Point((784, 64, 64, 10), 32, mask))
             for _ in range(2):
                 figures = train(x, y, 3)
             assert figures.seconds > 0
             assert side == "floor" or figures.accuracy > 0.65
 
 
+@pytest.mark.parametrize("module", LIBRARIES)
+def test_sides_learn_a_number(module):
+    pytest.importorskip(module)
+    x = np.random.default_rng(0).random((4096, 5), np.float32)
+    y = x[:, :2].sum(1, keepdims=True)
+    library = LIBRARIES[module](1)
+    for side, masks in library.sides.items():
+        mask = masks[0]
+        assert mask in (EACH, NONE)
+        train = library.prepare(side, Point((5, 32, 1), 32, mask))
+        losses = [train(x, y, 3).loss for _ in range(3)]
+        assert side == "floor" or losses[-1] < 0.5 * losses[0]
+
+
 def test_ratios_are_those_within_a_round():
     assert training.ratio([1, 2, 30], [1, 4, 10]) == "1.00 (0.75 - 2.00)"
     assert training.ratio([3], [2]) == "1.50 (1.50 - 1.50)"
+    assert training.ratio([3], None) == "-"
 
 
-def test_core_fight(monkeypatch):
+def test_core_fight(monkeypatch, capsys):
     monkeypatch.setattr(core_fight, "SETTINGS", ["", "OPENBLAS_THREAD_TIMEOUT=4"])
-    monkeypatch.setattr(core_fight, "NETWORKS", [Point(8, 4, EACH)])
-    table = core_fight.table(core_fight.measure(NO_DATA, rounds=1, steps=1, untimed=1))
+    monkeypatch.setattr(core_fight, "NETWORKS", [Point(SMALL, 4, EACH)])
+    assert not core_fight.measure(NO_DATA, rounds=1, steps=1, untimed=1)
+    table = capsys.readouterr().out
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
         "| as it is",
         "| `OPENBLAS_THREAD_TIMEOUT=4`",
@@ -103,7 +128,7 @@ def test_torch_calls(monkeypatch, tmp_path):
 
 
 def test_stages(monkeypatch, capsys):
-    monkeypatch.setattr(stages, "POINTS", [Point(8, 4, EACH), Point(8, 4, ONE)])
+    monkeypatch.setattr(stages, "POINTS", [Point(SMALL, 4, EACH), Point(SMALL, 4, ONE)])
     monkeypatch.setattr(sys, "argv", ["", "--epochs", "1"])
     stages.main()
     table = [line[1:-1].split("|") for line in capsys.readouterr().out.splitlines()]

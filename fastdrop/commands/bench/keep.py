@@ -133,7 +133,7 @@ class _Report:
         if table:
             print("\n".join([table, *(f"written: {path}" for path in paths)]))
         else:
-            print(f"nothing was measured: {reason}", file=sys.stderr)
+            print(f"nothing was measured: {reason or self.failed()}", file=sys.stderr)
 
     def _write(self, reason: str) -> tuple[str, list[Path]]:
         """Return the table, and the files that were written."""

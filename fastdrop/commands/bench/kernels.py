@@ -25,7 +25,7 @@ from fastdrop.commands.bench.machine import machine, results_folder
 from fastdrop.commands.bench.process import Peers
 from fastdrop.commands.bench.sides import GROUPS, LIBRARIES, as_dtype
 
-__all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "table"]
+__all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "size_name", "table"]
 
 PICTURE, RESULTS, TABLE = "bench.png", "bench.json", "bench.md"
 _STYLES: dict[str, dict[str, Any]] = {
@@ -142,7 +142,7 @@ def measure(
     ]
     # small ones first: a table that ends early is whole as far as it goes
     steps = [
-        (f"{_size_name(point.elements)} elements", point)
+        (f"{size_name(point.elements)} elements", point)
         for point in sorted(points, key=lambda point: (point.elements, point.backward))
     ]
     with Peers() as peers:
@@ -220,7 +220,7 @@ def _by_point(results: Sequence[Mapping[str, Any]]) -> dict[Point, dict[str, flo
     return points
 
 
-def _size_name(elements: int) -> str:
+def size_name(elements: int) -> str:
     for unit, power in (("Mi", 20), ("Ki", 10)):
         if elements % (1 << power) == 0:
             return f"{elements >> power} {unit}"
@@ -264,7 +264,7 @@ def table(found: Mapping[str, Any]) -> str:
             ]
             before = head
         cells = [f"{ns[side]:.3g}" if side in ns else "-" for side in sides[head]]
-        lines.append(f"| {_size_name(point.elements)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {size_name(point.elements)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -310,7 +310,7 @@ def plot(found: Mapping[str, Any]) -> bytes:
             axis.set_yscale("log")
             title = f"{group}, p = {p:g}, {dtype}, {threads} thread{'s' * (threads > 1)}"
             axis.set_title(title, loc="left", fontsize=11)
-            axis.set_xticks(list(chosen), [_size_name(n) for n in chosen], rotation=45)
+            axis.set_xticks(list(chosen), [size_name(n) for n in chosen], rotation=45)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
         if group not in groups:  # the sides of a group are the same in all its rows
