@@ -19,7 +19,7 @@ EPYC, XEON = "AMD EPYC 9B14 96-Core Processor", "Intel(R) Xeon(R) Platinum 8481C
         ("AMD EPYC 7763 64-Core Processor", "AuthenticAMD", 25, 1, "amd-epyc-zen3"),
         ("AMD EPYC 7B12", "AuthenticAMD", 23, 49, "amd-epyc-zen2"),
         (XEON, "GenuineIntel", 6, 143, "intel-sapphire-rapids"),
-        ("Intel(R) Core(TM) X", "GenuineIntel", 6, 999, "intel-r-core-tm-x-family-6-model-999"),
+        ("Intel(R) Core(TM) X", "GenuineIntel", 6, 999, "intel-core-x-family-6-model-999"),
         ("/odd\nname", "Odd", None, None, "odd-name"),
     ],
 )

@@ -120,7 +120,7 @@ def name_of(found: dict[str, Any]) -> str:
     else:
         numbers = [f"{field} {found[field]}" for field in ("family", "model") if field in found]
         name = " ".join([found["cpu"], *numbers])
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return re.sub(r"(\((r|tm)\)|[^a-z0-9])+", "-", name.lower()).strip("-")
 
 
 def results_folder(out: Path, files: tuple[str, ...] = ()) -> Path:
