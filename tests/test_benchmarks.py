@@ -1,6 +1,7 @@
 """The scripts in benchmarks/ run: short runs of the real thing."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import training
 from training_sides import EACH, FOUR, LIBRARIES, NONE, ONE, Point
 
 import fastdrop
+from fastdrop.commands.bench import keep as keeping
 
 FOLDER = Path(training.__file__).parent
 NO_DATA = Path("nowhere")
@@ -137,3 +139,60 @@ def test_stages(monkeypatch, capsys):
     assert rows["gathering kept weights"][0] == ""  # none with a mask for each sample
     assert rows["gathering kept weights"][1]
     assert all(float(cell) > 0 for cell in rows["all"])
+
+
+@pytest.fixture
+def stopped(monkeypatch, capsys):
+    """Run a script that gets SIGTERM after its first round; return what it prints then."""
+    update = keeping._Report.update
+
+    def update_and_stop(report, show):
+        update(report, show)
+        signal.raise_signal(signal.SIGTERM)
+
+    def run(main, *arguments):
+        monkeypatch.setattr(keeping._Report, "update", update_and_stop)
+        monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 143
+        missing = "Missing: rounds 2 to 4 (stopped by SIGTERM).\n"
+        _, final = capsys.readouterr().out.split("Missing: rounds 2 to 4 (still to come).\n")
+        table, written = final.split(missing)
+        return table, table + missing, written
+
+    return run
+
+
+def test_stopped_training(monkeypatch, tmp_path, stopped):
+    monkeypatch.setattr(training, "ROWS", ROWS)
+    monkeypatch.setattr(training, "LIBRARIES", ["fastdrop"])
+    sizes = ["--rounds", 4, "--steps", 2, "--untimed", 1]
+    _, text, written = stopped(training.main, "--data", NO_DATA, "--out", tmp_path, *sizes)
+    assert (tmp_path / training.TABLE).read_text() == text
+    assert written.count("written: ") == 2
+    rows = json.loads((tmp_path / training.RESULTS).read_text())["results"]
+    assert [len(row["us"]) for row in rows] == [1] * 6
+
+
+def test_stopped_core_fight(monkeypatch, stopped):
+    monkeypatch.setattr(core_fight, "SETTINGS", [""])
+    monkeypatch.setattr(core_fight, "NETWORKS", [Point(SMALL, 4, EACH)])
+    table, _, written = stopped(lambda: core_fight.measure(NO_DATA, rounds=4, steps=1, untimed=1))
+    assert table.count("at most") == len(core_fight.BUSY)
+    assert not written
+
+
+def test_stopped_stages(monkeypatch, tmp_path, stopped):
+    monkeypatch.setattr(stages, "POINTS", [Point(SMALL, 4, EACH)])
+    _, text, _ = stopped(stages.main, "--epochs", 4, "--out", tmp_path)
+    assert (tmp_path / stages.TABLE).read_text() == text
+
+
+def test_stopped_torch_calls(monkeypatch, tmp_path, stopped):
+    pytest.importorskip("torch")
+    import torch_calls
+
+    monkeypatch.setattr("fastdrop.commands.bench.torch.SECONDS", 1e-3)
+    _, text, _ = stopped(torch_calls.main, "--rounds", 4, "--out", tmp_path)
+    assert (tmp_path / torch_calls.TABLE).read_text() == text

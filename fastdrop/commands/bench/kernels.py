@@ -64,7 +64,6 @@ def run(arguments: argparse.Namespace) -> None:
     SystemExit
         When a signal ends the run, see `keep`.
     """
-    out = results_folder(arguments.out, (TABLE, RESULTS, PICTURE))
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.threads,
         arguments.rounds,
         arguments.groups,
-        out,
+        arguments.out,
     )
 
 
@@ -109,7 +108,7 @@ def measure(
         Kinds of dropout, of `GROUPS`. All but "dropout" and "gaussian" take multiples of 2**16
         elements.
     out : Path, optional
-        An existing folder for the table, the figures and a plot.
+        A folder for the table, the figures and a plot; see `results_folder`.
 
     Returns
     -------
@@ -124,6 +123,8 @@ def measure(
         For bfloat16 without ml_dtypes.
     ValueError
         When a group is unknown, or a size does not suit it.
+    OSError
+        When the folder cannot be written.
     ChildProcessError
         After all when a library has failed, or its result was wrong.
     SystemExit
@@ -134,6 +135,7 @@ def measure(
     for group in groups:
         for elements in sizes:
             lookup("groups", group, GROUPS).shape(elements)
+    folder = results_folder(out, (TABLE, RESULTS, PICTURE)) if out else None
     points = [
         Point(group, count, dtype, p, backward, elements)
         for count, group, dtype, p, backward, elements in dict.fromkeys(
@@ -147,9 +149,9 @@ def measure(
     ]
     with Peers() as peers:
         turns = _Turns(peers, points)
-        failed = keep(steps, rounds, turns.measure, turns.files, out, peers.failures)
+        failed = keep(steps, rounds, turns.measure, turns.files, folder, peers.failures)
     if failed:
-        raise ChildProcessError(failed)
+        raise ChildProcessError(f"{failed:.160}")
     return turns.found("")
 
 

@@ -53,7 +53,7 @@ class Peer:
         cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
         variables = {**os.environ, "OMP_NUM_THREADS": str(threads), **(environment or {})}
         # not a pipe, which nobody reads and which would fill up
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
 
         def limit() -> None:
             if cpus:
@@ -119,11 +119,12 @@ class Peer:
         if not select.select([self._process.stdout], [], [], wait)[0]:
             raise ChildProcessError(f"no answer in {LIMIT:g} s")
         line = self._process.stdout.readline()
-        if not line:
+        if not line.endswith("\n"):
             status = self._process.wait()
             self._errors.seek(0)
             last = self._errors.read().strip().splitlines()[-1:] or [f"status {status}, no message"]
-            raise ChildProcessError(f"it ended: {last[0]:.120}")
+            printable = "".join(filter(str.isprintable, last[0]))
+            raise ChildProcessError(f"it ended: {printable:.120}")
         self._process.send_signal(signal.SIGSTOP)
         return json.loads(line)
 

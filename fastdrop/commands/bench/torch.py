@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     failed = keep(steps, arguments.rounds, lambda step, _: step(), files, out, turns.failures)
     if failed:
-        raise ChildProcessError(failed)
+        raise ChildProcessError(f"{failed:.160}")
 
 
 def take_turns(steps: Mapping[str, Callable[[], object]], times: Times) -> None:
