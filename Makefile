@@ -20,7 +20,8 @@ demo: $(VENV)/.plot
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# this machine's figures, with the frameworks that .venv has, into docs/bench and the README
+# this machine's figures, with the frameworks that .venv has, into its folder in docs/bench; and
+# README's table of all machines
 bench: $(VENV)/.plot
 	$(BIN)/fastdrop bench --out docs/bench
 	$(BIN)/python benchmarks/readme_table.py

@@ -25,6 +25,7 @@ import numpy as np
 import fastdrop
 from fastdrop._output import replace_file
 from fastdrop.callbacks import Callback
+from fastdrop.commands.bench.keep import keep
 from fastdrop.datasets import load_idx
 from fastdrop.layers import Dense, Dropout, Layer
 from fastdrop.models import Sequential
@@ -85,40 +86,50 @@ def train(args: argparse.Namespace) -> None:
     out = Path(args.out)
     runs = json.loads(out.read_text()) if out.exists() else []
     done = {(run["variant"], run["p"], run["seed"]) for run in runs}
+    steps: list[tuple[str, tuple[str, str, int]]] = []
     for seed in range(1, args.seeds + 1):
         for variant in args.variants:
             p = "-" if VARIANTS[variant] is None else f"{args.p[0]:g} / {args.p[1]:g}"
-            if (variant, p, seed) in done:
-                continue
-            model, times = make_model(variant, *args.p, seed), StepTimes()
-            model.fit(x, y, BATCH_SIZE, args.epochs, verbose=0, callbacks=[times])
-            loss, accuracy = model.evaluate(x_test, y_test, verbose=0)
-            run = {
-                "data": Path(args.data).name,
-                "variant": variant,
-                "p": p,
-                "seed": seed,
-                "epochs": args.epochs,
-                "images": len(x),
-                "test_accuracy": accuracy,
-                "test_loss": loss,
-                "train_loss": model.history.history["loss"][-1],
-                "step_ms": 1000 * statistics.median(times.seconds),
-            }
-            print(run, flush=True)
-            runs.append(run)
-            replace_file(out, f"{json.dumps(runs, indent=1)}\n".encode())
+            if (variant, p, seed) not in done:
+                steps.append((f"{variant} with seed {seed}", (variant, p, seed)))
+
+    def measure(step: tuple[str, str, int], number: int) -> None:
+        variant, p, seed = step
+        model, times = make_model(variant, *args.p, seed), StepTimes()
+        model.fit(x, y, BATCH_SIZE, args.epochs, verbose=0, callbacks=[times])
+        loss, accuracy = model.evaluate(x_test, y_test, verbose=0)
+        run = {
+            "data": Path(args.data).name,
+            "variant": variant,
+            "p": p,
+            "seed": seed,
+            "epochs": args.epochs,
+            "images": len(x),
+            "test_accuracy": accuracy,
+            "test_loss": loss,
+            "train_loss": model.history.history["loss"][-1],
+            "step_ms": 1000 * statistics.median(times.seconds),
+        }
+        runs.append(run)
+        replace_file(out, (json.dumps(runs, indent=1) + "\n").encode())
+
+    if steps:
+        keep(steps, 1, measure, lambda missing: {"table": table(grouped(runs))} if runs else {})
 
 
 Runs = dict[tuple[str, str, str], list[dict[str, Any]]]
 
 
+def grouped(runs: list[dict[str, Any]]) -> Runs:
+    groups: Runs = {}
+    for run in runs:
+        groups.setdefault((run["data"], run["variant"], run["p"]), []).append(run)
+    return groups
+
+
 def report(paths: list[str], folder: Path) -> None:
     """Put the runs of JSON files into the table of shared_masks.md, and draw shared_masks.png."""
-    runs: Runs = {}
-    for path in paths:
-        for run in json.loads(Path(path).read_text()):
-            runs.setdefault((run["data"], run["variant"], run["p"]), []).append(run)
+    runs = grouped([run for path in paths for run in json.loads(Path(path).read_text())])
     document = folder / "shared_masks.md"
     before, _, rest = document.read_text().partition(START)
     _, _, after = rest.partition(END)

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,3 +77,33 @@ def test_readme(capsys, tmp_path, monkeypatch):
         if "import torch" not in block or find_spec("torch"):
             exec(block, names)
     fastdrop.set_num_threads(threads)
+
+
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.skipif(not README.exists(), reason="not in a checkout")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(
+        r"\]\(([^)#\s]+)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    )
+    for link in links:
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+@pytest.mark.skipif(not README.exists(), reason="not in a checkout")
+def test_tables_of_machines_are_what_their_folders_say(tmp_path, monkeypatch):
+    import readme_table
+
+    pages = [README, ROOT / readme_table.FOLDER / "README.md"]
+    before = [page.read_text() for page in pages]
+    copies = [tmp_path / page.relative_to(ROOT) for page in pages]
+    shutil.copytree(ROOT / readme_table.FOLDER, tmp_path / readme_table.FOLDER)
+    shutil.copy(README, tmp_path)
+    monkeypatch.setattr(readme_table, "ROOT", tmp_path)
+    readme_table.main()
+    assert [page.read_text() for page in copies] == before
+    for folder in (ROOT / readme_table.FOLDER).iterdir():
+        assert not folder.is_dir() or f"| {folder.name} |" in before[1]
+        assert not (folder / "bench.json").exists() or f"[{folder.name}]" in before[0]

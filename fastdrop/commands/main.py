@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        From argparse, with status 2 for wrong options and 0 for ``--help``.
+        From argparse, with status 2 for wrong options and 0 for ``--help``; from ``bench`` when a
+        signal stops it, with 128 and the signal's number.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -142,7 +143,7 @@ def _add_bench(commands: Commands) -> None:
         description="Measure fastdrop, a copy, the NumPy idiom and whichever of PyTorch, JAX and "
         "TensorFlow are installed, all in turn, each library in a process of its own: a table on "
         f"the screen, and in --out the files {kernels.TABLE}, {kernels.RESULTS} and "
-        f"{kernels.PICTURE} (needs matplotlib).",
+        f"{kernels.PICTURE} (needs matplotlib). What was measured is kept when it is stopped.",
     )
     parser.set_defaults(run=kernels.run)
     add = parser.add_argument
@@ -196,7 +197,7 @@ def _add_bench(commands: Commands) -> None:
         metavar="N",
         help="how often the sides take turns (%(default)s)",
     )
-    _add_out(parser)
+    _add_out(parser, "; where it has one for each machine, in this machine's")
 
 
 def _add_info(commands: Commands) -> None:
@@ -209,13 +210,13 @@ def _add_info(commands: Commands) -> None:
     parser.set_defaults(run=info.run)
 
 
-def _add_out(parser: argparse.ArgumentParser) -> None:
+def _add_out(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument(
         "--out",
         type=Path,
         default=Path(),
         metavar="DIR",
-        help="folder for the results, made if missing (the current one)",
+        help=f"folder for the results, made if missing (the current one){more}",
     )
 
 
