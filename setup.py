@@ -93,6 +93,7 @@ EXTENSIONS = [
         "fastdrop.compiled._core",
         [
             "fastdrop/compiled/_core.pyx",
+            "fastdrop/compiled/pool.c",
             "fastdrop/compiled/kernels/philox.c",
             "fastdrop/compiled/kernels/bits.c",
             "fastdrop/compiled/kernels/run.c",
@@ -105,10 +106,9 @@ EXTENSIONS = [
         ],
     ),
     (
-        "fastdrop.compiled._train",  # its loops come with _core's table
+        "fastdrop.compiled._train",  # its loops come with _core's table, its threads from there
         [
             "fastdrop/compiled/_train.pyx",
-            "fastdrop/compiled/pool.c",
             "fastdrop/compiled/kernels/optimizers.c",
         ],
     ),

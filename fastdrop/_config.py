@@ -10,8 +10,6 @@ from typing import Any
 
 from fastdrop._version import __version__
 
-_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-
 
 def loaded_libraries(names: str) -> set[str]:
     """Paths of the libraries that this process has loaded; `names`: a regular expression."""
@@ -33,27 +31,15 @@ def listed(libraries: set[str]) -> str:
     return ", ".join(sorted(libraries)) or "none"
 
 
-def _openmp_runtimes() -> set[str]:
-    return loaded_libraries("gomp|iomp5|omp")
-
-
-def _load_core() -> tuple[Any, str]:
-    """Import the compiled module; return it and a sentence about how its threads wait.
-
-    Threads that spin after their work burn a core and slow NumPy's own threads ten times
-    (measured; docs/threads.md). libgomp reads its policy from the environment when it is loaded,
-    so that it is set for just that moment, unless the user has set it.
+def _load_core() -> Any:
+    """Import the compiled module.
 
     Where the user has OpenMP bind its threads, libgomp binds the one that loads it, too, to one
-    CPU. NumPy's and the trainer's threads, which that one starts, may run where they could before.
+    CPU. NumPy's and our own threads, which that one starts, may run where they could before.
     """
     import numpy  # noqa: F401  (its BLAS counts CPUs as it is loaded)
 
     usable = cpus()
-    users = [f"{name}={os.environ[name]}" for name in _WAIT_VARIABLES if name in os.environ]
-    before = _openmp_runtimes()
-    if not users:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
     try:
         from fastdrop.compiled import _core
     except ImportError as error:
@@ -64,15 +50,9 @@ def _load_core() -> tuple[Any, str]:
             f"fastdrop is not built: run 'pip install -e .' in {folder} first ({error})"
         ) from None
     finally:
-        if not users:
-            del os.environ["OMP_WAIT_POLICY"]
         if cpus() != usable:
             os.sched_setaffinity(0, usable)
-    if users:
-        return _core, "as the environment says: " + ", ".join(users)
-    if before and _openmp_runtimes() == before:
-        return _core, f"as {listed(before)} was told to by whoever loaded it first; it may spin"
-    return _core, "asleep (OMP_WAIT_POLICY=passive)"
+    return _core
 
 
 def cgroup_cpus() -> float:
@@ -157,7 +137,7 @@ def _choose_isa(core: Any) -> None:
         core.set_isa(wanted)
 
 
-_core, _waiting = _load_core()
+_core = _load_core()
 _choose_isa(_core)
 _initial_threads, _threads_from = _default_threads()
 _core.set_num_threads(_initial_threads)
@@ -205,8 +185,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "OpenMP": openmp,
         "threads": threads,
         "threads from": threads_from,
-        "threads wait": _waiting if date else "none",
-        "OpenMP libraries in this process": listed(_openmp_runtimes()),
+        "OpenMP libraries in this process": listed(loaded_libraries("gomp|iomp5|omp")),
     }
     if mode == "dicts":
         return config

@@ -17,6 +17,7 @@ from fastdrop._checks import (
     checked_shape,
     mask_shape,
 )
+from fastdrop._quiet import quiet
 from fastdrop.compiled import _core
 from fastdrop.random import Key, default_generator
 
@@ -428,4 +429,5 @@ def bias_act_dropout_backward(
     dx, dbias = _fused(
         _core.bias_backward, dy, others, p, key, shared_axes, offset, out, num_threads
     )
-    return dx, dbias.astype(dy.dtype.newbyteorder("="), copy=False)
+    with quiet():
+        return dx, dbias.astype(dy.dtype.newbyteorder("="), copy=False)

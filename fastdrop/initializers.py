@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import checked_stddev, lookup
+from fastdrop._quiet import underflowing
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.noise import gaussian_noise
 from fastdrop.random import Key, uniform
@@ -89,6 +90,7 @@ class RandomUniform(Initializer):
         self.minval = minval
         self.maxval = maxval
 
+    @underflowing
     def __call__(self, shape: tuple[int, ...], key: Key) -> np.ndarray:
         return self.minval + (self.maxval - self.minval) * uniform(key, shape)
 
@@ -100,6 +102,7 @@ class RandomNormal(Initializer):
         self.mean = mean
         self.stddev = checked_stddev(stddev)
 
+    @underflowing
     def __call__(self, shape: tuple[int, ...], key: Key) -> np.ndarray:
         return self.mean + self.stddev * self._standard(shape, key)
 
@@ -127,6 +130,7 @@ class _Scaled(Initializer):
     average = False
     normal = False
 
+    @underflowing
     def __call__(self, shape: tuple[int, ...], key: Key) -> np.ndarray:
         units, inputs = shape
         n = (inputs + units) / 2 if self.average else inputs

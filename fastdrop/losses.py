@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described, lookup
+from fastdrop._quiet import quiet
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.compiled._train import softmax_cross_entropy
 from fastdrop.layers import Array, Shape, batch_shape
@@ -99,7 +100,8 @@ class Loss(Configurable):
                 f"{argument}: expected values in [0, 1] for this loss, "
                 f"got {array.min()} to {array.max()}"
             )
-        return array.astype(dtype, copy=False)
+        with quiet():
+            return array.astype(dtype, copy=False)
 
     def check_outputs(self, output_shape: Shape, argument: str = "loss") -> None:
         """Refuse outputs of a shape for which the loss means nothing.

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastdrop._checks import as_array, as_numbers, check_count, lookup
+from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
 from fastdrop.layers import ACTIVATIONS, Array, Shape
 from fastdrop.losses import LOSSES, Loss, SparseCategoricalCrossentropy
@@ -103,7 +104,8 @@ class Metric(Configurable):
             self._weight += len(values)
         else:
             samples = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
-            self._total += float(samples @ sample_weight)
+            with quiet():
+                self._total += float(samples @ sample_weight)
             self._weight += float(sample_weight.sum())
 
     def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
@@ -434,6 +436,7 @@ class AUC(Metric):
         assert isinstance(other, AUC)
         self._batches += other._batches
 
+    @underflowing
     def result(self) -> float:
         if not self._batches:
             return math.nan

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_finite, lookup
+from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
 from fastdrop.losses import Loss
@@ -524,7 +525,9 @@ class Sequential(Declared):
         batch = self._one_batch(x, y_needed=False)
         if not training:
             return self._step_for_a_batch().predict(batch.x).copy()
-        outputs, (seed, call) = batch.x.astype(self.dtype), self.network.generator.next_key()
+        with quiet():
+            outputs = batch.x.astype(self.dtype)
+        seed, call = self.network.generator.next_key()
         key = Key(Key(seed).fold_in(CALLS).seed, call)
         for number, layer in enumerate(self.layers):
             layer_key = Key(key.fold_in(number).seed, self.step)

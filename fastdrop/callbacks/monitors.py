@@ -384,7 +384,7 @@ class ReduceLROnPlateau(Monitor):
         elif not self.cooling:
             self.wait += 1
             if self.wait >= self.patience and rate > self.min_lr:
-                rate = max(rate * self.factor, self.min_lr)
+                rate = max(rate * float(self.factor), self.min_lr)
                 self.model.optimizer.learning_rate = rate
                 self.cooling, self.wait = self.cooldown, 0
                 if self.verbose:

@@ -4,10 +4,14 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct fd_kernels:
         const char *name
 
+cdef extern from "pool.h" nogil:
+    ctypedef void (*fd_share)(int share, int shares, void *argument) noexcept nogil
+
 cdef const fd_kernels *active_kernels() noexcept
 
-# Is it a NumPy array, and one that masks nothing?
-cdef int check_is_array(array, argument) except -1
 
 # As many threads as a call takes where nobody says how many.
 cdef int most_threads() noexcept
+
+# fd_pool_run of pool.h: all calls have the same helpers.
+cdef void run_shares(fd_share f, int shares, void *argument, bint spin) noexcept nogil

@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: freethreading_compatible=True
+# cython: freethreading_compatible=True, allow_none_for_extension_args=False
 """NumPy arrays in, kernels out: checks arrays, takes pointers, divides the work among threads.
 
-The contract is in kernels/kernels.h. Arguments other than arrays are checked in functional.py and
-random.py, which are the only callers.
+The contract is in kernels/kernels.h. Messages for users come from functional.py and its like, the
+only callers; but whatever arguments come, nothing here reads or writes beyond an array. Other code,
+and other threads, may assign an array's shape or dtype while a call lasts: so what a kernel is told
+of it is read at one moment, or compared with what was read before. Only addresses are believed.
 """
 
 from contextlib import contextmanager
@@ -13,11 +15,10 @@ import numpy as np
 cimport numpy as cnp
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_INCREF, PyObject
-from cython.parallel cimport prange
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from fastdrop._checks import check_unmasked
+from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
 
@@ -39,8 +40,9 @@ cdef extern from "numpy/arrayobject.h":
 cdef extern from "openmp.h" nogil:
     int FD_OPENMP
     int fd_max_threads()
-    int fd_usable_threads(int n)
-    void fd_guard_forks()
+
+cdef extern from "pool.h" nogil:
+    void fd_pool_run(fd_share f, int shares, void *argument, int spin)
 
 cdef extern from *:
     """
@@ -118,7 +120,6 @@ cdef extern from "kernels/kernels.h" nogil:
     void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uint64_t n,
                   uint32_t *out)
 
-fd_guard_forks()
 fd_max_threads()    # LLVM's OpenMP reads its environment at its first call
 
 # ---- instruction sets --------------------------------------------------------------------------
@@ -193,6 +194,9 @@ cdef double THREADS_PAY = 190e3
 
 # Below this many elements releasing the GIL (about 30 ns) is not worth it either.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 15
+
+# The contract's: offset and elements.
+cdef uint64_t MOST_ELEMENTS = <uint64_t>1 << 55
 
 # From this many elements on, aligned stores gain more than bits that start inside a tile cost.
 cdef uint64_t ALIGNING_PAYS = 1 << 13
@@ -309,7 +313,7 @@ cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
     cdef uint64_t count
     cdef bint limited = type(num_threads) is AtMost
     if num_threads is not None and not limited:
-        count = fd_usable_threads(checked_threads(num_threads))
+        count = checked_threads(num_threads) if FD_OPENMP else 1
     elif nanoseconds < THREADS_PAY:
         count = 1
     else:
@@ -319,52 +323,71 @@ cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
     return <int>max(<uint64_t>1, min(count, tiles))
 
 
+cdef void run_shares(fd_share f, int shares, void *argument, bint spin) noexcept nogil:
+    fd_pool_run(f, shares, argument, spin)
+
+
+cdef struct walk:
+    const fd_job *job
+    uint64_t n
+    uint64_t head
+
+
+cdef void walk_share(int share, int shares, void *argument) noexcept nogil:
+    """Some of the tiles; the first share also has what lies before them."""
+    cdef const walk *w = <const walk *>argument
+    cdef uint64_t tiles = (w.n - w.head + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
+    cdef uint64_t first = w.head + tiles * share // shares * FD_TILE
+    cdef uint64_t last = w.head + tiles * (share + 1) // shares * FD_TILE
+    if share == 0:
+        fd_run(w.job, 0, w.head)
+    fd_run(w.job, first, min(last, w.n) - first)
+
+
 cdef void run(const fd_job *job, uint64_t n, uint64_t head, int threads) noexcept:
     """Elements [0, n) in tiles that start at element `head`, what lies before it first."""
-    cdef uint64_t tiles, first, last
-    cdef int t
+    cdef walk w = walk(job=job, n=n, head=head)
     if threads == 1 and n < GIL_RELEASE_PAYS:
-        fd_run(job, 0, head)
-        fd_run(job, head, n - head)
-    elif threads == 1:
-        with nogil:
-            fd_run(job, 0, head)
-            fd_run(job, head, n - head)
+        walk_share(0, 1, &w)
     else:
-        fd_run(job, 0, head)
-        tiles = (n - head + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
-        for t in prange(threads, nogil=True, schedule="static", chunksize=1, num_threads=threads):
-            first = head + tiles * <uint64_t>t // <uint64_t>threads * <uint64_t>FD_TILE
-            last = head + tiles * <uint64_t>(t + 1) // <uint64_t>threads * <uint64_t>FD_TILE
-            fd_run(job, first, min(last, n) - first)
+        with nogil:
+            fd_pool_run(walk_share, threads, &w, False)
 
 
-cdef void run_block(const fd_job *job, uint64_t first, uint64_t last, char *sums) noexcept nogil:
-    cdef fd_job block = job[0]
-    block.column_sum = sums
-    fd_run(&block, first, last - first)
+cdef struct summing:
+    const fd_job *job
+    uint64_t rows
+    uint64_t units
+    uint64_t blocks
+    char *sums
+    size_t stride
 
 
-cdef void run_blocks(fd_job *job, uint64_t rows, cnp.ndarray partial, int threads) noexcept:
-    """`rows` rows in as many blocks as `partial` has rows: sums never depend on threads."""
-    cdef uint64_t units = cnp.PyArray_DIM(partial, 2), blocks = cnp.PyArray_DIM(partial, 0)
-    cdef char *sums = <char *>cnp.PyArray_DATA(partial)
-    cdef size_t stride = cnp.PyArray_STRIDE(partial, 0)
-    cdef uint64_t b
+cdef void summing_share(int share, int shares, void *argument) noexcept nogil:
+    cdef const summing *s = <const summing *>argument
+    cdef fd_job job = s.job[0]
+    cdef uint64_t b, first, last
+    for b in range(s.blocks * share // shares, s.blocks * (share + 1) // shares):
+        first = s.rows * b // s.blocks * s.units
+        last = s.rows * (b + 1) // s.blocks * s.units
+        job.column_sum = s.sums + b * s.stride
+        fd_run(&job, first, last - first)
+
+
+cdef void run_blocks(fd_job *job, uint64_t n, cnp.ndarray partial, int threads) noexcept:
+    """n elements in as many blocks of rows as `partial` has rows: sums never depend on threads."""
+    cdef uint64_t units = cnp.PyArray_DIM(partial, 2)
+    cdef summing s = summing(
+        job=job, rows=n // units if units else 0, units=units, blocks=cnp.PyArray_DIM(partial, 0),
+        sums=<char *>cnp.PyArray_DATA(partial), stride=cnp.PyArray_STRIDE(partial, 0),
+    )
     job.sum_period = units * <uint64_t>cnp.PyArray_DIM(partial, 1)
-    if threads == 1:
-        with nogil:
-            for b in range(blocks):
-                run_block(job, rows * b // blocks * units, rows * (b + 1) // blocks * units,
-                          sums + b * stride)
-    else:
-        for b in prange(blocks, nogil=True, schedule="static", num_threads=threads):
-            run_block(job, rows * b // blocks * units, rows * (b + 1) // blocks * units,
-                      sums + b * stride)
+    with nogil:
+        fd_pool_run(summing_share, threads, &s, False)
 
 # ---- arrays ------------------------------------------------------------------------------------
 
-cdef int bfloat16_num = -1     # ml_dtypes' type number, once such an array has come
+cdef int bfloat16_num = cnp.NPY_NOTYPE    # ml_dtypes' type number, once such an array has come
 
 # bfloat16 where there is no ml_dtypes: arrays of this very dtype, which only `memory` makes
 cdef object bfloat16_bits = np.dtype(np.uint16, metadata={"holds": "bfloat16"})
@@ -392,9 +415,19 @@ def memory(uintptr_t address, tuple shape, cnp.dtype dtype):
     -------
     ndarray
         Writeable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where no array can be like that. Whether the memory is there nobody can check.
     """
     cdef cnp.npy_intp dims[FD_MAX_DIMS]
-    cdef int d, ndim = len(shape)
+    cdef Py_ssize_t d, ndim = len(shape)
+    code_of(dtype, "dtype")
+    if ndim > FD_MAX_DIMS:
+        raise ValueError(f"shape: expected at most {FD_MAX_DIMS} axes, got {ndim}")
+    if address == 0 or address % <uintptr_t>dtype.itemsize:
+        raise ValueError(f"address: expected one aligned for {dtype}, got {address}")
     for d in range(ndim):
         dims[d] = shape[d]
     Py_INCREF(dtype)    # the next call takes a reference
@@ -414,12 +447,6 @@ def want_huge_pages(uintptr_t address, size_t nbytes):
         fd_want_huge_pages(<void *>first, last - first)
 
 
-cdef inline bint is_plain(cnp.ndarray a) noexcept:
-    """Can a kernel walk it: C-contiguous, aligned, native byte order?"""
-    cdef int flags = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
-    return (cnp.PyArray_FLAGS(a) & flags) == flags and cnp.PyArray_ISNOTSWAPPED(a)
-
-
 cdef int dtype_of(cnp.ndarray x, str name="x") except -1:
     return code_of(<cnp.dtype>cnp.PyArray_DESCR(x), name)
 
@@ -437,7 +464,7 @@ cdef int code_of(cnp.dtype dtype, str name) except -1:
         return FD_BFLOAT16
     if dtype is bfloat16_bits:
         return FD_BFLOAT16
-    if type_num >= 256 and dtype.name == "bfloat16":
+    if type_num >= 256 and dtype.name == "bfloat16" and dtype.itemsize == 2:
         bfloat16_num = type_num
         return FD_BFLOAT16
     raise TypeError(
@@ -461,37 +488,9 @@ cdef bint is_same(cnp.ndarray a, cnp.ndarray b):
 
 cdef bint may_share(cnp.ndarray a, cnp.ndarray b):
     """Do their stretches of memory meet? Exact for contiguous arrays."""
-    cdef char *first_a = <char *>cnp.PyArray_DATA(a)
-    cdef char *first_b = <char *>cnp.PyArray_DATA(b)
     if is_plain(a) and is_plain(b):
-        return first_a < first_b + cnp.PyArray_NBYTES(b) and first_b < first_a + cnp.PyArray_NBYTES(a)
+        return do_meet(a, b)
     return np.shares_memory(a, b)
-
-
-cdef int check_is_array(array, argument) except -1:
-    """Is it a NumPy array, and one that masks nothing?"""
-    if type(array) is cnp.ndarray:
-        return 0
-    if not isinstance(array, cnp.ndarray):
-        raise TypeError(f"{argument}: expected a NumPy array, got {type(array).__name__}")
-    check_unmasked(argument, array)
-    return 0
-
-
-cdef int check_like(cnp.ndarray x, other, str name) except -1:
-    """Is `other` an array of x's shape and, but for byte order, dtype?"""
-    check_is_array(other, name)
-    cdef cnp.ndarray o = other
-    cdef int d, ndim = cnp.PyArray_NDIM(x)
-    cdef bint fits = cnp.PyArray_NDIM(o) == ndim
-    if fits:
-        for d in range(ndim):
-            fits = fits and cnp.PyArray_DIM(o, d) == cnp.PyArray_DIM(x, d)
-    if not fits:
-        raise ValueError(f"{name}: expected shape {(<object>x).shape}, got {other.shape}")
-    if cnp.PyArray_TYPE(o) != cnp.PyArray_TYPE(x):
-        raise TypeError(f"{name}: expected dtype {x.dtype}, got {other.dtype}")
-    return 0
 
 
 cdef int check_apart(cnp.ndarray out, cnp.ndarray other, str name) except -1:
@@ -526,9 +525,15 @@ cdef bint long_runs(const fd_bits *bits) noexcept:
     return bits.stride[bits.ndim - 1] == 0 and bits.shape[bits.ndim - 1] >= 512
 
 
-cdef cnp.ndarray prepare(fd_job *job, cnp.ndarray x, out):
-    """Fill in x and y; return y, which is `out` or a new array."""
+cdef cnp.ndarray prepare(fd_job *job, uint64_t n, cnp.ndarray x, out):
+    """Fill in x, of which n elements are expected, and y; return y, which is `out` or a new array.
+
+    Nothing but kernels may run from here on: both are checked for the last time.
+    """
     cdef cnp.ndarray source = x, y
+    if <uint64_t>cnp.PyArray_SIZE(x) != n:
+        raise changed("x", x)
+    dtype_of(x)    # before `out` is blamed for it
     if out is not None:
         check_out(x, out)
     if out is not None and is_plain(out):
@@ -540,10 +545,27 @@ cdef cnp.ndarray prepare(fd_job *job, cnp.ndarray x, out):
         source = y
     job.kernels = active
     job.dtype = <fd_dtype>dtype_of(x)
+    if not is_now(source, n, x):
+        raise changed("x", x)
+    if not is_now(y, n, x) or not cnp.PyArray_ISWRITEABLE(y):
+        raise changed("out", y)
     job.x = cnp.PyArray_DATA(source)
     job.y = cnp.PyArray_DATA(y)
     job.bools = NULL
     return y
+
+
+cdef bint is_now(cnp.ndarray a, uint64_t n, cnp.ndarray like) noexcept:
+    """Has an array that was checked before still n plain elements, of the other's dtype?"""
+    return (<uint64_t>cnp.PyArray_SIZE(a) == n and is_plain(a)
+            and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(like))
+
+
+cdef object changed(str name, cnp.ndarray a):
+    return ValueError(
+        f"{name}: expected an array that stays as it is during the call, got one that is now "
+        f"{a.dtype} of shape {(<object>a).shape}"
+    )
 
 
 cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept:
@@ -559,19 +581,19 @@ cdef object finish(cnp.ndarray y, out):
     return out
 
 
-cdef object apply(fd_job *job, cnp.ndarray x, out, num_threads, cnp.ndarray partial=None):
-    """Fill in x, y and how the walk goes; run; return y, which is `out` or a new array.
+cdef object apply(fd_job *job, uint64_t n, cnp.ndarray x, out, num_threads,
+                  cnp.ndarray partial=None):
+    """Fill in x, of which n elements are expected, y and how the walk goes; run; return y.
 
     The rows of `partial` get column sums of y, of a block of y's rows each.
     """
-    cdef uint64_t n = cnp.PyArray_SIZE(x), itemsize = cnp.PyArray_ITEMSIZE(x)
+    cdef uint64_t itemsize = cnp.PyArray_ITEMSIZE(x)
     cdef int threads = threads_for(n, work(job, n, n * itemsize), num_threads)
-    cdef cnp.ndarray y = prepare(job, x, out)
+    cdef cnp.ndarray y = prepare(job, n, x, out)
     if partial is not None:
-        run_blocks(job, n // cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1) if n else 0,
-                   partial, threads)
+        run_blocks(job, n, partial, threads)
     else:
-        run_aligned(job, n, itemsize, threads)
+        run_aligned(job, n, cnp.PyArray_ITEMSIZE(y), threads)
     return finish(y, out)
 
 
@@ -589,24 +611,39 @@ cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, int threads) n
 # ---- masks -------------------------------------------------------------------------------------
 
 
-cdef void generate(fd_bits *bits, double p, uint64_t seed, uint64_t call, uint64_t offset) noexcept:
+cdef int generate(fd_bits *bits, double p, uint64_t seed, uint64_t call,
+                  uint64_t offset) except -1:
     """Let the bits come from the generator, one for each element."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {p}")
     bits.kernels = active
     fd_key_init(&bits.key, seed, call)
     bits.threshold = fd_threshold(p)
     bits.offset = offset
     bits.packed = NULL
+    return 0
 
 
-cdef void stored(fd_bits *bits, cnp.ndarray packed, cnp.ndarray x, axes) noexcept:
-    """Let the bits come from `packed`, a mask of x's shape with `axes` set to 1."""
+cdef uint64_t set_of(tuple axes, int ndim) except? 0xFFFFFFFFFFFFFFFF:
+    """The axes, each a number in [0, ndim), as bits: ndim is at most FD_MAX_DIMS."""
+    cdef uint64_t shared = 0
+    cdef Py_ssize_t axis
+    for axis in axes:
+        if not 0 <= axis < ndim:
+            raise ValueError(f"axes: expected numbers in [0, {ndim}), got {axis}")
+        shared |= <uint64_t>1 << axis
+    return shared
+
+
+cdef uint64_t lay_out(fd_bits *bits, cnp.ndarray x, uint64_t shared_axes) noexcept:
+    """Let the bits come from a mask of x's shape with the shared axes set to 1; its elements."""
     cdef uint64_t stride = 1
     cdef int d, groups = 0, ndim = cnp.PyArray_NDIM(x)
     cdef bint shared, before = False
     cdef uint64_t shape[FD_MAX_DIMS]
     cdef uint64_t strides[FD_MAX_DIMS]
     for d in range(ndim - 1, -1, -1):       # innermost first; neighbours of one kind are merged
-        shared = d in axes
+        shared = shared_axes >> d & 1
         if groups and shared == before:
             shape[groups - 1] *= cnp.PyArray_DIM(x, d)
         else:
@@ -619,12 +656,24 @@ cdef void stored(fd_bits *bits, cnp.ndarray packed, cnp.ndarray x, axes) noexcep
     if groups == 0:                         # 0-d: one bit
         shape[0] = strides[0] = groups = 1
     bits.kernels = active
-    bits.packed = <const uint8_t *>cnp.PyArray_DATA(packed)
-    bits.packed_bytes = cnp.PyArray_SIZE(packed)
     bits.ndim = groups
     for d in range(groups):
         bits.shape[d] = shape[groups - 1 - d]
         bits.stride[d] = strides[groups - 1 - d]
+    return stride
+
+
+cdef int store(fd_bits *bits, uint64_t n, cnp.ndarray packed) except -1:
+    """Take the n bits of `packed`, which has to be there while they are used."""
+    if (cnp.PyArray_TYPE(packed) != cnp.NPY_UINT8 or not is_plain(packed)
+            or <uint64_t>cnp.PyArray_SIZE(packed) != (n + 7) // 8):
+        raise ValueError(
+            f"mask: expected {(n + 7) // 8} contiguous bytes of uint8 for {n} packed bits, "
+            f"got {packed.dtype} of shape {(<object>packed).shape}"
+        )
+    bits.packed = <const uint8_t *>cnp.PyArray_DATA(packed)
+    bits.packed_bytes = cnp.PyArray_SIZE(packed)
+    return 0
 
 
 cdef cnp.ndarray empty_bytes(uint64_t n):
@@ -638,8 +687,10 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
     """Flat uint8 array: the mask bits of n elements, packed or one byte (0 or 1) each."""
     cdef fd_bits bits
     cdef fd_job job
-    cdef cnp.ndarray mask = empty_bytes((n + 7) // 8 if packed else n)
+    if n > MOST_ELEMENTS:
+        raise ValueError(f"n: expected at most {MOST_ELEMENTS} elements, got {n}")
     generate(&bits, p, seed, call, offset)
+    cdef cnp.ndarray mask = empty_bytes((n + 7) // 8 if packed else n)
     memset(&job, 0, sizeof(job))
     job.kernels = active
     job.bits = &bits
@@ -650,15 +701,13 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
     return mask
 
 
-cdef cnp.ndarray shared_mask(cnp.ndarray x, double p, uint64_t seed, uint64_t call, tuple axes,
-                             uint64_t offset, num_threads):
-    """The packed mask of x's shape with `axes` set to 1."""
-    cdef uint64_t n = 1
-    cdef int d
-    for d in range(cnp.PyArray_NDIM(x)):
-        if d not in axes:
-            n *= cnp.PyArray_DIM(x, d)
-    return make_mask(n, p, seed, call, offset, True, num_threads)
+cdef cnp.ndarray draw_shared(fd_bits *bits, cnp.ndarray x, uint64_t shared_axes, double p,
+                             uint64_t seed, uint64_t call, uint64_t offset, num_threads):
+    """Let the bits come from the packed mask of x's shape with these axes set to 1; return it."""
+    cdef uint64_t n = lay_out(bits, x, shared_axes)
+    cdef cnp.ndarray mask = make_mask(n, p, seed, call, offset, True, num_threads)
+    store(bits, n, mask)
+    return mask
 
 
 cdef object masked(fd_job *job, cnp.ndarray x, double p, uint64_t seed, uint64_t call, tuple axes,
@@ -666,18 +715,18 @@ cdef object masked(fd_job *job, cnp.ndarray x, double p, uint64_t seed, uint64_t
     """`apply` with the mask of (seed, call, p); y, or (y, packed mask)."""
     cdef fd_bits bits
     cdef cnp.ndarray mask
+    cdef uint64_t shared = set_of(axes, cnp.PyArray_NDIM(x)), n = cnp.PyArray_SIZE(x)
     job.bits = &bits
-    if axes:
-        mask = shared_mask(x, p, seed, call, axes, offset, num_threads)
-        stored(&bits, mask, x, axes)
-        y = apply(job, x, out, num_threads)
+    if shared:
+        mask = draw_shared(&bits, x, shared, p, seed, call, offset, num_threads)
+        y = apply(job, n, x, out, num_threads)
     else:
         generate(&bits, p, seed, call, offset)
         if not return_mask:
-            return apply(job, x, out, num_threads)
-        mask = empty_bytes((cnp.PyArray_SIZE(x) + 7) // 8)
+            return apply(job, n, x, out, num_threads)
+        mask = empty_bytes((n + 7) // 8)
         job.packed = <uint8_t *>cnp.PyArray_DATA(mask)
-        y = apply(job, x, out, num_threads)
+        y = apply(job, n, x, out, num_threads)
     return (y, mask) if return_mask else y
 
 # ---- operations --------------------------------------------------------------------------------
@@ -704,7 +753,8 @@ def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, d
                         double scale, uint64_t seed, num_threads):
     """masked_scale of n elements at address x, in C order and aligned, to address y.
 
-    dtype is one of MEMORY_DTYPES; call, offset and axes are 0, 0 and ().
+    dtype is one of MEMORY_DTYPES; call, offset and axes are 0, 0 and (). That the memory is there is
+    the caller's word.
     """
     cdef fd_job job
     cdef fd_bits bits
@@ -714,6 +764,11 @@ def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, d
     job.kernels = active
     job.bits = &bits
     job.dtype = <fd_dtype>code_of(dtype, "dtype")
+    if n > MOST_ELEMENTS or x == 0 or y == 0 or x % itemsize or y % itemsize:
+        raise ValueError(
+            f"x, y, n: expected addresses aligned for {dtype} and at most {MOST_ELEMENTS} elements, "
+            f"got {x}, {y} and {n}"
+        )
     job.x = <const void *>x
     job.y = <void *>y
     run_aligned(&job, n, itemsize, threads_for(n, work(&job, n, n * itemsize), num_threads))
@@ -724,14 +779,17 @@ def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threa
     cdef fd_bits bits
     cdef fd_job job
     cdef cnp.ndarray a = as_input(x)
+    cdef uint64_t shared, n
     if out is not None:
         check_out(a, out)
         if np.may_share_memory(out, packed):    # it would be overwritten before it is read
-            packed = packed.copy()
-    stored(&bits, packed, a, axes)
+            packed = np.array(packed)
+    shared = set_of(axes, cnp.PyArray_NDIM(a))
+    n = cnp.PyArray_SIZE(a)
+    store(&bits, lay_out(&bits, a, shared), packed)
     set_op(&job, FD_SCALE, scale)
     job.bits = &bits
-    return apply(&job, a, out, num_threads)
+    return apply(&job, n, a, out, num_threads)
 
 
 cdef cnp.ndarray second(cnp.ndarray x, other, str name, out):
@@ -742,7 +800,8 @@ cdef cnp.ndarray second(cnp.ndarray x, other, str name, out):
         check_apart(out, other, name)
     # kernels read z where they write y; elsewhere x is copied to y first, which may be z
     if not is_plain(other) or (not is_plain(x) and out is not None and is_same(out, other)):
-        return np.array(other, x.dtype.newbyteorder("="), order="C")
+        other = np.array(other, x.dtype.newbyteorder("="), order="C")
+    check_like(x, other, name)    # as they are now
     return other
 
 
@@ -786,52 +845,57 @@ def normal_noise(x, bint multiply, double scale, uint64_t seed, uint64_t call, u
     set_op(&job, FD_NORMAL_SCALE if multiply else FD_NORMAL_ADD, scale)
     generate(&bits, 0, seed, call, offset)
     job.bits = &bits
-    return apply(&job, as_input(x), out, num_threads)
+    cdef cnp.ndarray a = as_input(x)
+    return apply(&job, cnp.PyArray_SIZE(a), a, out, num_threads)
+
+
+cdef struct dropping:
+    fd_blocks blocks
+    uint64_t samples
+    uint64_t words      # of scratch memory for each share
+    uint64_t *memory
+
+
+cdef void dropping_share(int share, int shares, void *argument) noexcept nogil:
+    cdef const dropping *d = <const dropping *>argument
+    cdef uint64_t s
+    for s in range(d.samples * share // shares, d.samples * (share + 1) // shares):
+        fd_drop_blocks(&d.blocks, s, d.memory + d.words * share)
 
 
 def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, uint64_t offset,
                 out, num_threads):
     """DropBlock on (samples, maps, height, width); gamma: the chance of a corner."""
     cdef cnp.ndarray a = as_input(x), y, scratch
-    cdef uint64_t samples = cnp.PyArray_DIM(a, 0), size, words
-    cdef int t
+    cdef uint64_t n, size
     cdef int threads
-    cdef uint64_t *memory
     cdef fd_bits bits
-    cdef fd_blocks blocks
-    set_op(&blocks.job, FD_SCALE, 1)
-    blocks.maps = cnp.PyArray_DIM(a, 1)
-    blocks.height = cnp.PyArray_DIM(a, 2)
-    blocks.width = cnp.PyArray_DIM(a, 3)
+    cdef dropping d
+    cdef fd_blocks *blocks = &d.blocks
+    if cnp.PyArray_NDIM(a) != 4:
+        raise ValueError(f"x: expected 4 axes, got shape {(<object>a).shape}")
+    d.samples, blocks.maps = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1)
+    blocks.height, blocks.width = cnp.PyArray_DIM(a, 2), cnp.PyArray_DIM(a, 3)
     blocks.block = block
+    n = cnp.PyArray_SIZE(a)
+    if not 1 <= block <= min(blocks.height, blocks.width):
+        raise ValueError(f"block: expected one that fits on shape {(<object>a).shape}, got {block}")
+    set_op(&blocks.job, FD_SCALE, 1)
     generate(&bits, gamma, seed, call, offset)
     blocks.job.bits = &bits
-    threads = threads_for(cnp.PyArray_SIZE(a), work(&blocks.job, cnp.PyArray_SIZE(a),
-                                                    cnp.PyArray_NBYTES(a)), num_threads)
-    threads = <int>max(<uint64_t>1, min(<uint64_t>threads, samples))
-    y = prepare(&blocks.job, a, out)
-    size = blocks.maps * blocks.height * blocks.width * cnp.PyArray_ITEMSIZE(a)
-    blocks.job.stream = (overflows(&blocks.job, samples * size) and size % 64 == 0
+    threads = threads_for(n, work(&blocks.job, n, cnp.PyArray_NBYTES(a)), num_threads)
+    threads = <int>max(<uint64_t>1, min(<uint64_t>threads, d.samples))
+    d.words = fd_blocks_scratch(blocks) if n else 0
+    scratch = empty_bytes(8 * d.words * <uint64_t>threads)
+    d.memory = <uint64_t *>cnp.PyArray_DATA(scratch)
+    y = prepare(&blocks.job, n, a, out)
+    size = blocks.maps * blocks.height * blocks.width * cnp.PyArray_ITEMSIZE(y)
+    blocks.job.stream = (overflows(&blocks.job, d.samples * size) and size % 64 == 0
                          and <uintptr_t>blocks.job.y % 64 == 0)
-    words = fd_blocks_scratch(&blocks)
-    scratch = empty_bytes(8 * words * <uint64_t>threads)
-    memory = <uint64_t *>cnp.PyArray_DATA(scratch)
-    if threads == 1:
+    if n:
         with nogil:
-            drop_samples(&blocks, 0, samples, memory)
-    else:
-        for t in prange(threads, nogil=True, schedule="static", chunksize=1, num_threads=threads):
-            drop_samples(&blocks, samples * <uint64_t>t // <uint64_t>threads,
-                         samples * <uint64_t>(t + 1) // <uint64_t>threads,
-                         memory + words * <uint64_t>t)
+            fd_pool_run(dropping_share, threads, &d, False)
     return finish(y, out)
-
-
-cdef void drop_samples(const fd_blocks *blocks, uint64_t first, uint64_t last,
-                       uint64_t *scratch) noexcept nogil:
-    cdef uint64_t s
-    for s in range(first, last):
-        fd_drop_blocks(blocks, s, scratch)
 
 
 cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
@@ -866,7 +930,7 @@ def masked_bias(x, bias, bint relu, double p, double scale, uint64_t seed, uint6
     cdef cnp.ndarray z = cyclic_bias(a, bias)
     set_op(&job, FD_BIAS_RELU if relu else FD_BIAS, scale)
     job.z = cnp.PyArray_DATA(z)
-    job.z_period = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    job.z_period = cnp.PyArray_SIZE(z) - FD_TILE
     return masked(&job, a, p, seed, call, axes, offset, out, False, num_threads)
 
 # Elements of a block of rows whose columns are summed apart: what a thread takes at a time.
@@ -925,22 +989,24 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
     cdef fd_job job
     cdef fd_bits bits
     cdef cnp.ndarray a = as_input(dy, "dy"), partial, z, mask
+    cdef uint64_t shared = set_of(axes, cnp.PyArray_NDIM(a)), n
+    if relu:
+        z = second(a, y, "y", out)
     if cnp.PyArray_NDIM(a) == 0:
         raise ValueError("dy: expected at least one axis, got a 0-d array")
     partial = block_sums(a)
+    n = cnp.PyArray_SIZE(a)
     if relu:
-        z = second(a, y, "y", out)
         set_op(&job, FD_RELU_BACKWARD, scale)
         job.z = cnp.PyArray_DATA(z)
     else:
         set_op(&job, FD_SCALE, scale)
-        if axes:
-            mask = shared_mask(a, p, seed, call, axes, offset, num_threads)
-            stored(&bits, mask, a, axes)
+        if shared:
+            mask = draw_shared(&bits, a, shared, p, seed, call, offset, num_threads)
         else:
             generate(&bits, p, seed, call, offset)
         job.bits = &bits
-    dx = apply(&job, a, out, num_threads, partial)
+    dx = apply(&job, n, a, out, num_threads, partial)
     return dx, sum_of(partial)
 
 
@@ -948,7 +1014,7 @@ def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):
     """out = x, around the cache: the limit that large arrays are measured against."""
     cdef fd_job job
     set_op(&job, FD_COPY, 1)
-    return apply(&job, as_input(x), out, num_threads)
+    return apply(&job, cnp.PyArray_SIZE(x), as_input(x), out, num_threads)
 
 # ---- the generator itself ----------------------------------------------------------------------
 
@@ -957,8 +1023,7 @@ def philox(counter, uint64_t seed):
     """Philox4x32-10: four output words of four counter words and a 64-bit key."""
     cdef uint32_t words[4]
     cdef uint32_t result[4]
-    for i in range(4):
-        words[i] = counter[i]
+    words[0], words[1], words[2], words[3] = counter
     fd_philox(words, seed, result)
     return result[0], result[1], result[2], result[3]
 

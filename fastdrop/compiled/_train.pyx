@@ -1,26 +1,35 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: freethreading_compatible=True
+# cython: freethreading_compatible=True, allow_none_for_extension_args=False
 """What a training step does besides dropout, on the threads of pool.h.
 
 Optimisers: checks a model's parameters, gradients and states, and updates all in one go. The
 formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
 describes the optimiser itself is checked in optimizers.py, the only caller. At the end, matrix
-products, parts of weights (blocks.py) and softmax with cross-entropy (losses.py).
+products, parts of weights and softmax with cross-entropy (losses.py).
+
+Callbacks, and other threads, may assign an array's shape or dtype at any time. Every function reads
+what it is given anew in each call, and nothing beyond it.
 """
+
+from weakref import ref
 
 import numpy as np
 cimport numpy as cnp
+from cpython.ref cimport PyObject
 from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
-from fastdrop.compiled._core cimport active_kernels, check_is_array, fd_kernels, most_threads
+from fastdrop.compiled._core cimport active_kernels, fd_kernels, most_threads, run_shares
+from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
 
-cdef extern from "pool.h" nogil:
-    ctypedef void (*fd_share)(int share, int shares, void *argument) noexcept nogil
-    void fd_pool_run(fd_share f, int shares, void *argument)
+cdef extern from "dlfcn.h" nogil:
+    int RTLD_LAZY
+    int RTLD_NOLOAD
+    void *dlopen(const char *path, int mode)
+    void *dlsym(void *library, const char *name)
 
 cdef extern from "blas_threads.h" nogil:
     ctypedef int (*fd_get_threads)() noexcept nogil
@@ -28,6 +37,10 @@ cdef extern from "blas_threads.h" nogil:
     int fd_blas_enter(fd_get_threads get, fd_set_threads set)
     void fd_blas_leave(fd_get_threads get, fd_set_threads set)
     void fd_blas_after_fork(fd_set_threads set)
+
+cdef extern from "kernels/kernels.h" nogil:
+    enum:
+        FD_MAX_DIMS
 
 cdef extern from "kernels/optimizers.h" nogil:
     ctypedef enum fd_optimizer:
@@ -115,11 +128,6 @@ cdef int threads_for(double bytes_moved) noexcept:
 
 # ---- checks --------------------------------------------------------------------------------------
 
-cdef bint is_plain(cnp.ndarray a) noexcept:
-    cdef int flags = cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
-    return (cnp.PyArray_FLAGS(a) & flags) == flags and cnp.PyArray_ISNOTSWAPPED(a)
-
-
 cdef int check_array(array, str what, name) except -1:
     """Can the kernels change it?"""
     cdef int type_num
@@ -136,38 +144,27 @@ cdef int check_array(array, str what, name) except -1:
     return 0
 
 
-cdef int check_like(cnp.ndarray param, array, str what, name) except -1:
-    """Has it the parameter's shape and dtype?"""
-    cdef int d, ndim = cnp.PyArray_NDIM(param)
-    cdef bint fits
-    if type(array) is not cnp.ndarray:
-        check_is_array(array, f"{what}[{name!r}]")
-    fits = cnp.PyArray_NDIM(array) == ndim
-    for d in range(ndim):
-        fits = fits and cnp.PyArray_DIM(array, d) == cnp.PyArray_DIM(param, d)
-    if not fits:
-        raise ValueError(
-            f"{what}[{name!r}]: expected shape {(<object>param).shape}, got {array.shape}"
-        )
-    if cnp.PyArray_TYPE(array) != cnp.PyArray_TYPE(param):
-        raise TypeError(f"{what}[{name!r}]: expected dtype {param.dtype}, got {array.dtype}")
-    return 0
+cdef bint ascend(cnp.ndarray array, intptr_t length) noexcept:
+    """Are they intp indices that strictly ascend in [0, length)?"""
+    cdef const intptr_t *index = <const intptr_t *>cnp.PyArray_DATA(array)
+    cdef intptr_t i, last = -1
+    cdef bint ok = are_indices(array)
+    if ok:
+        for i in range(cnp.PyArray_SIZE(array)):
+            ok = ok & (index[i] > last)
+            last = index[i]
+    return ok and last < length
+
+
+cdef bint are_indices(cnp.ndarray array) noexcept:
+    return (cnp.PyArray_TYPE(array) == cnp.NPY_INTP and cnp.PyArray_NDIM(array) == 1
+            and is_plain(array))
 
 
 cdef cnp.ndarray checked_indices(indices, intptr_t length, name, str axis):
-    """Indices that strictly ascend in [0, length)."""
-    cdef cnp.ndarray array = np.ascontiguousarray(indices)
-    cdef const intptr_t *index
-    cdef intptr_t i, n, last = -1
-    cdef bint ok = cnp.PyArray_TYPE(array) == cnp.NPY_INTP and cnp.PyArray_NDIM(array) == 1
-    if ok:
-        index = <const intptr_t *>cnp.PyArray_DATA(array)
-        n = cnp.PyArray_SIZE(array)
-        for i in range(n):
-            ok = ok & (index[i] > last)
-            last = index[i]
-        ok = ok and last < length
-    if not ok:
+    """A copy, to which nobody else writes, of indices that strictly ascend in [0, length)."""
+    cdef cnp.ndarray array = np.array(indices)
+    if not ascend(array, length):
         raise ValueError(
             f"grads[{name!r}]: expected {axis} that are ascending intp indices below {length}, "
             f"got {indices!r}"
@@ -185,6 +182,90 @@ cdef uint64_t *bits_of(cnp.ndarray indices, uint64_t length) except NULL:
     for i in range(cnp.PyArray_SIZE(indices)):
         bits[index[i] // 64] |= <uint64_t>1 << (index[i] % 64)
     return bits
+
+
+cdef struct layout:
+    PyObject *array
+    PyObject *dtype
+    int ndim
+    cnp.npy_intp shape[FD_MAX_DIMS]
+    cnp.npy_intp strides[FD_MAX_DIMS]
+
+
+cdef class Layouts:
+    """Shapes, strides and dtypes of arrays when something was made for them.
+
+    As long as it is there, NumPy refuses to give these arrays other memory: that is what
+    `ndarray.resize(refcheck=False)` does unless there are weak references.
+
+    Parameters
+    ----------
+    arrays : dict of str to ndarray
+        By what messages call them.
+    written : bool
+        Whether they have to stay writeable, too.
+    """
+
+    cdef list described    # and kept
+    cdef layout *layouts
+    cdef Py_ssize_t count
+    cdef bint written
+
+    def __cinit__(self, dict arrays, bint written=False):
+        cdef cnp.ndarray array
+        cdef layout *l
+        cdef int d
+        self.described = [
+            (name, a, a.dtype, a.shape, a.strides, ref(a)) for name, a in arrays.items()
+        ]
+        self.layouts = <layout *>calloc(len(self.described) + 1, sizeof(layout))
+        if self.layouts == NULL:
+            raise MemoryError
+        self.written = written
+        for _, a, dtype, _, _, _ in self.described:
+            array = a
+            l = &self.layouts[self.count]
+            l.array, l.dtype = <PyObject *>array, <PyObject *>dtype
+            l.ndim = cnp.PyArray_NDIM(array)
+            for d in range(l.ndim):
+                l.shape[d] = cnp.PyArray_DIM(array, d)
+                l.strides[d] = cnp.PyArray_STRIDE(array, d)
+            self.count += 1
+
+    def __dealloc__(self):
+        free(self.layouts)
+
+    def check(self):
+        """Refuse an array to which another shape, other strides or a dtype have been assigned."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if not is_as_it_was(&self.layouts[i], self.written):
+                self.compare(i)
+
+    cdef int compare(self, Py_ssize_t i) except -1:
+        name, array, dtype, shape, strides, _ = self.described[i]
+        if (array.dtype, array.shape, array.strides) != (dtype, shape, strides):
+            raise ValueError(
+                f"{name}: expected it to stay {dtype} of shape {shape} and strides {strides}, "
+                f"got {array.dtype}, {array.shape} and {array.strides}, assigned in place"
+            )
+        if self.written and not cnp.PyArray_ISWRITEABLE(array):
+            raise ValueError(f"{name}: expected it to stay writeable, got a read-only array")
+        return 0
+
+
+cdef bint is_as_it_was(const layout *l, bint written) noexcept:
+    """False also where there is an equal dtype now."""
+    cdef cnp.ndarray array = <cnp.ndarray>l.array
+    cdef int d
+    if (<PyObject *>cnp.PyArray_DESCR(array) != l.dtype or cnp.PyArray_NDIM(array) != l.ndim
+            or (written and not cnp.PyArray_ISWRITEABLE(array))):
+        return False
+    for d in range(l.ndim):
+        if (cnp.PyArray_DIM(array, d) != l.shape[d]
+                or cnp.PyArray_STRIDE(array, d) != l.strides[d]):
+            return False
+    return True
 
 # ---- updates -------------------------------------------------------------------------------------
 
@@ -223,9 +304,12 @@ cdef class Updates:
         cdef fd_update *update = &self.updates[self.count]
         cdef cnp.ndarray param
         cdef int ndim
+        cdef uint64_t rows, columns
         check_array(array, "params", name)
         param = array
         ndim = cnp.PyArray_NDIM(param)
+        rows = cnp.PyArray_DIM(param, 0) if ndim else 1
+        columns = max(<uint64_t>1, cnp.PyArray_SIZE(param) // max(<uint64_t>1, rows))
         self.count += 1
         update.kernels = active_kernels()
         update.optimizer = self.optimizer
@@ -256,15 +340,14 @@ cdef class Updates:
             check_like(param, grad, "grads", name)
             if not is_plain(grad):
                 grad = np.array(grad, (<object>param).dtype, order="C")
+                check_like(param, grad, "grads", name)
             update.d = cnp.PyArray_DATA(grad)
             self.arrays.append(grad)
         else:
-            self.add_parts(update, name, param, grad)
+            self.add_parts(update, name, param, rows, columns, grad)
         self.add_states(update, name, param)
-        if ndim > 1 and (self.by_rows or update.d == NULL or update.max_norm < INFINITY):
-            update.columns = max(<uint64_t>1, update.n // max(1, cnp.PyArray_DIM(param, 0)))
-        else:
-            update.columns = PIECE
+        by_rows = self.by_rows or update.d == NULL or update.max_norm < INFINITY
+        update.columns = columns if ndim > 1 and by_rows else PIECE
         self.arrays.append(param)
         return 0
 
@@ -307,11 +390,13 @@ cdef class Updates:
             update.max_norm = max_norm
         return 0
 
-    cdef int add_parts(self, fd_update *update, name, cnp.ndarray param, grad) except -1:
+    cdef int add_parts(self, fd_update *update, name, cnp.ndarray param, uint64_t num_rows,
+                       uint64_t num_columns, grad) except -1:
         cdef fd_part *part
         cdef cnp.ndarray rows, columns, values
-        parts = getattr(grad, "parts", None)
-        if parts is None:
+        cdef list parts
+        given = getattr(grad, "parts", None)
+        if given is None:
             raise TypeError(
                 f"grads[{name!r}]: expected a NumPy array or a PartialGradient, "
                 f"got {type(grad).__name__}"
@@ -321,18 +406,19 @@ cdef class Updates:
                 f"grads[{name!r}]: expected shape {(<object>param).shape}, "
                 f"got a PartialGradient of shape {grad.shape}"
             )
+        parts = list(given)    # of its own: nobody else changes its length
         part = <fd_part *>calloc(max(len(parts), 1), sizeof(fd_part))
         if part == NULL:
             raise MemoryError
         update.parts = part
         update.num_parts = len(parts)
         for given_rows, given_columns, given_values in parts:
-            rows = checked_indices(given_rows, cnp.PyArray_DIM(param, 0), name, "rows")
-            columns = checked_indices(given_columns, cnp.PyArray_DIM(param, 1), name, "columns")
+            values = np.ascontiguousarray(given_values)
+            rows = checked_indices(given_rows, num_rows, name, "rows")
+            columns = checked_indices(given_columns, num_columns, name, "columns")
             part.num_rows = cnp.PyArray_SIZE(rows)
             part.num_columns = cnp.PyArray_SIZE(columns)
-            check_is_array(given_values, f"grads[{name!r}]")
-            values = np.ascontiguousarray(given_values)
+            check_is_array(given_values, "grads", name)
             if (<object>values).shape != (part.num_rows, part.num_columns):
                 raise ValueError(
                     f"grads[{name!r}]: expected values of shape "
@@ -343,7 +429,7 @@ cdef class Updates:
                     f"grads[{name!r}]: expected values of dtype {param.dtype}, got {values.dtype}"
                 )
             part.rows = <const intptr_t *>cnp.PyArray_DATA(rows)
-            part.column_bits = bits_of(columns, cnp.PyArray_DIM(param, 1))
+            part.column_bits = bits_of(columns, num_columns)
             part.values = cnp.PyArray_DATA(values)
             self.arrays += (rows, values)
             part += 1
@@ -380,10 +466,10 @@ cdef class Updates:
             raise MemoryError
         u.aligned = u.memory + (64 - <uintptr_t>u.memory % 64)
         if n < GIL_RELEASE_PAYS:
-            fd_pool_run(update_share, shares, &u)
+            run_shares(update_share, shares, &u, True)
         else:
             with nogil:
-                fd_pool_run(update_share, shares, &u)
+                run_shares(update_share, shares, &u, True)
         free(u.memory)
         return 0
 
@@ -450,7 +536,8 @@ def update(params, grads, rules, dict state, str optimizer, *, double rate, doub
            double keep=0, double gain=0, double square_gain=0, double epsilon=0, double decay=0,
            clipnorm=None, clipvalue=None, global_clipnorm=None):
     """One update of all `params`; `state` gets the arrays that it lacks."""
-    cdef Updates updates = Updates(len(params))
+    cdef list items = list(params.items())    # of its own: nobody else changes its length
+    cdef Updates updates = Updates(len(items))
     number, updates.state_names = OPTIMIZERS[optimizer]
     updates.optimizer = <fd_optimizer><int>number
     updates.step = fd_step(
@@ -468,7 +555,7 @@ def update(params, grads, rules, dict state, str optimizer, *, double rate, doub
         raise ValueError(
             f"rules: expected names out of {', '.join(params)}, got {', '.join(rules)}"
         )
-    for name, param in params.items():
+    for name, param in items:
         updates.add(name, param, grads[name], rules.get(name) if rules else None)
     if clipnorm is not None:
         updates.clip_norms(clipnorm, together=False)
@@ -502,13 +589,43 @@ cdef struct blas_functions:
 cdef blas_functions blas = blas_functions(NULL, NULL, NULL, NULL)
 
 
-def use_blas(*addresses):
-    """Call these functions of a BLAS with 64-bit integers: cblas_sgemm, cblas_dgemm, and those
-    that get and set its number of threads."""
-    cdef uintptr_t s, d, g, n
-    s, d, g, n = addresses
-    blas.multiply_floats, blas.multiply_doubles = <sgemm>s, <dgemm>d
-    blas.get, blas.set = <fd_get_threads>g, <fd_set_threads>n
+# What the functions are called in NumPy's wheels since 1.26, and before: they take 64-bit integers.
+cdef tuple BLAS_NAMES = (
+    (b"scipy_cblas_sgemm64_", b"scipy_cblas_dgemm64_", b"scipy_openblas_get_num_threads64_",
+     b"scipy_openblas_set_num_threads64_"),
+    (b"cblas_sgemm64_", b"cblas_dgemm64_", b"openblas_get_num_threads64_",
+     b"openblas_set_num_threads64_"),
+)
+
+
+def use_blas(bytes path):
+    """Let products be those of an OpenBLAS of NumPy's wheels, if that is loaded and is one.
+
+    Parameters
+    ----------
+    path : bytes
+        Of the library.
+
+    Returns
+    -------
+    bool
+        Whether they are.
+    """
+    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # for ever, as NumPy has it
+    cdef void *s
+    cdef void *d
+    cdef void *g
+    cdef void *n
+    if library == NULL:
+        return False
+    for floats, doubles, get, set_ in BLAS_NAMES:
+        s, d = dlsym(library, <bytes>floats), dlsym(library, <bytes>doubles)
+        g, n = dlsym(library, <bytes>get), dlsym(library, <bytes>set_)
+        if s != NULL and d != NULL and g != NULL and n != NULL:
+            blas.multiply_floats, blas.multiply_doubles = <sgemm>s, <dgemm>d
+            blas.get, blas.set = <fd_get_threads>g, <fd_set_threads>n
+            return True
+    return False
 
 
 def after_fork_in_child():
@@ -607,7 +724,7 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
         product_share(0, 1, &p)
     else:
         with nogil:
-            fd_pool_run(product_share, shares, &p)
+            run_shares(product_share, shares, &p, True)
     fd_blas_leave(blas.get, blas.set)
     return out
 
@@ -635,18 +752,19 @@ cdef void picking_share(int share, int shares, void *argument) noexcept nogil:
 def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
     """out = matrix[rows][:, columns], all of them where one is None.
 
-    `matrix` and `out` are C-contiguous, of one dtype, float32 or float64, and the right shapes;
-    indices are intp, contiguous and in range, columns ascending: the callers, blocks.py and
-    batches.py, make them themselves.
+    `matrix` and `out` are C-contiguous, of one dtype, float32 or float64, and apart; indices are
+    intp and contiguous, columns ascending, and nobody writes to them meanwhile.
     """
-    cdef picking p = picking(
+    cdef picking p
+    cdef uint64_t *bits = NULL
+    cdef int shares
+    check_picking(matrix, rows, columns, out)
+    p = picking(
         kernels=active_kernels(), is_double=cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT64,
         matrix=<const char *>cnp.PyArray_DATA(matrix), width=cnp.PyArray_DIM(matrix, 1), rows=NULL,
         num_rows=cnp.PyArray_DIM(out, 0), bits=NULL, columns=NULL,
         num_columns=cnp.PyArray_DIM(out, 1), values=<char *>cnp.PyArray_DATA(out),
     )
-    cdef uint64_t *bits = NULL
-    cdef int shares
     if rows is not None:
         p.rows = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>rows)
     if columns is not None:
@@ -654,8 +772,48 @@ def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
         p.bits = bits = bits_of(columns, p.width)
     shares = threads_for(p.num_rows * (p.width + p.num_columns) * (8.0 if p.is_double else 4.0))
     with nogil:
-        fd_pool_run(picking_share, shares, &p)
+        run_shares(picking_share, shares, &p, True)
     free(bits)
+
+
+cdef int check_picking(cnp.ndarray matrix, rows, columns, cnp.ndarray out) except -1:
+    cdef int type = cnp.PyArray_TYPE(matrix)
+    cdef bint fits = (
+        type in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) and type == cnp.PyArray_TYPE(out)
+        and cnp.PyArray_NDIM(matrix) == 2 == cnp.PyArray_NDIM(out)
+        and is_plain(matrix) and is_plain(out) and cnp.PyArray_ISWRITEABLE(out)
+        and not do_meet(matrix, out)
+    )
+    if fits:
+        fits = (
+            cnp.PyArray_DIM(out, 0) == picked(rows, cnp.PyArray_DIM(matrix, 0), False)
+            and cnp.PyArray_DIM(out, 1) == picked(columns, cnp.PyArray_DIM(matrix, 1), True)
+        )
+    if not fits:
+        raise ValueError(
+            "matrix: expected C-contiguous floats with these rows and columns, and room for them "
+            f"elsewhere, got {matrix.dtype} {(<object>matrix).shape} for {out.dtype} "
+            f"{(<object>out).shape}"
+        )
+    return 0
+
+
+cdef intptr_t picked(indices, intptr_t length, bint ascending) noexcept:
+    """How many are picked out of so many; -1 where they are not in [0, length), or no indices."""
+    cdef const intptr_t *index
+    cdef intptr_t i, n
+    cdef bint ok = True
+    if indices is None:
+        return length
+    if not isinstance(indices, cnp.ndarray) or not are_indices(indices):
+        return -1
+    n = cnp.PyArray_SIZE(<cnp.ndarray>indices)
+    if ascending:
+        return n if ascend(indices, length) else -1
+    index = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>indices)
+    for i in range(n):
+        ok = ok & (0 <= index[i] < length)
+    return n if ok else -1
 
 
 ctypedef fused real:
@@ -677,18 +835,23 @@ cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noex
     return total
 
 
-cdef void with_labels(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,
-                      real *losses, real *gradient) noexcept nogil:
-    cdef uint64_t i, j
+cdef uint64_t with_labels(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,
+                          real *losses, real *gradient) noexcept nogil:
+    """Returns the index of the first label that is no class number, n if all are."""
+    cdef uint64_t i, j, label
     cdef real top, total
     for i in range(n):
+        label = labels[i]    # read once: who has them may write to them
+        if label >= classes:
+            return i
         total = exponentials(z, classes, &top, gradient)
-        losses[i] = (logf(total) if real is float else log(total)) - (z[labels[i]] - top)
+        losses[i] = (logf(total) if real is float else log(total)) - (z[label] - top)
         for j in range(classes):
             gradient[j] /= total
-        gradient[labels[i]] -= 1
+        gradient[label] -= 1
         z += classes
         gradient += classes
+    return n
 
 
 cdef void with_probabilities(const real *z, const real *y, uint64_t n, uint64_t classes,
@@ -713,29 +876,38 @@ def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
     """-sum(y log(softmax(logits))) of each row, and the gradient of the sum of all.
 
     `logits` is C-contiguous, (n, classes), float32 or float64; `y` C-contiguous, labels of intp,
-    (n,), or like `logits`: losses.py, the only caller, sees to that. A row with NaN or infinity has
-    a loss of NaN.
+    (n,), or like `logits`. A row with NaN or infinity has a loss of NaN.
     """
-    cdef uint64_t n = cnp.PyArray_DIM(logits, 0), classes = cnp.PyArray_DIM(logits, 1)
+    cdef uint64_t n, classes, wrong
     cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
-    cdef cnp.ndarray losses = cnp.PyArray_EMPTY(1, dims, cnp.PyArray_TYPE(logits), 0)
-    cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(2, dims, cnp.PyArray_TYPE(logits), 0)
-    cdef bint is_float = cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT32
+    cdef int type = cnp.PyArray_TYPE(logits)
+    if (cnp.PyArray_NDIM(logits) != 2 or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+            or not is_plain(logits) or dims[1] == 0):
+        raise ValueError(
+            "outputs: expected C-contiguous float32 or float64 of shape (samples, classes), "
+            f"got {logits.dtype} of shape {(<object>logits).shape}"
+        )
+    n, classes = dims[0], dims[1]
+    cdef bint labelled = cnp.PyArray_NDIM(y) == 1
+    cdef bint fits = (cnp.PyArray_NDIM(y) in (1, 2) and cnp.PyArray_DIM(y, 0) == dims[0]
+                      and is_plain(y))
+    if labelled:
+        fits = fits and cnp.PyArray_TYPE(y) == cnp.NPY_INTP
+    else:
+        fits = fits and cnp.PyArray_DIM(y, 1) == dims[1] and cnp.PyArray_TYPE(y) == type
+    if not fits:
+        raise ValueError(
+            f"y: expected labels or probabilities for outputs of shape {(n, classes)}, "
+            f"got shape {(<object>y).shape} of {y.dtype}"
+        )
+    cdef cnp.ndarray losses = cnp.PyArray_EMPTY(1, dims, type, 0)
+    cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(2, dims, type, 0)
+    cdef bint is_float = type == cnp.NPY_FLOAT32
     cdef const void *z = cnp.PyArray_DATA(logits)
     cdef const void *t = cnp.PyArray_DATA(y)
     cdef const intptr_t *label = <const intptr_t *>t
     cdef void *l = cnp.PyArray_DATA(losses)
     cdef void *g = cnp.PyArray_DATA(gradient)
-    cdef uint64_t i
-    cdef bint labelled = cnp.PyArray_NDIM(y) == 1
-    cdef bint fits = classes > 0 and <uint64_t>cnp.PyArray_DIM(y, 0) == n
-    if not labelled:
-        fits = fits and <uint64_t>cnp.PyArray_DIM(y, 1) == classes
-    if not fits:
-        raise ValueError(
-            f"y: expected labels or probabilities for outputs of shape {(n, classes)}, "
-            f"got shape {(<object>y).shape}"
-        )
     if not labelled:
         with nogil:
             if is_float:
@@ -745,12 +917,12 @@ def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
                 with_probabilities[double](<const double *>z, <const double *>t, n, classes,
                                            <double *>l, <double *>g)
         return losses, gradient
-    for i in range(n):
-        if not 0 <= label[i] < <intptr_t>classes:
-            raise ValueError(f"y: expected class numbers in [0, {classes}), got {label[i]}")
     with nogil:
         if is_float:
-            with_labels[float](<const float *>z, label, n, classes, <float *>l, <float *>g)
+            wrong = with_labels[float](<const float *>z, label, n, classes, <float *>l, <float *>g)
         else:
-            with_labels[double](<const double *>z, label, n, classes, <double *>l, <double *>g)
+            wrong = with_labels[double](<const double *>z, label, n, classes, <double *>l,
+                                        <double *>g)
+    if wrong < n:
+        raise ValueError(f"y: expected class numbers in [0, {classes}), got {label[wrong]}")
     return losses, gradient

@@ -20,15 +20,18 @@
 #endif
 
 /* How long a helper spins: longer than what a step does on one thread between two products. How
-   long the caller does for a helper's last share, before it lets others have its core. */
-enum { SPIN_NS = 300000, PATIENCE_NS = 20000 };
+   long the caller does for a helper's last share, before it lets others have its core. How long it
+   does not ask again for threads that it was refused: asking takes as long as a small step. */
+enum { SPIN_NS = 300000, PATIENCE_NS = 20000, REFUSED_NS = 100000000 };
 
 static atomic_flag busy = ATOMIC_FLAG_INIT;    /* some caller has the helpers, and all below */
 static int helpers;
+static int64_t refused;                        /* when the system last gave none */
 
 static fd_share work;
 static int num_shares;
 static void *argument;
+static int spin;                               /* do helpers spin afterwards? */
 static fd_float_mode mode;                     /* the caller's: helpers compute as it does */
 static _Atomic int finished;                   /* shares */
 static _Atomic uint64_t posted;                /* number of the call << 32 | shares not yet taken */
@@ -44,21 +47,25 @@ static int64_t now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* What became of the search for a share. */
+typedef enum { NONE, DONE, DONE_SPIN } outcome;
+
 /* Takes a share, or none. Whoever has one may read what has been posted until it has finished it;
    the number of the call keeps a late helper from taking a share of a call that it has not seen. */
-static int do_share(void)
+static outcome do_share(void)
 {
     uint64_t seen = atomic_load(&posted);
     do {
         if (!(uint32_t)seen)
-            return 0;
+            return NONE;
     } while (!atomic_compare_exchange_weak(&posted, &seen, seen - 1));
     const fd_float_mode own = fd_get_float_mode();
     fd_restore_float_mode(mode);
     work((int)(uint32_t)seen - 1, num_shares, argument);
     fd_restore_float_mode(own);
+    const outcome done = spin ? DONE_SPIN : DONE;
     atomic_fetch_add(&finished, 1);
-    return 1;
+    return done;
 }
 
 static void sleep_until_posted(void)
@@ -74,14 +81,15 @@ static void sleep_until_posted(void)
 static void *help(void *unused)
 {
     (void)unused;
-    for (;;) {
-        for (int64_t since = now(); now() - since < SPIN_NS;)
-            if (do_share())
-                since = now();
-            else
-                for (int i = 0; i < 8; i++)
-                    PAUSE();
-        sleep_until_posted();
+    for (int64_t awake_until = 0;;) {
+        const outcome done = do_share();
+        if (done == DONE_SPIN)
+            awake_until = now() + SPIN_NS;
+        else if (done == NONE && now() < awake_until)
+            for (int i = 0; i < 8; i++)
+                PAUSE();
+        else if (done == NONE)
+            sleep_until_posted();
     }
     return NULL;
 }
@@ -89,14 +97,17 @@ static void *help(void *unused)
 static void start_helpers(int wanted)
 {
     sigset_t all, before;
-    if (helpers >= wanted)
+    if (helpers >= wanted || (refused && now() - refused < REFUSED_NS))
         return;
+    refused = 0;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);    /* signals are for the program's own threads */
     for (; helpers < wanted; helpers++) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, help, NULL))
+        if (pthread_create(&thread, NULL, help, NULL)) {
+            refused = now();
             break;
+        }
         pthread_detach(thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -105,6 +116,7 @@ static void start_helpers(int wanted)
 static void forget_helpers(void)    /* in a forked child, which has none of the parent's threads */
 {
     helpers = 0;
+    refused = 0;
     atomic_store(&sleeping, 0);
     atomic_store(&posted, 0);
     atomic_flag_clear(&busy);
@@ -117,7 +129,21 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, forget_helpers);
 }
 
-void fd_pool_run(fd_share f, int shares, void *arg)
+static void wake_helpers(int wanted)
+{
+    const int asleep = atomic_load(&sleeping);
+    if (!asleep)
+        return;
+    pthread_mutex_lock(&lock);
+    if (asleep <= wanted)
+        pthread_cond_broadcast(&wake);
+    else
+        for (int i = 0; i < wanted; i++)
+            pthread_cond_signal(&wake);
+    pthread_mutex_unlock(&lock);
+}
+
+void fd_pool_run(fd_share f, int shares, void *arg, int spin_after)
 {
     static pthread_once_t watched = PTHREAD_ONCE_INIT;
     if (shares == 1 || atomic_flag_test_and_set(&busy)) {
@@ -127,15 +153,11 @@ void fd_pool_run(fd_share f, int shares, void *arg)
     }
     pthread_once(&watched, watch_forks);
     start_helpers(shares - 1);
-    work = f, num_shares = shares, argument = arg, mode = fd_get_float_mode();
+    work = f, num_shares = shares, argument = arg, spin = spin_after, mode = fd_get_float_mode();
     atomic_store(&finished, 0);
     atomic_store(&posted, ((atomic_load(&posted) >> 32) + 1) << 32 | (uint64_t)shares);
-    if (atomic_load(&sleeping)) {
-        pthread_mutex_lock(&lock);
-        pthread_cond_broadcast(&wake);
-        pthread_mutex_unlock(&lock);
-    }
-    while (do_share())
+    wake_helpers(shares - 1);
+    while (do_share() != NONE)
         ;
     for (int64_t since = now(); atomic_load(&finished) != shares;)
         if (now() - since < PATIENCE_NS)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.polynomial.chebyshev import cheb2poly
 
+from fastdrop._quiet import bare, underflowing, underflowing_both_ways
 from fastdrop.layers.base import Array, Backward
 
 __all__ = ["ACTIVATIONS", "ActivationFunction", "sigmoid", "softmax"]
@@ -40,12 +41,14 @@ ERFC_SERIES = [
 ERFC_POLYNOMIALS = {4: cheb2poly(ERFC_SERIES[:13]).tolist(), 8: cheb2poly(ERFC_SERIES).tolist()}
 
 
+@underflowing
 def sigmoid(z: Array, out: Array | None = None) -> Array:
     """Return 1 / (1 + exp(-z)), without overflow for any z."""
     e = np.exp(-np.abs(z))  # in (0, 1]
     return np.divide(np.maximum(e, z >= 0), 1 + e, out=out)
 
 
+@underflowing
 def softmax(z: Array, out: Array | None = None) -> Array:
     """Return exp(z) / sum(exp(z)) over the last axis, without overflow for any finite z."""
     y = np.subtract(z, z.max(axis=-1, keepdims=True), out=out)
@@ -53,6 +56,8 @@ def softmax(z: Array, out: Array | None = None) -> Array:
     y /= y.sum(axis=-1, keepdims=True)
     return y
 
+
+_sigmoid, _softmax = bare(sigmoid), bare(softmax)
 
 # Functions whose gradient takes no more than y. They do without numpy.where: on elements of random
 # sign it took 25 times as long as a product with y > 0, and as the sum of two parts.
@@ -109,7 +114,7 @@ def _of_output(
 
 
 def _silu(z: Array, out: Array | None) -> tuple[Array, Backward]:
-    s = sigmoid(z)
+    s = _sigmoid(z)
     return z * s, lambda dy: dy * (s * (1 + z * (1 - s)))
 
 
@@ -147,17 +152,18 @@ def _normal_cdf(z: Array) -> Array:
     return np.abs(np.subtract(z >= 0, tail, out=tail), out=tail)
 
 
-ACTIVATIONS: dict[str, ActivationFunction] = {
+_ACTIVATIONS: dict[str, ActivationFunction] = {
     "elu": _of_output(_elu, lambda dy, y: dy * (np.minimum(y, 0) + 1)),
     "gelu": _gelu,
     "leaky_relu": _of_output(_leaky_relu, _leaky_relu_gradient),
     "linear": _of_output(_linear, lambda dy, y: dy),
     "relu": _of_output(_relu, lambda dy, y: dy * (y > 0)),
     "selu": _of_output(_selu, _selu_gradient),
-    "sigmoid": _of_output(sigmoid, lambda dy, y: dy * y * (1 - y)),
+    "sigmoid": _of_output(_sigmoid, lambda dy, y: dy * y * (1 - y)),
     "silu": _silu,
-    "softmax": _of_output(softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
+    "softmax": _of_output(_softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
     "softplus": _of_output(_softplus, lambda dy, y: dy * -np.expm1(-y)),
     "swish": _silu,
     "tanh": _of_output(np.tanh, lambda dy, y: dy * (1 - y * y)),
 }
+ACTIVATIONS = {name: underflowing_both_ways(function) for name, function in _ACTIVATIONS.items()}

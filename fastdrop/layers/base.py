@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop import _serialization
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, as_numbers, described, is_count, is_series, unsigned
+from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, serialize
 from fastdrop.initializers import Initializer
 from fastdrop.layers.batch import Batch
@@ -448,12 +449,13 @@ def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.
                 type(a) is np.ndarray and a.dtype == dtype and a.flags.carray
                 for a in arrays.values()
             ):
-                usable = {
-                    name: np.require(
-                        as_numbers(f"{name} of {layer.name!r}", a), dtype, ["C", "A", "W"]
-                    )
-                    for name, a in arrays.items()
-                }
+                with quiet():
+                    usable = {
+                        name: np.require(
+                            as_numbers(f"{name} of {layer.name!r}", a), dtype, ["C", "A", "W"]
+                        )
+                        for name, a in arrays.items()
+                    }
                 setattr(layer, attribute, usable)
 
 
@@ -473,6 +475,7 @@ def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
             seen[id(inner)] = inner
 
 
+@underflowing
 def assign(
     own: Mapping[str, Array], weights: Iterable[ArrayLike], owner: str, hint: str = ""
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdrop import initializers
 from fastdrop._checks import as_numbers, check_count, check_number, lookup
+from fastdrop._quiet import bare, quiet, underflowing_both_ways
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
 from fastdrop.layers.base import Array, Backward, Layer, Shape, WeightRule, batch_shape
@@ -118,7 +119,8 @@ class Dense(Layer):
             return
         shape = (self.units, input_shape[-1])
         key = key.fold_in(0)
-        weight = self._first_values("weight", shape, self.kernel_initializer, key)
+        with quiet():
+            weight = self._first_values("weight", shape, self.kernel_initializer, key)
         params = {"weight": weight}
         if self.use_bias:
             params["bias"] = self._first_values("bias", shape[:1], initializers.Zeros(), key)
@@ -132,7 +134,8 @@ class Dense(Layer):
         if not self.params or not (self.l1 or self.l2):
             return 0.0
         weight = self.params["weight"]
-        return self.l1 * float(np.abs(weight).sum()) + self.l2 * float(np.vdot(weight, weight))
+        sums = float(np.abs(weight).sum()), float(np.vdot(weight, weight))
+        return float(self.l1) * sums[0] + float(self.l2) * sums[1]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         expected = self.params["weight"].shape[1] if self.params else "features"
@@ -143,9 +146,10 @@ class Dense(Layer):
             )
         return (*input_shape[:-1], self.units)
 
+    @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
-        z, backward_logits = self.forward_logits(x, batch)
-        y, gradient = ACTIVATIONS[self.activation](z, z)
+        z, backward_logits = bare(self.forward_logits)(x, batch)
+        y, gradient = bare(ACTIVATIONS[self.activation])(z, z)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
             dx: Array | None = backward_logits(gradient(dy), need_dx)
@@ -153,6 +157,7 @@ class Dense(Layer):
 
         return y, backward
 
+    @underflowing_both_ways
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self._build_alone(x, batch)
         return self._affine(x, self.params["weight"])

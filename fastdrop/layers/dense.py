@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import as_numbers, check_number, checked_p
+from fastdrop._quiet import bare, underflowing, underflowing_both_ways
 from fastdrop.functional import dropout
 from fastdrop.initializers import Constant, Initializer
 from fastdrop.layers.activations import sigmoid
@@ -81,6 +82,7 @@ class DropConnect(Dense):
         self.p = checked_rate(p_or_rate(p, rate, 0.5))
         self.seed = seed
 
+    @underflowing_both_ways
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         if not batch.training:
             return super().forward_logits(x, batch)
@@ -186,6 +188,7 @@ class ConcreteDropout(Dense):
             logit = Constant(math.log(self.p / (1 - self.p)))
             self.params["logit"] = self._first_values("logit", (1,), logit, key)
 
+    @underflowing
     def penalty(self) -> float:
         if not self.params:
             return 0.0
@@ -198,6 +201,7 @@ class ConcreteDropout(Dense):
             + self.dropout_regularizer * weight.shape[1] * entropy
         )
 
+    @underflowing_both_ways
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self._build_alone(x, batch)
         weight, logit = self.params["weight"], self.params["logit"]
@@ -214,7 +218,8 @@ class ConcreteDropout(Dense):
 
         u = uniform(self.key_of(batch), x.shape, batch.offset(x))
         noise = np.log(u / (1 - u)).astype(weight.dtype)
-        p, kept = sigmoid(logit), sigmoid((-logit - noise) / weight.dtype.type(self.temperature))
+        drawn = (-logit - noise) / weight.dtype.type(self.temperature)
+        p, kept = bare(sigmoid)(logit), bare(sigmoid)(drawn)
         scale = kept / (1 - p)
 
         def scaled(a: Array) -> Array:

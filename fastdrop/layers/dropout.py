@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from fastdrop._checks import check_count, checked_axes, mask_shape
+from fastdrop._quiet import underflowing
 from fastdrop.functional import dropout, masked_scale
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
 from fastdrop.layers.batch import Batch
@@ -215,6 +216,7 @@ class Dropout(RandomLayer):
 
         return drop_groups, drop_groups
 
+    @underflowing
     def _inference(self, a: Array) -> Array:
         return a * (1 - rate_at(self.p, 0)) if self.mode == "vanilla" else a
 

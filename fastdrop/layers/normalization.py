@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from fastdrop._checks import as_numbers, check_number
+from fastdrop._quiet import underflowing_both_ways
 from fastdrop.initializers import Ones, Zeros
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape, sum_over_ranks
 from fastdrop.layers.batch import Batch
@@ -123,6 +124,7 @@ class LayerNormalization(_Normalization):
     ) -> None:
         super().__init__(epsilon, input_shape=input_shape, name=name)
 
+    @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         x = self._prepared(x)
 
@@ -192,6 +194,7 @@ class BatchNormalization(_Normalization):
             for name, initializer in zip(_MOVING, (Zeros(), Ones())):
                 self.state[name] = self._first_values(name, (self.features,), initializer, key)
 
+    @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         x = self._prepared(x)
         total = sum_over_ranks.get()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import as_numbers, checked_p
+from fastdrop._quiet import underflowing_both_ways
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.dropout import Dropout, RandomLayer, Rule
@@ -208,6 +209,7 @@ class Zoneout(RandomLayer):
         super().__init__(seed=seed, input_shape=input_shape, name=name)
         self.p = checked_p(p_or_rate(p, rate, 0.1))
 
+    @underflowing_both_ways
     def forward(
         self,
         x: Array,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fastdrop._quiet import bare, underflowing_both_ways
 from fastdrop.layers.base import (
     Array,
     Backward,
@@ -98,11 +99,12 @@ class Residual(Layer):
             )
         return input_shape
 
+    @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self.output_shape(x.shape[1:])
         branch, backwards = x, []
         for number, layer in enumerate(self.layers):
-            branch, backward_nested = layer.forward(branch, batch.inside(number))
+            branch, backward_nested = bare(layer.forward)(branch, batch.inside(number))
             backwards.append(backward_nested)
 
         def backward(dy: Array, need_dx: bool = True) -> Array | None:

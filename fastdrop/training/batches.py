@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastdrop._checks import as_array, check_complete, check_count, is_series
-from fastdrop.compiled._train import submatrix
+from fastdrop.compiled._train import Layouts, submatrix
 from fastdrop.layers import Array, Shape
 from fastdrop.random import Key, permutation
 from fastdrop.training.expected import Expected, check_samples, check_weight
@@ -243,6 +243,8 @@ class _Samples:
             check_complete(argument, array)
         self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
+        own = {argument: self.array} if isinstance(self.array, np.ndarray) else {}
+        self._check_layout = Layouts(own).check
 
     def facts(self) -> dict[str, Any]:
         array = self.array
@@ -253,7 +255,14 @@ class _Samples:
         return facts | {"checksum of some samples": _checksum(array, _COMPARED_OF_ARRAY)}
 
     def take(self, rows: Any) -> Array:
-        """Return the samples of these rows, a slice or indices; the next call may rewrite them."""
+        """Return the samples of these rows, a slice or indices; the next call may rewrite them.
+
+        Raises
+        ------
+        ValueError
+            When another shape or dtype has been assigned to the array, say by a callback.
+        """
+        self._check_layout()
         array = self.array
         if not isinstance(array, np.ndarray):
             if isinstance(rows, slice):

@@ -7,7 +7,6 @@ With another BLAS `matmul` is NumPy's.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
 
@@ -17,26 +16,14 @@ from fastdrop.compiled._train import after_fork_in_child, matmul, use_blas
 
 __all__ = ["NAME", "matmul"]
 
-# What the functions are called in the wheels since NumPy 1.26, and before.
-_NAMES = [
-    ("scipy_cblas_{}gemm64_", "scipy_openblas_{}_num_threads64_"),
-    ("cblas_{}gemm64_", "openblas_{}_num_threads64_"),
-]
-
 
 def _find() -> str | None:
     """Find NumPy's OpenBLAS, and return the name of its file."""
     package = Path(np.__file__).parent
     for folder in (package.with_name("numpy.libs"), package / ".dylibs"):
         for path in sorted(folder.glob("*openblas64*")):
-            library = ctypes.CDLL(str(path))  # NumPy has loaded it: this is only its handle
-            for product, threads in _NAMES:
-                names = [product.format("s"), product.format("d")]
-                names += [threads.format("get"), threads.format("set")]
-                if all(hasattr(library, name) for name in names):
-                    functions = (getattr(library, name) for name in names)
-                    use_blas(*(ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions))
-                    return path.name
+            if use_blas(os.fsencode(path)):
+                return path.name
     return None
 
 

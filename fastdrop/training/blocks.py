@@ -23,6 +23,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastdrop._quiet import bare
 from fastdrop.compiled import _core
 from fastdrop.compiled._train import submatrix
 from fastdrop.functional import dropout, inverted_scale
@@ -134,7 +135,7 @@ class LayerBlock(Block):
 
     def __init__(self, number: int, layer: Layer, seed: int, logits: bool) -> None:
         self._number, self._layer, self._seed = number, layer, seed
-        self._forward = layer.forward_logits if logits else layer.forward
+        self._forward = bare(layer.forward_logits if logits else layer.forward)
         self._backward: Backward
         self.trains = bool(layer.trainable_params)
         self.grads = {}
@@ -297,7 +298,7 @@ class DenseBlock(Block):
         self._shared = shared
         self.trains = dense.trainable
         self._compiled, self._relu = activation in ("linear", "relu"), activation == "relu"
-        self._activate = ACTIVATIONS[activation]
+        self._activate = bare(ACTIVATIONS[activation])
         self._gradients: list[Callable[[Array], Array]] = []
         self._weight = dense.params["weight"]
         self._every = [np.arange(size) for size in self._weight.shape]

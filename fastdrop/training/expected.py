@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import as_array, check_finite, described
+from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.layers import Array, Shape, batch_shape
 from fastdrop.losses import Loss
@@ -95,7 +96,8 @@ class Expected:
     def weights(self, y: Array, sample_weight: Array | None) -> Array | None:
         """Return the weights of samples with these targets: their own times their classes'."""
         if sample_weight is not None:
-            sample_weight = sample_weight.astype(self.dtype, copy=False)
+            with quiet():
+                sample_weight = sample_weight.astype(self.dtype, copy=False)
         if self.class_weight is None:
             return sample_weight
         labels = y
@@ -107,8 +109,9 @@ class Expected:
                 f"class_weight: expected it with labels that are classes, got {others[0]}"
             )
         weights = np.ones(len(y), self.dtype) if sample_weight is None else sample_weight.copy()
-        for label, weight in self.class_weight.items():
-            weights[labels == label] *= weight
+        with quiet():
+            for label, weight in self.class_weight.items():
+                weights[labels == label] *= weight
         return weights
 
 

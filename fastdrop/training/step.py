@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
+from fastdrop.compiled._train import Layouts
 from fastdrop.layers import Array, Batch, Layer, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.optimizers import Optimizer
@@ -64,6 +66,7 @@ class Step:
         self._ranks = None if ranks.alone else ranks
         self._dtype = network.dtype
         self._x = Buffers(self._dtype)
+        self._layouts = Layouts({})
         self._made_of: list[object] = []
         self._settings: list[object] = []
         self._rates: list[object] = []
@@ -85,6 +88,7 @@ class Step:
     def _follow_network(self) -> None:
         """Make what is computed, unless it has been made for what the network consists of now."""
         if self._fits():
+            self._layouts.check()
             return
         network = self.network
         assert network.input_shape is not None
@@ -110,6 +114,10 @@ class Step:
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
         )
         self._predicting: list[Block] | None = None
+        weights = network.weights()
+        self._layouts = Layouts(
+            {f"weights[{name!r}]": array for name, array in weights.items()}, written=True
+        )
         self._made_of = self._parts_of_network()
         inner = [layer for outer in network.layers for layer in outer.flattened()]
         self._layers = [
@@ -191,7 +199,7 @@ class Step:
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
         self._follow_network()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with quiet(over="ignore", invalid="ignore"):
             outputs = self._forward(self._blocks, x, False, row, rows)
             if self._ranks is None:
                 loss, _ = self._loss(outputs, y, sample_weight)
@@ -239,7 +247,8 @@ class Step:
         self._follow_network()
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
-        return self._forward(self._predicting, x, training)
+        with quiet():
+            return self._forward(self._predicting, x, training)
 
     def _make_blocks(self, logits: bool) -> list[Block]:
         network = self.network

@@ -68,14 +68,14 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
         run_normal(job, start, n);
         return;
     }
+    if (n == 0)    /* then axes may be 0 long, too, along which bits.c would divide */
+        return;
     const int masked = !job->y || job->op < FD_NUM_MASKED_OPS || job->op == FD_SCALE_RUNS;
     uint32_t buffers[2][FD_TILE_WORDS], *words = buffers[0], *next = buffers[1];
     fd_walk walk;
     const int stored = masked && job->bits->packed;
     const uint64_t chunk = masked ? fd_chunk(job->bits) : FD_TILE;
     uint64_t length = n < chunk ? n : chunk;
-    if (n == 0)
-        return;
     if (masked) {
         fd_walk_from(&walk, job->bits, start);
         fd_next_words(&walk, length, words, &(fd_pending){0});

@@ -258,6 +258,32 @@ def test_small_shapes(shape):
     assert torch.equal(x.grad, y)
 
 
+OF_EMPTY = {
+    "dropout": functional.dropout,
+    "alpha_dropout": functional.alpha_dropout,
+    "feature_alpha_dropout": functional.feature_alpha_dropout,
+    "gaussian_dropout": functional.gaussian_dropout,
+    "drop_path": functional.drop_path,
+    "drop_path of the batch": lambda x: functional.drop_path(x, mode="batch"),
+    "dropout2d": functional.dropout2d,
+    "drop_block2d": lambda x: functional.drop_block2d(x, 0.3, 1),
+    "dropout_add": lambda x: functional.dropout_add(x, x),
+    "bias_act_dropout": lambda x: functional.bias_act_dropout(x, x.new_ones(x.shape[-1]), "relu"),
+    "saved mask": fnn.Dropout(0.5, save_mask=True),
+}
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 7, 7), (4, 0, 7, 7), (0, 0, 64, 64)], ids=str)
+@pytest.mark.parametrize("name", OF_EMPTY)
+def test_empty_tensors(name, shape):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        x = torch.ones(shape, dtype=dtype, requires_grad=True)
+        y = OF_EMPTY[name](x)
+        assert (y.shape, y.dtype) == (shape, dtype)
+        y.sum().backward()
+        assert x.grad.shape == shape
+
+
 def test_saved_mask():
     x = normal(5, 7).requires_grad_()
     for view in (lambda x: x, lambda x: x.T, lambda x: x[:, ::2]):

@@ -159,6 +159,27 @@ static void shared_axes(const fd_kernels *isa, unsigned long number)
     free(packed), free(x), free(y);
 }
 
+/* Arrays without elements, whose axes are shared or not, whichever of them is 0 long. */
+static void empty(const fd_kernels *isa)
+{
+    uint8_t packed[3] = {0xFF, 0xFF, 0xFF};
+    float x = 1, y = 7;
+    for (unsigned zeros = 1; zeros < 8; zeros++)
+        for (unsigned shared = 0; shared < 8; shared++) {
+            fd_bits bits = {.ndim = 3, .packed = packed, .packed_bytes = sizeof packed};
+            for (int d = 0; d < 3; d++) {
+                bits.shape[d] = zeros >> d & 1 ? 0 : 64;
+                bits.stride[d] = shared >> d & 1 ? 0 : 1;
+            }
+            for (int op = 0; op < FD_NUM_OPS; op++) {
+                const fd_job job = {.kernels = isa, .bits = &bits, .op = (fd_op)op,
+                                    .dtype = FD_FLOAT32, .x = &x, .y = &y, .scale = 2};
+                fd_run(&job, 0, 0);
+            }
+        }
+    check(y == 7, "empty arrays", isa->name, 1);
+}
+
 /* DropBlock against a look at every corner that may cover an element. */
 static void blocks(const fd_kernels *isa, unsigned long number)
 {
@@ -349,6 +370,7 @@ int main(int argc, char **argv)
     if (file)
         fclose(file);
     for (const fd_kernels *const *isa = fd_available(); *isa; isa++) {
+        empty(*isa);
         normal_variates(*isa);
         optimizers(*isa);
         flushed_states(*isa);
