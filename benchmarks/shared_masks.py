@@ -12,6 +12,7 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one thread: its CPU time is the time of a step
 
 import argparse
+import io
 import json
 import statistics
 import sys
@@ -110,7 +111,7 @@ def train(args: argparse.Namespace) -> None:
             "step_ms": 1000 * statistics.median(times.seconds),
         }
         runs.append(run)
-        replace_file(out, (json.dumps(runs, indent=1) + "\n").encode())
+        replace_file(out, f"{json.dumps(runs, indent=1)}\n".encode())
 
     if steps:
         keep(steps, 1, measure, lambda missing: {"table": table(grouped(runs))} if runs else {})
@@ -132,7 +133,7 @@ def report(paths: list[str], folder: Path) -> None:
     document = folder / "shared_masks.md"
     before, _, rest = document.read_text().partition(START)
     _, _, after = rest.partition(END)
-    document.write_text(f"{before}{START}\n{table(runs)}\n{END}{after}")
+    replace_file(document, f"{before}{START}\n{table(runs)}\n{END}{after}".encode())
     draw(runs, folder / "shared_masks.png")
 
 
@@ -186,7 +187,9 @@ def draw(runs: Runs, path: Path) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 + len(sets))
     figure.suptitle("A dot is a seed; markers with bars are mean and standard deviation")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, metadata={"Software": None})
+    replace_file(path, picture.getvalue())
 
 
 def percent(group: list[dict[str, Any]]) -> list[float]:

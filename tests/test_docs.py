@@ -27,7 +27,7 @@ OWN_LAYER = ROOT / "docs" / "own_layer.md"
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    if name.endswith("plots"):
+    if name.endswith("pictures"):
         pytest.importorskip("matplotlib")
     if name.startswith("fastdrop.torch"):
         pytest.importorskip("torch")

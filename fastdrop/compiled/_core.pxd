@@ -6,5 +6,8 @@ cdef extern from "kernels/kernels.h" nogil:
 
 cdef const fd_kernels *active_kernels() noexcept
 
+# Is it a NumPy array, and one that masks nothing?
+cdef int check_is_array(array, argument) except -1
+
 # As many threads as a call takes where nobody says how many.
 cdef int most_threads() noexcept

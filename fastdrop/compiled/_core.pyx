@@ -17,6 +17,8 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
+from fastdrop._checks import check_unmasked
+
 cnp.import_array()
 
 cdef extern from *:
@@ -439,7 +441,8 @@ cdef int code_of(cnp.dtype dtype, str name) except -1:
         bfloat16_num = type_num
         return FD_BFLOAT16
     raise TypeError(
-        f"{name}: expected an array of float16, bfloat16, float32 or float64, got {dtype}"
+        f"{name}: expected an array of float16, bfloat16, float32 or float64, "
+        f"got {'records' if (<object>dtype).names else dtype}"
     )
 
 
@@ -465,10 +468,19 @@ cdef bint may_share(cnp.ndarray a, cnp.ndarray b):
     return np.shares_memory(a, b)
 
 
+cdef int check_is_array(array, argument) except -1:
+    """Is it a NumPy array, and one that masks nothing?"""
+    if type(array) is cnp.ndarray:
+        return 0
+    if not isinstance(array, cnp.ndarray):
+        raise TypeError(f"{argument}: expected a NumPy array, got {type(array).__name__}")
+    check_unmasked(argument, array)
+    return 0
+
+
 cdef int check_like(cnp.ndarray x, other, str name) except -1:
     """Is `other` an array of x's shape and, but for byte order, dtype?"""
-    if not isinstance(other, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(other).__name__}")
+    check_is_array(other, name)
     cdef cnp.ndarray o = other
     cdef int d, ndim = cnp.PyArray_NDIM(x)
     cdef bint fits = cnp.PyArray_NDIM(o) == ndim
@@ -826,8 +838,7 @@ cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
     """The bias and a tile's length more of it, repeated: a tile finds its part in one piece."""
     if cnp.PyArray_NDIM(x) == 0:
         raise ValueError("x: expected at least one axis, got a 0-d array")
-    if not isinstance(bias, np.ndarray):
-        raise TypeError(f"bias: expected a NumPy array, got {type(bias).__name__}")
+    check_is_array(bias, "bias")
     cdef cnp.npy_intp units = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
     if bias.shape != (units,):
         raise ValueError(f"bias: expected shape ({units},), got {bias.shape}")

@@ -3,6 +3,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+STATES: Mapping[str, tuple[str, ...]]
+
 def update(
     params: Mapping[str, NDArray[Any]],
     grads: Mapping[str, Any],

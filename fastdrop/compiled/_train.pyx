@@ -14,7 +14,7 @@ from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
-from fastdrop.compiled._core cimport active_kernels, fd_kernels, most_threads
+from fastdrop.compiled._core cimport active_kernels, check_is_array, fd_kernels, most_threads
 
 cnp.import_array()
 
@@ -94,6 +94,9 @@ cdef dict OPTIMIZERS = {
     ),
 }
 
+# The names of each optimiser's states, for those who keep them.
+STATES = {name: names for name, (_, names) in OPTIMIZERS.items()}
+
 # Elements that are one row where nothing asks for the array's own rows.
 cdef uint64_t PIECE = 2048
 
@@ -120,8 +123,8 @@ cdef bint is_plain(cnp.ndarray a) noexcept:
 cdef int check_array(array, str what, name) except -1:
     """Can the kernels change it?"""
     cdef int type_num
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{what}[{name!r}]: expected a NumPy array, got {type(array).__name__}")
+    if type(array) is not cnp.ndarray:
+        check_is_array(array, f"{what}[{name!r}]")
     type_num = cnp.PyArray_TYPE(array)
     if type_num != cnp.NPY_FLOAT32 and type_num != cnp.NPY_FLOAT64:
         raise TypeError(f"{what}[{name!r}]: expected float32 or float64, got {array.dtype}")
@@ -137,8 +140,8 @@ cdef int check_like(cnp.ndarray param, array, str what, name) except -1:
     """Has it the parameter's shape and dtype?"""
     cdef int d, ndim = cnp.PyArray_NDIM(param)
     cdef bint fits
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{what}[{name!r}]: expected a NumPy array, got {type(array).__name__}")
+    if type(array) is not cnp.ndarray:
+        check_is_array(array, f"{what}[{name!r}]")
     fits = cnp.PyArray_NDIM(array) == ndim
     for d in range(ndim):
         fits = fits and cnp.PyArray_DIM(array, d) == cnp.PyArray_DIM(param, d)
@@ -328,6 +331,7 @@ cdef class Updates:
             columns = checked_indices(given_columns, cnp.PyArray_DIM(param, 1), name, "columns")
             part.num_rows = cnp.PyArray_SIZE(rows)
             part.num_columns = cnp.PyArray_SIZE(columns)
+            check_is_array(given_values, f"grads[{name!r}]")
             values = np.ascontiguousarray(given_values)
             if (<object>values).shape != (part.num_rows, part.num_columns):
                 raise ValueError(

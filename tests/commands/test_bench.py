@@ -80,7 +80,9 @@ def test_bad_input(capsys, arguments, message):
 def test_bfloat16_without_ml_dtypes(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     assert main(["bench", *QUICK, "--dtypes", "bfloat16", "--out", str(tmp_path)]) == 2
-    assert "bfloat16 needs ml_dtypes: pip install ml_dtypes" in capsys.readouterr().err
+    assert (
+        "bfloat16 needs ml_dtypes: pip install 'fastdrop-nn[bfloat16]'" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("group", GROUPS)

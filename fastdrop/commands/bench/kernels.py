@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        print(f"no picture: it needs matplotlib, pip install matplotlib ({error})")
+        print(f"no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]' ({error})")
     measure(
         arguments.sizes,
         arguments.p,

@@ -85,7 +85,7 @@ def as_dtype(name: str) -> np.dtype[Any]:
     try:
         from ml_dtypes import bfloat16
     except ImportError:
-        raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
+        raise ImportError("bfloat16 needs ml_dtypes: pip install 'fastdrop-nn[bfloat16]'") from None
     return np.dtype(bfloat16)
 
 

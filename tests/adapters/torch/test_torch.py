@@ -527,6 +527,6 @@ def test_importing():
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "try:\n    import fastdrop.torch\n"
-        "except ImportError as error:\n    sys.exit('pip install' not in str(error))"
+        "except ImportError as error:\n    sys.exit('fastdrop-nn[torch]' not in str(error))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
