@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from os import PathLike
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -23,22 +22,15 @@ from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key, generator_of
 from fastdrop.training import files, loop, saving
-from fastdrop.training.batches import (
-    ArrayBatches,
-    Batches,
-    Minibatch,
-    batches_of,
-    validation_batches,
-)
+from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
 from fastdrop.training.figures import Figures
+from fastdrop.training.given import INFERENCE_BATCH, batch_size_for, batches_for_fit
 from fastdrop.training.network import Metrics, Network, OfNetwork, metrics_of
 from fastdrop.training.ranks import ALONE, Ranks, facts_of
 from fastdrop.training.step import Step
 
 __all__ = ["Sequential", "load_model"]
 
-# Nothing is kept for a backward pass at inference, so batches may be larger than in training.
-INFERENCE_BATCH = 1024
 CALLS = 2**41  # folded into the seed for masks of calls of the model; no layer has this number
 
 
@@ -300,42 +292,24 @@ class Sequential(Declared):
         with ranks.ending_together("fit"):
             with ranks.together("the arguments of fit"):
                 self.network.compiled()
-                size = _batch_size("batch_size", batch_size, steps_per_epoch, 32)
-                validation_size = batch_size if validation_steps else None
-                if validation_batch_size is not None:
-                    validation_size = validation_batch_size
-                validation_size = _batch_size(
-                    "validation_batch_size", validation_size, validation_steps, INFERENCE_BATCH
-                )
                 given = callbacks_of(callbacks)
                 check_count("epochs", epochs)
                 check_count("initial_epoch", initial_epoch, least=0)
                 reports = reports_of(verbose)
-                names = ("x", "y", "sample_weight", "steps_per_epoch")
-                training = batches_of(x, y, sample_weight, names, size, steps_per_epoch)
-                rows = training.batch_size if isinstance(training, ArrayBatches) else size or 32
-                if rows < ranks.size:
+                training, validation = batches_for_fit(
+                    (x, y, sample_weight),
+                    batch_size,
+                    steps_per_epoch,
+                    validation_data,
+                    validation_split,
+                    validation_batch_size,
+                    validation_steps,
+                )
+                if isinstance(training, ArrayBatches) and training.batch_size < ranks.size:
                     raise ValueError(
                         f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
-                        f"got {rows}"
+                        f"got {training.batch_size}"
                     )
-                validation: Batches | None = None
-                if validation_data is not None:
-                    validation = validation_batches(
-                        validation_data, validation_size, validation_steps
-                    )
-                elif not isinstance(validation_split, Real | None) or validation_split:
-                    if not isinstance(training, ArrayBatches):
-                        raise ValueError("validation_split: expected it with arrays only")
-                    training, validation = training.split(
-                        validation_split, validation_size, validation_steps
-                    )
-                for name, given_number in (
-                    ("validation_steps", validation_steps),
-                    ("validation_batch_size", validation_batch_size),
-                ):
-                    if validation is None and given_number is not None:
-                        raise ValueError(f"{name}: expected it with data to validate on, got none")
                 if shuffle not in (True, False):
                     raise ValueError(f"shuffle: expected True or False, got {shuffle!r}")
                 loop.prepare(self.network, training, validation, class_weight)
@@ -406,7 +380,7 @@ class Sequential(Declared):
         with ranks.ending_together("evaluate"):
             with ranks.together("the arguments of evaluate"):
                 self.network.compiled()
-                size = _batch_size("batch_size", batch_size, steps, INFERENCE_BATCH)
+                size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
                 quiet = not reports_of(verbose) or ranks.rank > 0
                 given = callbacks_of(callbacks)
                 names = ("x", "y", "sample_weight", "steps")
@@ -457,7 +431,7 @@ class Sequential(Declared):
         ValueError
             When `x` does not fit the model.
         """
-        size = _batch_size("batch_size", batch_size, steps, INFERENCE_BATCH)
+        size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
         quiet = not reports_of(verbose)
         one = type(x) is np.ndarray and x.ndim > 0 and size is not None and 0 < len(x) <= size
         if quiet and steps is None and callbacks is None and one:
@@ -805,13 +779,3 @@ def _returned(
         return figures
     values = list(figures.values())
     return values if len(values) > 1 else values[0]
-
-
-def _batch_size(
-    argument: str, batch_size: int | None, steps: int | None, default: int
-) -> int | None:
-    """Return the size that batches of arrays have; None where so many steps take all samples."""
-    if batch_size is not None:
-        check_count(argument, batch_size)
-        return batch_size
-    return default if steps is None else None

@@ -127,9 +127,9 @@ class EarlyStopping(Monitor):
         The best figure, its epoch, and the epoch that stopped training, 0 if none did.
     """
 
-    wait: int
-    best_epoch: int
-    stopped_epoch: int
+    wait: int = 0
+    best_epoch: int = 0
+    stopped_epoch: int = 0
 
     def __init__(
         self,
@@ -343,8 +343,8 @@ class ReduceLROnPlateau(Monitor):
     The rate that the epoch was trained with is among its figures, as "learning_rate".
     """
 
-    wait: int
-    cooling: int
+    wait: int = 0
+    cooling: int = 0
 
     def __init__(
         self,
