@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 
+from fastdrop._output import replace_file
 from fastdrop.commands.bench.kernels import PICTURE, RESULTS, size_name
 from fastdrop.commands.bench.machine import MACHINE
 
@@ -81,7 +82,7 @@ def put(page: Path, middle: str) -> None:
     )
     if count != 1:
         raise SystemExit(f"{page}: expected one pair of markers {START} ... {END}")
-    page.write_text(text)
+    replace_file(page, text.encode())
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def train(args: argparse.Namespace) -> None:
             "step_ms": 1000 * statistics.median(times.seconds),
         }
         runs.append(run)
-        replace_file(out, (json.dumps(runs, indent=1) + "\n").encode())
+        replace_file(out, f"{json.dumps(runs, indent=1)}\n".encode())
 
     if steps:
         keep(steps, 1, measure, lambda missing: {"table": table(grouped(runs))} if runs else {})
