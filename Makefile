@@ -20,7 +20,8 @@ demo: $(VENV)/.plot
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# this machine's figures, with the frameworks that .venv has, into docs/bench and the README
+# this machine's figures, with the frameworks that .venv has, into its folder in docs/bench; and
+# README's table of all machines
 bench: $(VENV)/.plot
 	$(BIN)/fastdrop bench --out docs/bench
 	$(BIN)/python benchmarks/readme_table.py
@@ -81,5 +82,11 @@ $(VENV)/.tools:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# what all targets and .ci/run have made, but bench's figures, which are tracked
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info fastdrop/compiled/_core.c fastdrop/compiled/_train.c fastdrop/compiled/*.so
+	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel build dist demo fastdrop_nn.egg-info \
+	    fastdrop/compiled/_core.c fastdrop/compiled/_core.*.so \
+	    fastdrop/compiled/_train.c fastdrop/compiled/_train.*.so \
+	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
+	find fastdrop tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+	find . -maxdepth 1 -name .benchmarks -empty -delete    # not with what somebody saved there

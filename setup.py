@@ -1,11 +1,46 @@
 """The compiled modules. Everything else about the package stands in pyproject.toml."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+
+def check_tools() -> None:
+    """End in a line where Python or a tool is older than pyproject.toml asks.
+
+    In an environment of its own pip installs what it asks; elsewhere nobody looks, and an older
+    tool may build nothing, or something else, and leave old modules in their places.
+    """
+    if sys.version_info < (3, 11):  # noqa: UP036 (pip looks at requires-python after this)
+        sys.exit(f"fastdrop: needs Python 3.11 or later, got {sys.version.split()[0]}")
+    import tomllib
+
+    requires = tomllib.loads(Path("pyproject.toml").read_text())["build-system"]["requires"]
+    wrong = []
+    for requirement in requires:
+        name, least = requirement.split(">=")
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = ""
+        if release(found) < release(least):
+            wrong.append(f"{requirement}, got {found or 'none'}")
+    if wrong:
+        advice = " ".join(f"'{requirement}'" for requirement in requires)
+        sys.exit(f"fastdrop: building needs {'; '.join(wrong)}: pip install {advice}")
+
+
+def release(number: str) -> list[int]:
+    """Return 3, 1, 0 for 3.1.0rc2."""
+    return [int(part) for part in re.findall(r"\d+", re.split(r"[^\d.]", number)[0])]
+
+
+check_tools()
 
 import numpy as np
 from Cython.Build import cythonize

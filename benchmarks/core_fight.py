@@ -7,6 +7,7 @@ busy processes. docs/threads.md has the results and what follows.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import statistics
@@ -15,9 +16,10 @@ import sys
 from pathlib import Path
 
 from training import ROOT
-from training_sides import EACH, Figures, Point
+from training_sides import CLASSES, EACH, INPUTS, Figures, Point, name_of
 
-from fastdrop.commands.bench.process import Peer
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.process import Peers
 
 SETTINGS = [
     "",
@@ -27,53 +29,72 @@ SETTINGS = [
     "OPENBLAS_NUM_THREADS=1",
 ]
 BUSY = (0, 1, 6)  # processes that do nothing but take a core
+SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 THREADS = os.cpu_count()
-NETWORKS = [Point(1024, 128, EACH), Point(256, 64, EACH)]
+NETWORKS = [
+    Point((INPUTS, 1024, 1024, CLASSES), 128, EACH),
+    Point((INPUTS, 256, 256, CLASSES), 64, EACH),
+]
+
+
+class Turns:
+    """A process for each setting, others that are busy, and microseconds of a step in each turn."""
+
+    def __init__(self, peers, data, steps, untimed):
+        script = str(Path(__file__).with_name("training_sides.py"))
+        self.peers, self.settings = peers, {"steps": steps, "untimed": untimed}
+        self.started = {
+            setting: peers.start(
+                setting or "as it is",
+                [script, "fastdrop", str(THREADS), str(data)],
+                THREADS,
+                dict(variable.split("=") for variable in setting.split()),
+            )
+            for setting in SETTINGS
+        }
+        self.others = [
+            subprocess.Popen([sys.executable, "-c", SPIN], start_new_session=True)
+            for _ in range(max(BUSY))
+        ]
+        self.us = {}  # by (setting, network, busy)
+
+    def measure(self, point, turn):
+        network, busy = point
+        for number, other in enumerate(self.others):
+            other.send_signal(signal.SIGCONT if number < busy else signal.SIGSTOP)
+        for setting, peer in self.started.items():
+            request = {"side": "fastdrop", "point": network, "turn": turn - 1, **self.settings}
+            if figures := self.peers.ask(peer, request):
+                us = self.us.setdefault((setting, network, busy), [])
+                us.append(Figures(*figures).seconds * 1e6)
+
+    def close(self):
+        for other in self.others:
+            other.kill()
+            other.wait()
 
 
 def measure(data, rounds, steps, untimed):
-    """Return microseconds of a step in each round by (setting, network, busy)."""
-    script = str(Path(__file__).with_name("training_sides.py"))
-    peers = {
-        setting: Peer(
-            [script, "fastdrop", str(THREADS), str(data)],
-            THREADS,
-            dict(variable.split("=") for variable in setting.split()),
-        )
-        for setting in SETTINGS
-    }
-    others = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(max(BUSY))
-    ]
-    found = {}
-    try:
-        for network in NETWORKS:
-            for turn in range(rounds):
-                for busy in BUSY:
-                    for number, other in enumerate(others):
-                        other.send_signal(signal.SIGCONT if number < busy else signal.SIGSTOP)
-                    for setting, peer in peers.items():
-                        request = {"turn": turn, "steps": steps, "untimed": untimed}
-                        figures = Figures(
-                            *peer.ask({"side": "fastdrop", "point": network, **request})
-                        )
-                        us = found.setdefault((setting, network, busy), [])
-                        us.append(figures.seconds * 1e6)
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-        for peer in peers.values():
-            peer.close()
-    return found
+    """Print a table; return what has failed, in words."""
+    with Peers() as peers, contextlib.closing(Turns(peers, data, steps, untimed)) as turns:
+        plan = [
+            (f"{name_of(network.widths)} beside {busy}", (network, busy))
+            for network in NETWORKS
+            for busy in BUSY
+        ]
+
+        def files(missing):
+            return {"table": table(turns.us)} if turns.us else {}
+
+        return keep(plan, rounds, turns.measure, files, failures=peers.failures)
 
 
-def table(found):
-    """Format what `measure` returned as Markdown: medians, and the slowest round's."""
+def table(us):
+    """Format microseconds as Markdown: medians, and the slowest round's."""
     lines = [
         "| environment "
         + "".join(
-            f"| 784-{n.hidden}-{n.hidden}-10, batch {n.batch}, us, beside {busy} busy processes "
+            f"| {name_of(n.widths)}, batch {n.batch}, us, beside {busy} busy processes "
             for n in NETWORKS
             for busy in BUSY
         )
@@ -84,8 +105,10 @@ def table(found):
         cells = [f"`{setting}`" if setting else "as it is"]
         for network in NETWORKS:
             for busy in BUSY:
-                us = found[setting, network, busy]
-                cells.append(f"{statistics.median(us):.0f} (at most {max(us):.0f})")
+                turns = us.get((setting, network, busy))
+                cells.append(
+                    f"{statistics.median(turns):.0f} (at most {max(turns):.0f})" if turns else "-"
+                )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -97,8 +120,8 @@ def main():
     parser.add_argument("--steps", type=int, default=30, help="timed ones in each turn")
     parser.add_argument("--untimed", type=int, default=5, help="steps before them")
     arguments = parser.parse_args()
-    print(table(measure(arguments.data, arguments.rounds, arguments.steps, arguments.untimed)))
+    return measure(arguments.data, arguments.rounds, arguments.steps, arguments.untimed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,16 @@
 """What `predict` costs: against the bare products of a large batch, and for one sample.
 
-python benchmarks/inference.py
+python benchmarks/inference.py --out docs/bench
 """
 
 import argparse
+import sys
+from functools import partial
 
 import numpy as np
+from rows import add_out, keep_rows
 from threads import medians
+from training_sides import name_of
 
 from fastdrop import layers
 from fastdrop.models import Sequential
@@ -33,24 +37,29 @@ def products(model, batch):
     return run
 
 
+def measure(widths, batch, calls):
+    """Return a network's row."""
+    model = network(*widths)
+    x = np.random.default_rng(1).random((batch, widths[0]), np.float32)
+    sides = {"predict": lambda: model.predict(x, verbose=0), "products": products(model, batch)}
+    predict, bare = medians(sides, calls if batch > 1 else 20 * calls).values()
+    title = name_of((*widths, 10))
+    return f"| {title} | {batch} | {predict:.1f} | {bare:.1f} | {predict / bare:.2f} |"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=101)
-    calls = parser.parse_args().calls
-    random = np.random.default_rng(1)
-    print("| network | samples a call | predict, us | products, us | ratio |")
-    print("|---|---:|---:|---:|---:|")
-    for widths, batch in (((784, 1024, 1024), 1024), ((64, 64), 1)):
-        model = network(*widths)
-        x = random.random((batch, widths[0]), np.float32)
-        sides = {
-            "predict": lambda model=model, x=x: model.predict(x, verbose=0),
-            "products": products(model, batch),
-        }
-        predict, bare = medians(sides, calls if batch > 1 else 20 * calls).values()
-        title = "-".join(map(str, (*widths, 10)))
-        print(f"| {title} | {batch} | {predict:.1f} | {bare:.1f} | {predict / bare:.2f} |")
+    add_out(parser)
+    arguments = parser.parse_args()
+    head = "| network | samples a call | predict, us | products, us | ratio |"
+    head += "\n|---|---:|---:|---:|---:|"
+    rows = [
+        (name_of((*widths, 10)), partial(measure, widths, batch, arguments.calls))
+        for widths, batch in (((784, 1024, 1024), 1024), ((64, 64), 1))
+    ]
+    return keep_rows([(head, rows)], "inference.md", arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

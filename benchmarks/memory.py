@@ -1,6 +1,6 @@
 """How much memory `fit` takes at its peak, against what it cannot do without (Linux).
 
-    python benchmarks/memory.py
+    python benchmarks/memory.py --out docs/bench
 
 Each line is a process of its own: what it took beyond an interpreter that has trained a tiny model,
 so that its libraries' code and the threads' buffers are in memory, and the sum of the data, four
@@ -10,13 +10,14 @@ of the parameters' gradients it holds the largest alone.
 """
 
 import argparse
-import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rows import add_out, keep_rows
 
 from fastdrop import layers
 from fastdrop.models import Sequential
@@ -49,7 +50,7 @@ def samples_of(dtype, samples):
 
 
 def measure(dtype, samples):
-    """Print a line: what the peak is, what has to be, and their ratio."""
+    """Return a row: what the peak is, what has to be, and their ratio."""
     square = np.ones((1024, 1024), np.float32)
     np.matmul(square, square, out=np.empty_like(square))  # NumPy's threads and their buffers
     del square
@@ -64,29 +65,35 @@ def measure(dtype, samples):
     activations = BATCH * (784 + sum(HIDDEN) + 10) * 4
     needed = x.nbytes + y.nbytes + 4 * parameters + activations
     also = BATCH * sum(HIDDEN) * 4 + samples * np.dtype(np.intp).itemsize
-    print(
+    return (
         f"| {samples} x 784 {dtype} | {taken / MIB:.1f} | {needed / MIB:.1f} "
         f"| {(x.nbytes + y.nbytes) / MIB:.1f} | {taken / needed:.2f} "
         f"| {also / MIB:.1f} | {taken / (needed + also):.3f} |"
     )
 
 
+def in_a_process(dtype, samples):
+    command = [sys.executable, __file__, "--samples", str(samples), "--dtype", dtype]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=60000)
     parser.add_argument("--dtype", help="measure this type alone, in this very process")
+    add_out(parser)
     arguments = parser.parse_args()
     if arguments.dtype:
-        return measure(arguments.dtype, arguments.samples)
-    print(
-        "| data | taken, MiB | needed, MiB | of which data | ratio "
-        "| gradients of activations, order of samples, MiB | ratio with these |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
-    for dtype in ("float32", "uint8"):
-        command = [sys.executable, __file__, "--samples", str(arguments.samples), "--dtype", dtype]
-        subprocess.run(command, check=True, env=os.environ)
+        print(measure(arguments.dtype, arguments.samples))
+        return None
+    head = "| data | taken, MiB | needed, MiB | of which data | ratio "
+    head += "| gradients of activations, order of samples, MiB | ratio with these |"
+    head += "\n|---|---:|---:|---:|---:|---:|---:|"
+    rows = [
+        (dtype, partial(in_a_process, dtype, arguments.samples)) for dtype in ("float32", "uint8")
+    ]
+    return keep_rows([(head, rows)], "memory.md", arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

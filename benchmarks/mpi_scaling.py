@@ -12,6 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["FASTDROP_NUM_THREADS"] = "1"
 
 import argparse
 import json
+import signal
 import statistics
 import time
 from pathlib import Path
@@ -20,9 +21,9 @@ import numpy as np
 from mpi4py import MPI
 
 from fastdrop import layers, models
-from fastdrop._output import make_writable, write
 from fastdrop.callbacks import Callback
-from fastdrop.commands.bench.kernels import machine
+from fastdrop.commands.bench.keep import ENDS, keep
+from fastdrop.commands.bench.machine import machine, results_folder
 from fastdrop.random import Key, uniform
 
 TABLE, RESULTS = "mpi.md", "mpi.json"
@@ -98,24 +99,36 @@ def reduction(size):
     return statistics.median(times)
 
 
-def measure(rounds, steps):
-    gradient = sum(param.nbytes for param in make_model().params.values())
-    turns = []
-    for _ in range(rounds):
-        turns.append(
-            {
-                "one": alone(lambda: seconds(BATCH, steps, None)),
-                "half": alone(lambda: seconds(BATCH // 2, steps, None)),
-                "two": seconds(BATCH, steps, COMM),
-            }
-        )
-    return {
-        "library": MPI.Get_library_version().partition("\n")[0].strip("\0 "),
-        "gradient": gradient,
-        "latency": reduction(8),
-        "reduction": reduction(gradient),
-        "turns": turns,
-    }
+class Turns:
+    """What both ranks measure together, and what they have found."""
+
+    def __init__(self, steps):
+        gradient = sum(param.nbytes for param in make_model().params.values())
+        self.steps, self.turns = steps, []
+        self.found = {
+            "library": MPI.Get_library_version().partition("\n")[0].strip("\0 "),
+            "gradient": gradient,
+            "latency": reduction(8),
+            "reduction": reduction(gradient),
+            "turns": self.turns,
+            "machine": machine(),
+        }
+
+    def measure(self, step=None, number=0):
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # a rank that leaves fit ends both at once
+        turn = {
+            "one": alone(lambda: seconds(BATCH, self.steps, None)),
+            "half": alone(lambda: seconds(BATCH // 2, self.steps, None)),
+            "two": seconds(BATCH, self.steps, COMM),
+        }
+        self.turns.append(turn)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+
+    def files(self, missing):
+        if not self.turns:
+            return {}
+        found = {**self.found, "missing": missing}
+        return {TABLE: report(found), RESULTS: json.dumps(found, indent=1)}
 
 
 def predicted(nodes, speed, batch, row, fixed, gradient, bandwidth, latency):
@@ -177,7 +190,7 @@ def report(found):
             cells = " | ".join(f"{f:.1f}" for f in faster[1:])
             lines.append(f"| {node} | {batch} | {label} | {cells} | {most} |")
     lines += ["", f"It pays where n nodes are at least {EFFICIENT:g} n times as fast as one."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main():
@@ -188,14 +201,19 @@ def main():
     arguments = parser.parse_args()
     if COMM.size != 2:
         parser.error(f"expected mpiexec -n 2, got {COMM.size} processes")
-    found = measure(arguments.rounds, arguments.steps)
     if COMM.rank == 0:
-        found["machine"] = machine()
-        table = report(found)
-        print(table)
-        make_writable(arguments.out)
-        write(arguments.out / TABLE, table.encode())
-        write(arguments.out / RESULTS, json.dumps(found, indent=1).encode())
+        out = results_folder(arguments.out, (TABLE, RESULTS))
+        turns = Turns(arguments.steps)
+        try:
+            keep([("turns", None)], arguments.rounds, turns.measure, turns.files, out)
+        except SystemExit as stopped:
+            COMM.Abort(stopped.code)
+    else:
+        for number in ENDS:
+            signal.signal(number, signal.SIG_IGN)  # rank 0 ends both, when its files are written
+        turns = Turns(arguments.steps)
+        for _ in range(arguments.rounds):
+            turns.measure()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one thread: its CPU time is the time of a step
 
 import argparse
+import io
 import json
 import statistics
 import sys
@@ -22,7 +23,9 @@ from typing import Any
 import numpy as np
 
 import fastdrop
+from fastdrop._output import replace_file
 from fastdrop.callbacks import Callback
+from fastdrop.commands.bench.keep import keep
 from fastdrop.datasets import load_idx
 from fastdrop.layers import Dense, Dropout, Layer
 from fastdrop.models import Sequential
@@ -83,44 +86,54 @@ def train(args: argparse.Namespace) -> None:
     out = Path(args.out)
     runs = json.loads(out.read_text()) if out.exists() else []
     done = {(run["variant"], run["p"], run["seed"]) for run in runs}
+    steps: list[tuple[str, tuple[str, str, int]]] = []
     for seed in range(1, args.seeds + 1):
         for variant in args.variants:
             p = "-" if VARIANTS[variant] is None else f"{args.p[0]:g} / {args.p[1]:g}"
-            if (variant, p, seed) in done:
-                continue
-            model, times = make_model(variant, *args.p, seed), StepTimes()
-            model.fit(x, y, BATCH_SIZE, args.epochs, verbose=0, callbacks=[times])
-            loss, accuracy = model.evaluate(x_test, y_test, verbose=0)
-            run = {
-                "data": Path(args.data).name,
-                "variant": variant,
-                "p": p,
-                "seed": seed,
-                "epochs": args.epochs,
-                "images": len(x),
-                "test_accuracy": accuracy,
-                "test_loss": loss,
-                "train_loss": model.history.history["loss"][-1],
-                "step_ms": 1000 * statistics.median(times.seconds),
-            }
-            print(run, flush=True)
-            runs.append(run)
-            out.write_text(json.dumps(runs, indent=1) + "\n")
+            if (variant, p, seed) not in done:
+                steps.append((f"{variant} with seed {seed}", (variant, p, seed)))
+
+    def measure(step: tuple[str, str, int], number: int) -> None:
+        variant, p, seed = step
+        model, times = make_model(variant, *args.p, seed), StepTimes()
+        model.fit(x, y, BATCH_SIZE, args.epochs, verbose=0, callbacks=[times])
+        loss, accuracy = model.evaluate(x_test, y_test, verbose=0)
+        run = {
+            "data": Path(args.data).name,
+            "variant": variant,
+            "p": p,
+            "seed": seed,
+            "epochs": args.epochs,
+            "images": len(x),
+            "test_accuracy": accuracy,
+            "test_loss": loss,
+            "train_loss": model.history.history["loss"][-1],
+            "step_ms": 1000 * statistics.median(times.seconds),
+        }
+        runs.append(run)
+        replace_file(out, f"{json.dumps(runs, indent=1)}\n".encode())
+
+    if steps:
+        keep(steps, 1, measure, lambda missing: {"table": table(grouped(runs))} if runs else {})
 
 
 Runs = dict[tuple[str, str, str], list[dict[str, Any]]]
 
 
+def grouped(runs: list[dict[str, Any]]) -> Runs:
+    groups: Runs = {}
+    for run in runs:
+        groups.setdefault((run["data"], run["variant"], run["p"]), []).append(run)
+    return groups
+
+
 def report(paths: list[str], folder: Path) -> None:
     """Put the runs of JSON files into the table of shared_masks.md, and draw shared_masks.png."""
-    runs: Runs = {}
-    for path in paths:
-        for run in json.loads(Path(path).read_text()):
-            runs.setdefault((run["data"], run["variant"], run["p"]), []).append(run)
+    runs = grouped([run for path in paths for run in json.loads(Path(path).read_text())])
     document = folder / "shared_masks.md"
     before, _, rest = document.read_text().partition(START)
     _, _, after = rest.partition(END)
-    document.write_text(f"{before}{START}\n{table(runs)}\n{END}{after}")
+    replace_file(document, f"{before}{START}\n{table(runs)}\n{END}{after}".encode())
     draw(runs, folder / "shared_masks.png")
 
 
@@ -174,7 +187,9 @@ def draw(runs: Runs, path: Path) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 + len(sets))
     figure.suptitle("A dot is a seed; markers with bars are mean and standard deviation")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, metadata={"Software": None})
+    replace_file(path, picture.getvalue())
 
 
 def percent(group: list[dict[str, Any]]) -> list[float]:

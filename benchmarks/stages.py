@@ -1,6 +1,6 @@
 """Where the time of a training step goes: the same networks as in training.py, trained by `fit`.
 
-    python benchmarks/stages.py > docs/bench/stages.md
+    python benchmarks/stages.py --out docs/bench
 
 Wall time by a clock around each kind of call: means over the quickest of some epochs. What no clock
 covers is Python's. The products alone take turns with it.
@@ -9,22 +9,29 @@ covers is Python's. The products alone take turns with it.
 import argparse
 import contextlib
 import os
+import sys
 import time
 from collections import Counter
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
-from training_sides import EACH, INPUTS, ONE, Fastdrop, Point
+from rows import add_out
+from training_sides import CLASSES, EACH, INPUTS, ONE, Fastdrop, Point, name_of
 
 from fastdrop import optimizers
 from fastdrop.callbacks import Callback
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import results_folder
 from fastdrop.compiled import _core
 from fastdrop.training import batches, blocks, figures, loop, step
 
-POINTS = [Point(1024, 128, EACH), Point(256, 64, EACH), Point(1024, 128, ONE)]
+TABLE = "stages.md"
+LARGE, SMALL = (INPUTS, 1024, 1024, CLASSES), (INPUTS, 256, 256, CLASSES)
+POINTS = [Point(LARGE, 128, EACH), Point(SMALL, 64, EACH), Point(LARGE, 128, ONE)]
 STEPS, UNTIMED = 100, 10
-PYTHON = "Python between them"
+PYTHON, ALL = "Python between them", "all"
+FLOOR = "the products alone, of all units"
 
 
 class Clocks(Callback):
@@ -74,44 +81,68 @@ class Clocks(Callback):
             yield
 
 
-def measure(point, epochs):
-    """Return (seconds of a step, of its stages, of the floor), of the quickest epoch each."""
-    random = np.random.default_rng(1)
-    x = random.random((point.batch * STEPS, INPUTS), np.float32)
-    y = random.integers(10, size=len(x))
-    library = Fastdrop(os.cpu_count())
-    model, batch = library.prepare("fastdrop", point).args
-    products = library.prepare("floor", point)
-    best, floor = None, np.inf
-    for _ in range(epochs):
+class Quickest:
+    """A network's quickest epoch so far: seconds of a step, of its stages, and of the products."""
+
+    def __init__(self, point):
+        random = np.random.default_rng(1)
+        self.x = random.random((point.batch * STEPS, INPUTS), np.float32)
+        self.y = random.integers(10, size=len(self.x))
+        library = Fastdrop(os.cpu_count())
+        self.model, self.batch = library.prepare("fastdrop", point).args
+        self.products = library.prepare("floor", point)
+        self.best, self.floor = None, np.inf
+
+    def measure(self):
         clocks = Clocks()
         with clocks.running():
-            model.fit(x, y, batch, callbacks=clocks, verbose=0)
-        best = clocks if best is None or clocks.all < best.all else best
-        floor = min(floor, products(x, y, UNTIMED).seconds)
+            self.model.fit(self.x, self.y, self.batch, callbacks=clocks, verbose=0)
+        floor = self.products(self.x, self.y, UNTIMED).seconds
+        if self.best is None or clocks.all < self.best.all:
+            self.best = clocks
+        self.floor = min(self.floor, floor)
         time.sleep(0.2)  # NumPy's threads spin for half of that
-    stages = best.seconds | {PYTHON: best.all - best.seconds.total()}
-    timed = STEPS - UNTIMED
-    return best.all / timed, {stage: total / timed for stage, total in stages.items()}, floor
+
+    def stages(self):
+        """Return microseconds by what they are spent on."""
+        seconds = self.best.seconds
+        timed = (STEPS - UNTIMED) / 1e6
+        stages = seconds | {PYTHON: self.best.all - seconds.total(), ALL: self.best.all}
+        return {stage: total / timed for stage, total in stages.items()} | {FLOOR: self.floor * 1e6}
+
+
+def table(columns):
+    """Format microseconds of stages by network as Markdown."""
+    lines = [f"| a step of | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    found = dict.fromkeys(stage for stages in columns.values() for stage in stages)
+    for stage in [*(stage for stage in found if stage not in (ALL, FLOOR)), ALL, FLOOR]:
+        cells = [f"{us[stage]:.0f}" if stage in us else "" for us in columns.values()]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=15)
-    epochs = parser.parse_args().epochs
-    found = [measure(point, epochs) for point in POINTS]
-    names = [f"784-{p.hidden}-{p.hidden}-10, batch {p.batch}, {p.masks}, us" for p in POINTS]
-    print(f"| a step of | {' | '.join(names)} |")
-    print("|---|" + "---:|" * len(names))
-    for stage in dict.fromkeys(stage for _, stages, _ in found for stage in stages):
-        cells = [f"{stages[stage] * 1e6:.0f}" if stage in stages else "" for _, stages, _ in found]
-        print(f"| {stage} | {' | '.join(cells)} |")
-    for name, times in (
-        ("all", [seconds for seconds, _, _ in found]),
-        ("the products alone, of all units", [floor for _, _, floor in found]),
-    ):
-        print(f"| {name} | " + " | ".join(f"{seconds * 1e6:.0f}" for seconds in times) + " |")
+    add_out(parser)
+    arguments = parser.parse_args()
+    networks = {
+        f"{name_of(point.widths)}, batch {point.batch}, {point.masks}, us": Quickest(point)
+        for point in POINTS
+    }
+
+    def files(missing):
+        columns = {name: network.stages() for name, network in networks.items() if network.best}
+        return {TABLE: table(columns)} if columns else {}
+
+    return keep(
+        list(networks.items()),
+        arguments.epochs,
+        lambda network, _: network.measure(),
+        files,
+        arguments.out and results_folder(arguments.out, (TABLE,)),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,10 +6,13 @@ The first table is where the cut-off in _core.pyx comes from; docs/threads.md ha
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from rows import keep_rows
 
 import fastdrop
 
@@ -27,52 +30,59 @@ def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def cut_off() -> None:
-    print("| p | elements | 1 thread, us | 2 threads, us | ratio |\n|---:|---:|---:|---:|---:|")
-    for p in (0.5, 0.1):
-        for power in range(17, 25):
-            x = np.random.default_rng(0).random(1 << power, np.float32)
-            y = np.empty_like(x)
-            calls = {
-                str(n): lambda n=n, x=x, y=y, p=p: fastdrop.dropout(
-                    x, p, key=KEY, out=y, num_threads=n
-                )
-                for n in (1, 2)
-            }
-            one, two = medians(calls, max(21, min(401, (1 << 25) >> power))).values()
-            print(f"| {p} | 2^{power} | {one:.0f} | {two:.0f} | {two / one:.2f} |")
+def cut_off(p: float, power: int) -> str:
+    """Return a row: dropout of 2^power elements on one thread and on two."""
+    x = np.random.default_rng(0).random(1 << power, np.float32)
+    y = np.empty_like(x)
+    calls = {
+        str(n): lambda n=n: fastdrop.dropout(x, p, key=KEY, out=y, num_threads=n) for n in (1, 2)
+    }
+    one, two = medians(calls, max(21, min(401, (1 << 25) >> power))).values()
+    return f"| {p} | 2^{power} | {one:.0f} | {two:.0f} | {two / one:.2f} |"
 
 
-def behind_a_product() -> None:
+def behind_a_product(name: str) -> str:
+    """Return a row: a call alone, and behind a matrix product."""
     rng = np.random.default_rng(0)
     a, w = rng.random((128, 1024), np.float32), rng.random((1024, 1024), np.float32)
     product, y = np.empty_like(a), np.empty_like(a)
-    followers = {
+    follower = {
         "copy": lambda: np.copyto(y, product),
         "p = 0.5": lambda: fastdrop.dropout(product, 0.5, key=KEY, out=y),
         "p = 0.5, in place": lambda: fastdrop.dropout(product, 0.5, key=KEY, out=product),
         "p = 0.1": lambda: fastdrop.dropout(product, 0.1, key=KEY, out=y),
-    }
+    }[name]
 
     def multiply() -> None:
         np.matmul(a, w, out=product)
 
-    print(
-        "\n| behind a product 128x1024x1024 | alone, us | added, us | ratio |\n|---|---:|---:|---:|"
-    )
-    for name, follower in followers.items():
-        alone: list[float] = []
-        added: list[float] = []
-        for _ in range(7):
-            alone.append(medians({"alone": follower}, 101)["alone"])
-            bare = medians({"product": multiply}, 101)["product"]
-            added.append(sum(medians({"product": multiply, "then": follower}, 101).values()) - bare)
-        own, extra = statistics.median(alone), statistics.median(added)
-        print(f"| {name} | {own:.1f} | {extra:.1f} | {extra / own:.2f} |")
+    alone: list[float] = []
+    added: list[float] = []
+    for _ in range(7):
+        alone.append(medians({"alone": follower}, 101)["alone"])
+        bare = medians({"product": multiply}, 101)["product"]
+        added.append(sum(medians({"product": multiply, "then": follower}, 101).values()) - bare)
+    own, extra = statistics.median(alone), statistics.median(added)
+    return f"| {name} | {own:.1f} | {extra:.1f} | {extra / own:.2f} |"
+
+
+def main():
+    fastdrop.show_config()
+    print()
+    cut_offs = [
+        (f"2^{power} elements at p = {p}", partial(cut_off, p, power))
+        for p in (0.5, 0.1)
+        for power in range(17, 25)
+    ]
+    head = "| p | elements | 1 thread, us | 2 threads, us | ratio |\n|---:|---:|---:|---:|---:|"
+    followers = [
+        (f"{name} behind a product", partial(behind_a_product, name))
+        for name in ("copy", "p = 0.5", "p = 0.5, in place", "p = 0.1")
+    ]
+    behind = "| behind a product 128x1024x1024 | alone, us | added, us | ratio |"
+    behind += "\n|---|---:|---:|---:|"
+    return keep_rows([(head, cut_offs), (behind, followers)])
 
 
 if __name__ == "__main__":
-    fastdrop.show_config()
-    print()
-    cut_off()
-    behind_a_product()
+    sys.exit(main())

@@ -7,6 +7,8 @@ rows take turns, in one process; medians. Writes torch_calls.md.
 """
 
 import argparse
+import statistics
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import torch
 from torch.autograd import Function
 
 import fastdrop.torch as fnn
-from fastdrop._output import make_writable, write
-from fastdrop.commands.bench.torch import in_turn
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import results_folder
+from fastdrop.commands.bench.torch import take_turns
 from fastdrop.torch.keys import draw_seed
 from fastdrop.torch.rules import scale_elements
 
@@ -51,15 +54,15 @@ def rows(p):
         "PyTorch's engine: `x.view_as(x)`": lambda x: x.view_as(x),
         "+ an autograd.Function, which returns empty tensors": lambda x: empty(x, None),
         "+ kernels": lambda x: kernels(x, (p, 0)),
-        "+ a seed from PyTorch's generator": lambda x: kernels(x, (p, draw_seed(None))),
+        "+ a seed from PyTorch's generator": lambda x: kernels(x, (p, draw_seed(None, p))),
         "+ checks of tensors and modes: `functional.dropout`": partial(fnn.functional.dropout, p=p),
         "+ a module: `fastdrop.torch.Dropout`": fnn.Dropout(p),
         "`torch.nn.Dropout`": torch.nn.Dropout(p),
     }
 
 
-def measure(elements, p, rounds):
-    """Return microseconds of each row."""
+def measure(elements, p, times):
+    """Give every row its turn; `times` gets the seconds of calls."""
     x = torch.rand(elements).requires_grad_()
     dy = torch.ones_like(x)
 
@@ -67,8 +70,21 @@ def measure(elements, p, rounds):
         x.grad = None
         function(x).backward(dy)
 
-    steps = {name: partial(step, function) for name, function in rows(p).items()}
-    return {name: seconds * 1e6 for name, seconds in in_turn(steps, rounds).items()}
+    take_turns({name: partial(step, function) for name, function in rows(p).items()}, times)
+
+
+def table(columns):
+    lines = [
+        f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32. "
+        "Forward + backward, microseconds.",
+        "",
+        f"| | {' | '.join(columns)} |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name in rows(0.5):
+        cells = [f"{statistics.median(times[name]) * 1e6:.1f}" for times in columns.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main():
@@ -78,25 +94,27 @@ def main():
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
     options = parser.parse_args()
-    make_writable(options.out)
+    out = results_folder(options.out, (TABLE,))
     columns = {
-        f"{elements} elements, p = {p:g}": measure(elements, p, options.rounds)
+        (f"{elements} elements, p = {p:g}"): (elements, p)
         for p in options.p
         for elements in options.sizes
     }
-    lines = [
-        f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32. "
-        "Forward + backward, microseconds.",
-        "",
-        f"| | {' | '.join(columns)} |",
-        "|---|" + "---:|" * len(columns),
-    ]
-    for name in rows(0.5):
-        cells = [f"{us[name]:.1f}" for us in columns.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    print("\n".join(lines))
-    write(options.out / TABLE, ("\n".join(lines) + "\n").encode())
+    found = {}
+
+    def turn(column, number):
+        times = {name: list(seconds) for name, seconds in found.get(column, {}).items()}
+        measure(*columns[column], times)
+        found[column] = times  # of all rows, or of none
+
+    return keep(
+        [(column, column) for column in columns],
+        options.rounds,
+        turn,
+        lambda missing: {TABLE: table(found)} if found else {},
+        out,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,9 +2,9 @@
 
     python benchmarks/training.py --data ../shared/data/mnist --out docs/bench
 
-One run: every library in a process of its own on all CPUs, all but one stopped, taking turns. A
-turn trains some dozens of batches; the ratios are those within a round, their medians and quartiles
-are told. Writes training.md and training.json.
+One run: every library in a process of its own, all but one stopped, taking turns. A turn trains
+some dozens of batches; the ratios are those within a round, their medians and quartiles are told.
+Writes training.md and training.json, of what there is when it is stopped.
 """
 
 import argparse
@@ -12,84 +12,122 @@ import importlib.util
 import json
 import os
 import statistics
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
-from training_sides import EACH, FOUR, LIBRARIES, ONE, Figures, Point
+from training_sides import EACH, FOUR, INPUTS, LIBRARIES, NONE, ONE, Figures, Point, name_of
 
-from fastdrop._output import make_writable, write
-from fastdrop.commands.bench.kernels import machine
-from fastdrop.commands.bench.process import Peer
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import machine, results_folder
+from fastdrop.commands.bench.process import Peers
 
 ROOT = Path(__file__).parents[1]
 TABLE, RESULTS = "training.md", "training.json"
-FRAMEWORKS = {"PyTorch": ("PyTorch", "PyTorch, fused Adam"), "Keras": ("Keras",), "JAX": ("JAX",)}
+# column, module, sides
+FRAMEWORKS = [
+    ("PyTorch", "torch", ("PyTorch", "PyTorch, fused Adam")),
+    ("Keras", "keras", ("Keras",)),
+    ("JAX", "jax", ("JAX",)),
+    ("JAX scan", "jax", ("JAX, an epoch in one scan",)),
+    ("scikit-learn", "sklearn", ("scikit-learn",)),
+]
+SMALL = 8  # times as many steps where one takes next to nothing
 
-# hidden units, batch, fastdrop's masks, the frameworks' masks
+
+class Row(NamedTuple):
+    """A network, with how many threads (0: all), and whose masks are compared."""
+
+    widths: tuple[int, ...]
+    batch: int
+    threads: int
+    own: str
+    others: str
+
+
+LARGE = (784, 1024, 1024, 10)
 ROWS = [
-    (1024, 128, EACH, EACH),
-    (256, 64, EACH, EACH),
-    (1024, 128, ONE, ONE),
-    (1024, 128, ONE, EACH),
-    (1024, 128, FOUR, EACH),
+    Row((13, 50, 1), 128, 1, EACH, EACH),
+    Row((64, 64, 64, 1), 64, 1, EACH, EACH),
+    Row((64, 256, 256, 1), 64, 1, EACH, EACH),
+    Row((784, 256, 256, 10), 64, 0, EACH, EACH),
+    Row(LARGE, 128, 0, EACH, EACH),
+    Row(LARGE, 128, 0, ONE, ONE),
+    Row(LARGE, 128, 0, ONE, EACH),
+    Row(LARGE, 128, 0, FOUR, EACH),
 ]
 
 
-class Sides:
-    """All processes, and what each of them can train."""
+class Turns:
+    """All libraries' processes, and the figures of their turns."""
 
-    def __init__(self, data, libraries, threads):
-        self.peers, self.names = [], []
+    def __init__(self, peers, data, libraries, settings):
         script = str(Path(__file__).with_name("training_sides.py"))
-        for module in libraries:
-            peer = Peer([script, module, str(threads), str(data)], threads)
-            self.peers.append(peer)
-            self.names.append(peer.hello["name"])
+        self.peers, self.data, self.libraries, self.settings = peers, data, libraries, settings
+        self.rows = [row._replace(threads=row.threads or settings["threads"]) for row in ROWS]
+        self.networks = list(dict.fromkeys(row[:3] for row in self.rows))
+        self.started = {
+            threads: [
+                peers.start(module, [script, module, str(threads), str(data)], threads)
+                for module in libraries
+            ]
+            for threads in {threads for _, _, threads in self.networks}
+        }
+        self.names = {}
+        self.figures = {}  # of each round, by network, masks and side
 
-    def of(self, hidden, batch):
-        """Yield (process, side, point) for a network."""
-        for peer in self.peers:
-            for side, masks in peer.hello["sides"].items():
+    def sides(self, network):
+        """Yield (process, side, masks) for a network."""
+        wanted = {mask for row in self.rows if row[:3] == network for mask in row[3:]} | {NONE}
+        for peer in self.started[network[2]]:
+            hello = self.peers.hello(peer) or {"name": None, "sides": {}}
+            self.names[peer.name] = hello["name"]
+            for side, masks in hello["sides"].items():
                 for mask in masks:
-                    if any((hidden, batch) == row[:2] and mask in row[2:] for row in ROWS):
-                        yield peer, side, Point(hidden, batch, mask)
+                    if mask in wanted:
+                        yield peer, side, mask
 
-    def close(self):
-        for peer in self.peers:
-            peer.close()
+    def measure(self, network, number):
+        """Let every side train: a round is that of all, or none."""
+        widths, batch, _ = network
+        steps = self.settings["steps"] * (SMALL if widths[-1] == 1 else 1)
+        request = {"turn": number - 1, "steps": steps, "untimed": self.settings["untimed"]}
+        found = {}
+        for peer, side, mask in self.sides(network):
+            point = Point(widths, batch, mask)
+            if figures := self.peers.ask(peer, {"side": side, "point": point, **request}):
+                found[*network, mask, side] = Figures(*figures)
+        for name, figures in found.items():
+            self.figures.setdefault(name, []).append(figures)
 
+    def found(self, missing):
+        return {
+            "machine": machine(),
+            "modules": self.libraries,
+            "libraries": [name for name in self.names.values() if name],
+            "data": self.data.name if self.data.is_dir() else "random numbers",
+            "settings": self.settings,
+            "missing": missing,
+            "results": [
+                {
+                    "widths": widths,
+                    "batch": batch,
+                    "threads": threads,
+                    "masks": masks,
+                    "side": side,
+                    "us": [turn.seconds * 1e6 for turn in figures],
+                    "loss": [turn.loss for turn in figures],
+                    "accuracy": [turn.accuracy for turn in figures],
+                }
+                for (widths, batch, threads, masks, side), figures in self.figures.items()
+            ],
+        }
 
-def measure(data, libraries, threads, rounds, steps, untimed):
-    """Return machine, libraries and every turn's figures by network, masks and side."""
-    sides = Sides(data, libraries, threads)
-    found = {
-        "machine": machine(),
-        "libraries": sides.names,
-        "data": data.name if data.is_dir() else "random numbers",
-        "settings": {"threads": threads, "rounds": rounds, "steps": steps, "untimed": untimed},
-        "results": [],
-    }
-    try:
-        for hidden, batch in dict.fromkeys(row[:2] for row in ROWS):
-            chosen = list(sides.of(hidden, batch))
-            turns = {(side, point): [] for _, side, point in chosen}
-            for turn in range(rounds):
-                for peer, side, point in chosen:
-                    request = {"turn": turn, "steps": steps, "untimed": untimed}
-                    figures = peer.ask({"side": side, "point": point, **request})
-                    turns[side, point].append(Figures(*figures))
-            for (side, point), figures in turns.items():
-                found["results"].append(
-                    {
-                        **point._asdict(),
-                        "side": side,
-                        "us": [turn.seconds * 1e6 for turn in figures],
-                        "loss": [turn.loss for turn in figures],
-                        "accuracy": [turn.accuracy for turn in figures],
-                    }
-                )
-    finally:
-        sides.close()
-    return found
+    def files(self, missing):
+        if not self.figures:
+            return {}
+        found = self.found(missing)
+        return {TABLE: table(found, self.rows), RESULTS: json.dumps(found, indent=1)}
 
 
 def quartiles(values):
@@ -99,50 +137,64 @@ def quartiles(values):
 
 
 def ratio(numerators, denominators):
-    """Median and quartiles of the ratios within each round, and the median as text."""
+    """Median and quartiles of the ratios within each round, as text; "-" where one is missing."""
+    if not numerators or not denominators:
+        return "-"
     low, middle, high = quartiles([a / b for a, b in zip(numerators, denominators)])
     return f"{middle:.2f} ({low:.2f} - {high:.2f})"
 
 
-def table(found):
-    """Format what `measure` returned as Markdown."""
+def table(found, rows):
+    """Format what was found as Markdown."""
     us = {
-        (row["hidden"], row["batch"], row["masks"], row["side"]): row["us"]
+        (tuple(row["widths"]), row["batch"], row["threads"], row["masks"], row["side"]): row["us"]
         for row in found["results"]
     }
     settings, host = found["settings"], found["machine"]
     lines = [
         f"{host['cpu']}, {host['cpus']} CPUs, {host['isa']}; {host['system']}; "
         + ", ".join(found["libraries"])
-        + f". {settings['threads']} threads, data: {found['data']}, {settings['rounds']} rounds "
-        f"of {settings['steps']} timed steps; medians, and quartiles of the ratios in a round.",
+        + f". Data: {found['data']} where there are {INPUTS} inputs. Turns of {settings['steps']} "
+        f"timed steps, of {SMALL} times as many with one output; medians, and quartiles of the "
+        "ratios in a round. The floor is the products alone; scikit-learn has no dropout.",
         "",
-        "| network, batch | fastdrop's masks | us a step | times the floor "
-        "| the others' masks " + "".join(f"| times {name}'s speed " for name in FRAMEWORKS) + "|",
-        "|---|---|---:|---:|---|" + "---:|" * len(FRAMEWORKS),
+        "| network, batch | threads | fastdrop's masks | us a step | times the floor "
+        "| the others' masks "
+        + "".join(f"| times {name}'s speed " for name, _, _ in FRAMEWORKS)
+        + "|",
+        "|---|---:|---|---:|---:|---|" + "---:|" * len(FRAMEWORKS),
     ]
-    for hidden, batch, own, others in ROWS:
-        fastdrop = us[hidden, batch, own, "fastdrop"]
+    for widths, batch, threads, own, others in rows:
+        network = (widths, batch, threads)
+        fastdrop, floor = us.get((*network, own, "fastdrop")), us.get((*network, EACH, "floor"))
         cells = [
-            f"784-{hidden}-{hidden}-10, {batch}",
+            f"{name_of(widths)}, {batch}",
+            str(threads),
             own,
-            f"{statistics.median(fastdrop):.0f}",
-            ratio(fastdrop, us[hidden, batch, EACH, "floor"]),
+            f"{statistics.median(fastdrop):.0f}" if fastdrop else "-",
+            ratio(fastdrop, floor),
             others,
         ]
-        for sides in FRAMEWORKS.values():
-            measured = [us[key] for side in sides if (key := (hidden, batch, others, side)) in us]
+        for _, module, sides in FRAMEWORKS:
+            measured = [
+                us[key]
+                for side in sides
+                for mask in (others, NONE)
+                if (key := (*network, mask, side)) in us
+            ]
             fastest = min(measured, key=statistics.median, default=None)
-            cells.append(ratio(fastest, fastdrop) if fastest else "not installed")
+            there = module in found["modules"]
+            cells.append(ratio(fastest, fastdrop) if there else "not installed")
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| network, batch | side | masks | us a step | loss | accuracy |"]
-    lines += ["|---|---|---|---:|---:|---:|"]
+    lines += ["", "| network, batch | threads | side | masks | us a step | loss | accuracy |"]
+    lines += ["|---|---:|---|---|---:|---:|---:|"]
     for row in found["results"]:
         loss, accuracy = row["loss"][-1], row["accuracy"][-1]
-        figures = " | " if loss is None else f"{loss:.3f} | {accuracy:.2%}"
         lines.append(
-            f"| 784-{row['hidden']}-{row['hidden']}-10, {row['batch']} | {row['side']} "
-            f"| {row['masks']} | {statistics.median(row['us']):.0f} | {figures} |"
+            f"| {name_of(row['widths'])}, {row['batch']} | {row['threads']} | {row['side']} "
+            f"| {row['masks']} | {statistics.median(row['us']):.0f} "
+            f"| {'' if loss is None else f'{loss:.3f}'} "
+            f"| {'' if accuracy is None else f'{accuracy:.2%}'} |"
         )
     return "\n".join(lines)
 
@@ -156,21 +208,16 @@ def main():
     parser.add_argument("--steps", type=int, default=50, help="timed ones in each turn")
     parser.add_argument("--untimed", type=int, default=10, help="steps before them")
     arguments = parser.parse_args()
-    make_writable(arguments.out)
+    out = results_folder(arguments.out, (TABLE, RESULTS))
     libraries = [module for module in LIBRARIES if importlib.util.find_spec(module)]
-    found = measure(
-        arguments.data,
-        libraries,
-        arguments.threads,
-        arguments.rounds,
-        arguments.steps,
-        arguments.untimed,
-    )
-    text = table(found)
-    print(text)
-    write(arguments.out / TABLE, f"{text}\n".encode())
-    write(arguments.out / RESULTS, json.dumps(found, indent=1).encode())
+    settings = {name: getattr(arguments, name) for name in ("threads", "steps", "untimed")}
+    with Peers() as peers:
+        turns = Turns(peers, arguments.data, libraries, settings)
+        steps = [
+            (f"{name_of(network[0])} (batch {network[1]})", network) for network in turns.networks
+        ]
+        return keep(steps, arguments.rounds, turns.measure, turns.files, out, peers.failures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

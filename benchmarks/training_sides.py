@@ -3,7 +3,7 @@
     python benchmarks/training_sides.py <module> <threads> <folder with MNIST>
 
 All train the same network on the same samples with Adam and its defaults, ReLU, and dropout of
-p = 0.5 behind both hidden layers, and report loss and accuracy.
+p = 0.5 behind every hidden layer, and report loss and accuracy. scikit-learn has no dropout.
 """
 
 import math
@@ -21,18 +21,28 @@ from fastdrop.datasets import load_idx
 
 INPUTS, CLASSES, P = 784, 10, 0.5
 EACH, ONE, FOUR = "a mask for each sample", "one mask for the batch", "four masks for the batch"
+NONE = "no dropout"
 
 
 class Point(NamedTuple):
     """The network, and what dropout's masks are shared by."""
 
-    hidden: int  # units in each of two layers
+    widths: tuple[int, ...]  # inputs, units of each layer; with one output it learns a number
     batch: int
     masks: str
 
+    @property
+    def classes(self):
+        """How many there are to learn; 0 where it is a number."""
+        return self.widths[-1] if self.widths[-1] > 1 else 0
+
+
+def name_of(widths):
+    return "-".join(map(str, widths))
+
 
 class Figures(NamedTuple):
-    """Of one turn: seconds of a timed step; means over all its steps, where they train."""
+    """Of one turn: seconds of a timed step; what it learned, where it does and tells."""
 
     seconds: float
     loss: float | None
@@ -60,42 +70,41 @@ class Fastdrop:
                 return layers.Dropout(P)
             return layers.Dropout(P, shared_axes=(0,), groups=4 if point.masks == FOUR else 1)
 
-        model = Sequential(
-            [
-                layers.Input((INPUTS,)),
-                layers.Dense(point.hidden, activation="relu"),
-                dropout(),
-                layers.Dense(point.hidden, activation="relu"),
-                dropout(),
-                layers.Dense(CLASSES, activation="softmax"),
-            ],
-            seed=1,
-        )
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        stack = [layers.Input((point.widths[0],))]
+        for units in point.widths[1:-1]:
+            stack += [layers.Dense(units, activation="relu"), dropout()]
+        stack.append(layers.Dense(point.widths[-1], "softmax" if point.classes else None))
+        model = Sequential(stack, seed=1)
+        compile_like_keras(model, point)
         return partial(self.fit, model, point.batch)
 
     def fit(self, model, batch, x, y, untimed):
         from fastdrop.callbacks import Callback
 
         class Clock(Callback):
-            def on_train_batch_end(self, batch, logs):
-                if batch == untimed - 1:
-                    self.start = time.perf_counter()
-                self.end = time.perf_counter()
+            # of epochs: whoever listens to batches has Python run between them
+            def on_epoch_begin(self, epoch, logs=None):
+                self.start = time.perf_counter()
 
-        clock = Clock()
+            def on_epoch_end(self, epoch, logs):
+                self.seconds = time.perf_counter() - self.start
+
+        first, clock = untimed * batch, Clock()
+        model.fit(x[:first], y[:first], batch, verbose=0)
+        x, y = x[first:], y[first:]
         figures = model.fit(x, y, batch, verbose=0, callbacks=[clock]).history
-        steps = math.ceil(len(x) / batch) - untimed
-        seconds = (clock.end - clock.start) / steps
-        return Figures(seconds, figures["loss"][0], figures["accuracy"][0])
+        return Figures(
+            clock.seconds / math.ceil(len(x) / batch),
+            figures["loss"][0],
+            figures.get("accuracy", [None])[0],
+        )
 
     def matrices(self, point):
         """Weight, its gradient, input and output, and their gradients, of each layer."""
         random = np.random.default_rng(1)
-        widths = [INPUTS, point.hidden, point.hidden, CLASSES]
-        a = [random.random((point.batch, width), np.float32) for width in widths]
-        d = [random.random((point.batch, width), np.float32) for width in widths]
-        for number, (inputs, units) in enumerate(pairwise(widths)):
+        a = [random.random((point.batch, width), np.float32) for width in point.widths]
+        d = [random.random((point.batch, width), np.float32) for width in point.widths]
+        for number, (inputs, units) in enumerate(pairwise(point.widths)):
             w = random.random((units, inputs), np.float32)
             yield w, np.empty_like(w), *a[number : number + 2], *d[number : number + 2]
 
@@ -134,24 +143,19 @@ class PyTorch:
                 return x * nn.functional.dropout(torch.ones(1, x.shape[1]), P, self.training)
 
         dropout = SharedDropout if point.masks == ONE else partial(nn.Dropout, P)
-        model = nn.Sequential(
-            nn.Linear(INPUTS, point.hidden),
-            nn.ReLU(),
-            dropout(),
-            nn.Linear(point.hidden, point.hidden),
-            nn.ReLU(),
-            dropout(),
-            nn.Linear(point.hidden, CLASSES),
-        )
+        stack = []
+        for inputs, units in pairwise(point.widths):
+            stack += [nn.Linear(inputs, units), nn.ReLU(), dropout()]
+        model = nn.Sequential(*stack[:-2])
         fused = True if "fused" in side else None
         optimizer = torch.optim.Adam(model.parameters(), fused=fused)
-        return partial(self.fit, model, optimizer, point.batch)
+        loss_function = nn.CrossEntropyLoss() if point.classes else nn.MSELoss()
+        return partial(self.fit, model, optimizer, loss_function, point)
 
-    def fit(self, model, optimizer, batch, x, y, untimed):
+    def fit(self, model, optimizer, loss_function, point, x, y, untimed):
         import torch
 
-        x, y = torch.from_numpy(x), torch.from_numpy(y)
-        loss_function = torch.nn.CrossEntropyLoss()
+        x, y, batch = torch.from_numpy(x), torch.from_numpy(y), point.batch
         total, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
         parts = torch.randperm(len(x)).split(batch)
         for step, rows in enumerate(parts):
@@ -164,30 +168,31 @@ class PyTorch:
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(rows)
-            correct += (logits.argmax(1) == labels).sum()
+            if point.classes:
+                correct += (logits.argmax(1) == labels).sum()
         loss, accuracy = total.item() / len(x), correct.item() / len(x)
         seconds = (time.perf_counter() - start) / (len(parts) - untimed)
-        return Figures(seconds, loss, accuracy)
+        return Figures(seconds, loss, accuracy if point.classes else None)
 
 
 class Jax:
-    """One jitted function for the whole step, which gives its state's memory back."""
+    """One jitted function for a step, or for all of them, which gives its state's memory back."""
 
-    sides: ClassVar = {"JAX": (EACH, ONE)}
+    sides: ClassVar = {"JAX": (EACH, ONE), "JAX, an epoch in one scan": (EACH, ONE)}
 
     def __init__(self, threads):
         import jax
 
         self.name = f"JAX {jax.__version__}"
+        self.compiled = set()
 
     def prepare(self, side, point):
         import jax
         import jax.numpy as jnp
 
-        widths = [INPUTS, point.hidden, point.hidden, CLASSES]
         random = np.random.default_rng(1)
         params = []
-        for inputs, units in pairwise(widths):
+        for inputs, units in pairwise(point.widths):
             limit = (6 / (inputs + units)) ** 0.5
             w = random.uniform(-limit, limit, (inputs, units)).astype(np.float32)
             params.append((jnp.asarray(w), jnp.zeros(units)))
@@ -203,10 +208,11 @@ class Jax:
                 h = dropout(layer_key, jax.nn.relu(h @ w + b))
             w, b = params[-1]
             logits = h @ w + b
+            if not point.classes:
+                return ((logits - labels) ** 2).mean(), 0
             losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
             return losses.mean(), (logits.argmax(axis=1) == labels).sum()
 
-        @partial(jax.jit, donate_argnums=0)
         def step(state, images, labels):
             params, m, v, t, key, total, correct = state
             key, now = jax.random.split(key)
@@ -220,25 +226,52 @@ class Jax:
             params = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) + 1e-7), params, m, v)
             return params, m, v, t, key, total + loss * len(labels), correct + hits
 
+        def epoch(state, x, y, order):
+            def of_rows(state, rows):
+                return step(state, x[rows], y[rows]), None
+
+            return jax.lax.scan(of_rows, state, order)[0]
+
         zero = jnp.zeros(())
         state = [params, zeros, jax.tree.map(jnp.copy, zeros), zero, jax.random.key(1)]
-        return partial(self.fit, step, state, point.batch, random)
+        steps, epoch = jax.jit(step, donate_argnums=0), jax.jit(epoch, donate_argnums=0)
+        run = partial(self.scan, epoch) if "scan" in side else partial(self.loop, steps)
+        return partial(self.fit, run, state, point, random)
 
-    def fit(self, step, kept, batch, random, x, y, untimed):
+    def fit(self, run, kept, point, random, x, y, untimed):
         import jax
         import jax.numpy as jnp
 
-        order = random.permutation(len(x))
+        order = random.permutation(len(x) // point.batch * point.batch).reshape(-1, point.batch)
         state = (*kept, jnp.zeros(()), jnp.zeros((), jnp.int32))
-        for number, start_row in enumerate(range(0, len(x), batch)):
-            if number == untimed:
-                jax.block_until_ready(state)
-                start = time.perf_counter()
-            rows = order[start_row : start_row + batch]
-            state = step(state, x[rows], y[rows])
+        state, seconds = run(state, x, y, order[:untimed], order[untimed:])
         *kept[:], total, correct = jax.block_until_ready(state)
-        seconds = (time.perf_counter() - start) / (number + 1 - untimed)
-        return Figures(seconds, float(total) / len(x), float(correct) / len(x))
+        accuracy = float(correct) / order.size if point.classes else None
+        return Figures(seconds / len(order[untimed:]), float(total) / order.size, accuracy)
+
+    def loop(self, step, state, x, y, untimed, timed):
+        import jax
+
+        for rows in untimed:
+            state = step(state, x[rows], y[rows])
+        jax.block_until_ready(state)
+        start = time.perf_counter()
+        for rows in timed:
+            state = step(state, x[rows], y[rows])
+        jax.block_until_ready(state)
+        return state, time.perf_counter() - start
+
+    def scan(self, epoch, state, x, y, untimed, timed):
+        import jax
+
+        x, y, untimed, timed = map(jax.numpy.asarray, (x, y, untimed, timed))
+        if (epoch, timed.shape) not in self.compiled:
+            epoch.lower(state, x, y, timed).compile()  # the call finds that
+            self.compiled.add((epoch, timed.shape))
+        state = jax.block_until_ready(epoch(state, x, y, untimed))
+        start = time.perf_counter()
+        state = jax.block_until_ready(epoch(state, x, y, timed))
+        return state, time.perf_counter() - start
 
 
 class Keras:
@@ -256,18 +289,13 @@ class Keras:
     def prepare(self, side, point):
         from keras import Input, Sequential, layers
 
-        noise_shape = (1, point.hidden) if point.masks == ONE else None
-        model = Sequential(
-            [
-                Input((INPUTS,)),
-                layers.Dense(point.hidden, activation="relu"),
-                layers.Dropout(P, noise_shape),
-                layers.Dense(point.hidden, activation="relu"),
-                layers.Dropout(P, noise_shape),
-                layers.Dense(CLASSES, activation="softmax"),
-            ]
-        )
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        stack = [Input((point.widths[0],))]
+        for units in point.widths[1:-1]:
+            stack.append(layers.Dense(units, activation="relu"))
+            stack.append(layers.Dropout(P, (1, units) if point.masks == ONE else None))
+        stack.append(layers.Dense(point.widths[-1], "softmax" if point.classes else None))
+        model = Sequential(stack)
+        compile_like_keras(model, point)
         return partial(self.fit, model, point.batch)
 
     def fit(self, model, batch, x, y, untimed):
@@ -286,39 +314,88 @@ class Keras:
         clock = Clock()
         figures = model.fit(x, y, batch, verbose=0, callbacks=[clock]).history
         seconds = (clock.end - clock.start) / (last - untimed)
-        return Figures(seconds, figures["loss"][0], figures["accuracy"][0])
+        return Figures(seconds, figures["loss"][0], figures.get("accuracy", [None])[0])
+
+
+class ScikitLearn:
+    """`partial_fit`, an epoch each."""
+
+    sides: ClassVar = {"scikit-learn": (NONE,)}
+
+    def __init__(self, threads):
+        import sklearn
+
+        self.name = f"scikit-learn {sklearn.__version__}"
+
+    def prepare(self, side, point):
+        from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+        kind = MLPClassifier if point.classes else MLPRegressor
+        model = kind(
+            hidden_layer_sizes=point.widths[1:-1], batch_size=point.batch, alpha=0, random_state=1
+        )
+        return partial(self.fit, model, point)
+
+    def fit(self, model, point, x, y, untimed):
+        named, first = {}, untimed * point.batch
+        if point.classes:
+            named["classes"] = np.arange(point.classes)
+        else:
+            y = y.ravel()
+        model.partial_fit(x[:first], y[:first], **named)
+        x, y = x[first:], y[first:]
+        start = time.perf_counter()
+        model.partial_fit(x, y)
+        seconds = (time.perf_counter() - start) / math.ceil(len(x) / point.batch)
+        if point.classes:
+            return Figures(seconds, model.loss_, model.score(x, y))
+        return Figures(seconds, 2 * model.loss_, None)
 
 
 # by the module that has to be installed
-LIBRARIES = {"fastdrop": Fastdrop, "torch": PyTorch, "keras": Keras, "jax": Jax}
+LIBRARIES = {
+    "fastdrop": Fastdrop,
+    "torch": PyTorch,
+    "keras": Keras,
+    "jax": Jax,
+    "sklearn": ScikitLearn,
+}
 
 
-def load(folder):
-    """MNIST's training images and labels, or random ones."""
-    if folder.is_dir():
+def compile_like_keras(model, point):
+    if point.classes:
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    else:
+        model.compile("adam", "mse")
+
+
+def load(folder, inputs, classes):
+    """MNIST's training images and labels where they fit, or random samples."""
+    if folder.is_dir() and (inputs, classes) == (INPUTS, CLASSES):
         (x, y), _ = load_idx(folder)
         return x.reshape(len(x), -1) / np.float32(255), y.astype(np.int64)
     random = np.random.default_rng(1)
-    return random.random((60000, INPUTS), np.float32), random.integers(CLASSES, size=60000)
+    x = random.random((60000, inputs), np.float32)
+    return x, random.integers(classes, size=len(x)) if classes else x[:, :2].sum(1, keepdims=True)
 
 
 def start(module, threads, folder):
     library = LIBRARIES[module](threads)
-    x, y = load(folder)
-    ready, network = {}, None
+    ready, data = {}, {}
 
     def answer(request):
         """Train a turn's samples: {"side", "point", "turn", "untimed", "steps"} -> figures."""
-        nonlocal network
-        point = Point(*request["point"])
-        if point[:2] != network:  # lets go of the last network's arrays
-            network = point[:2]
-            ready.clear()
+        widths, batch, masks = request["point"]
+        point = Point(tuple(widths), batch, masks)
+        samples = (widths[0], point.classes)
+        if samples not in data:
+            data[samples] = load(folder, *samples)
+        x, y = data[samples]
         name = (request["side"], point)
         if name not in ready:
             ready[name] = library.prepare(*name)
         n = point.batch * (request["untimed"] + request["steps"])
-        first = request["turn"] * n % (len(x) - n + 1)
+        first = request["turn"] * n % max(1, len(x) - n + 1)
         return ready[name](x[first : first + n], y[first : first + n], request["untimed"])
 
     return {"name": library.name, "sides": library.sides}, answer

@@ -4,12 +4,15 @@ Dark is dropped; shades are factors, or what was added.
 """
 
 import argparse
+import io
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from fastdrop import Key, layers
+from fastdrop._output import replace_file
+from fastdrop.layers import Batch
 
 KEY = Key(2014)
 MAP, SEQUENCE = (4, 3, 14, 14), (4, 14, 14)
@@ -53,7 +56,7 @@ def concrete():
         layer = layers.ConcreteDropout(14, 0.3, temperature=temperature)
         layer.build((14,), KEY)
         layer.params["weight"] = np.eye(14, dtype=np.float32)
-        rows.append(layer.forward(np.ones((1, 14), np.float32), key=KEY)[0][0])
+        rows.append(layer.forward(np.ones((1, 14), np.float32), Batch(key=KEY))[0][0])
     return np.array(rows)
 
 
@@ -61,12 +64,12 @@ def connect():
     """The weights that DropConnect leaves."""
     layer = layers.DropConnect(14, 0.3)
     layer.params = {"weight": np.ones((14, 14)), "bias": np.zeros(14)}
-    return layer.forward(np.eye(14), key=KEY)[0].T
+    return layer.forward(np.eye(14), Batch(key=KEY))[0].T
 
 
 def main(path):
     panels = [
-        (name, picture(layer.forward(np.ones(shape), key=KEY)[0]), axes)
+        (name, picture(layer.forward(np.ones(shape), Batch(key=KEY))[0]), axes)
         for name, layer, shape, axes in PANELS
     ]
     panels += [
@@ -81,7 +84,9 @@ def main(path):
         axis.set_xticks([])
         axis.set_yticks([])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    file = io.BytesIO()
+    figure.savefig(file)
+    replace_file(path, file.getvalue())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop import learning_rates
+from fastdrop._output import replace_file
 from fastdrop.callbacks import Callback, ModelCheckpoint
 from fastdrop.datasets import load_idx
 from fastdrop.layers import Dense, Dropout, GaussianDropout, Input, Layer
@@ -121,7 +122,7 @@ def report(results: list[dict[str, Any]], document: Path) -> None:
         )
     before, _, rest = document.read_text().partition(START)
     _, _, after = rest.partition(END)
-    document.write_text("\n".join([before + START, *lines, END + after]))
+    replace_file(document, "\n".join([before + START, *lines, END + after]).encode())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -149,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         result = train(args)
         print(f"{result['wrong']} images wrong, error {result['error_percent']:.2f} %")
         if args.out:
-            args.out.write_text(json.dumps(result, indent=1) + "\n")
+            replace_file(args.out, f"{json.dumps(result, indent=1)}\n".encode())
     except (OSError, ValueError) as error:
         sys.exit(f"srivastava_mnist.py: {error}")
 

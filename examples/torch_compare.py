@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 import fastdrop.torch as fnn
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import results_folder
 
 SIDES = ("torch.nn", "fastdrop.torch")
 BATCH = 128
@@ -48,38 +50,43 @@ def compare(build, data, description):
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the table; none by default")
     options = parser.parse_args()
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
+    table = f"{Path(sys.argv[0]).stem}.md"
+    out = options.out and results_folder(options.out, (table,))
     x_train, y_train, x_test, y_test = data
     times = {side: [] for side in SIDES}
     shares = {side: [] for side in SIDES}
-    for seed in range(options.seeds):
+
+    def train_both(_, number):
         models = {}
         for side in SIDES:
-            torch.manual_seed(seed)
+            torch.manual_seed(number - 1)
             models[side] = build()
         fnn.convert(models["fastdrop.torch"])
         for side, seconds in train(models, x_train, y_train, options.steps).items():
             times[side] += seconds
             shares[side].append(accuracy(models[side], x_test, y_test))
-    lines = [
-        f"{description.splitlines()[0]}. PyTorch {torch.__version__}, {torch.get_num_threads()} "
-        f"threads; {options.steps} steps of {BATCH}, {options.seeds} trainings of each.",
-        "",
-        "| dropout | ms per step, median | times | test accuracy, mean (least - most) |",
-        "|---|---:|---:|---:|",
-    ]
-    ms = {side: statistics.median(times[side]) * 1e3 for side in SIDES}
-    for side in SIDES:
-        mean, least, most = statistics.mean(shares[side]), min(shares[side]), max(shares[side])
-        lines.append(
-            f"| {side} | {ms[side]:.2f} | {ms[SIDES[0]] / ms[side]:.2f} "
-            f"| {mean:.4f} ({least:.4f} - {most:.4f}) |"
-        )
-    table = "\n".join(lines)
-    print(table)
-    if options.out:
-        (options.out / f"{Path(sys.argv[0]).stem}.md").write_text(f"{table}\n")
+
+    def files(missing):
+        if not shares[SIDES[-1]]:
+            return {}
+        lines = [
+            f"{description.splitlines()[0]}. PyTorch {torch.__version__}, "
+            f"{torch.get_num_threads()} threads; {options.steps} steps of {BATCH}, "
+            f"{len(shares[SIDES[-1]])} trainings of each.",
+            "",
+            "| dropout | ms per step, median | times | test accuracy, mean (least - most) |",
+            "|---|---:|---:|---:|",
+        ]
+        ms = {side: statistics.median(times[side]) * 1e3 for side in SIDES}
+        for side in SIDES:
+            mean, least, most = statistics.mean(shares[side]), min(shares[side]), max(shares[side])
+            lines.append(
+                f"| {side} | {ms[side]:.2f} | {ms[SIDES[0]] / ms[side]:.2f} "
+                f"| {mean:.4f} ({least:.4f} - {most:.4f}) |"
+            )
+        return {table: "\n".join(lines)}
+
+    keep([("trainings", None)], options.seeds, train_both, files, out)
 
 
 def digits():

@@ -1,21 +1,25 @@
 """fastdrop: the fastest, most trustworthy dropout on a CPU, and a small trainer."""
 
 import sys
+
+# `python -m fastdrop` imports this file before `__main__.py`.
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastdrop", "-mfastdrop"):
+    import _fastdrop_command
+
+    _fastdrop_command.begin()
+
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from fastdrop._version import __version__ as __version__
 
-try:
-    from fastdrop._config import show_config
-except ValueError as error:  # an environment variable
-    # The command line lies in this package, so it comes too late to say this in one line.
-    program = Path(sys.argv[0]).name if sys.argv else ""
-    if program == "fastdrop" or (program == "-m" and "fastdrop" in sys.orig_argv):
-        print(f"fastdrop: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    raise
+_DISTRIBUTION = "fastdrop-nn"  # `_namesake` knows by it that this file is ours
+
+from fastdrop import _namesake
+
+_namesake.report()
+
+from fastdrop._config import show_config
 from fastdrop.compiled._core import (
     available_isas,
     get_num_threads,

@@ -2,6 +2,6 @@
 
 import sys
 
-from fastdrop.commands.main import main
+from _fastdrop_command import main
 
 sys.exit(main())

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from operator import index
-from typing import SupportsIndex, TypeAlias, TypeVar
+from typing import Any, SupportsIndex, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
+
+from fastdrop import _namesake
+
+_namesake.require_ours()  # here, as all that users import imports this
 
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
@@ -73,14 +77,96 @@ def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, 
 _RAGGED = (ValueError, getattr(np, "VisibleDeprecationWarning", ValueError))
 
 
+_SCALARS = (int, float, complex, str, bytes, np.generic)
+
+
 def as_array(argument: str, value: ArrayLike) -> np.ndarray:
-    """`value` as an array, itself if it is one."""
+    """`value` as an array, itself if it is one; refuses what NumPy would lose a part of."""
+    if type(value) is np.ndarray:
+        return value
+    check_complete(argument, value)
     try:
         return np.asarray(value)
-    except _RAGGED:  # which does not name it
+    except MemoryError:
+        raise
+    except Exception as error:  # which does not name it
+        got = f"{type(value).__name__}: {' '.join(str(error).split()):.100}"
+        if isinstance(value, list | tuple) and isinstance(error, _RAGGED):
+            got = "sequences of different lengths"
+        raise ValueError(f"{argument}: expected an array, got {got}") from None
+
+
+def is_series(value: object) -> TypeGuard[Iterable[Any]]:
+    """Tell whether `value` gives items in an order that means something: no dict, set or text."""
+    return isinstance(value, Iterable) and not isinstance(value, Mapping | Set | str | bytes)
+
+
+def as_numbers(argument: str, value: ArrayLike) -> np.ndarray:
+    """`value` as an array of real numbers; of any type, those of other libraries, too."""
+    array = value if type(value) is np.ndarray else as_array(argument, value)
+    dtype = array.dtype
+    if dtype.kind not in "biuf" and (dtype.kind != "V" or dtype.type is np.void):
+        raise ValueError(f"{argument}: expected an array of numbers, got {described(array)}")
+    return array
+
+
+def described(array: np.ndarray) -> str:
+    """The array's dtype and shape, for messages."""
+    return f"{'records' if array.dtype.names else array.dtype} {array.shape}"
+
+
+def check_complete(argument: str, value: object) -> None:
+    """Refuse what NumPy would make an array of, but without a part of it: by its interface.
+
+    Values that are masked (NumPy's, Astropy's), missing or categories (pandas'), sparse matrices
+    (SciPy's); in lists, too.
+    """
+    if hasattr(value, "isna"):
+        _check_table(argument, value)
+    elif isinstance(value, Sequence) and not isinstance(value, memoryview | range):
+        kinds = {kind for kind in set(map(type, value)) if not issubclass(kind, _SCALARS)}
+        for item in value if kinds - {np.ndarray} else ():
+            if type(item) in kinds:
+                check_complete(argument, item)
+    else:
+        check_unmasked(argument, value)
+        for method in ("toarray", "todense"):
+            if hasattr(value, method):
+                raise ValueError(
+                    f"{argument}: expected a dense array, got {type(value).__name__}; "
+                    f".{method}() makes one"
+                )
+
+
+def check_unmasked(argument: str, value: object) -> None:
+    """Refuse a masked array, of NumPy or with its interface, that masks any of its values."""
+    mask = getattr(value, "mask", None) if hasattr(value, "filled") else None
+    if isinstance(mask, np.ndarray | np.bool_) and mask.dtype == bool and mask.any():
         raise ValueError(
-            f"{argument}: expected an array, got sequences of different lengths"
-        ) from None
+            f"{argument}: expected no masked values, got {np.count_nonzero(mask)} of {mask.size}; "
+            ".filled(value) puts something in their place"
+        )
+
+
+def _check_table(argument: str, table: Any) -> None:
+    """Refuse categories and missing values of a pandas object; NaN of NumPy's dtypes stay NaN."""
+    columns = [table]
+    if hasattr(table, "columns"):
+        known = all(isinstance(dtype, np.dtype) for dtype in table.dtypes)
+        columns = [] if known else [column for _, column in table.items()]
+    for column in columns:
+        if isinstance(column.dtype, np.dtype):
+            continue
+        if column.dtype.name == "category":
+            raise ValueError(
+                f"{argument}: expected numbers, got categories; .cat.codes has their numbers"
+            )
+        missing = int(column.isna().sum())
+        if missing:
+            raise ValueError(
+                f"{argument}: expected no missing values, got {missing} of {len(column)}; "
+                ".fillna(value) puts something in their place"
+            )
 
 
 def check_finite(argument: str, array: np.ndarray, dtype: DTypeLike = np.float32) -> None:

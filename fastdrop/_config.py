@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fastdrop._version import __version__
+
 
 def loaded_libraries(names: str) -> set[str]:
     """Paths of the libraries that this process has loaded; `names`: a regular expression."""
@@ -172,8 +174,6 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
-    from fastdrop import __version__
-
     date = _core.openmp_version()
     openmp = f"{date // 100}-{date % 100:02}" if date else "none: built for one thread"
     threads, threads_from = _threads()

@@ -5,26 +5,43 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    ClassVar,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
+from fastdrop._attributes import Declared, is_ours
 from fastdrop._checks import lookup
 
-__all__ = ["Configurable", "check_can_be_read", "deserialize", "is_ours", "plain", "serialize"]
+__all__ = [
+    "Configurable",
+    "check_can_be_read",
+    "check_kinds",
+    "deserialize",
+    "is_ours",
+    "plain",
+    "serialize",
+]
 
 T = TypeVar("T", bound="Configurable")
 
 
-class Configurable:
+class Configurable(Declared):
     """Base of what keeps each argument of its constructor in an attribute of the same name.
 
     A class that does not has to define `get_config`. Those derived from one kind of thing (`Layer`,
     `Loss`, ...) are known by their names.
     """
 
-    # Other words for arguments, and for which ones; None for what a constructor only refuses.
-    synonyms: ClassVar[Mapping[str, str | None]] = {}
     _family: ClassVar[list[type]]  # of one kind of thing, in the order of definition
     # What a constructor's `**` took, by which a derived class hands arguments on to its base; "*"
     # for what `*` took.
@@ -79,11 +96,6 @@ def _remember_handed_on(cls: type) -> None:
     cls.__init__ = remembering  # type: ignore[misc]
 
 
-def is_ours(cls: type) -> bool:
-    """Tell whether a class is this package's, not the user's."""
-    return cls.__module__.partition(".")[0] == __package__
-
-
 def _known(kind: type[T]) -> dict[str, type[T]]:
     """Return the classes of a kind of thing by name; of a program's own the latest definition.
 
@@ -103,7 +115,8 @@ def check_can_be_read(thing: object) -> None:
     Raises
     ------
     ValueError
-        When an argument of its constructor is not kept, or another class has its name.
+        When an argument of its constructor is not kept or of another kind, or another class has its
+        name.
     """
     if isinstance(thing, list | tuple):
         for item in thing:
@@ -121,6 +134,7 @@ def check_can_be_read(thing: object) -> None:
                     f"{name}: expected {cls.__name__} to keep this argument in an attribute of "
                     "that name, or to define get_config"
                 )
+    check_kinds(cls, kept)
     known = _known(cls).get(cls.__name__, object)
     modules = {known.__module__, cls.__module__}
     if known.__qualname__ != cls.__qualname__ or len(modules - {"__main__"}) > 1:
@@ -129,6 +143,50 @@ def check_can_be_read(thing: object) -> None:
             f"got that of {known.__module__}.{known.__qualname__}"
         )
     check_can_be_read(list(kept.values()))
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls.__init__)  # type: ignore[misc]
+
+
+def check_kinds(cls: type, config: Mapping[str, Any]) -> None:
+    """Refuse numbers, flags and text that a class of ours takes others for; True is no number.
+
+    Anything else is left to the class, and all that a user's class takes.
+
+    Raises
+    ------
+    ValueError
+        Names the argument.
+    """
+    for name, value in config.items() if is_ours(cls) else ():
+        hint = _hints(cls).get(name, object)
+        kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
+        if not _fits(value, kinds):
+            expected = [words for kind, words in _KINDS.items() if kind in kinds]
+            raise ValueError(f"{name}: expected {' or '.join(expected) or 'a list'}, got {value!r}")
+
+
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    NoneType: "None",
+}
+
+
+def _fits(value: object, kinds: set[Any]) -> bool:
+    if isinstance(value, list):
+        return not any(isinstance(item, bool) for item in value)
+    if object in kinds or not isinstance(value, str | bool | int | float | None):
+        return True
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, int):
+        return bool(kinds & {int, float}) or (bool in kinds and value in (0, 1))
+    return any(isinstance(value, kind) for kind in kinds & {str, float, NoneType})
 
 
 def plain(value: Any) -> Any:
@@ -166,8 +224,13 @@ def deserialize(argument: str, data: object, base: type[T]) -> T:
     Raises
     ------
     ValueError
-        When `data` is something else, or the class unknown.
+        When `data` is something else, or the class unknown, or a class of ours would take a number,
+        a flag or text for another.
     """
     if not isinstance(data, Mapping) or set(data) != {"class_name", "config"}:
         raise ValueError(f"{argument}: expected a dict of class_name and config, got {data!r}")
-    return lookup(argument, data["class_name"], _known(base)).from_config(data["config"])
+    cls, config = lookup(argument, data["class_name"], _known(base)), data["config"]
+    if not isinstance(config, Mapping):
+        raise ValueError(f"{argument}: expected a dict as config of {cls.__name__}, got {config!r}")
+    check_kinds(cls, config)
+    return cls.from_config(config)

@@ -6,17 +6,24 @@ import csv
 import gzip
 import math
 import struct
+import warnings
 import zipfile
-import zlib
-from collections.abc import Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-__all__ = ["load_csv", "load_digits", "load_idx", "load_npz"]
+from fastdrop._messages import about, one_line
+
+__all__ = ["check_classes", "load_csv", "load_digits", "load_idx", "load_npz"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -26,6 +33,12 @@ IDX_STEMS = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+INFLATION = 1032  # bytes that a byte of deflated data can stand for, at most
+CHUNK = 1 << 20  # bytes
+LONGEST_LINE = 1 << 24  # characters of a CSV file
+# Texts that stand for a label that is missing, for pandas, R and the UCI repository
+MISSING = {"", ".", "?", "#n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "null", "None"}
+FEW = 10  # so few classes may have a sample each: an example
 
 
 def load_digits() -> tuple[Array, Array]:
@@ -75,13 +88,16 @@ def load_idx(folder: str | PathLike[str]) -> tuple[tuple[Array, Array], tuple[Ar
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"folder: expected an existing folder, got {folder}")
+        raise FileNotFoundError(about(folder, "expected an existing folder"))
     x_train, y_train, x_test, y_test = (_read_idx(_find_idx(folder, stem)) for stem in IDX_STEMS)
     for part, x, y in (("train", x_train, y_train), ("t10k", x_test, y_test)):
         if len(x) != len(y):
             raise ValueError(
-                f"{folder}: expected a label for each {part} image, "
-                f"got {len(x)} images and {len(y)} labels"
+                about(
+                    folder,
+                    f"expected a label for each {part} image, "
+                    f"got {len(x)} images and {len(y)} labels",
+                )
             )
     return (x_train, y_train), (x_test, y_test)
 
@@ -107,25 +123,20 @@ def load_npz(path: str | PathLike[str]) -> dict[str, Array]:
         When it is no .npz file, is damaged or lacks an array.
     """
     path = _existing_file(path)
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected a NumPy .npz file, got something else or a part of one")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = set(arrays.files)
+    with _reading(path, "NumPy .npz file"):
+        if not zipfile.is_zipfile(path):
+            raise _ContentError("expected a NumPy .npz file, got something else or a part of one")
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+            names = {name.removesuffix(".npy") for name in members if name.endswith(".npy")}
             validation = names & {"x_val", "y_val"}
             missing = {"x", "y"} - names or (len(validation) == 1 and {"x_val", "y_val"} - names)
             if missing:
                 found = ", ".join(sorted(names)) or "none"
-                raise ValueError(f"expected arrays x, y[, x_val, y_val], got {found}")
-            loaded = {name: arrays[name] for name in ("x", "y", *sorted(validation))}
-            for name, array in loaded.items():
-                if not isinstance(array, np.ndarray):
-                    raise ValueError(f"expected an array as {name}, got something else")
-            return loaded
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path}: {error}") from error  # RuntimeError: encrypted, or unheard of
-    except MemoryError as error:
-        raise ValueError(f"{path}: expected arrays that fit in memory, got {error}") from error
+                raise _ContentError(
+                    f"expected arrays x, y[, x_val, y_val], got {one_line(found, 60)}"
+                )
+            return {name: _read_member(archive, name) for name in ("x", "y", *sorted(validation))}
 
 
 def load_csv(path: str | PathLike[str], label: str = "label") -> tuple[Array, Array, list[str]]:
@@ -136,7 +147,8 @@ def load_csv(path: str | PathLike[str], label: str = "label") -> tuple[Array, Ar
     path : path
         UTF-8 text, commas between cells.
     label : str
-        Name of the label column. Its distinct values, numbers or any other text, are the classes.
+        Name of the label column. Its distinct values, whole numbers or any other text, are the
+        classes; numbers are equal if their values are, blanks around a text do not count.
 
     Returns
     -------
@@ -144,61 +156,123 @@ def load_csv(path: str | PathLike[str], label: str = "label") -> tuple[Array, Ar
     y : ndarray, int64, (samples,)
         Class numbers: indices into `classes`.
     classes : list of str
-        The labels as written, sorted, as numbers if all are.
+        The labels as first written, sorted, as numbers if all are.
 
     Raises
     ------
     FileNotFoundError
         When there is no such file.
     ValueError
-        When the label column is missing or there twice, a cell is not a finite number, a line has
-        too few or too many cells, or there are no lines or no columns of numbers.
+        When a column is there twice or the label column is missing, a cell is not a finite number,
+        a label is missing or a number that is not whole, there are about as many classes as
+        samples, a line has too few or too many cells, or there are no lines or no columns of
+        numbers.
     """
     path = _existing_file(path)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            lines = [(reader.line_num, cells) for cells in reader if cells]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: expected CSV text in UTF-8: {error}") from error
+    with (
+        _reading(path, "CSV file in UTF-8"),
+        open(path, newline="", encoding="utf-8-sig") as file,
+    ):
+        reader = csv.reader(_lines(file), strict=True)
+        try:
+            return _read_table(reader, label.strip())
+        except csv.Error as error:
+            raise _ContentError(
+                f"line {reader.line_num}: expected cells of CSV: {error}"
+            ) from error
+
+
+def _read_table(reader: Any, label: str) -> tuple[Array, Array, list[str]]:
+    header = [name.strip() for name in next(reader, [])]
     if label not in header:
         some = ", ".join(header[:5]) + (", ..." if len(header) > 5 else "")
-        raise ValueError(f"{path}: expected a label column {label!r}, got columns {some or 'none'}")
-    if header.count(label) > 1:
-        raise ValueError(f"{path}: expected one column {label!r}, got {header.count(label)}")
+        raise _ContentError(
+            f"expected a label column {_shown(label)}, got columns {one_line(some, 60) or 'none'}"
+        )
+    for name, count in Counter(header).most_common(1):
+        if count > 1:
+            raise _ContentError(f"expected one column {_shown(name)}, got {count}")
     column = header.index(label)
     features = header[:column] + header[column + 1 :]
-    if not lines or not features:
-        raise ValueError(f"{path}: expected a header, lines of data and a column besides {label!r}")
-    for number, cells in lines:
+    classes = _Classes()
+    values, labels = array("d"), array("q")
+    for cells in filter(None, reader):
         if len(cells) != len(header):
-            raise ValueError(
-                f"{path}, line {number}: expected {len(header)} cells as in the header, "
+            raise _ContentError(
+                f"line {reader.line_num}: expected {len(header)} cells as in the header, "
                 f"got {len(cells)}"
             )
-    labels = [cells.pop(column) for _, cells in lines]
-    try:
-        x = np.array([cells for _, cells in lines], np.float64)
-    except ValueError:
-        x = np.array([[_to_float(cell) for cell in cells] for _, cells in lines])
-    wrong = np.argwhere(~np.isfinite(x))
-    if len(wrong):
-        row, feature = wrong[0]
-        number, cells = lines[row]
-        raise ValueError(
-            f"{path}, line {number}, column {features[feature]!r}: expected a finite number, "
-            f"got {cells[feature]!r}"
+        text = cells.pop(column).strip()
+        try:
+            labels.append(classes.number(text))
+        except ValueError as error:
+            raise _ContentError(
+                f"line {reader.line_num}, column {_shown(label)}: {error}, got {_shown(text)}"
+            ) from None
+        wrong = _add_numbers(cells, values)
+        if wrong is not None:
+            raise _ContentError(
+                f"line {reader.line_num}, column {_shown(features[wrong])}: "
+                f"expected a finite number, got {_shown(cells[wrong])}"
+            )
+    if not labels or not features:
+        raise _ContentError(
+            f"expected a header, lines of data and a column besides {_shown(label)}"
         )
-    classes = _sorted_classes(labels)
-    index = {text: i for i, text in enumerate(classes)}
-    return x, np.array([index[text] for text in labels], np.int64), classes
+    names, ranks = classes.sorted()
+    y = ranks[np.array(labels)]
+    check_classes(f"column {_shown(label)}", y)
+    return np.frombuffer(values).reshape(len(y), -1), y, names
+
+
+def check_classes(argument: str, y: Array) -> None:
+    """Refuse labels of which hardly two are equal: a quantity, a date or the samples' names.
+
+    Parameters
+    ----------
+    argument : str
+        What the labels are called.
+    y : ndarray
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than two samples for each distinct label, and more than a few labels.
+    """
+    distinct = len(np.unique(y))
+    if distinct > max(FEW, y.size / 2):
+        raise _ContentError(
+            f"{argument}: expected classes of several samples each, "
+            f"got {distinct} distinct labels of {y.size} samples"
+        )
+
+
+class _ContentError(ValueError):
+    """What does not serve in a file, in our words."""
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Say what is wrong with a file's content in a line that names it, whoever finds it."""
+    try:
+        # Python and NumPy warn of headers that damage has made odd
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except _ContentError as error:
+        raise ValueError(about(path, error)) from error
+    except MemoryError as error:
+        raise ValueError(about(path, f"expected data that fit in memory: {error}")) from error
+    except Exception as error:  # zipfile, zlib, NumPy and what they call raise a dozen kinds
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it cannot be opened
+        text = str(error) or type(error).__name__
+        raise ValueError(about(path, f"expected a whole {kind}: {text}")) from error
 
 
 def _existing_file(path: str | PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: expected an existing file, got {path}")
+        raise FileNotFoundError(about(path, "expected an existing file"))
     return path
 
 
@@ -206,38 +280,133 @@ def _find_idx(folder: Path, stem: str) -> Path:
     for name in (stem, f"{stem}.gz"):
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"{folder}: expected an IDX file {stem} or {stem}.gz, found neither")
+    raise FileNotFoundError(
+        about(folder, f"expected an IDX file {stem} or {stem}.gz, found neither")
+    )
 
 
 def _read_idx(path: Path) -> Array:
     """Read one file: zero, zero, type, number of axes, sizes as 4 big-endian bytes each, data."""
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}: expected a whole gzip file: {error}") from error
+    zipped = path.suffix == ".gz"
     axes = int(path.name.removesuffix(".gz").split("idx")[1][0])
-    start = 4 + 4 * axes
-    if len(data) < start or data[:4] != bytes((0, 0, 8, axes)):
-        raise ValueError(f"{path}: expected an IDX file of unsigned bytes with {axes} axes")
-    shape = struct.unpack(f">{axes}I", data[4:start])
-    if len(data) - start != math.prod(shape):
-        raise ValueError(
-            f"{path}: expected {math.prod(shape)} bytes of data for shape {shape}, "
-            f"got {len(data) - start}"
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writeable
+    with (
+        _reading(path, "gzip file" if zipped else "IDX file"),
+        gzip.open(path) if zipped else open(path, "rb") as file,
+    ):
+        header = file.read(4 + 4 * axes)
+        if len(header) < 4 + 4 * axes or header[:4] != bytes((0, 0, 8, axes)):
+            raise _ContentError(f"expected an IDX file of unsigned bytes with {axes} axes")
+        shape = struct.unpack(f">{axes}I", header[4:])
+        size = math.prod(shape)
+        expected = f"expected {size} bytes of data for shape {shape}"
+        if size > path.stat().st_size * (INFLATION if zipped else 1):
+            raise _ContentError(f"{expected}, got a file that is too short for them")
+        data = np.empty(size, np.uint8)
+        room, filled = data.data, 0
+        while part := file.readinto(room[filled : filled + CHUNK]):
+            filled += part
+        if filled < size:
+            raise _ContentError(f"{expected}, got {filled}")
+        if file.read(1):
+            raise _ContentError(f"{expected}, got {size + 1} or more")
+        return data.reshape(shape)
 
 
-def _to_float(cell: str) -> float:
+def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
+    """Read an array of an .npz file, once it is known to take no more memory than it says."""
+    info = archive.getinfo(f"{name}.npy")
+    as_saved = f"expected {name} as numpy.savez or savez_compressed writes it"
+    if info.flag_bits & 1:
+        raise _ContentError(f"{as_saved}, got it encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Of the others zipfile unpacks as much as there is, not as much as it is asked for.
+        raise _ContentError(f"{as_saved}, got compression of type {info.compress_type}")
+    with archive.open(info) as member:
+        version = npy.read_magic(member)
+        if version not in ((1, 0), (2, 0)):
+            raise _ContentError(f"expected an array of numbers as {name}, got format {version}")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(member)
+        size = info.file_size - member.tell()
+    if dtype.hasobject:
+        raise _ContentError(f"expected an array of numbers as {name}, got Python objects")
+    if math.prod(shape) * dtype.itemsize != size or size > info.compress_size * INFLATION:
+        raise _ContentError(f"expected {size} bytes as {name}, got shape {shape} of {dtype}")
+    with archive.open(info) as member:
+        return npy.read_array(member, allow_pickle=False)
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Give the lines of a text that may be none, one at a time."""
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if "\0" in line:
+            raise _ContentError(f"line {number}: expected text, got a NUL byte")
+        if len(line) == LONGEST_LINE:
+            raise _ContentError(
+                f"line {number}: expected fewer than {LONGEST_LINE} characters, got more"
+            )
+        yield line
+
+
+def _add_numbers(cells: Sequence[str], values: array[float]) -> int | None:
+    """Append the cells' numbers, or return the index of one that is no finite number."""
     try:
-        return float(cell)
+        numbers = [*map(float, cells)]
+        right = all(map(math.isfinite, numbers)) and "_" not in "".join(cells)
     except ValueError:
-        return math.nan
+        right = False
+    if not right:
+        return next(i for i, cell in enumerate(cells) if not _is_number(cell))
+    values.extend(numbers)
+    return None
 
 
-def _sorted_classes(labels: Sequence[str]) -> list[str]:
-    distinct = set(labels)
-    numeric = all(math.isfinite(_to_float(text)) for text in distinct)
-    return sorted(distinct, key=(lambda text: (_to_float(text), text)) if numeric else None)
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell)) and "_" not in cell  # Python's 1_000
+    except ValueError:
+        return False
+
+
+class _Classes:
+    """Numbers for labels, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}  # by text, of all that were seen
+        self._firsts: dict[Decimal | str, tuple[int, str]] = {}  # by value
+
+    def number(self, text: str) -> int:
+        """Return a label's number; raise what was expected where it is none."""
+        if text not in self._numbers:
+            value = self._value(text)
+            number, _ = self._firsts.setdefault(value, (len(self._firsts), text))
+            self._numbers[text] = number
+        return self._numbers[text]
+
+    def sorted(self) -> tuple[list[str], Array]:
+        """Return the classes' names, and where each number's class stands among them."""
+        numeric = all(isinstance(value, Decimal) for value in self._firsts)
+        order = sorted(self._firsts.items(), key=lambda item: item[0] if numeric else item[1][1])
+        ranks = np.empty(len(order), np.int64)
+        ranks[[number for _, (number, _) in order]] = np.arange(len(order))
+        return [text for _, (_, text) in order], ranks
+
+    @staticmethod
+    def _value(text: str) -> Decimal | str:
+        if text in MISSING or text.lower() in MISSING:
+            raise ValueError("expected a label")
+        try:
+            value = Decimal(text)  # which takes whole numbers of any size as they are
+        except InvalidOperation:
+            return text
+        if "_" in text:  # Python's 1_000 is a word to others
+            return text
+        if not value.is_finite() or value != value.to_integral_value():
+            raise ValueError("expected a class, a word or a whole number")
+        return value
+
+
+def _shown(text: str) -> str:
+    return one_line(repr(text), 30)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop._checks import (
     Axes,
+    as_array,
     checked_axes,
     checked_offset,
     checked_p,
@@ -91,7 +92,7 @@ def _masked_scale(
 ) -> Any:
     """`masked_scale` for a checked p; the usual arguments cost a small array next to nothing."""
     if type(x) is not np.ndarray:
-        x = np.asarray(x)
+        x = as_array("x", x)
     seed, call = key if type(key) is Key else checked_key(key)
     no_axes = type(shared_axes) is tuple and not shared_axes
     axes = () if no_axes else checked_axes(shared_axes, x.ndim)
@@ -153,7 +154,8 @@ def dropout(
     TypeError
         If x is not of a supported float type, or an argument is of the wrong type.
     ValueError
-        If p, an axis, offset, num_threads or out is out of bounds.
+        If p, an axis, offset, num_threads or out is out of bounds; if an array masks any of its
+        values, is sparse, or is anything else that NumPy would lose a part of.
 
     References
     ----------
@@ -173,7 +175,7 @@ def dropout(
             key = default_generator.next_key()
         scale = inverted_scale(p)
         return _masked_scale(x, p, scale, key, shared_axes, offset, out, return_mask, num_threads)
-    x = np.asarray(x)
+    x = as_array("x", x)
     shape = mask_shape(x.shape, checked_axes(shared_axes, x.ndim))
     checked_offset(offset, math.prod(shape))
     if key is not None:
@@ -257,12 +259,13 @@ def apply_mask(
     ValueError
         If the mask does not fit x, or p or out is out of bounds.
     """
-    x = np.asarray(x)
+    x = as_array("x", x)
     p = checked_p(p)
     axes = checked_axes(shared_axes, x.ndim)
     if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
         kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
         raise TypeError(f"mask: expected an array of bool, or of uint8 if packed, got {kind}")
+    mask = as_array("mask", mask)
     if mask.dtype == np.bool_:
         if mask.ndim == x.ndim and not axes:
             axes = tuple(a for a in range(x.ndim) if mask.shape[a] == 1 != x.shape[a])
@@ -291,7 +294,7 @@ def _fused(
     num_threads: SupportsIndex | None,
 ) -> Any:
     """Check what all fused operations share, and call the compiled one."""
-    x = np.asarray(x)
+    x = as_array("x", x)
     p = checked_p(p)
     seed, call = checked_key(key)
     axes = checked_axes(shared_axes, x.ndim)
@@ -421,7 +424,7 @@ def bias_act_dropout_backward(
     relu = _activation_is_relu(activation)
     if relu and key is None:
         key = Key(0)  # not used
-    dy = np.asarray(dy)
+    dy = as_array("dy", dy)
     others = (y, relu)
     dx, dbias = _fused(
         _core.bias_backward, dy, others, p, key, shared_axes, offset, out, num_threads

@@ -44,7 +44,26 @@ class LearningRateSchedule(Configurable):
 
 
 @dataclass(frozen=True)
-class ExponentialDecay(LearningRateSchedule):
+class _RateDecay(LearningRateSchedule):
+    """What decays by a rate each `decay_steps`."""
+
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("initial_learning_rate", self.initial_learning_rate)
+        check_count("decay_steps", self.decay_steps)
+        check_number("decay_rate", self.decay_rate)
+
+    def _periods(self, step: int) -> float:
+        return step // self.decay_steps if self.staircase else step / self.decay_steps
+
+
+@dataclass(frozen=True)
+class ExponentialDecay(_RateDecay):
     """initial_learning_rate decay_rate^(step / decay_steps).
 
     Parameters
@@ -64,23 +83,12 @@ class ExponentialDecay(LearningRateSchedule):
         When an argument is outside its range.
     """
 
-    initial_learning_rate: float
-    decay_steps: int
-    decay_rate: float
-    staircase: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("initial_learning_rate", self.initial_learning_rate)
-        check_count("decay_steps", self.decay_steps)
-        check_number("decay_rate", self.decay_rate)
-
     def __call__(self, step: int) -> float:
-        return self.initial_learning_rate * self.decay_rate ** _periods(self, step)
+        return self.initial_learning_rate * self.decay_rate ** self._periods(step)
 
 
 @dataclass(frozen=True)
-class InverseTimeDecay(LearningRateSchedule):
+class InverseTimeDecay(_RateDecay):
     """initial_learning_rate / (1 + decay_rate step / decay_steps).
 
     Parameters
@@ -94,19 +102,8 @@ class InverseTimeDecay(LearningRateSchedule):
         When an argument is outside its range.
     """
 
-    initial_learning_rate: float
-    decay_steps: int
-    decay_rate: float
-    staircase: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("initial_learning_rate", self.initial_learning_rate)
-        check_count("decay_steps", self.decay_steps)
-        check_number("decay_rate", self.decay_rate)
-
     def __call__(self, step: int) -> float:
-        return self.initial_learning_rate / (1 + self.decay_rate * _periods(self, step))
+        return self.initial_learning_rate / (1 + self.decay_rate * self._periods(step))
 
 
 @dataclass(frozen=True)
@@ -248,10 +245,6 @@ class PolynomialDecay(LearningRateSchedule):
         left = 1 - min(step / steps, 1)
         start, end = self.initial_learning_rate, self.end_learning_rate
         return (start - end) * left**self.power + end
-
-
-def _periods(decay: ExponentialDecay | InverseTimeDecay, step: int) -> float:
-    return step // decay.decay_steps if decay.staircase else step / decay.decay_steps
 
 
 LearningRate: TypeAlias = float | Callable[[int], float]

@@ -7,12 +7,12 @@ outputs, which is exact where probabilities would have to be clipped away from 0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastdrop._checks import as_array, check_finite, check_number, lookup
+from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described, lookup
 from fastdrop._quiet import quiet
 from fastdrop._serialization import Configurable, deserialize, serialize
 from fastdrop.compiled._train import softmax_cross_entropy
@@ -47,9 +47,12 @@ class Loss(Configurable):
         activation. On one that does end with it, nothing changes: it is not applied twice.
     """
 
-    folds: str | None = None
+    renamed: ClassVar = {"call": "__call__"}
+
+    folds: ClassVar[str | None] = None
     from_logits = False
     _probabilities = False  # whether labels have to lie in [0, 1]
+    _compares_classes = False  # along the last axis, by their shares of its sum
     _shape_hint = ""
 
     def targets(
@@ -100,6 +103,20 @@ class Loss(Configurable):
         with quiet():
             return array.astype(dtype, copy=False)
 
+    def check_outputs(self, output_shape: Shape, argument: str = "loss") -> None:
+        """Refuse outputs of a shape for which the loss means nothing.
+
+        Raises
+        ------
+        ValueError
+            In that case.
+        """
+        if self._compares_classes and output_shape[-1:] == (1,):
+            raise ValueError(
+                f"{argument}: expected two outputs or more for {type(self).__name__}, which is "
+                "about shares of a sum, got one; use 'binary_crossentropy'"
+            )
+
     def __call__(
         self,
         outputs: Array,
@@ -128,6 +145,9 @@ class Loss(Configurable):
         gradient : ndarray
             Shape and dtype of `outputs`; gradient of that mean.
         """
+        outputs, y = as_numbers("outputs", outputs), as_numbers("y", y)
+        if sample_weight is not None:
+            sample_weight = as_numbers("sample_weight", sample_weight)
         with np.errstate(all="ignore"):  # the value tells when something is not finite
             losses, gradient = self._losses(outputs, y, from_logits or self.from_logits)
             scale: Any = 1 / losses.size
@@ -192,7 +212,7 @@ class Huber(Loss):
 class KLDivergence(Loss):
     """sum(y log(y / outputs)) over the last axis, mean over the batch; y probabilities."""
 
-    _probabilities = True
+    _probabilities = _compares_classes = True
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         y, q = np.clip(y, EPSILON, 1), np.clip(outputs, EPSILON, 1)
@@ -222,7 +242,7 @@ class CategoricalCrossentropy(Loss):
     """
 
     folds = "softmax"
-    _probabilities = True
+    _probabilities = _compares_classes = True
     _shape_hint = "; class numbers need loss='sparse_categorical_crossentropy'"
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
@@ -253,6 +273,7 @@ class SparseCategoricalCrossentropy(Loss):
     """
 
     folds = "softmax"
+    _compares_classes = True
 
     def __init__(self, from_logits: bool = False) -> None:
         self.from_logits = from_logits
@@ -369,9 +390,7 @@ def _column(weights: Array, like: Array) -> Array:
 def _numbers(y: ArrayLike, argument: str) -> Array:
     array = as_array(argument, y)
     if array.dtype.kind not in "biuf" or not array.ndim:
-        raise ValueError(
-            f"{argument}: expected an array of numbers, got {array.dtype} {array.shape}"
-        )
+        raise ValueError(f"{argument}: expected an array of numbers, got {described(array)}")
     return array
 
 

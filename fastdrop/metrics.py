@@ -13,14 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from fastdrop._checks import check_count, lookup
+from fastdrop._checks import as_array, as_numbers, check_count, lookup
 from fastdrop._quiet import quiet, underflowing
-from fastdrop._serialization import Configurable, deserialize, serialize
-from fastdrop.layers import ACTIVATIONS, Array
+from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
+from fastdrop.layers import ACTIVATIONS, Array, Shape
 from fastdrop.losses import LOSSES, Loss, SparseCategoricalCrossentropy
 from fastdrop.losses import get as get_loss
 
@@ -30,6 +31,7 @@ __all__ = [
     "Accuracy",
     "BinaryAccuracy",
     "CategoricalAccuracy",
+    "FunctionMetric",
     "LossMetric",
     "MeanAbsoluteError",
     "MeanSquaredError",
@@ -51,6 +53,11 @@ class Metric(Configurable):
     name : str
         Under which the figure is reported.
     """
+
+    renamed: ClassVar = {
+        **{"update_state": "update", "reset_state": "reset", "reset_states": "reset"},
+        **dict.fromkeys(("stateless_update_state", "stateless_result", "stateless_reset_state")),
+    }
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -86,7 +93,11 @@ class Metric(Configurable):
         ValueError
             When outputs and labels of these shapes have no such figure.
         """
-        values = self._values(outputs, y, from_logits)
+        outputs, y, sample_weight = _arrays(outputs, y, sample_weight)
+        self._take(self._values(outputs, y, from_logits), sample_weight)
+
+    def _take(self, values: Array, sample_weight: Array | None) -> None:
+        """Add the samples' figures, of shape (samples, ...), to the mean."""
         if sample_weight is None:
             total = np.count_nonzero(values) if values.dtype == bool else float(values.sum())
             self._total += total * len(values) / values.size
@@ -96,6 +107,24 @@ class Metric(Configurable):
             with quiet():
                 self._total += float(samples @ sample_weight)
             self._weight += float(sample_weight.sum())
+
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        """Refuse labels for which there is no such figure, or one that means nothing.
+
+        Parameters
+        ----------
+        y : ndarray
+            As for `update`.
+        output_shape : tuple of int
+            Shape of one output sample.
+        argument : str
+            What the caller names `y`, for messages.
+
+        Raises
+        ------
+        ValueError
+            In that case; the message tells what to write in its place.
+        """
 
     def merge(self, other: Metric) -> None:
         """Take in all that another metric of the same kind has gathered, say another rank's.
@@ -127,8 +156,12 @@ class SparseCategoricalAccuracy(Metric):
     def __init__(self, name: str = "sparse_categorical_accuracy") -> None:
         super().__init__(name)
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        _check_shapes(self, output_shape, y, sparse=True)
+        _check_choice(self, output_shape)
+
     def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
-        _check_shapes(self, outputs, y, sparse=True)
+        _check_shapes(self, outputs.shape[1:], y, sparse=True)
         return outputs.argmax(axis=-1) == y
 
 
@@ -138,19 +171,33 @@ class CategoricalAccuracy(Metric):
     def __init__(self, name: str = "categorical_accuracy") -> None:
         super().__init__(name)
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        _check_shapes(self, output_shape, y)
+        _check_choice(self, output_shape)
+        _check_classes(self, y, argument)
+
     def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
-        _check_shapes(self, outputs, y)
+        _check_shapes(self, outputs.shape[1:], y)
         return outputs.argmax(axis=-1) == y.argmax(axis=-1)
 
 
 class BinaryAccuracy(Metric):
-    """The share of elements whose output lies on the same side of 1/2 as `y`."""
+    """The share of elements whose output lies on the side of 1/2 where `y` is, 0 or 1."""
 
     def __init__(self, name: str = "binary_accuracy") -> None:
         super().__init__(name)
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        _check_shapes(self, output_shape, y)
+        wrong = y[y * y != y]
+        if wrong.size:
+            raise ValueError(
+                f"metrics: expected labels 0 or 1 in {argument} for {self.name!r}, got {wrong[0]}; "
+                "other numbers need 'mse' or 'mae'"
+            )
+
     def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
-        _check_shapes(self, outputs, y)
+        _check_shapes(self, outputs.shape[1:], y)
         if from_logits == "sigmoid":
             return (outputs > 0) == y
         return (_activated(outputs, from_logits) > 0.5) == y
@@ -166,13 +213,16 @@ class Accuracy(Metric):
     def __init__(self, name: str = "accuracy") -> None:
         super().__init__(name)
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        self._kind(y, output_shape).check(self, y, output_shape, argument)
+
     def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
-        kind: type[Metric] = CategoricalAccuracy
-        if y.ndim < outputs.ndim:
-            kind = SparseCategoricalAccuracy
-        elif outputs.shape[-1] == 1:
-            kind = BinaryAccuracy
-        return kind._values(self, outputs, y, from_logits)
+        return self._kind(y, outputs.shape[1:])._values(self, outputs, y, from_logits)
+
+    def _kind(self, y: Array, output_shape: Shape) -> type[Metric]:
+        if y.ndim <= len(output_shape):
+            return SparseCategoricalAccuracy
+        return BinaryAccuracy if output_shape[-1] == 1 else CategoricalAccuracy
 
 
 class SparseTopKCategoricalAccuracy(Metric):
@@ -198,8 +248,12 @@ class SparseTopKCategoricalAccuracy(Metric):
         super().__init__(name)
         self.k = k
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        _check_shapes(self, output_shape, y, sparse=True)
+        _check_choice(self, output_shape, self.k)
+
     def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
-        _check_shapes(self, outputs, y, sparse=True)
+        _check_shapes(self, outputs.shape[1:], y, sparse=True)
         chosen = np.take_along_axis(outputs, y[..., np.newaxis], axis=-1)
         return (np.count_nonzero(outputs > chosen, axis=-1) < self.k) & np.isfinite(chosen[..., 0])
 
@@ -210,8 +264,13 @@ class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy") -> None:
         super().__init__(k, name)
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        _check_shapes(self, output_shape, y)
+        _check_choice(self, output_shape, self.k)
+        _check_classes(self, y, argument)
+
     def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
-        _check_shapes(self, outputs, y)
+        _check_shapes(self, outputs.shape[1:], y)
         return super()._values(outputs, y.argmax(axis=-1), from_logits)
 
 
@@ -230,6 +289,12 @@ class LossMetric(Metric):
         super().__init__(name)
         self.loss = get_loss(loss)
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        _check_shapes(self, output_shape, y, isinstance(self.loss, SparseCategoricalCrossentropy))
+        self.loss.check_outputs(output_shape, "metrics")
+        if is_ours(type(self.loss)):
+            self.loss.targets(y, output_shape, f"metrics, {self.name!r}", y.dtype)
+
     def update(
         self,
         outputs: Array,
@@ -237,13 +302,57 @@ class LossMetric(Metric):
         from_logits: str | None = None,
         sample_weight: Array | None = None,
     ) -> None:
-        _check_shapes(self, outputs, y, isinstance(self.loss, SparseCategoricalCrossentropy))
+        outputs, y = as_array("outputs", outputs), as_array("y", y)  # the loss checks the rest
+        sparse = isinstance(self.loss, SparseCategoricalCrossentropy)
+        _check_shapes(self, outputs.shape[1:], y, sparse)
         folded = from_logits is not None and from_logits == self.loss.folds
         if not folded:
             outputs = _activated(outputs, from_logits)
         value, _ = self.loss(outputs, y, folded, sample_weight)
         self._total += value * len(outputs)
-        self._weight += len(outputs) if sample_weight is None else float(sample_weight.sum())
+        self._weight += len(outputs) if sample_weight is None else float(np.sum(sample_weight))
+
+
+class FunctionMetric(Metric):
+    """The mean over the samples of what a function makes of them.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(y, outputs)`` of a batch's labels, in the shape that the loss wants, and the
+        model's outputs. It returns a figure for each sample, or several; or one figure, which then
+        counts once for its batch.
+    name : str, optional
+        As for `Metric`; by default the function's.
+
+    Raises
+    ------
+    ValueError
+        In training, when the function returns something else.
+    """
+
+    def __init__(self, function: Callable[[Array, Array], Any], name: str | None = None) -> None:
+        super().__init__(
+            getattr(function, "__name__", type(function).__name__) if name is None else name
+        )
+        self.function = function
+
+    def update(
+        self,
+        outputs: Array,
+        y: Array,
+        from_logits: str | None = None,
+        sample_weight: Array | None = None,
+    ) -> None:
+        values = np.asarray(self.function(y, _activated(outputs, from_logits)))
+        if values.ndim == 0 and sample_weight is None:
+            values = values.reshape(1)
+        elif values.shape[:1] != (len(y),):
+            raise ValueError(
+                f"metrics: expected {self.name!r} to return a figure for each of {len(y)} samples, "
+                f"got shape {values.shape}"
+            )
+        self._take(values, sample_weight)
 
 
 class MeanSquaredError(LossMetric):
@@ -299,6 +408,15 @@ class AUC(Metric):
     def reset(self) -> None:
         self._batches: list[tuple[Array, Array, Array]] = []
 
+    def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
+        _check_shapes(self, output_shape, y)
+        wrong = y[(y < 0) | (y > 1)]
+        if wrong.size:
+            raise ValueError(
+                f"metrics: expected labels in [0, 1] in {argument} for {self.name!r}, "
+                f"got {wrong[0]}; other numbers need 'mse' or 'mae'"
+            )
+
     def update(
         self,
         outputs: Array,
@@ -306,7 +424,8 @@ class AUC(Metric):
         from_logits: str | None = None,
         sample_weight: Array | None = None,
     ) -> None:
-        _check_shapes(self, outputs, y)
+        outputs, y, sample_weight = _arrays(outputs, y, sample_weight)
+        _check_shapes(self, outputs.shape[1:], y)
         if from_logits != "sigmoid":  # which keeps the order
             outputs = _activated(outputs, from_logits)
         weights = np.ones(len(outputs)) if sample_weight is None else sample_weight
@@ -331,13 +450,42 @@ class AUC(Metric):
         return float(ones @ (zeros.cumsum() - zeros / 2)) / pairs if pairs else math.nan
 
 
-def _check_shapes(metric: Metric, outputs: Array, y: Array, sparse: bool = False) -> None:
+def _arrays(
+    outputs: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[Array, Array, Array | None]:
+    weight = None if sample_weight is None else as_numbers("sample_weight", sample_weight)
+    return as_numbers("outputs", outputs), as_numbers("y", y), weight
+
+
+def _check_shapes(metric: Metric, output_shape: Shape, y: Array, sparse: bool = False) -> None:
     """Refuse labels that are not of the outputs' shape, or when `sparse` without the last axis."""
-    expected = outputs.shape[:-1] if sparse else outputs.shape
-    if y.shape != expected:
+    expected = output_shape[:-1] if sparse else output_shape
+    if y.shape[1:] != expected:
+        instead = "'accuracy'" if sparse else "one-hot labels, loss='categorical_crossentropy'"
         raise ValueError(
-            f"metrics: expected labels of shape {expected} for {metric.name!r} and outputs of "
-            f"shape {outputs.shape}, got {y.shape}"
+            f"metrics: expected labels of shape {(len(y), *expected)} for {metric.name!r} and "
+            f"outputs of shape {(len(y), *output_shape)}, got {y.shape}; try {instead}"
+        )
+
+
+def _check_choice(metric: Metric, output_shape: Shape, k: int = 1) -> None:
+    """Refuse to ask whether a class is among the k best of no more than k."""
+    classes = output_shape[-1]
+    if classes <= k:
+        instead = "use 'binary_accuracy'" if classes == 1 else f"choose k below {classes}"
+        raise ValueError(
+            f"metrics: expected more than {k} outputs for {metric.name!r}, which is always 1 "
+            f"otherwise, got {classes}; {instead}"
+        )
+
+
+def _check_classes(metric: Metric, y: Array, argument: str) -> None:
+    """Refuse labels that are neither one-hot nor probabilities of classes."""
+    wrong = (y.min(axis=-1) < 0) | (np.abs(y.sum(axis=-1) - 1) > 0.01)
+    if wrong.any():
+        raise ValueError(
+            f"metrics: expected labels in {argument} that add up to 1 for {metric.name!r}, got a "
+            f"sum of {y[wrong][0].sum():g}; several classes at once need 'binary_accuracy'"
         )
 
 
@@ -363,14 +511,15 @@ METRICS: dict[str, Callable[..., Metric]] = {
 }
 
 
-def get(metric: str | Metric | Mapping[str, Any]) -> Metric:
+def get(metric: str | Metric | Mapping[str, Any] | Callable[[Array, Array], Any]) -> Metric:
     """Return a metric.
 
     Parameters
     ----------
-    metric : str, Metric or dict
+    metric : str, Metric, dict or callable
         A name in `METRICS`, in upper or lower case, under which the figure is then reported; a
-        metric; or one that was serialised. Every loss is a metric, too.
+        metric; one that was serialised; or a function, see `FunctionMetric`. Every loss is a
+        metric, too.
 
     Raises
     ------
@@ -381,5 +530,7 @@ def get(metric: str | Metric | Mapping[str, Any]) -> Metric:
         return metric
     if isinstance(metric, Mapping):
         return deserialize("metrics", metric, Metric)
+    if callable(metric) and not isinstance(metric, type):
+        return FunctionMetric(metric)
     known = metric.lower() if isinstance(metric, str) else metric
     return lookup("metrics", known, METRICS)(name=metric)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from os import PathLike
-from typing import Any, Generic, Self, TypeGuard, TypeVar, cast, overload
+from typing import Any, ClassVar, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from fastdrop import losses, optimizers
+from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_finite, lookup
 from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
@@ -21,48 +21,21 @@ from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shap
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
-from fastdrop.random import Generator, Key, default_generator
-from fastdrop.training import files, loop
-from fastdrop.training.batches import (
-    ArrayBatches,
-    Batches,
-    Minibatch,
-    batches_of,
-    validation_batches,
-)
+from fastdrop.random import Key, generator_of
+from fastdrop.training import files, loop, saving
+from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
 from fastdrop.training.figures import Figures
-from fastdrop.training.network import Network
-from fastdrop.training.ranks import Ranks, facts_of
+from fastdrop.training.given import INFERENCE_BATCH, batch_size_for, batches_for_fit
+from fastdrop.training.network import Metrics, Network, OfNetwork, metrics_of
+from fastdrop.training.ranks import ALONE, Ranks, facts_of
 from fastdrop.training.step import Step
 
 __all__ = ["Sequential", "load_model"]
 
-# Nothing is kept for a backward pass at inference, so batches may be larger than in training.
-INFERENCE_BATCH = 1024
 CALLS = 2**41  # folded into the seed for masks of calls of the model; no layer has this number
 
 
-T = TypeVar("T")
-
-
-class _OfNetwork(Generic[T]):
-    """An attribute of the model that is its network's."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, model: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, model: Sequential, owner: type) -> T: ...
-    def __get__(self, model: Sequential | None, owner: type) -> T | Self:
-        return self if model is None else cast(T, getattr(model.network, self.name))
-
-    def __set__(self, model: Sequential, value: T) -> None:
-        setattr(model.network, self.name, value)
-
-
-class Sequential:
+class Sequential(Declared):
     """A stack of layers, each fed by the one before.
 
     Parameters
@@ -71,24 +44,28 @@ class Sequential:
         The first item may be an `Input`.
     seed : int, optional
         Fixes initial weights, the order of samples and every mask; without it the default
-        generator gives one.
+        generator gives one, and unless that has been seeded, a forked child another.
     dtype : {"float32", "float64"}
         Of parameters, batches and outputs.
+    name : str, optional
+        By default "sequential".
 
     Attributes
     ----------
     layers : list of Layer
         The layers; an `Input` is not among them.
     seed, epoch, step : int
-        The whole random state: the seed, and how many epochs and batches have been trained.
-    input_shape : tuple of int or None
-        Shape of one sample; None until it is known.
+        The whole random state: the seed, and how many whole epochs, and how many batches, have been
+        trained. An epoch that is ended in the middle does not count.
+    input_shape, output_shape : tuple of int or None
+        Shapes of one sample and of one output; None until they are known.
     optimizer, loss, metrics, weighted_metrics : Optimizer, Loss, list of Metric, list of Metric
         What `compile` chose.
     history : History or None
         What the last `fit` returned.
     stop_training : bool
-        A callback that sets it ends `fit` after this batch.
+        A callback that sets it ends `fit` after this batch. `epoch` counts the epoch only if that
+        was its last one.
     network : Network
         All of these but `history`, as `fastdrop.training` computes with them.
 
@@ -100,17 +77,37 @@ class Sequential:
         When layers do not fit on each other.
     """
 
-    layers = _OfNetwork[list[Layer]]()
-    seed = _OfNetwork[int]()
-    dtype = _OfNetwork[np.dtype]()
-    epoch = _OfNetwork[int]()
-    step = _OfNetwork[int]()
-    input_shape = _OfNetwork["Shape | None"]()
-    optimizer = _OfNetwork["Optimizer | None"]()
-    loss = _OfNetwork["Loss | None"]()
-    metrics = _OfNetwork[list[Metric]]()
-    weighted_metrics = _OfNetwork[list[Metric]]()
-    stop_training = _OfNetwork[bool]()
+    layers = OfNetwork[list[Layer]]()
+    seed = OfNetwork[int]()
+    name = OfNetwork[str]()
+    epoch = OfNetwork[int]()
+    step = OfNetwork[int]()
+    input_shape = OfNetwork["Shape | None"]()
+    optimizer = OfNetwork["Optimizer | None"](optimizers.get)
+    loss = OfNetwork["Loss | None"](losses.get)
+    metrics = OfNetwork[list[Metric]](metrics_of)
+    weighted_metrics = OfNetwork[list[Metric]](metrics_of)
+    stop_training = OfNetwork[bool]()
+    renamed: ClassVar = dict.fromkeys(
+        (
+            *Layer.renamed,
+            *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"),
+            *("make_train_function", "make_test_function", "make_predict_function"),
+            *("compute_loss_and_updates", "stateless_compute_loss", "get_metrics_result"),
+            *("reset_metrics", "compile_from_config", "get_compile_config"),
+        )
+    )
+    network: Network
+    history: History | None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in vars(cls):
+            if name == "get_config" or isinstance(vars(Sequential).get(name), OfNetwork):
+                raise TypeError(
+                    f"{name}: expected {cls.__name__} to leave it as it is: nobody "
+                    "would read this one, but the network's"
+                )
 
     def __init__(
         self,
@@ -118,15 +115,13 @@ class Sequential:
         *,
         seed: int | None = None,
         dtype: str = "float32",
+        name: str = "sequential",
     ) -> None:
         if not isinstance(layers, Iterable | None):
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
-        if seed is None:
-            seed = default_generator.next_key().fold_in(0).seed
-        self.network = Network(seed, dtype)
-        self.history: History | None = None
+        self.network = Network(generator_of(seed), dtype, name)
+        self.history = None
         self._kept = _Kept()
-        self._calls = Generator(Key(self.seed).fold_in(CALLS).seed)
         for layer in () if layers is None else layers:
             self.add(layer)
 
@@ -143,12 +138,42 @@ class Sequential:
         """
         self.network.add(layer)
 
+    def pop(self) -> Layer:
+        """Take the layer on top off the stack, with what the optimiser keeps for it.
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        ValueError
+            When there is none.
+        """
+        return self.network.pop()
+
+    def build(self, input_shape: Sequence[int | None] | None = None) -> None:
+        """Make the parameters, which otherwise the first data do.
+
+        Parameters
+        ----------
+        input_shape : tuple of int, optional
+            Shape of one sample, also with None before it for the batch axis, as Keras has it. May
+            be left out where the model knows it.
+
+        Raises
+        ------
+        ValueError
+            When it is not known or another one than the model's, or does not fit the layers.
+        """
+        self.network.build(self.network.shape_for(input_shape))
+
     def compile(
         self,
         optimizer: str | Optimizer = "rmsprop",
         loss: str | Loss = "mse",
-        metrics: Sequence[str | Metric] | None = None,
-        weighted_metrics: Sequence[str | Metric] | None = None,
+        metrics: Metrics = None,
+        weighted_metrics: Metrics = None,
     ) -> None:
         """Choose how to train.
 
@@ -159,9 +184,10 @@ class Sequential:
         loss : str or Loss
             One of `fastdrop.losses`. When it folds the last layer's activation (softmax, sigmoid),
             training works from logits, which is exact for outputs near 0 and 1.
-        metrics : list of str or Metric, optional
-            Figures of `fastdrop.metrics` to report besides the loss.
-        weighted_metrics : list of str or Metric, optional
+        metrics : list of str, Metric or callable, optional
+            Figures of `fastdrop.metrics` to report besides the loss; or functions
+            ``function(y, outputs)`` of batches, see `fastdrop.metrics.FunctionMetric`.
+        weighted_metrics : list of str, Metric or callable, optional
             Figures in which samples count by their weights. Where one is among `metrics`, too, its
             name gets "weighted_" before it.
 
@@ -180,7 +206,7 @@ class Sequential:
         self,
         x: Any,
         y: ArrayLike | None = None,
-        batch_size: int | None = 32,
+        batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
         callbacks: Callback | Iterable[Callback] | None = None,
@@ -203,12 +229,13 @@ class Sequential:
             Finite numbers; they are cast to the model's dtype batch by batch. An array in memory is
             checked before training starts. One on disk (`numpy.memmap`, HDF5, Zarr) is read and
             checked batch by batch. An iterable gives (x, y) or (x, y, sample_weight); it is
-            iterated once for every epoch.
+            iterated once for every epoch. What has the interface of Keras's `Sequence` or
+            `PyDataset`, with or without ``__iter__``, is asked for batches by number.
         y : array_like, (samples, ...)
             Labels, of the shape and values that the loss expects. None with an iterable.
         batch_size : int, optional
-            At least 1; None means 32. The last batch of an epoch may be smaller. An iterable's
-            batches stay as they are.
+            At least 1, by default 32; with `steps_per_epoch`, what it takes to reach all samples of
+            arrays in so many. The last batch may be smaller. An iterable's stay as they are.
         epochs : int
             At least 1: the number of epochs or, with `initial_epoch`, of the last one.
         verbose : {"auto", 0, 1, 2}
@@ -220,7 +247,8 @@ class Sequential:
         validation_data : (x, y), (x, y, sample_weight) or iterable of batches, optional
             Data to validate on after each epoch; overrides `validation_split`.
         shuffle : bool
-            Whether each epoch takes an array's samples in an order of its own.
+            Whether each epoch takes an array's samples, or a `Sequence`'s batches, in an order of
+            its own, a function of the model's seed and the epoch's number.
         class_weight : mapping of int to float, optional
             Factors of the losses of samples with these labels; 1 for the others.
         sample_weight : array_like, (samples,), optional
@@ -229,9 +257,12 @@ class Sequential:
             Number of the first epoch, for the callbacks; nothing is trained from `epochs` on. To
             go on with a model, give its `epoch`.
         steps_per_epoch, validation_steps : int, optional
-            Batches to take of an iterable for each epoch; each goes on where the last one ended.
+            Batches to take for each epoch. Training goes on where the last epoch ended; at the end
+            of arrays an epoch is shorter. Validation begins anew, so that every epoch has the same
+            batches, unless it is of an iterator, which has no beginning.
         validation_batch_size : int, optional
-            At least 1; changes nothing but time and memory.
+            At least 1, by default 1024, with `validation_steps` as `batch_size`. Without
+            `validation_steps` it changes nothing but time and memory.
         comm : mpi4py.MPI.Intracomm, optional
             Train with all its processes, its ranks: each calls `fit` with the same model, data and
             arguments, and computes its rows of every batch (docs/mpi.md). Callbacks are called on
@@ -248,7 +279,7 @@ class Sequential:
         ------
         RuntimeError
             When the model has not been compiled; a `RankError` when something is wrong on another
-            rank.
+            rank. An error that only one rank has ends the processes of all, see docs/mpi.md.
         TypeError
             When `callbacks` or `comm` are something else.
         ValueError
@@ -259,69 +290,61 @@ class Sequential:
             given, or there are more of them than `batch_size`.
         """
         ranks = Ranks(comm)
-        with ranks.together():
-            self.network.compiled()
-            batch_size = _batch_size("batch_size", batch_size, 32)
-            validation_batch_size = _batch_size(
-                "validation_batch_size", validation_batch_size, INFERENCE_BATCH
-            )
-            if batch_size < ranks.size:
-                raise ValueError(
-                    f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
-                    f"got {batch_size}"
+        with ranks.ending_together("fit"):
+            with ranks.together("the arguments of fit"):
+                self.network.compiled()
+                given = callbacks_of(callbacks)
+                check_count("epochs", epochs)
+                check_count("initial_epoch", initial_epoch, least=0)
+                reports = reports_of(verbose)
+                training, validation = batches_for_fit(
+                    (x, y, sample_weight),
+                    batch_size,
+                    steps_per_epoch,
+                    validation_data,
+                    validation_split,
+                    validation_batch_size,
+                    validation_steps,
                 )
-            given = callbacks_of(callbacks)
-            check_count("epochs", epochs)
-            check_count("initial_epoch", initial_epoch, least=0)
-            reports = reports_of(verbose)
-            names = ("x", "y", "sample_weight", "steps_per_epoch")
-            training = batches_of(x, y, sample_weight, names, batch_size, steps_per_epoch)
-            validation: Batches | None = None
-            if validation_data is not None:
-                validation = validation_batches(
-                    validation_data, validation_batch_size, validation_steps
-                )
-            elif not isinstance(validation_split, Real | None) or validation_split:
-                if not isinstance(training, ArrayBatches):
-                    raise ValueError("validation_split: expected it with arrays only")
-                training, validation = training.split(validation_split, validation_batch_size)
-            loop.prepare(self.network, training, validation, class_weight)
-            if ranks.size > 1:
-                Figures(self.network).check_merging()
-        if ranks.size > 1:
-            ranks.check_same(
-                facts_of(self.network)
-                | {
-                    "optimizer": self.optimizer,
-                    "training data": training.facts(),
-                    "validation data": None if validation is None else validation.facts(),
-                    "epochs": epochs,
-                    "initial_epoch": initial_epoch,
-                    "shuffle": bool(shuffle),
-                    "class_weight": class_weight,
-                }
-            )
-        history = self.history = History()
-        chain = [*given, history, *reports]
-        if ranks.rank > 0:
-            chain = [callback for callback in chain if callback.every_rank]
-        for callback in chain:
-            callback.model = self
-            callback.params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
-        numbers = range(initial_epoch, epochs)
-        loop.fit(self.network, training, validation, chain, history, ranks, numbers, shuffle)
+                if isinstance(training, ArrayBatches) and training.batch_size < ranks.size:
+                    raise ValueError(
+                        f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
+                        f"got {training.batch_size}"
+                    )
+                if shuffle not in (True, False):
+                    raise ValueError(f"shuffle: expected True or False, got {shuffle!r}")
+                loop.prepare(self.network, training, validation, class_weight)
+                facts: dict[str, Any] = {}
+                if ranks.size > 1:
+                    Figures(self.network).check_merging()
+                    facts = facts_of(self.network) | {
+                        "optimizer": self.optimizer,
+                        "training data": training.facts(),
+                        "validation data": None if validation is None else validation.facts(),
+                        "epochs": epochs,
+                        "initial_epoch": initial_epoch,
+                        "shuffle": bool(shuffle),
+                        "class_weight": class_weight,
+                    }
+            ranks.check_same("the beginning of fit", facts)
+            history = self.history = History()
+            params = {"epochs": epochs, "steps": training.steps, "verbose": verbose}
+            chain = self._listening([*given, history, *reports], ranks, params)
+            numbers = range(initial_epoch, epochs)
+            loop.fit(self.network, training, validation, chain, history, ranks, numbers, shuffle)
         return history
 
     def evaluate(
         self,
         x: Any,
         y: ArrayLike | None = None,
-        batch_size: int | None = INFERENCE_BATCH,
+        batch_size: int | None = None,
         verbose: str | int = "auto",
         sample_weight: ArrayLike | None = None,
         steps: int | None = None,
-        *,
+        callbacks: Callback | Iterable[Callback] | None = None,
         return_dict: bool = False,
+        *,
         comm: Any = None,
     ) -> float | list[float] | dict[str, float]:
         """Measure loss and metrics at inference.
@@ -331,11 +354,14 @@ class Sequential:
         x, y, sample_weight
             As for `fit`.
         batch_size : int, optional
-            At least 1; changes nothing but time and memory.
+            At least 1, by default 1024; with `steps`, what it takes to reach all samples of arrays
+            in so many. Without `steps` it changes nothing but time and memory.
         verbose : {"auto", 0, 1, 2}
             0 is silent, anything else prints one line.
         steps : int, optional
-            Batches to take of an iterable.
+            How many batches to take: the first.
+        callbacks : Callback or iterable of Callback, optional
+            Their hooks named ``on_test_...`` are called.
         return_dict : bool
             Whether to return a dict.
         comm : mpi4py.MPI.Intracomm, optional
@@ -352,27 +378,34 @@ class Sequential:
             As for `fit`.
         """
         ranks = Ranks(comm)
-        with ranks.together():
-            self.network.compiled()
-            batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
-            quiet = not reports_of(verbose) or ranks.rank > 0
-            names = ("x", "y", "sample_weight", "steps")
-            batches = batches_of(x, y, sample_weight, names, batch_size, steps)
-            loop.prepare(self.network, batches)
-        if ranks.size > 1:
-            ranks.check_same(facts_of(self.network) | {"data": batches.facts()})
-        with ranks.ending_together():
-            figures = loop.evaluate(Step(self.network, ranks), batches, "this call", ranks)
-        if not quiet:
-            print(format_logs(figures))
+        with ranks.ending_together("evaluate"):
+            with ranks.together("the arguments of evaluate"):
+                self.network.compiled()
+                size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
+                quiet = not reports_of(verbose) or ranks.rank > 0
+                given = callbacks_of(callbacks)
+                names = ("x", "y", "sample_weight", "steps")
+                batches = batches_of(x, y, sample_weight, names, size, steps)
+                loop.prepare(self.network, batches)
+                facts: dict[str, Any] = {}
+                if ranks.size > 1:
+                    facts = facts_of(self.network) | {"data": batches.facts()}
+            ranks.check_same("the beginning of evaluate", facts)
+            params = {"epochs": 1, "steps": batches.steps, "verbose": verbose}
+            chain = self._listening(given, ranks, params)
+            step = Step(self.network, ranks)
+            figures = loop.evaluate(step, batches, "this call", chain, ranks)
+            if not quiet:
+                print(format_logs(figures))
         return _returned(figures, return_dict)
 
     def predict(
         self,
         x: Any,
-        batch_size: int | None = INFERENCE_BATCH,
+        batch_size: int | None = None,
         verbose: str | int = "auto",
         steps: int | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
     ) -> Array:
         """Return the outputs at inference.
 
@@ -381,11 +414,14 @@ class Sequential:
         x : array_like, (samples, ...), or iterable of batches
             Finite numbers. Of batches that are tuples, the first item counts.
         batch_size : int, optional
-            At least 1; changes nothing but time and memory.
+            At least 1, by default 1024; with `steps`, what it takes to reach all samples of arrays
+            in so many. Without `steps` it changes nothing but time and memory.
         verbose : {"auto", 0, 1, 2}
             0 is silent, anything else shows a progress bar.
         steps : int, optional
-            Batches to take of an iterable.
+            How many batches to take: the first.
+        callbacks : Callback or iterable of Callback, optional
+            Their hooks named ``on_predict_...`` are called.
 
         Returns
         -------
@@ -396,22 +432,24 @@ class Sequential:
         ValueError
             When `x` does not fit the model.
         """
-        batch_size = _batch_size("batch_size", batch_size, INFERENCE_BATCH)
+        size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
         quiet = not reports_of(verbose)
-        one = type(x) is np.ndarray and x.ndim > 0 and 0 < len(x) <= batch_size
-        if quiet and steps is None and one:
+        one = type(x) is np.ndarray and x.ndim > 0 and size is not None and 0 < len(x) <= size
+        if quiet and steps is None and callbacks is None and one:
             return self(x)
+        given = callbacks_of(callbacks)
         names = ("x", "y", "sample_weight", "steps")
-        batches = batches_of(x, None, None, names, batch_size, steps)
+        batches = batches_of(x, None, None, names, size, steps)
         loop.prepare(self.network, batches, y_needed=False)
-        step = Step(self.network)
+        params = {"epochs": 1, "steps": batches.steps, "verbose": verbose}
+        chain = self._listening(given, ALONE, params)
         bar = tqdm(
             batches.epoch("this call"),
             "predict",
             batches.steps,
             disable=quiet or sys.stderr is None,
         )
-        return np.concatenate([step.predict(batch.x).copy() for batch in bar])
+        return loop.predict(Step(self.network), bar, chain)
 
     def train_on_batch(
         self,
@@ -443,8 +481,7 @@ class Sequential:
         batch = self._one_batch(x, y, sample_weight, class_weight)
         figures = Figures(self.network)
         figures.add(batch, *self._step_for_a_batch().train(*batch))
-        self.step += 1
-        return _returned(figures, return_dict)
+        return _returned(figures.values(), return_dict)
 
     def test_on_batch(
         self,
@@ -457,7 +494,7 @@ class Sequential:
         batch = self._one_batch(x, y, sample_weight)
         figures = Figures(self.network)
         figures.add(batch, *self._step_for_a_batch().test(*batch))
-        return _returned(figures, return_dict)
+        return _returned(figures.values(), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for one batch at inference, see `predict`."""
@@ -490,7 +527,8 @@ class Sequential:
             return self._step_for_a_batch().predict(batch.x).copy()
         with quiet():
             outputs = batch.x.astype(self.dtype)
-        key = self._calls.next_key()
+        seed, call = self.network.generator.next_key()
+        key = Key(Key(seed).fold_in(CALLS).seed, call)
         for number, layer in enumerate(self.layers):
             layer_key = Key(key.fold_in(number).seed, self.step)
             outputs, _ = layer.forward(outputs, Batch(training=True, key=layer_key))
@@ -580,15 +618,16 @@ class Sequential:
         ------
         ValueError
             When the model holds functions, such as a schedule of p that is not one of
-            `fastdrop.layers.schedules`; before the file is touched.
+            `fastdrop.layers.schedules`, or else what a file cannot hold; when weights that are not
+            finite would replace finite ones. All before the file is touched.
         OSError
             When the file cannot be written.
         """
-        files.write(path, "model", *files.pack(self.network))
+        files.write(path, "model", *saving.pack(self.network))
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone to a file, see `save`."""
-        files.write(path, "weights", {}, self.network.weights())
+        files.write(path, "weights", {}, saving.pack_weights(self.network))
 
     def load_weights(self, path: str | PathLike[str]) -> None:
         """Set all weights from a file of `save_weights` or `save`.
@@ -600,13 +639,13 @@ class Sequential:
         Raises
         ------
         ValueError
-            When the file is damaged, is no such file, or of a model with other layers; nothing is
-            changed then.
+            When the file is damaged, is no such file, or of a model with other layers or another
+            dtype; nothing is changed then. One line that names the file.
         OSError
             When it cannot be read.
         """
         _, arrays = files.read(path, ("weights", "model"))
-        files.set_weights(path, self.network, arrays)
+        saving.load_weights(path, self.network, arrays)
 
     def summary(self) -> None:
         """Print a table of the layers, their output shapes and numbers of parameters."""
@@ -629,6 +668,17 @@ class Sequential:
             print(f"Trainable params: {trainable:,}")
 
     @property
+    def dtype(self) -> np.dtype:
+        """Of parameters, batches and outputs."""
+        return self.network.dtype
+
+    @property
+    def output_shape(self) -> Shape | None:
+        """Shape of one output, without the batch axis; None until it is known."""
+        shape = self.input_shape
+        return None if shape is None or not self.layers else self.network.output_shape(shape)
+
+    @property
     def trainable(self) -> bool:
         """Whether any layer is trained; assigned to all layers."""
         return any(layer.trainable for layer in self.layers)
@@ -642,6 +692,16 @@ class Sequential:
     def params(self) -> dict[str, Array]:
         """Every parameter by name: "<number of the layer>.<name in the layer>"."""
         return self.network.params()
+
+    def _listening(
+        self, callbacks: Iterable[Callback], ranks: Ranks, params: Mapping[str, Any]
+    ) -> list[Callback]:
+        """Return the callbacks that this rank calls, which know their model from then on."""
+        chain = [callback for callback in callbacks if ranks.rank == 0 or callback.every_rank]
+        for callback in chain:
+            callback.set_model(self)
+            callback.set_params(params)
+        return chain
 
     def _one_batch(
         self,
@@ -685,7 +745,8 @@ def load_model(path: str | PathLike[str]) -> Sequential:
 
     On the same machine, with as many threads,
     ``load_model(path).fit(..., initial_epoch=model.epoch)`` goes on bit for bit as the saved model
-    would have, if it was saved at the end of an epoch. Callbacks start anew.
+    would have, and, if that was saved at the end of a whole epoch, as one that was never
+    interrupted. Callbacks start anew.
 
     Parameters
     ----------
@@ -699,12 +760,13 @@ def load_model(path: str | PathLike[str]) -> Sequential:
     Raises
     ------
     ValueError
-        When the file is damaged, no such file, of another version of the format, or holds a layer,
-        loss or the like that is defined neither in fastdrop nor in the running program.
+        When the file is damaged, no such file, of a later version of the format, or holds a layer,
+        loss or the like that is defined neither in fastdrop nor in the running program, or whose
+        class raises an error. One line that names the file.
     OSError
         When it cannot be read.
     """
-    return Sequential.from_network(files.unpack(path, *files.read(path, ("model",))))
+    return Sequential.from_network(saving.unpack(path, *files.read(path, ("model",))))
 
 
 class _Kept(threading.local):
@@ -714,16 +776,9 @@ class _Kept(threading.local):
 
 
 def _returned(
-    figures: Mapping[str, float], return_dict: bool
+    figures: dict[str, float], return_dict: bool
 ) -> float | list[float] | dict[str, float]:
     if return_dict:
-        return dict(figures)
+        return figures
     values = list(figures.values())
     return values if len(values) > 1 else values[0]
-
-
-def _batch_size(argument: str, batch_size: int | None, default: int) -> int:
-    if batch_size is None:
-        return default
-    check_count(argument, batch_size)
-    return batch_size

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, SupportsIndex
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop._checks import checked_offset, checked_p, checked_stddev
+from fastdrop._checks import as_array, checked_offset, checked_p, checked_stddev
 from fastdrop.compiled import _core
 from fastdrop.functional import checked_key
 from fastdrop.random import Key
@@ -19,7 +18,7 @@ _OFFSET_BITS = 50  # domain 1 has 2**48 blocks of four words
 
 
 def _normal_noise(
-    x: ArrayLike,
+    x: NDArray[Any],
     multiply: bool,
     stddev: float,
     key: Key,
@@ -27,7 +26,6 @@ def _normal_noise(
     out: NDArray[Any] | None,
     num_threads: SupportsIndex | None,
 ) -> NDArray[Any]:
-    x = np.asarray(x)
     seed, call = checked_key(key)
     start = checked_offset(offset, x.size, _OFFSET_BITS)
     return _core.normal_noise(x, multiply, stddev, seed, call, start, out, num_threads)
@@ -81,6 +79,7 @@ def gaussian_dropout(
     p = checked_p(p)
     if p == 1:
         raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
+    x = as_array("x", x)
     if not training or p == 0:
         return _core.identity(x, out)
     return _normal_noise(x, True, math.sqrt(p / (1 - p)), key, offset, out, num_threads)
@@ -116,6 +115,7 @@ def gaussian_noise(
         As `dropout`; also for a standard deviation that is negative or not finite.
     """
     stddev = checked_stddev(stddev)
+    x = as_array("x", x)
     if not training or stddev == 0:
         return _core.identity(x, out)
     return _normal_noise(x, False, stddev, key, offset, out, num_threads)

@@ -9,12 +9,12 @@ that died would sink among them for ever, where processors are many times slower
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from fastdrop._checks import check_number, lookup
 from fastdrop._serialization import Configurable
-from fastdrop.compiled._train import update
+from fastdrop.compiled._train import STATES, update
 from fastdrop.layers.base import Array, PartialGradient, ProductGradient, WeightRule
 from fastdrop.learning_rates import (
     LearningRate,
@@ -62,6 +62,17 @@ class Optimizer(Configurable):
         When an argument is outside its range, or more than one way to clip is given.
     """
 
+    renamed: ClassVar = {
+        **dict.fromkeys(("apply", "apply_gradients", "stateless_apply", "update_step"), "update"),
+        **dict.fromkeys(("build", "finalize_variable_values", "scale_loss")),
+        **dict.fromkeys(("load_own_variables", "save_own_variables")),
+    }
+
+    model: object
+    iterations: int
+    state: dict[str, dict[str, Array]]
+    _rules: ClassVar[Iterable[str]] = STATES  # the names that `_step` may return
+
     def __init__(
         self,
         learning_rate: LearningRate,
@@ -80,9 +91,7 @@ class Optimizer(Configurable):
                 f"got {clipnorm}, {clipvalue}, {global_clipnorm}"
             )
         self.weight_decay = None if weight_decay is None else _checked("weight_decay", weight_decay)
-        self.model: object = None
-        self.iterations = 0
-        self.state: dict[str, dict[str, Array]] = {}
+        self.model, self.iterations, self.state = None, 0, {}
 
     @property
     def learning_rate(self) -> LearningRate:
@@ -102,6 +111,58 @@ class Optimizer(Configurable):
         """Take over a learning rate, say another rank's; a schedule that gives it is kept."""
         if rate != self.current_learning_rate:
             self.learning_rate = rate
+
+    def state_of(self, params: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+        """Return the state, without what the rule has kept for parameters that are gone."""
+        everything = not self._updates_by_rule
+        return {name: s for name, s in self.state.items() if everything or name in params}
+
+    def restore(
+        self,
+        params: Mapping[str, Array],
+        iterations: int,
+        state: Mapping[str, Mapping[str, Array]],
+    ) -> None:
+        """Take over how far another optimiser of this class has come.
+
+        Parameters
+        ----------
+        params : mapping of str to ndarray
+            What is to be updated.
+        iterations : int
+            The other's.
+        state : mapping of str to mapping of str to ndarray
+            The other's.
+
+        Raises
+        ------
+        ValueError
+            When the rule keeps no such arrays for these parameters; nothing is changed then. What
+            a class with an `update` of its own keeps is its own affair.
+        """
+        if self._updates_by_rule:
+            for name, arrays in state.items():
+                self._check_state(name, params.get(name), arrays)
+        self.iterations = iterations
+        self.state = {name: dict(arrays) for name, arrays in state.items()}
+
+    def _check_state(self, name: str, param: Array | None, arrays: Mapping[str, Array]) -> None:
+        if param is None:
+            raise ValueError(f"optimizer: expected states of parameters, got some of {name!r}")
+        # The rule may have been another one of the class's before an argument was assigned.
+        kept = [set(STATES[rule]) for rule in self._rules]
+        explained = set[str]().union(*(names for names in kept if names <= arrays.keys()))
+        if explained != arrays.keys():
+            raise ValueError(
+                f"optimizer: expected the states of {type(self).__name__} for {name!r}, "
+                f"got {', '.join(arrays)}"
+            )
+        for part, array in arrays.items():
+            if array.shape != param.shape or array.dtype != param.dtype:
+                raise ValueError(
+                    f"optimizer: expected {param.dtype} of shape {param.shape} as {part!r} of "
+                    f"{name!r}, got {array.dtype} {array.shape}"
+                )
 
     def update(
         self,
@@ -133,25 +194,32 @@ class Optimizer(Configurable):
         """
         rate = self.current_learning_rate
         name, constants = self._step(rate)
-        update(
-            params,
-            grads,
-            rules,
-            self.state,
-            name,
-            clipnorm=self.clipnorm,
-            clipvalue=self.clipvalue,
-            global_clipnorm=self.global_clipnorm,
-            decay=(self.weight_decay or 0.0) * rate,
-            **constants,
-        )
-        self.iterations += 1
+        self.iterations += 1  # now: an interrupt comes as soon as compiled code is through
+        try:
+            update(
+                params,
+                grads,
+                rules,
+                self.state,
+                name,
+                clipnorm=self.clipnorm,
+                clipvalue=self.clipvalue,
+                global_clipnorm=self.global_clipnorm,
+                decay=(self.weight_decay or 0.0) * rate,
+                **constants,
+            )
+        except Exception:  # of the arguments: nothing has changed
+            self.iterations -= 1
+            raise
 
     @property
     def takes_products(self) -> bool:
         """Whether `update` is this class's own and needs no norms: gradients may be products."""
-        own = getattr(self.update, "__func__", None) is Optimizer.update
-        return own and self.clipnorm is None and self.global_clipnorm is None
+        return self._updates_by_rule and self.clipnorm is None and self.global_clipnorm is None
+
+    @property
+    def _updates_by_rule(self) -> bool:
+        return getattr(self.update, "__func__", None) is Optimizer.update
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         """Return the name of the next update's loop and its constants, see `_train.update`."""
@@ -185,6 +253,8 @@ class SGD(Optimizer):
     .. [1] Sutskever et al. 2013, On the importance of initialization and momentum in deep learning,
        ICML.
     """
+
+    _rules = ("sgd", "momentum", "nesterov")
 
     def __init__(
         self,
@@ -225,6 +295,8 @@ class Adam(Optimizer):
     .. [1] Kingma and Ba 2015, Adam: a method for stochastic optimization, ICLR; the formula just
        before section 2.1.
     """
+
+    _rules = ("adam",)
 
     def __init__(
         self,
@@ -310,6 +382,8 @@ class RMSprop(Optimizer):
     ----------
     .. [1] Hinton 2012, Neural networks for machine learning, lecture 6e.
     """
+
+    _rules = ("rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum")
 
     def __init__(
         self,

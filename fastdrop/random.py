@@ -13,13 +13,22 @@ import threading
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple, SupportsIndex
+from weakref import WeakSet
 
 import numpy as np
 
 from fastdrop._checks import unsigned
 from fastdrop.compiled import _core
 
-__all__ = ["Generator", "Key", "default_generator", "permutation", "seed", "uniform"]
+__all__ = [
+    "Generator",
+    "Key",
+    "default_generator",
+    "generator_of",
+    "permutation",
+    "seed",
+    "uniform",
+]
 
 _FOLD_DOMAIN = 2
 
@@ -106,6 +115,17 @@ os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
 
+# Those whose seed nobody has given: it is another one in every forked child.
+_unseeded: WeakSet[Generator] = WeakSet()
+
+
+def _draw_seeds() -> None:
+    for generator in _unseeded:
+        generator._seed, generator._call = secrets.randbits(64), 0
+
+
+os.register_at_fork(after_in_child=_draw_seeds)
+
 
 class Generator:
     """Hands out keys: one seed, and a counter of calls.
@@ -115,6 +135,11 @@ class Generator:
     seed : int, optional
         0 <= seed < 2**64; by default drawn from the operating system.
 
+    Attributes
+    ----------
+    seed : int
+        Which stream.
+
     Raises
     ------
     TypeError, ValueError
@@ -122,16 +147,26 @@ class Generator:
 
     Notes
     -----
-    Threads may share a generator: every key is handed out once. A forked child starts with its
-    parent's state, and so with the same keys: give each process a generator of its own, by `spawn`
-    or `Key.fold_in`.
+    Threads may share a generator: every key is handed out once. In a forked child a generator whose
+    seed was drawn, and those spawned from it, have new seeds. One with a given seed hands out the
+    same keys in every child: give each a generator of its own, by `spawn` or `Key.fold_in`. Pickled
+    copies are the same in every process.
     """
 
-    __slots__ = ("_call", "_seed")
+    __slots__ = ("__weakref__", "_call", "_seed")
 
     def __init__(self, seed: SupportsIndex | None = None) -> None:
         self._seed = secrets.randbits(64) if seed is None else unsigned(seed, "seed")
         self._call = 0
+        if seed is None:
+            _unseeded.add(self)
+
+    def __getstate__(self) -> tuple[int, int, bool]:
+        return *self.state, self in _unseeded
+
+    def __setstate__(self, state: tuple[int, int, bool]) -> None:
+        self._seed, self._call, unseeded = state
+        (_unseeded.add if unseeded else _unseeded.discard)(self)
 
     def __repr__(self) -> str:
         seed, call = self.state
@@ -163,7 +198,14 @@ class Generator:
         """
         n = unsigned(n, "n", 48)
         key = self.next_key()
-        return [Generator(key.fold_in(i).seed) for i in range(n)]
+        children = [Generator(key.fold_in(i).seed) for i in range(n)]
+        if self in _unseeded:
+            _unseeded.update(children)
+        return children
+
+    @property
+    def seed(self) -> int:
+        return self._seed
 
     @property
     def state(self) -> tuple[int, int]:
@@ -180,16 +222,23 @@ class Generator:
         key = Key(seed, call)
         with _lock:
             self._seed, self._call = key
+        _unseeded.discard(self)
 
 
 default_generator = Generator()
+
+
+def generator_of(seed: SupportsIndex | None) -> Generator:
+    """Return a generator of this seed; without one, spawn it from the default generator."""
+    return default_generator.spawn(1)[0] if seed is None else Generator(seed)
 
 
 def seed(n: SupportsIndex) -> None:
     """Set the default generator to seed n, call 0.
 
     It gives keys to calls of `dropout` without a key, to layers without a seed, and seeds to
-    models without one.
+    models without one. Children forked after it repeat it, all of them alike: in worker i, call
+    ``seed(Key(n).fold_in(i).seed)``. Without it every child has a seed of its own.
 
     Parameters
     ----------

@@ -8,7 +8,15 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop._checks import Axes, check_count, checked_axes, checked_offset, checked_p, mask_shape
+from fastdrop._checks import (
+    Axes,
+    as_array,
+    check_count,
+    checked_axes,
+    checked_offset,
+    checked_p,
+    mask_shape,
+)
 from fastdrop.compiled import _core
 from fastdrop.functional import checked_key, dropout, masked_scale
 from fastdrop.random import Key
@@ -69,9 +77,9 @@ def alpha_dropout(
     Klambauer, Unterthiner, Mayr, Hochreiter 2017, Self-normalizing neural networks, NIPS.
     """
     p = checked_p(p)
+    x = as_array("x", x)
     if not training or p == 0:
         return _core.identity(x, out)
-    x = np.asarray(x)
     if p == 1:
         a = shift = fill = 0.0
     else:
@@ -114,6 +122,7 @@ def alpha_dropout_backward(
         As `alpha_dropout`.
     """
     p = checked_p(p)
+    dy = as_array("dy", dy)
     if p == 0:
         return _core.identity(dy, out)
     dx: NDArray[Any] = masked_scale(
@@ -158,7 +167,7 @@ def feature_alpha_dropout(
     TypeError, ValueError
         As `alpha_dropout`; ValueError also for fewer than two axes.
     """
-    x = np.asarray(x)
+    x = as_array("x", x)
     if x.ndim < 2:
         raise ValueError(f"x: expected shape (samples, channels, ...), got {x.shape}")
     return alpha_dropout(
@@ -212,7 +221,7 @@ def drop_path(
     ----------
     Huang, Sun, Liu, Sedra, Weinberger 2016, Deep networks with stochastic depth, ECCV.
     """
-    x = np.asarray(x)
+    x = as_array("x", x)
     if x.ndim == 0:
         raise ValueError("x: expected shape (samples, ...), got a 0-d array")
     if mode not in ("row", "batch"):
@@ -281,7 +290,7 @@ def drop_block2d(
     """
     p = checked_p(p)
     check_count("block_size", block_size)
-    x = np.asarray(x)
+    x = as_array("x", x)
     if x.ndim != 4:
         raise ValueError(f"x: expected shape (samples, channels, height, width), got {x.shape}")
     samples, channels, height, width = x.shape
@@ -335,7 +344,7 @@ def zoneout(
     ----------
     Krueger et al. 2017, Zoneout: regularizing RNNs by randomly preserving hidden activations, ICLR.
     """
-    x = np.asarray(x)
+    x = as_array("x", x)
     seed, call = checked_key(key)
     start = checked_offset(offset, x.size)
     return _core.masked_pick(x, previous, checked_p(p), seed, call, (), start, out, num_threads)
@@ -363,7 +372,7 @@ def zoneout_backward(
     TypeError, ValueError
         As `zoneout`.
     """
-    dy = np.asarray(dy)
+    dy = as_array("dy", dy)
     zero = np.zeros_like(dy)
     return (
         zoneout(dy, zero, p, key=key, offset=offset),

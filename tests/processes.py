@@ -1,6 +1,7 @@
 """Other processes, for what one process can be asked only once."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,6 +21,20 @@ def run(code, **environment):
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60
     )
+
+
+def forked(function):
+    """What a function returns in a forked child."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, pickle.dumps(function()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        return pickle.loads(file.read())
 
 
 def status_of(child):

@@ -1,6 +1,7 @@
 """The scripts in benchmarks/ run: short runs of the real thing."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,20 @@ import numpy as np
 import pytest
 import stages
 import training
-from training_sides import EACH, FOUR, LIBRARIES, ONE, Point
+from training_sides import EACH, FOUR, LIBRARIES, NONE, ONE, Point
 
 import fastdrop
+from fastdrop.commands.bench import keep as keeping
 
 FOLDER = Path(training.__file__).parent
 NO_DATA = Path("nowhere")
-ROWS = [(8, 4, EACH, EACH), (8, 4, ONE, ONE), (8, 4, FOUR, EACH)]
+SMALL, NUMBER = (784, 8, 8, 10), (5, 8, 1)
+ROWS = [
+    training.Row(NUMBER, 4, 1, EACH, EACH),
+    training.Row(SMALL, 4, 0, EACH, EACH),
+    training.Row(SMALL, 4, 0, ONE, ONE),
+    training.Row(SMALL, 4, 0, FOUR, EACH),
+]
 
 
 def test_training(monkeypatch, tmp_path):
@@ -24,18 +32,21 @@ def test_training(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "LIBRARIES", ["fastdrop", "nowhere_to_be_found"])
     monkeypatch.setattr(sys, "argv", ["", "--data", str(NO_DATA), "--out", str(tmp_path)])
     sys.argv += ["--rounds", "2", "--steps", "2", "--untimed", "1"]
-    training.main()
+    assert not training.main()
     found = json.loads((tmp_path / training.RESULTS).read_text())
-    assert {(row["side"], row["masks"]) for row in found["results"]} == {
-        *(("fastdrop", masks) for masks in (EACH, ONE, FOUR)),
-        ("floor", EACH),
+    assert {(len(row["widths"]), row["side"], row["masks"]) for row in found["results"]} == {
+        *((4, "fastdrop", masks) for masks in (EACH, ONE, FOUR)),
+        (4, "floor", EACH),
+        (3, "fastdrop", EACH),
+        (3, "floor", EACH),
     }
     for row in found["results"]:
         assert len(row["us"]) == 2
         assert min(row["us"]) > 0
         assert row["side"] == "floor" or 0 < row["loss"][1] < 10
     table = (tmp_path / training.TABLE).read_text()
-    assert table.count("| not installed | not installed | not installed |") == len(ROWS)
+    assert table.count(" | not installed" * len(training.FRAMEWORKS) + " |\n") == len(ROWS)
+    assert "Missing" not in table
 
 
 @pytest.mark.parametrize("module", LIBRARIES)
@@ -48,22 +59,38 @@ def test_sides_learn(module):
     library = LIBRARIES[module](1)
     for side, masks in library.sides.items():
         for mask in masks:
-            train = library.prepare(side, Point(64, 32, mask))
+            train = library.prepare(side, Point((784, 64, 64, 10), 32, mask))
             for _ in range(2):
                 figures = train(x, y, 3)
             assert figures.seconds > 0
             assert side == "floor" or figures.accuracy > 0.65
 
 
+@pytest.mark.parametrize("module", LIBRARIES)
+def test_sides_learn_a_number(module):
+    pytest.importorskip(module)
+    x = np.random.default_rng(0).random((4096, 5), np.float32)
+    y = x[:, :2].sum(1, keepdims=True)
+    library = LIBRARIES[module](1)
+    for side, masks in library.sides.items():
+        mask = masks[0]
+        assert mask in (EACH, NONE)
+        train = library.prepare(side, Point((5, 32, 1), 32, mask))
+        losses = [train(x, y, 3).loss for _ in range(3)]
+        assert side == "floor" or losses[-1] < 0.5 * losses[0]
+
+
 def test_ratios_are_those_within_a_round():
     assert training.ratio([1, 2, 30], [1, 4, 10]) == "1.00 (0.75 - 2.00)"
     assert training.ratio([3], [2]) == "1.50 (1.50 - 1.50)"
+    assert training.ratio([3], None) == "-"
 
 
-def test_core_fight(monkeypatch):
+def test_core_fight(monkeypatch, capsys):
     monkeypatch.setattr(core_fight, "SETTINGS", ["", "OPENBLAS_THREAD_TIMEOUT=4"])
-    monkeypatch.setattr(core_fight, "NETWORKS", [Point(8, 4, EACH)])
-    table = core_fight.table(core_fight.measure(NO_DATA, rounds=1, steps=1, untimed=1))
+    monkeypatch.setattr(core_fight, "NETWORKS", [Point(SMALL, 4, EACH)])
+    assert not core_fight.measure(NO_DATA, rounds=1, steps=1, untimed=1)
+    table = capsys.readouterr().out
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
         "| as it is",
         "| `OPENBLAS_THREAD_TIMEOUT=4`",
@@ -103,7 +130,7 @@ def test_torch_calls(monkeypatch, tmp_path):
 
 
 def test_stages(monkeypatch, capsys):
-    monkeypatch.setattr(stages, "POINTS", [Point(8, 4, EACH), Point(8, 4, ONE)])
+    monkeypatch.setattr(stages, "POINTS", [Point(SMALL, 4, EACH), Point(SMALL, 4, ONE)])
     monkeypatch.setattr(sys, "argv", ["", "--epochs", "1"])
     stages.main()
     table = [line[1:-1].split("|") for line in capsys.readouterr().out.splitlines()]
@@ -112,3 +139,60 @@ def test_stages(monkeypatch, capsys):
     assert rows["gathering kept weights"][0] == ""  # none with a mask for each sample
     assert rows["gathering kept weights"][1]
     assert all(float(cell) > 0 for cell in rows["all"])
+
+
+@pytest.fixture
+def stopped(monkeypatch, capsys):
+    """Run a script that gets SIGTERM after its first round; return what it prints then."""
+    update = keeping._Report.update
+
+    def update_and_stop(report, show):
+        update(report, show)
+        signal.raise_signal(signal.SIGTERM)
+
+    def run(main, *arguments):
+        monkeypatch.setattr(keeping._Report, "update", update_and_stop)
+        monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 143
+        missing = "Missing: rounds 2 to 4 (stopped by SIGTERM).\n"
+        _, final = capsys.readouterr().out.split("Missing: rounds 2 to 4 (still to come).\n")
+        table, written = final.split(missing)
+        return table, table + missing, written
+
+    return run
+
+
+def test_stopped_training(monkeypatch, tmp_path, stopped):
+    monkeypatch.setattr(training, "ROWS", ROWS)
+    monkeypatch.setattr(training, "LIBRARIES", ["fastdrop"])
+    sizes = ["--rounds", 4, "--steps", 2, "--untimed", 1]
+    _, text, written = stopped(training.main, "--data", NO_DATA, "--out", tmp_path, *sizes)
+    assert (tmp_path / training.TABLE).read_text() == text
+    assert written.count("written: ") == 2
+    rows = json.loads((tmp_path / training.RESULTS).read_text())["results"]
+    assert [len(row["us"]) for row in rows] == [1] * 6
+
+
+def test_stopped_core_fight(monkeypatch, stopped):
+    monkeypatch.setattr(core_fight, "SETTINGS", [""])
+    monkeypatch.setattr(core_fight, "NETWORKS", [Point(SMALL, 4, EACH)])
+    table, _, written = stopped(lambda: core_fight.measure(NO_DATA, rounds=4, steps=1, untimed=1))
+    assert table.count("at most") == len(core_fight.BUSY)
+    assert not written
+
+
+def test_stopped_stages(monkeypatch, tmp_path, stopped):
+    monkeypatch.setattr(stages, "POINTS", [Point(SMALL, 4, EACH)])
+    _, text, _ = stopped(stages.main, "--epochs", 4, "--out", tmp_path)
+    assert (tmp_path / stages.TABLE).read_text() == text
+
+
+def test_stopped_torch_calls(monkeypatch, tmp_path, stopped):
+    pytest.importorskip("torch")
+    import torch_calls
+
+    monkeypatch.setattr("fastdrop.commands.bench.torch.SECONDS", 1e-3)
+    _, text, _ = stopped(torch_calls.main, "--rounds", 4, "--out", tmp_path)
+    assert (tmp_path / torch_calls.TABLE).read_text() == text

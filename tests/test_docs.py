@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from places import ROOT
 
 import fastdrop
+from fastdrop import Key
+from fastdrop.layers import Batch
 
 PACKAGE = Path(fastdrop.__file__).parent
 MODULES = sorted(
@@ -19,11 +22,12 @@ MODULES = sorted(
     if path.name not in ("__init__.py", "__main__.py")
 )
 README = ROOT / "README.md"
+OWN_LAYER = ROOT / "docs" / "own_layer.md"
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    if name.endswith("plots"):
+    if name.endswith("pictures"):
         pytest.importorskip("matplotlib")
     if name.startswith("fastdrop.torch"):
         pytest.importorskip("torch")
@@ -31,10 +35,35 @@ def test_docstrings(name):
     assert result.failed == 0
 
 
+def code_of(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.skipif(not OWN_LAYER.exists(), reason="not in a checkout")
+def test_a_layer_of_ones_own(tmp_path):
+    names = {"__name__": "__main__"}
+    for block in code_of(OWN_LAYER):
+        exec(block, names)
+    model, flip = names["model"], names["Flip"](0.5)
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    model.fit(x, x[:, :1], epochs=2, verbose=0)
+    model.save(tmp_path / "model")
+    loaded = fastdrop.load_model(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    whole, backward = flip.forward(x, Batch(key=Key(1)))
+    part, _ = flip.forward(x[30:], Batch(key=Key(1), row=30, rows=40))
+    assert 0.4 < (whole == x).mean() < 0.6
+    np.testing.assert_array_equal(part, whole[30:])
+    np.testing.assert_array_equal(backward(x), whole)  # linear in x
+    y, backward = names["Square"]().forward(x, Batch())
+    np.testing.assert_array_equal(backward(np.ones_like(y)), 2 * x)
+
+
 @pytest.mark.skipif(not README.exists(), reason="not in a checkout")
 def test_readme(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    blocks = code_of(README)
     assert len(blocks) >= 3
     rng = np.random.default_rng(0)
     names = {
@@ -48,3 +77,33 @@ def test_readme(capsys, tmp_path, monkeypatch):
         if "import torch" not in block or find_spec("torch"):
             exec(block, names)
     fastdrop.set_num_threads(threads)
+
+
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.skipif(not README.exists(), reason="not in a checkout")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(
+        r"\]\(([^)#\s]+)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    )
+    for link in links:
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+@pytest.mark.skipif(not README.exists(), reason="not in a checkout")
+def test_tables_of_machines_are_what_their_folders_say(tmp_path, monkeypatch):
+    import readme_table
+
+    pages = [README, ROOT / readme_table.FOLDER / "README.md"]
+    before = [page.read_text() for page in pages]
+    copies = [tmp_path / page.relative_to(ROOT) for page in pages]
+    shutil.copytree(ROOT / readme_table.FOLDER, tmp_path / readme_table.FOLDER)
+    shutil.copy(README, tmp_path)
+    monkeypatch.setattr(readme_table, "ROOT", tmp_path)
+    readme_table.main()
+    assert [page.read_text() for page in copies] == before
+    for folder in (ROOT / readme_table.FOLDER).iterdir():
+        assert not folder.is_dir() or f"| {folder.name} |" in before[1]
+        assert not (folder / "bench.json").exists() or f"[{folder.name}]" in before[0]

@@ -299,7 +299,7 @@ def trained(activation, loss, optimizer, dtype="float32", confident=50, **option
     stack += [layers.Dense(8), layers.BatchNormalization(), layers.Dense(classes, activation)]
     model = Sequential(stack, seed=1, dtype=dtype)
     model.compile(optimizer, loss, ["accuracy", loss], weighted_metrics=["accuracy"])
-    model.build_now = model.predict(x[:2], verbose=0)
+    model.predict(x[:2], verbose=0)  # which builds it
     with np.errstate(all="ignore"):
         model.set_weights([w * confident for w in model.get_weights()])
     watching = Watching()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fastdrop import __version__, get_num_threads
+from fastdrop._messages import one_line
 from fastdrop.commands import info, train
 from fastdrop.commands.bench import kernels
 from fastdrop.commands.bench import torch as bench_torch
@@ -41,31 +42,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        From argparse, with status 2 for wrong options and 0 for ``--help``.
+        From argparse, with status 2 for wrong options and 0 for ``--help``; from ``bench`` when a
+        signal stops it, with 128 and the signal's number.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # files' names
     arguments = _parser().parse_args(argv)
-    ranks.report = lambda error, rank: _explain(arguments.command, error, f"rank {rank}: ")
+    ranks.report = lambda error, rank: _explain(arguments, error, f"rank {rank}: ")
     try:
         arguments.run(arguments)
     except (Exception, KeyboardInterrupt) as error:
-        return _explain(arguments.command, error)
+        return _explain(arguments, error)
     return 0
 
 
-def _explain(command: str, error: BaseException, place: str = "") -> int:
+def _explain(arguments: argparse.Namespace, error: BaseException, place: str = "") -> int:
     """Say in a line what is wrong, and return the exit status; what is no user's mistake raises."""
-    name = f"fastdrop {command}"
+    name = f"fastdrop {arguments.command}"
     if isinstance(error, KeyboardInterrupt):
-        advice = f"; {error}" if error.args else ""
-        print(f"{name}: interrupted{advice}", file=sys.stderr)
+        print(one_line(f"{name}: interrupted{arguments.advice(arguments)}"), file=sys.stderr)
         return 130
     if isinstance(error, MemoryError):
-        print(f"{name}: error: {place}out of memory: {error}", file=sys.stderr)
+        print(one_line(f"{name}: error: {place}out of memory: {error}"), file=sys.stderr)
     elif isinstance(error, ValueError | OSError | ImportError | ranks.RankError):
-        print(f"{name}: error: {place}{error}", file=sys.stderr)
+        print(one_line(f"{name}: error: {place}{error}"), file=sys.stderr)
     else:
         raise error
     return 2
@@ -74,6 +75,7 @@ def _explain(command: str, error: BaseException, place: str = "") -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fastdrop", description="Dropout on a CPU.")
     parser.add_argument("--version", action="version", version=f"fastdrop {__version__}")
+    parser.set_defaults(advice=lambda arguments: "")
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     _add_train(commands)
     _add_bench(commands)
@@ -89,7 +91,7 @@ def _add_train(commands: Commands) -> None:
         f"on the screen, and in --out the files {train.PICTURE} (needs matplotlib), "
         f"{train.RESULTS}, {' and '.join(train.MODELS)}, which fastdrop.load_model reads.",
     )
-    parser.set_defaults(run=train.run)
+    parser.set_defaults(run=train.run, advice=train.advice)
     add = parser.add_argument
     add(
         "--data",
@@ -99,7 +101,7 @@ def _add_train(commands: Commands) -> None:
         "file; bytes are divided by 255, CSV columns standardised; without a validation part a "
         "fifth of the samples becomes one (default: the embedded digits)",
     )
-    add("--label", metavar="NAME", help="label column of a .csv (label)")
+    add("--label", metavar="NAME", help="label column of a .csv, of words or whole numbers (label)")
     add(
         "--hidden",
         type=_list_of(_count),
@@ -141,7 +143,7 @@ def _add_bench(commands: Commands) -> None:
         description="Measure fastdrop, a copy, the NumPy idiom and whichever of PyTorch, JAX and "
         "TensorFlow are installed, all in turn, each library in a process of its own: a table on "
         f"the screen, and in --out the files {kernels.TABLE}, {kernels.RESULTS} and "
-        f"{kernels.PICTURE} (needs matplotlib).",
+        f"{kernels.PICTURE} (needs matplotlib). What was measured is kept when it is stopped.",
     )
     parser.set_defaults(run=kernels.run)
     add = parser.add_argument
@@ -195,7 +197,7 @@ def _add_bench(commands: Commands) -> None:
         metavar="N",
         help="how often the sides take turns (%(default)s)",
     )
-    _add_out(parser)
+    _add_out(parser, "; where it has one for each machine, in this machine's")
 
 
 def _add_info(commands: Commands) -> None:
@@ -208,13 +210,13 @@ def _add_info(commands: Commands) -> None:
     parser.set_defaults(run=info.run)
 
 
-def _add_out(parser: argparse.ArgumentParser) -> None:
+def _add_out(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument(
         "--out",
         type=Path,
         default=Path(),
         metavar="DIR",
-        help="folder for the results, made if missing (the current one)",
+        help=f"folder for the results, made if missing (the current one){more}",
     )
 
 

@@ -9,6 +9,7 @@ cdef extern from "pool.h" nogil:
 
 cdef const fd_kernels *active_kernels() noexcept
 
+
 # As many threads as a call takes where nobody says how many.
 cdef int most_threads() noexcept
 

@@ -1,5 +1,5 @@
 from contextlib import AbstractContextManager
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,8 @@ def want_huge_pages(address: int, nbytes: int) -> None: ...
 class AtMost:
     def __init__(self, n: SupportsIndex) -> None: ...
 
+_Threads: TypeAlias = SupportsIndex | AtMost | None
+
 def identity(x: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]: ...
 def make_mask(
     n: int,
@@ -32,7 +34,7 @@ def make_mask(
     call: int,
     offset: int,
     packed: bool,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[np.uint8]: ...
 def masked_scale(
     x: ArrayLike,
@@ -44,7 +46,7 @@ def masked_scale(
     offset: int,
     out: NDArray[Any] | None,
     return_mask: bool,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> Any: ...
 def masked_scale_memory(
     x: int,
@@ -54,7 +56,7 @@ def masked_scale_memory(
     p: float,
     scale: float,
     seed: int,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> None: ...
 def apply_packed(
     x: ArrayLike,
@@ -62,7 +64,7 @@ def apply_packed(
     scale: float,
     axes: tuple[int, ...],
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[Any]: ...
 def masked_add(
     x: ArrayLike,
@@ -74,7 +76,7 @@ def masked_add(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[Any]: ...
 def masked_pick(
     x: ArrayLike,
@@ -85,7 +87,7 @@ def masked_pick(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[Any]: ...
 def masked_alpha(
     x: ArrayLike,
@@ -98,7 +100,7 @@ def masked_alpha(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[Any]: ...
 def normal_noise(
     x: ArrayLike,
@@ -108,7 +110,7 @@ def normal_noise(
     call: int,
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[Any]: ...
 def drop_blocks(
     x: ArrayLike,
@@ -118,7 +120,7 @@ def drop_blocks(
     call: int,
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[Any]: ...
 def masked_bias(
     x: ArrayLike,
@@ -131,7 +133,7 @@ def masked_bias(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> NDArray[Any]: ...
 def bias_backward(
     dy: ArrayLike,
@@ -144,10 +146,8 @@ def bias_backward(
     axes: tuple[int, ...],
     offset: int,
     out: NDArray[Any] | None,
-    num_threads: SupportsIndex | AtMost | None,
+    num_threads: _Threads,
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
-def stream_copy(
-    x: NDArray[Any], out: NDArray[Any], num_threads: SupportsIndex | AtMost | None
-) -> NDArray[Any]: ...
+def stream_copy(x: NDArray[Any], out: NDArray[Any], num_threads: _Threads) -> NDArray[Any]: ...
 def philox(counter: tuple[int, ...] | list[int], seed: int) -> tuple[int, int, int, int]: ...
 def random_words(n: int, seed: int, call: int, offset: int) -> NDArray[np.uint32]: ...

@@ -18,7 +18,7 @@ from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from fastdrop.compiled.arrays cimport check_like, do_meet, is_plain
+from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
 
@@ -468,7 +468,8 @@ cdef int code_of(cnp.dtype dtype, str name) except -1:
         bfloat16_num = type_num
         return FD_BFLOAT16
     raise TypeError(
-        f"{name}: expected an array of float16, bfloat16, float32 or float64, got {dtype}"
+        f"{name}: expected an array of float16, bfloat16, float32 or float64, "
+        f"got {'records' if (<object>dtype).names else dtype}"
     )
 
 
@@ -901,8 +902,7 @@ cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
     """The bias and a tile's length more of it, repeated: a tile finds its part in one piece."""
     if cnp.PyArray_NDIM(x) == 0:
         raise ValueError("x: expected at least one axis, got a 0-d array")
-    if not isinstance(bias, np.ndarray):
-        raise TypeError(f"bias: expected a NumPy array, got {type(bias).__name__}")
+    check_is_array(bias, "bias")
     cdef cnp.npy_intp units = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
     if bias.shape != (units,):
         raise ValueError(f"bias: expected shape ({units},), got {bias.shape}")

@@ -3,6 +3,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+STATES: Mapping[str, tuple[str, ...]]
+
 class Layouts:
     def __init__(self, arrays: dict[str, NDArray[Any]], written: bool = False) -> None: ...
     def check(self) -> None: ...

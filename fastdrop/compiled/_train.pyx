@@ -21,7 +21,7 @@ from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
 from fastdrop.compiled._core cimport active_kernels, fd_kernels, most_threads, run_shares
-from fastdrop.compiled.arrays cimport check_like, do_meet, is_plain
+from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
 
@@ -107,6 +107,9 @@ cdef dict OPTIMIZERS = {
     ),
 }
 
+# The names of each optimiser's states, for those who keep them.
+STATES = {name: names for name, (_, names) in OPTIMIZERS.items()}
+
 # Elements that are one row where nothing asks for the array's own rows.
 cdef uint64_t PIECE = 2048
 
@@ -128,8 +131,8 @@ cdef int threads_for(double bytes_moved) noexcept:
 cdef int check_array(array, str what, name) except -1:
     """Can the kernels change it?"""
     cdef int type_num
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{what}[{name!r}]: expected a NumPy array, got {type(array).__name__}")
+    if type(array) is not cnp.ndarray:
+        check_is_array(array, f"{what}[{name!r}]")
     type_num = cnp.PyArray_TYPE(array)
     if type_num != cnp.NPY_FLOAT32 and type_num != cnp.NPY_FLOAT64:
         raise TypeError(f"{what}[{name!r}]: expected float32 or float64, got {array.dtype}")
@@ -422,6 +425,7 @@ cdef class Updates:
             columns = checked_indices(given_columns, num_columns, name, "columns")
             part.num_rows = cnp.PyArray_SIZE(rows)
             part.num_columns = cnp.PyArray_SIZE(columns)
+            check_is_array(given_values, "grads", name)
             if (<object>values).shape != (part.num_rows, part.num_columns):
                 raise ValueError(
                     f"grads[{name!r}]: expected values of shape "

@@ -21,12 +21,22 @@ cdef inline str labelled(str name, key):
     return name if key is None else f"{name}[{key!r}]"
 
 
+cdef inline int check_is_array(array, str name, key=None) except -1:
+    """Is it a NumPy array, and one that masks nothing?"""
+    if type(array) is cnp.ndarray:
+        return 0
+    if not isinstance(array, cnp.ndarray):
+        raise TypeError(
+            f"{labelled(name, key)}: expected a NumPy array, got {type(array).__name__}"
+        )
+    from fastdrop._checks import check_unmasked
+    check_unmasked(labelled(name, key), array)
+    return 0
+
+
 cdef inline int check_like(cnp.ndarray x, other, str name, key=None) except -1:
     """Is `other` an array of x's shape and, but for byte order, dtype?"""
-    if not isinstance(other, cnp.ndarray):
-        raise TypeError(
-            f"{labelled(name, key)}: expected a NumPy array, got {type(other).__name__}"
-        )
+    check_is_array(other, name, key)
     cdef cnp.ndarray o = other
     cdef int d, ndim = cnp.PyArray_NDIM(x)
     cdef bint fits = cnp.PyArray_NDIM(o) == ndim

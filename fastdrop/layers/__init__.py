@@ -19,6 +19,7 @@ from fastdrop.layers.base import (
     assign,
     batch_shape,
     build_all,
+    by_layer,
     check_each_once,
     deserialize,
     serialize,
@@ -36,9 +37,8 @@ from fastdrop.layers.dropout import (
     Dropout3d,
     DropPath,
     FeatureAlphaDropout,
-    GaussianDropout,
-    GaussianNoise,
 )
+from fastdrop.layers.noise import GaussianDropout, GaussianNoise
 from fastdrop.layers.normalization import BatchNormalization, LayerNormalization
 from fastdrop.layers.recurrent import EmbeddingDropout, LockedDropout, WeightDropout, Zoneout
 from fastdrop.layers.residual import Residual
@@ -81,6 +81,7 @@ __all__ = [
     "assign",
     "batch_shape",
     "build_all",
+    "by_layer",
     "check_each_once",
     "deserialize",
     "schedules",

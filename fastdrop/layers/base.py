@@ -15,18 +15,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _serialization
-from fastdrop._checks import as_array, is_count
+from fastdrop._attributes import Declared
+from fastdrop._checks import as_array, as_numbers, described, is_count, is_series, unsigned
 from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, serialize
+from fastdrop.initializers import Initializer
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_config
-from fastdrop.random import Generator, Key, default_generator
+from fastdrop.random import Generator, Key, generator_of
 
 __all__ = [
     "Array",
@@ -39,6 +41,7 @@ __all__ = [
     "assign",
     "batch_shape",
     "build_all",
+    "by_layer",
     "check_each_once",
     "deserialize",
     "serialize",
@@ -126,7 +129,7 @@ def batch_shape(shape: Shape) -> str:
 
 def _as_shape(argument: str, shape: Iterable[int]) -> Shape:
     sizes = tuple(shape) if isinstance(shape, Iterable) else ()
-    if not sizes or not all(map(is_count, sizes)):
+    if not 0 < len(sizes) < 32 or not all(map(is_count, sizes)):  # NumPy's limit, with the samples
         raise ValueError(
             f"{argument}: expected a tuple of sizes without the batch axis, such as (28, 28), "
             f"got {shape!r}"
@@ -134,7 +137,7 @@ def _as_shape(argument: str, shape: Iterable[int]) -> Shape:
     return tuple(int(size) for size in sizes)
 
 
-class Input:
+class Input(Declared):
     """The shape of a model's input, as the first item of a `Sequential`; not a layer itself.
 
     Parameters
@@ -178,12 +181,29 @@ class Layer(Configurable):
     activation : str
         Name of the activation that ends the layer.
     seed : int or None
-        Seed of the layer's own generator, made at first use; without it one is spawned from the
-        default generator. Inside a model the model's seed decides instead.
+        Seed of the layer's own generator, made at first use and after each assignment; without it
+        one is spawned from the default generator. Inside a model the model's seed decides instead.
     """
 
+    renamed: ClassVar = {
+        **{"call": "forward", "compute_output_shape": "output_shape"},
+        **dict.fromkeys(("compute_output_spec", "compute_mask", "quantized_call")),
+        **dict.fromkeys(("build_from_config", "get_build_config")),
+        **dict.fromkeys(("load_own_variables", "save_own_variables", "stateless_call")),
+        **dict.fromkeys(("trainable_variables", "trainable_weights")),
+        **dict.fromkeys(("non_trainable_variables", "non_trainable_weights")),
+    }
+    own_methods = False  # layers that are computed together do without most of them
+    # Arguments that count until the parameters are made.
+    _until_built: ClassVar[frozenset[str]] = frozenset()
+
+    params: dict[str, Array]
+    grads: dict[str, Array]
+    state: dict[str, Array]
+    trainable: bool
     activation = "linear"
-    seed: int | None = None
+    _seed: int | None = None
+    _given: Mapping[str, Array] | None = None  # see `_take`
     _generator: Generator
 
     def __init_subclass__(cls) -> None:
@@ -202,14 +222,20 @@ class Layer(Configurable):
     ) -> None:
         self.input_shape = None if input_shape is None else _as_shape("input_shape", input_shape)
         self.name = type(self).__name__.lower() if name is None else name
-        self.params: dict[str, Array] = {}
-        self.grads: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
+        self.params, self.grads, self.state = {}, {}, {}
         self.trainable = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._until_built and self.__dict__.get("params"):
+            raise AttributeError(
+                f"{name}: expected it before the layer {self.name!r} has parameters, which it "
+                "would not change; make a new layer"
+            )
+        super().__setattr__(name, value)
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the layer's output for the batch `x`, see `forward`."""
-        y, _ = self.forward(np.asarray(x), Batch(training))
+        y, _ = self.forward(as_numbers("x", x), Batch(training))
         return y
 
     def get_config(self) -> dict[str, Any]:
@@ -224,9 +250,11 @@ class Layer(Configurable):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Make a layer from what `get_config` returned."""
         arguments = dict(config)
-        frozen = arguments.pop("trainable", True) is False
+        trainable = arguments.pop("trainable", True)
+        if not isinstance(trainable, bool):
+            raise ValueError(f"trainable: expected True or False, got {trainable!r}")
         layer = super().from_config(arguments)
-        if frozen:
+        if not trainable:
             layer.trainable = False
         return layer
 
@@ -274,6 +302,34 @@ class Layer(Configurable):
         Parameter number j is drawn with ``key.fold_in(j)``.
         """
 
+    def _take(self, arrays: Mapping[str, Array]) -> None:
+        """Let `build` make the parameters and state of these arrays, a file's, by their names.
+
+        Nothing is drawn or allocated then: what a file says of shapes is compared with the arrays
+        that it has.
+        """
+        if not _serialization.is_ours(type(self)):  # whose `build` may change what it gets
+            arrays = {name: array.copy() for name, array in arrays.items()}
+        self._given = arrays
+
+    def _first_values(self, name: str, shape: Shape, initializer: Initializer, key: Key) -> Array:
+        """Return an array for `build`: float32 initial values, or what `_take` was given.
+
+        Raises
+        ------
+        ValueError
+            When that has no such array.
+        """
+        if self._given is None:
+            return initializer(shape, key).astype(np.float32)
+        array = self._given.get(name)
+        if array is None or array.shape != shape:
+            got = "none" if array is None else f"one of {array.shape}"
+            raise ValueError(
+                f"layer {self.name!r}: expected an array {name!r} of shape {shape}, got {got}"
+            )
+        return array
+
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one output sample for input samples of `input_shape`.
 
@@ -310,13 +366,23 @@ class Layer(Configurable):
         """Do what `forward` does, but stop before the activation that ends the layer."""
         return self.forward(x, batch)
 
-    def _key(self, batch: Batch) -> Key:
+    @property
+    def seed(self) -> int | None:
+        """The seed of the layer's own generator."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
+        self._seed = None if seed is None else unsigned(seed, "seed")
+        self.__dict__.pop("_generator", None)  # the next use makes that of this seed
+
+    def key_of(self, batch: Batch) -> Key:
         """Return the batch's key, or the next one of the layer's own generator."""
         return self._next_key() if batch.key is None else batch.key
 
     def _next_key(self) -> Key:
         if "_generator" not in self.__dict__:
-            made = default_generator.spawn(1)[0] if self.seed is None else Generator(self.seed)
+            made = generator_of(self.seed)
             self.__dict__.setdefault("_generator", made)  # of several threads, the first one's
         return self._generator.next_key()
 
@@ -339,6 +405,18 @@ def shapes_between(layers: Iterable[Layer], input_shape: Shape) -> list[Shape]:
             )
         shapes.append(layer.output_shape(shape))
     return shapes
+
+
+def by_layer(
+    layers: Sequence[Layer], arrays: Mapping[str, Array]
+) -> Iterator[tuple[Layer, dict[str, Array]]]:
+    """Give each layer with its arrays among those of all, "<number of the layer>.<name>"."""
+    parts: dict[str, dict[str, Array]] = {str(number): {} for number in range(len(layers))}
+    for name, array in arrays.items():
+        number, _, inner = name.partition(".")
+        if number in parts:
+            parts[number][inner] = array
+    return zip(layers, parts.values())
 
 
 def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.dtype[Any]) -> None:
@@ -367,9 +445,17 @@ def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.
         layer.build(shape, Key(seed).fold_in(number))
         for attribute in ("params", "state"):
             arrays = getattr(layer, attribute)
-            if not all(a.dtype == dtype and a.flags.carray for a in arrays.values()):
+            if not all(
+                type(a) is np.ndarray and a.dtype == dtype and a.flags.carray
+                for a in arrays.values()
+            ):
                 with quiet():
-                    usable = {name: np.array(a, dtype, order="C") for name, a in arrays.items()}
+                    usable = {
+                        name: np.require(
+                            as_numbers(f"{name} of {layer.name!r}", a), dtype, ["C", "A", "W"]
+                        )
+                        for name, a in arrays.items()
+                    }
                 setattr(layer, attribute, usable)
 
 
@@ -381,12 +467,12 @@ def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
     ValueError
         In that case.
     """
-    seen: list[Layer] = []
+    seen: dict[int, Layer] = {}
     for layer in layers:
         for inner in layer.flattened():
-            if any(inner is other for other in seen):
+            if id(inner) in seen:
                 raise ValueError(f"{argument}: expected each once, got {inner.name!r} twice")
-            seen.append(inner)
+            seen[id(inner)] = inner
 
 
 @underflowing
@@ -411,7 +497,7 @@ def assign(
     ValueError
         When number or shapes differ.
     """
-    if not isinstance(weights, Iterable):
+    if not is_series(weights):
         raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
     arrays = [as_array("weights", array) for array in weights]
     if len(arrays) != len(own):
@@ -422,7 +508,7 @@ def assign(
         if new.shape != array.shape or new.dtype.kind not in "biuf":
             raise ValueError(
                 f"weights: expected an array of numbers of shape {array.shape} as {name!r}, "
-                f"got {new.dtype} {new.shape}"
+                f"got {described(new)}"
             )
     for i, new in enumerate(arrays):  # before it is overwritten
         if any(np.may_share_memory(new, array) for array in own.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from numpy.typing import NDArray
@@ -42,6 +43,10 @@ class Batch(NamedTuple):
     def size(self, x: NDArray) -> int:
         """Return the whole batch's number of rows, of which `x` holds some."""
         return len(x) if self.rows is None else self.rows
+
+    def offset(self, x: NDArray) -> int:
+        """Return the index of the first element of `x` in the whole batch."""
+        return self.row * math.prod(x.shape[1:])
 
     def inside(self, number: int) -> Batch:
         """Return the same batch for layer `number` inside this one, with a key of its own."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastdrop import initializers
-from fastdrop._checks import check_count, check_number, lookup
+from fastdrop._checks import as_numbers, check_count, check_number, lookup
 from fastdrop._quiet import bare, quiet, underflowing_both_ways
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
@@ -66,6 +66,8 @@ class Dense(Layer):
         "kernel_constraint": None,
     }
 
+    _until_built = frozenset({"units", "use_bias", "kernel_initializer"})
+
     def __init__(
         self,
         units: int,
@@ -115,11 +117,14 @@ class Dense(Layer):
     def build(self, input_shape: Shape, key: Key) -> None:
         if self.params or not input_shape:
             return
+        shape = (self.units, input_shape[-1])
+        key = key.fold_in(0)
         with quiet():
-            weight = self.kernel_initializer((self.units, input_shape[-1]), key.fold_in(0))
-            self.params = {"weight": weight.astype(np.float32)}
+            weight = self._first_values("weight", shape, self.kernel_initializer, key)
+        params = {"weight": weight}
         if self.use_bias:
-            self.params["bias"] = np.zeros(self.units, np.float32)
+            params["bias"] = self._first_values("bias", shape[:1], initializers.Zeros(), key)
+        self.params = params
 
     def weight_rules(self) -> dict[str, WeightRule]:
         rule = WeightRule(self.l1, self.l2, self.max_norm)
@@ -161,18 +166,18 @@ class Dense(Layer):
         """Check x, and make the parameters at the first call where no model did."""
         self.output_shape(x.shape[1:])
         if not self.params:
-            self.build(x.shape[1:], self._key(batch))
+            self.build(x.shape[1:], self.key_of(batch))
 
     def _affine(self, x: Array, weight: Array) -> tuple[Array, Backward]:
         """Return x @ weight.T + bias; backward sets the gradients of this weight and the bias."""
         y_shape = (*x.shape[:1], *self.output_shape(x.shape[1:]))
-        inputs = np.asarray(x, weight.dtype).reshape(-1, weight.shape[1])
+        inputs = as_numbers("x", x).astype(weight.dtype, copy=False).reshape(-1, weight.shape[1])
         z = inputs @ weight.T
         if self.use_bias:
             z += self.params["bias"]
 
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
-            dz = np.asarray(dz, weight.dtype).reshape(-1, self.units)
+            dz = as_numbers("dy", dz).astype(weight.dtype, copy=False).reshape(-1, self.units)
             self.grads = {"weight": dz.T @ inputs}
             if self.use_bias:
                 self.grads["bias"] = dz.sum(axis=0)

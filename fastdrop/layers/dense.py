@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import check_number, checked_p
+from fastdrop._checks import as_numbers, check_number, checked_p
 from fastdrop._quiet import bare, underflowing, underflowing_both_ways
 from fastdrop.functional import dropout
-from fastdrop.initializers import Initializer
+from fastdrop.initializers import Constant, Initializer
 from fastdrop.layers.activations import sigmoid
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Dense
-from fastdrop.layers.schedules import Rate, checked_rate, rate_at
+from fastdrop.layers.schedules import Rate, checked_rate, p_or_rate, rate_at
 from fastdrop.random import Key, uniform
 
 __all__ = ["ConcreteDropout", "DropConnect"]
@@ -33,10 +33,10 @@ class DropConnect(Dense):
     units : int
         Number of outputs.
     p : float or callable
-        Probability of dropping a weight, in [0, 1], or a schedule of it.
+        Probability of dropping a weight, in [0, 1], or a schedule of it; by default 0.5.
     activation, use_bias, kernel_initializer, l1, l2, max_norm, input_shape, name
         As for `Dense`.
-    seed : int, optional
+    rate, seed
         As for `RandomLayer`.
 
     Raises
@@ -50,10 +50,12 @@ class DropConnect(Dense):
        DropConnect, ICML.
     """
 
+    synonyms = Dense.synonyms | {"rate": "p"}
+
     def __init__(
         self,
         units: int,
-        p: Rate = 0.5,
+        p: Rate | None = None,
         activation: str | None = None,
         *,
         use_bias: bool = True,
@@ -61,6 +63,7 @@ class DropConnect(Dense):
         l1: float = 0.0,
         l2: float = 0.0,
         max_norm: float | None = None,
+        rate: Rate | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
@@ -76,7 +79,7 @@ class DropConnect(Dense):
             input_shape=input_shape,
             name=name,
         )
-        self.p = checked_rate(p)
+        self.p = checked_rate(p_or_rate(p, rate, 0.5))
         self.seed = seed
 
     @underflowing_both_ways
@@ -84,7 +87,7 @@ class DropConnect(Dense):
         if not batch.training:
             return super().forward_logits(x, batch)
         self._build_alone(x, batch)
-        key = self._key(batch)
+        key = self.key_of(batch)
         p = rate_at(self.p, key.call)
         z, backward_dropped = self._affine(x, dropout(self.params["weight"], p, key=key))
 
@@ -114,14 +117,14 @@ class ConcreteDropout(Dense):
     units : int
         Number of outputs.
     p : float
-        The probability of dropping to start from, 0 < p < 1.
+        The probability of dropping to start from, 0 < p < 1; by default 0.1.
     activation, use_bias, kernel_initializer, max_norm, input_shape, name
         As for `Dense`.
     weight_regularizer, dropout_regularizer : float
         At least 0.
     temperature : float
         Above 0; the lower, the nearer to dropout.
-    seed : int, optional
+    rate, seed
         As for `RandomLayer`.
 
     Attributes
@@ -139,10 +142,13 @@ class ConcreteDropout(Dense):
     .. [1] Gal, Hron, Kendall 2017, Concrete dropout, NIPS.
     """
 
+    synonyms = Dense.synonyms | {"rate": "p"}
+    _until_built = Dense._until_built | {"p"}
+
     def __init__(
         self,
         units: int,
-        p: float = 0.1,
+        p: float | None = None,
         activation: str | None = None,
         *,
         use_bias: bool = True,
@@ -151,6 +157,7 @@ class ConcreteDropout(Dense):
         weight_regularizer: float = 1e-6,
         dropout_regularizer: float = 1e-5,
         temperature: float = 0.1,
+        rate: float | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
@@ -164,9 +171,9 @@ class ConcreteDropout(Dense):
             input_shape=input_shape,
             name=name,
         )
-        self.p = checked_p(p)
-        if p in (0, 1):
-            raise ValueError(f"p: expected 0 < p < 1, from where it can learn, got {p}")
+        self.p = checked_p(p_or_rate(p, rate, 0.1))
+        if self.p in (0, 1):
+            raise ValueError(f"p: expected 0 < p < 1, from where it can learn, got {self.p}")
         check_number("weight_regularizer", weight_regularizer)
         check_number("dropout_regularizer", dropout_regularizer)
         check_number("temperature", temperature, above_zero=True)
@@ -178,7 +185,8 @@ class ConcreteDropout(Dense):
     def build(self, input_shape: Shape, key: Key) -> None:
         if not self.params and input_shape:
             super().build(input_shape, key)
-            self.params["logit"] = np.full(1, math.log(self.p / (1 - self.p)), np.float32)
+            logit = Constant(math.log(self.p / (1 - self.p)))
+            self.params["logit"] = self._first_values("logit", (1,), logit, key)
 
     @underflowing
     def penalty(self) -> float:
@@ -197,7 +205,7 @@ class ConcreteDropout(Dense):
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self._build_alone(x, batch)
         weight, logit = self.params["weight"], self.params["logit"]
-        x = np.asarray(x, weight.dtype)
+        x = as_numbers("x", x).astype(weight.dtype, copy=False)
         if not batch.training:
             z, backward_mean = self._affine(x, weight)
 
@@ -208,7 +216,7 @@ class ConcreteDropout(Dense):
 
             return z, backward_inference
 
-        u = uniform(self._key(batch), x.shape, batch.row * math.prod(x.shape[1:]))
+        u = uniform(self.key_of(batch), x.shape, batch.offset(x))
         noise = np.log(u / (1 - u)).astype(weight.dtype)
         drawn = (-logit - noise) / weight.dtype.type(self.temperature)
         p, kept = bare(sigmoid)(logit), bare(sigmoid)(drawn)

@@ -9,13 +9,12 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import check_count, checked_axes, checked_stddev, mask_shape, unsigned
+from fastdrop._checks import check_count, checked_axes, mask_shape
 from fastdrop._quiet import underflowing
 from fastdrop.functional import dropout, masked_scale
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
 from fastdrop.layers.batch import Batch
-from fastdrop.layers.schedules import Rate, checked_rate, rate_at
-from fastdrop.noise import gaussian_dropout, gaussian_noise
+from fastdrop.layers.schedules import Rate, checked_rate, p_or_rate, rate_at
 from fastdrop.random import Key
 from fastdrop.variants import alpha_dropout, alpha_dropout_backward, drop_block2d, drop_path
 
@@ -28,8 +27,6 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "FeatureAlphaDropout",
-    "GaussianDropout",
-    "GaussianNoise",
     "RandomLayer",
 ]
 
@@ -55,11 +52,25 @@ def group_spans(groups: int, start: int, stop: int, rows: int) -> list[tuple[int
     return spans
 
 
+def _refuse_noise_shape(noise_shape: object) -> None:
+    if noise_shape is not None:
+        raise TypeError(
+            "noise_shape: expected shared_axes in its place, with the axes of size 1: "
+            "shared_axes=(1,) for noise_shape=(batch, 1, features)"
+        )
+
+
+def _as_axes(axes: int | tuple[int, ...] | list[int]) -> int | tuple[int, ...]:
+    return tuple(axes) if isinstance(axes, list) else axes  # a list in files of models
+
+
 class RandomLayer(Layer):
     """Base of layers that are random in training and the identity at inference.
 
     Parameters
     ----------
+    rate : float or callable, optional
+        In layers with a p: Keras's word for it.
     seed : int, optional
         Seed of the layer's own generator, made at first use; without it one is spawned from the
         default generator. Inside a model the model's seed decides instead.
@@ -73,6 +84,7 @@ class RandomLayer(Layer):
     """
 
     sample_axes: tuple[str, ...] | None = None  # their names, where a sample's shape is fixed
+    synonyms: ClassVar = {"rate": "p"}  # of those that have one
 
     def __init__(
         self,
@@ -82,7 +94,7 @@ class RandomLayer(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(input_shape=input_shape, name=name)
-        self.seed = None if seed is None else unsigned(seed, "seed")
+        self.seed = seed
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if self.sample_axes is not None and len(input_shape) != len(self.sample_axes):
@@ -95,7 +107,7 @@ class RandomLayer(Layer):
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
         self.output_shape(x.shape[1:])
         if batch.training:
-            rule, backward = self._rules(x.shape, self._key(batch), batch.row, batch.size(x))
+            rule, backward = self._rules(x.shape, self.key_of(batch), batch.row, batch.size(x))
         else:
             rule = backward = self._inference
         return rule(x), backward
@@ -126,11 +138,9 @@ class Dropout(RandomLayer):
         "inverted" multiplies what is kept by 1 / (1 - p) in training and does nothing at
         inference. "vanilla", the original rule, does not scale in training and multiplies by 1 - p
         at inference, for which p has to be a number.
-    rate : float or callable, optional
-        Keras's word for `p`.
     noise_shape
         Not supported: use `shared_axes`.
-    seed, input_shape, name
+    rate, seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -162,25 +172,14 @@ class Dropout(RandomLayer):
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        if noise_shape is not None:
-            raise TypeError(
-                "noise_shape: expected shared_axes in its place, with the axes of size 1: "
-                "shared_axes=(1,) for noise_shape=(batch, 1, features)"
-            )
-        if rate is not None:
-            if p is not None:
-                raise TypeError("rate: expected it or p, got both")
-            p = rate
-        elif p is None:
-            p = 0.5
+        _refuse_noise_shape(noise_shape)
         if mode not in ("inverted", "vanilla"):
             raise ValueError(f"mode: expected 'inverted' or 'vanilla', got {mode!r}")
         super().__init__(seed=seed, input_shape=input_shape, name=name)
-        self.p = checked_rate(p)
+        self.p = checked_rate(p_or_rate(p, rate, 0.5))
         if mode == "vanilla" and callable(self.p):
             raise ValueError("mode: expected 'inverted' with a schedule, got 'vanilla'")
-        # a list in files of models
-        self.shared_axes = tuple(shared_axes) if isinstance(shared_axes, list) else shared_axes
+        self.shared_axes = _as_axes(shared_axes)
         self.mode = mode
         check_count("groups", groups)
         self.groups = int(groups)
@@ -228,10 +227,10 @@ class ChannelDropout(Dropout):
     Parameters
     ----------
     p : float or callable
-        Probability of dropping a channel, in [0, 1], or a schedule of it.
+        Probability of dropping a channel, in [0, 1], or a schedule of it; by default 0.5.
     data_format : {"channels_first", "channels_last"}
         Where x has its channels: behind the samples or at the end.
-    seed, input_shape, name
+    rate, seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -249,21 +248,31 @@ class ChannelDropout(Dropout):
 
     def __init__(
         self,
-        p: Rate = 0.5,
+        p: Rate | None = None,
         data_format: str = "channels_first",
         *,
+        rate: Rate | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
+        super().__init__(p, rate=rate, seed=seed, input_shape=input_shape, name=name)
+        self.data_format = data_format
+
+    @property
+    def data_format(self) -> str:
+        """Where x has its channels."""
+        return self._data_format
+
+    @data_format.setter
+    def data_format(self, data_format: str) -> None:
         if data_format not in ("channels_first", "channels_last"):
             raise ValueError(
                 f"data_format: expected 'channels_first' or 'channels_last', got {data_format!r}"
             )
         first = data_format == "channels_first"
-        axes = tuple(range(1 + first, 1 + first + len(self.space)))
-        super().__init__(p, seed=seed, shared_axes=axes, input_shape=input_shape, name=name)
-        self.data_format = data_format
+        self._data_format = data_format
+        self.shared_axes = tuple(range(1 + first, 1 + first + len(self.space)))
         self.sample_axes = ("channels", *self.space) if first else (*self.space, "channels")
 
 
@@ -285,7 +294,37 @@ class Dropout3d(ChannelDropout):
     space = ("depth", "height", "width")
 
 
-class AlphaDropout(RandomLayer):
+class _AlphaDropout(RandomLayer):
+    """Base: y = a x + b where kept, a alpha' + b where dropped; see `fastdrop.alpha_dropout`."""
+
+    def __init__(
+        self,
+        p: Rate | None = None,
+        *,
+        rate: Rate | None = None,
+        seed: int | None = None,
+        input_shape: Iterable[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(seed=seed, input_shape=input_shape, name=name)
+        self.p = checked_rate(p_or_rate(p, rate, 0.5))
+
+    def _mask_axes(self, ndim: int) -> tuple[int, ...]:
+        """Return the axes along which elements of x share a decision."""
+        raise NotImplementedError
+
+    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
+        axes = self._mask_axes(len(shape))
+        mask: dict[str, Any] = {
+            "p": rate_at(self.p, key.call),
+            "key": key,
+            "shared_axes": axes,
+            "offset": 0 if 0 in axes else row * math.prod(mask_shape(shape, axes)[1:]),
+        }
+        return partial(alpha_dropout, **mask), partial(alpha_dropout_backward, **mask)
+
+
+class AlphaDropout(_AlphaDropout):
     """Dropout that keeps mean 0 and variance 1 behind SELU [1]_.
 
     y = a x + b where kept, a alpha' + b where dropped; see `fastdrop.alpha_dropout`.
@@ -293,53 +332,57 @@ class AlphaDropout(RandomLayer):
     Parameters
     ----------
     p : float or callable
-        Probability of dropping, in [0, 1], or a schedule of it. p = 1 gives zeros.
-    seed, input_shape, name
+        Probability of dropping, in [0, 1], or a schedule of it; by default 0.5. p = 1 gives zeros.
+    shared_axes, noise_shape
+        As for `Dropout`.
+    rate, seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
     ValueError
         When `p` is outside [0, 1].
+    TypeError
+        When `noise_shape`, or both `p` and `rate`, are given.
 
     References
     ----------
     .. [1] Klambauer et al. 2017, Self-normalizing neural networks, NIPS.
     """
 
+    synonyms = Dropout.synonyms
+
     def __init__(
         self,
-        p: Rate = 0.5,
+        p: Rate | None = None,
         *,
+        shared_axes: int | tuple[int, ...] = (),
+        rate: Rate | None = None,
+        noise_shape: object = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(seed=seed, input_shape=input_shape, name=name)
-        self.p = checked_rate(p)
+        _refuse_noise_shape(noise_shape)
+        super().__init__(p, rate=rate, seed=seed, input_shape=input_shape, name=name)
+        self.shared_axes = _as_axes(shared_axes)
 
-    def _shared_axes(self, ndim: int) -> range:
-        return range(0)
+    def output_shape(self, input_shape: Shape) -> Shape:
+        self._mask_axes(1 + len(input_shape))
+        return input_shape
 
-    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
-        axes = tuple(self._shared_axes(len(shape)))
-        mask: dict[str, Any] = {
-            "p": rate_at(self.p, key.call),
-            "key": key,
-            "shared_axes": axes,
-            "offset": row * math.prod(mask_shape(shape, axes)[1:]),
-        }
-        return partial(alpha_dropout, **mask), partial(alpha_dropout_backward, **mask)
+    def _mask_axes(self, ndim: int) -> tuple[int, ...]:
+        return checked_axes(self.shared_axes, ndim)
 
 
-class FeatureAlphaDropout(AlphaDropout):
+class FeatureAlphaDropout(_AlphaDropout):
     """`AlphaDropout` of whole channels: one decision for x[i, j], whatever axes follow.
 
     x is of shape (samples, channels, ...).
 
     Parameters
     ----------
-    p, seed, input_shape, name
+    p, rate, seed, input_shape, name
         As for `AlphaDropout`.
 
     Raises
@@ -355,83 +398,8 @@ class FeatureAlphaDropout(AlphaDropout):
             )
         return input_shape
 
-    def _shared_axes(self, ndim: int) -> range:
-        return range(2, ndim)
-
-
-class GaussianDropout(RandomLayer):
-    """Multiply by Gaussian noise of mean 1 [1]_: y = x (1 + sqrt(p / (1 - p)) z), z normal.
-
-    Parameters
-    ----------
-    p : float or callable
-        The noise has the variance of dropout's with this p, in [0, 1); or a schedule of it.
-    seed, input_shape, name
-        As for `RandomLayer`.
-
-    Raises
-    ------
-    ValueError
-        When `p` is outside [0, 1).
-
-    References
-    ----------
-    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
-    """
-
-    def __init__(
-        self,
-        p: Rate = 0.5,
-        *,
-        seed: int | None = None,
-        input_shape: Iterable[int] | None = None,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(seed=seed, input_shape=input_shape, name=name)
-        self.p = checked_rate(p)
-        if self.p == 1:
-            raise ValueError("p: expected 0 <= p < 1, got 1")
-
-    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
-        offset = row * math.prod(shape[1:])
-        rule = partial(gaussian_dropout, p=rate_at(self.p, key.call), key=key, offset=offset)
-        return rule, rule
-
-
-class GaussianNoise(RandomLayer):
-    """Add Gaussian noise: y = x + stddev z, z normal [1]_.
-
-    Parameters
-    ----------
-    stddev : float
-        Standard deviation of the noise, at least 0.
-    seed, input_shape, name
-        As for `RandomLayer`.
-
-    Raises
-    ------
-    ValueError
-        When `stddev` is negative or not finite.
-
-    References
-    ----------
-    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
-    """
-
-    def __init__(
-        self,
-        stddev: float,
-        *,
-        seed: int | None = None,
-        input_shape: Iterable[int] | None = None,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(seed=seed, input_shape=input_shape, name=name)
-        self.stddev = checked_stddev(stddev)
-
-    def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
-        offset = row * math.prod(shape[1:])
-        return partial(gaussian_noise, stddev=self.stddev, key=key, offset=offset), same
+    def _mask_axes(self, ndim: int) -> tuple[int, ...]:
+        return tuple(range(2, ndim))
 
 
 class DropPath(RandomLayer):
@@ -440,10 +408,10 @@ class DropPath(RandomLayer):
     Parameters
     ----------
     p : float or callable
-        Probability of dropping, in [0, 1], or a schedule of it.
+        Probability of dropping, in [0, 1], or a schedule of it; by default 0.5.
     mode : {"row", "batch"}
         One decision for each sample, or one for the batch.
-    seed, input_shape, name
+    rate, seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -458,9 +426,10 @@ class DropPath(RandomLayer):
 
     def __init__(
         self,
-        p: Rate = 0.5,
+        p: Rate | None = None,
         mode: str = "row",
         *,
+        rate: Rate | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
@@ -468,7 +437,7 @@ class DropPath(RandomLayer):
         if mode not in ("row", "batch"):
             raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
         super().__init__(seed=seed, input_shape=input_shape, name=name)
-        self.p = checked_rate(p)
+        self.p = checked_rate(p_or_rate(p, rate, 0.5))
         self.mode = mode
 
     def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
@@ -490,10 +459,10 @@ class DropBlock2d(RandomLayer):
     Parameters
     ----------
     p : float or callable
-        Share to drop, in [0, 1], or a schedule of it.
+        Share to drop, in [0, 1], or a schedule of it; by default 0.1.
     block_size : int
         Side of the squares, at most the maps' height and width.
-    seed, input_shape, name
+    rate, seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -511,16 +480,17 @@ class DropBlock2d(RandomLayer):
 
     def __init__(
         self,
-        p: Rate = 0.1,
+        p: Rate | None = None,
         block_size: int = 7,
         *,
+        rate: Rate | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
         check_count("block_size", block_size)
         super().__init__(seed=seed, input_shape=input_shape, name=name)
-        self.p = checked_rate(p)
+        self.p = checked_rate(p_or_rate(p, rate, 0.1))
         self.block_size = int(block_size)
 
     def output_shape(self, input_shape: Shape) -> Shape:

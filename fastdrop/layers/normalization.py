@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fastdrop._checks import check_number
+from fastdrop._checks import as_numbers, check_number
 from fastdrop._quiet import underflowing_both_ways
+from fastdrop.initializers import Ones, Zeros
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape, sum_over_ranks
 from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
@@ -22,8 +23,10 @@ class _Normalization(Layer):
     Features are the last axis.
     """
 
+    _until_built = frozenset({"center", "scale"})
     center = True
     scale = True
+    features: int | None  # known once the layer is built
 
     def __init__(
         self, epsilon: float, *, input_shape: Iterable[int] | None, name: str | None
@@ -31,15 +34,16 @@ class _Normalization(Layer):
         check_number("epsilon", epsilon, above_zero=True)
         super().__init__(input_shape=input_shape, name=name)
         self.epsilon = epsilon
-        self.features: int | None = None  # once the layer is built
+        self.features = None
 
     def build(self, input_shape: Shape, key: Key) -> None:
         if self.features is None and input_shape:
             self.features = input_shape[-1]
+            shape = input_shape[-1:]
             if self.scale:
-                self.params["gamma"] = np.ones(self.features, np.float32)
+                self.params["gamma"] = self._first_values("gamma", shape, Ones(), key)
             if self.center:
-                self.params["beta"] = np.zeros(self.features, np.float32)
+                self.params["beta"] = self._first_values("beta", shape, Zeros(), key)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if not input_shape or self.features not in (None, input_shape[-1]):
@@ -52,6 +56,7 @@ class _Normalization(Layer):
 
     def _prepared(self, x: Array) -> Array:
         """Return x in the parameters' dtype; make them at the first call where no model did."""
+        x = as_numbers("x", x)
         self.output_shape(x.shape[1:])
         self.build(x.shape[1:], Key(0))  # nothing is drawn
         return next((x.astype(p.dtype, copy=False) for p in self.params.values()), x)
@@ -186,8 +191,8 @@ class BatchNormalization(_Normalization):
     def build(self, input_shape: Shape, key: Key) -> None:
         super().build(input_shape, key)
         if not self.state and self.features is not None:
-            self.state["moving_mean"] = np.zeros(self.features, np.float32)
-            self.state["moving_variance"] = np.ones(self.features, np.float32)
+            for name, initializer in zip(_MOVING, (Zeros(), Ones())):
+                self.state[name] = self._first_values(name, (self.features,), initializer, key)
 
     @underflowing_both_ways
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:

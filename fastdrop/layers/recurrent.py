@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import checked_p
+from fastdrop._checks import as_numbers, checked_p
 from fastdrop._quiet import underflowing_both_ways
 from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.dropout import Dropout, RandomLayer, Rule
-from fastdrop.layers.schedules import Rate
+from fastdrop.layers.schedules import Rate, p_or_rate
 from fastdrop.random import Key
 from fastdrop.variants import zoneout, zoneout_backward
 
@@ -30,8 +29,9 @@ class LockedDropout(Dropout):
     Parameters
     ----------
     p : float or callable
-        Probability of dropping a feature of a sample, in [0, 1], or a schedule of it.
-    seed, input_shape, name
+        Probability of dropping a feature of a sample, in [0, 1], or a schedule of it; by default
+        0.5.
+    rate, seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -50,13 +50,16 @@ class LockedDropout(Dropout):
 
     def __init__(
         self,
-        p: Rate = 0.5,
+        p: Rate | None = None,
         *,
+        rate: Rate | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(p, seed=seed, shared_axes=(1,), input_shape=input_shape, name=name)
+        super().__init__(
+            p, rate=rate, seed=seed, shared_axes=(1,), input_shape=input_shape, name=name
+        )
 
 
 class WeightDropout(Dropout):
@@ -68,8 +71,8 @@ class WeightDropout(Dropout):
     Parameters
     ----------
     p : float or callable
-        Probability of dropping a weight, in [0, 1], or a schedule of it.
-    seed, name
+        Probability of dropping a weight, in [0, 1], or a schedule of it; by default 0.5.
+    rate, seed, name
         As for `RandomLayer`.
 
     Raises
@@ -96,8 +99,15 @@ class WeightDropout(Dropout):
     (3, 3)
     """
 
-    def __init__(self, p: Rate = 0.5, *, seed: int | None = None, name: str | None = None) -> None:
-        super().__init__(p, seed=seed, name=name)
+    def __init__(
+        self,
+        p: Rate | None = None,
+        *,
+        rate: Rate | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(p, rate=rate, seed=seed, name=name)
 
     def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         return super()._rules(shape, key, 0, rows)  # all samples share the weights
@@ -111,8 +121,8 @@ class EmbeddingDropout(WeightDropout):
     Parameters
     ----------
     p : float or callable
-        Probability of dropping a word, in [0, 1], or a schedule of it.
-    seed, name
+        Probability of dropping a word, in [0, 1], or a schedule of it; by default 0.1.
+    rate, seed, name
         As for `RandomLayer`.
 
     Raises
@@ -141,8 +151,15 @@ class EmbeddingDropout(WeightDropout):
 
     sample_axes = ("features",)
 
-    def __init__(self, p: Rate = 0.1, *, seed: int | None = None, name: str | None = None) -> None:
-        super().__init__(p, seed=seed, name=name)
+    def __init__(
+        self,
+        p: Rate | None = None,
+        *,
+        rate: Rate | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(p_or_rate(p, rate, 0.1), seed=seed, name=name)
         self.shared_axes = (1,)
 
 
@@ -154,8 +171,8 @@ class Zoneout(RandomLayer):
     Parameters
     ----------
     p : float
-        Probability of keeping the previous value, in [0, 1].
-    seed, input_shape, name
+        Probability of keeping the previous value, in [0, 1]; by default 0.1.
+    rate, seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -182,14 +199,15 @@ class Zoneout(RandomLayer):
 
     def __init__(
         self,
-        p: float = 0.1,
+        p: float | None = None,
         *,
+        rate: float | None = None,
         seed: int | None = None,
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(seed=seed, input_shape=input_shape, name=name)
-        self.p = checked_p(p)
+        self.p = checked_p(p_or_rate(p, rate, 0.1))
 
     @underflowing_both_ways
     def forward(
@@ -216,7 +234,7 @@ class Zoneout(RandomLayer):
         backward : callable
             ``backward(dy) -> (dx, dprevious)``; only dx where no previous state was given.
         """
-        p, old = self.p, np.zeros_like(x) if previous is None else previous
+        p, old = self.p, np.zeros_like(x) if previous is None else as_numbers("previous", previous)
         if not batch.training:
             y = x * (1 - p) + old * p
 
@@ -226,8 +244,8 @@ class Zoneout(RandomLayer):
         else:
             mask: dict[str, Any] = {
                 "p": p,
-                "key": self._key(batch),
-                "offset": batch.row * math.prod(x.shape[1:]),
+                "key": self.key_of(batch),
+                "offset": batch.offset(x),
             }
             y, gradients = zoneout(x, old, **mask), partial(zoneout_backward, **mask)
         if previous is None:

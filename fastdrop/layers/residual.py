@@ -13,6 +13,7 @@ from fastdrop.layers.base import (
     Shape,
     WeightRule,
     batch_shape,
+    by_layer,
     check_each_once,
     deserialize,
     shapes_between,
@@ -148,6 +149,11 @@ class Residual(Layer):
     def state(self, arrays: Mapping[str, Array]) -> None:
         self._scatter("state", arrays)
 
+    def _take(self, arrays: Mapping[str, Array]) -> None:
+        super()._take(arrays)
+        for layer, inner in by_layer(self.layers, self._given or {}):
+            layer._take(inner)
+
     @property
     def trainable(self) -> bool:
         return any(layer.trainable for layer in self.layers)
@@ -169,7 +175,5 @@ class Residual(Layer):
         }
 
     def _scatter(self, attribute: str, arrays: Mapping[str, Array]) -> None:
-        for number, layer in enumerate(self.layers):
-            prefix = f"{number}."
-            nested = {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
-            setattr(layer, attribute, nested)
+        for layer, inner in by_layer(self.layers, arrays):
+            setattr(layer, attribute, inner)

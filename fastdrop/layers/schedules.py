@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 from fastdrop._checks import check_count, checked_p, lookup
+from fastdrop._serialization import check_kinds
 
 __all__ = ["Constant", "Cosine", "Early", "Late", "Linear", "Rate", "Schedule"]
 
@@ -104,8 +105,28 @@ def checked_rate(p: Rate | Mapping[str, Any]) -> Rate:
     """Return a checked number, or the callable; what `rate_config` made becomes one again."""
     if isinstance(p, Mapping):
         config = dict(p)
-        return lookup("schedule", config.pop("schedule", None), SCHEDULES)(**config)
+        cls = lookup("schedule", config.pop("schedule", None), SCHEDULES)
+        check_kinds(cls, config)
+        return cls(**config)
     return p if callable(p) else checked_p(p)
+
+
+@overload
+def p_or_rate(p: float | None, rate: float | None, default: float) -> float: ...
+@overload
+def p_or_rate(p: Rate | None, rate: Rate | None, default: float) -> Rate: ...
+def p_or_rate(p: Rate | None, rate: Rate | None, default: float) -> Rate:
+    """Return what a layer was given as `p` or, by Keras's word for it, as `rate`.
+
+    Raises
+    ------
+    TypeError
+        When it was given both.
+    """
+    if p is not None and rate is not None:
+        raise TypeError("rate: expected it or p, got both")
+    given = rate if p is None else p
+    return default if given is None else given
 
 
 def rate_config(p: Rate) -> Any:

@@ -8,8 +8,8 @@ try:
     import torch as _torch  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "fastdrop.torch needs PyTorch: pip install torch, or for a machine without GPU "
-        f"pip install torch --index-url https://download.pytorch.org/whl/cpu ({error})"
+        "fastdrop.torch needs PyTorch: pip install 'fastdrop-nn[torch]', on a machine without a "
+        f"GPU with --extra-index-url https://download.pytorch.org/whl/cpu ({error})"
     ) from None
 
 from fastdrop.torch import functional

@@ -76,10 +76,11 @@ def drop(
     -------
     Tensor
     """
+    p = 0.0 if rule.kind == "blocks" else rule.p  # blocks leave gaps, even at p = 1
     if not is_eager():
-        y = _transformed(x, draw_key(generator), rule)
+        y = _transformed(x, draw_key(generator, p), rule)
         return x.copy_(y) if inplace else y
-    seed = draw_seed(generator)
+    seed = draw_seed(generator, p)
     if needs_graph(x):
         return _masked(x, (seed, rule, None, inplace, save_mask))
     if inplace:
@@ -101,7 +102,7 @@ def drop_elements(x: Tensor, p: float, generator: torch.Generator | None) -> Ten
     -------
     Tensor
     """
-    seed = draw_seed(generator)
+    seed = draw_seed(generator, p)
     if x.requires_grad and torch.is_grad_enabled():
         y: Tensor = _elements(x, (p, seed))
         return y

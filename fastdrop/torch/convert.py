@@ -69,6 +69,7 @@ def _change_classes(model: nn.Module, classes: dict[type[nn.Module], type[nn.Mod
     for name, module in model.named_modules():
         if type(module) in classes:
             module.__class__ = classes[type(module)]
+            modules.mark(module)
             names.append(name)
     return names
 

@@ -75,13 +75,20 @@ def _drop_channels(
     training: bool,
     inplace: bool,
     generator: torch.Generator | None,
-    dims: tuple[int, ...],
-    first: int,
+    batched: int,
+    unbatched: int | None,
 ) -> Tensor:
-    """Drop input[i, j] or input[j] as a whole; warn where PyTorch does, unless of `dims` axes."""
-    if not _is_ours(input, p, training, inplace) or input.dim() + first < 4:
+    """Drop input[i, j] as a whole, or input[j] where the function takes an input without batch.
+
+    `batched` and `unbatched` are the numbers of axes that it takes without a warning.
+    """
+    if not _is_ours(input, p, training, inplace):
         return _own(name, input, p, training, inplace, generator)
-    if input.dim() not in dims:
+    axes = input.dim()
+    first = 2 if axes == batched or unbatched is None else 1
+    if axes < first:
+        return _own(name, input, p, training, inplace, generator)  # raises
+    if axes not in (batched, unbatched):
         _OWN[name](input, p, False)  # may warn or raise
     shared = tuple(range(first, input.dim()))
     return drop(input, Rule("scale", float(p), shared, memory_order(input)), generator, inplace)
@@ -145,8 +152,7 @@ def dropout1d(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """`torch.nn.functional.dropout1d`, by fastdrop's kernels; see `dropout`."""
-    first = 2 if input.dim() == 3 else 1
-    return _drop_channels("dropout1d", input, p, training, inplace, generator, (2, 3), first)
+    return _drop_channels("dropout1d", input, p, training, inplace, generator, 3, 2)
 
 
 def dropout2d(
@@ -158,7 +164,7 @@ def dropout2d(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """`torch.nn.functional.dropout2d`, by fastdrop's kernels; see `dropout`."""
-    return _drop_channels("dropout2d", input, p, training, inplace, generator, (4,), 2)
+    return _drop_channels("dropout2d", input, p, training, inplace, generator, 4, None)
 
 
 def dropout3d(
@@ -170,8 +176,7 @@ def dropout3d(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """`torch.nn.functional.dropout3d`, by fastdrop's kernels; see `dropout`."""
-    first = 2 if input.dim() == 5 else 1
-    return _drop_channels("dropout3d", input, p, training, inplace, generator, (4, 5), first)
+    return _drop_channels("dropout3d", input, p, training, inplace, generator, 5, 4)
 
 
 def alpha_dropout(
@@ -259,7 +264,7 @@ def drop_path(
     check_mode(mode)
     if input.dim() == 0:
         raise ValueError("input: expected shape (samples, ...), got a 0-d tensor")
-    if not training or p == 0:
+    if not training or p == 0 or not input.numel():
         return input
     first = 1 if mode == "row" else 0
     if is_plain(input):
@@ -267,7 +272,7 @@ def drop_path(
         return drop(input, Rule("scale", float(p), shared, memory_order(input)), generator)
     shape = [length if axis < first else 1 for axis, length in enumerate(input.shape)]
     factor = torch.ones(shape, dtype=input.dtype, device=input.device)
-    return input * _own("dropout", factor, p, True, False, generator)
+    return input * dropout(factor, p, generator=generator)
 
 
 def gaussian_dropout(
@@ -356,7 +361,7 @@ def drop_block2d(
             f"block_size: expected at most {min(input.shape[2:])} on maps of "
             f"{input.shape[2]} x {input.shape[3]}, got {block_size}"
         )
-    if not training or p == 0 or input.numel() == 0:
+    if not training or p == 0 or not input.numel():
         return input
     if not is_plain(input):
         raise TypeError(
@@ -365,6 +370,11 @@ def drop_block2d(
     order = memory_order(input)
     y = drop(input, Rule("blocks", float(p), (), (), block_size), generator)
     return undone(in_memory_order(y, order), order)
+
+
+# Recorded by torch.fx as they are; the functions above as PyTorch's own.
+for _name in ("drop_path", "gaussian_dropout", "drop_block2d"):
+    torch.fx.wrap(_name)
 
 
 def dropout_add(
@@ -402,7 +412,7 @@ def dropout_add(
         and is_eager()
     ):
         rule = Rule("scale", float(p), (), memory_order(input))
-        y: Tensor = Add.apply(input, residual, draw_seed(generator), rule)
+        y: Tensor = Add.apply(input, residual, draw_seed(generator, rule.p), rule)
         return y
     return dropout(input, p, training, generator=generator) + residual
 
@@ -451,7 +461,7 @@ def bias_act_dropout(
         and not memory_order(input)
         and is_eager()
     ):
-        y: Tensor = BiasAct.apply(input, bias, relu, float(p), draw_seed(generator))
+        y: Tensor = BiasAct.apply(input, bias, relu, float(p), draw_seed(generator, p))
         return y
     y = input + bias
     return dropout(torch.relu(y) if relu else y, p, training, generator=generator)

@@ -1,4 +1,7 @@
-"""Keys from PyTorch's generators: its seeds, states and forks are the library's, too."""
+"""Keys from PyTorch's generators: its seeds, states and forks are the library's, too.
+
+Where p is 1 all is dropped, whatever the key: none is drawn then, as PyTorch draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,23 @@ class _Word(threading.local):
 _word = _Word()
 
 
-def draw_seed(generator: torch.Generator | None) -> int:
+def draw_seed(generator: torch.Generator | None, p: float) -> int:
     """Draw a key's seed, as ``torch.empty((), dtype=torch.int64).random_()`` would.
 
     Parameters
     ----------
     generator : torch.Generator, optional
         Of the CPU; by default PyTorch's default generator.
+    p : float
+        Probability of dropping.
 
     Returns
     -------
     int
         0 <= seed < 2**63.
     """
+    if p == 1:
+        return 0
     if generator is None:  # an argument less
         _word.tensor.random_()
     else:
@@ -45,10 +52,12 @@ def draw_seed(generator: torch.Generator | None) -> int:
     return seed
 
 
-def draw_key(generator: torch.Generator | None) -> Tensor:
+def draw_key(generator: torch.Generator | None, p: float) -> Tensor:
     """`draw_seed` as a tensor, one for each sample where `torch.func.vmap` says so.
 
     Of the generator's 64 bits, which `torch.randint` gives here, `random_` has the low 63.
     """
+    if p == 1:
+        return torch.zeros((), dtype=torch.int64, device="cpu")
     word = torch.randint(-_INT64_MAX - 1, _INT64_MAX, (), generator=generator, device="cpu")
     return word & _INT64_MAX

@@ -5,6 +5,8 @@ Each is a subclass of the layer whose name it has, so that models look and behav
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 
@@ -24,16 +26,59 @@ __all__ = [
 ]
 
 
+def mark(layer: nn.Module) -> None:
+    """Let torch.fx keep a layer whole, as it does where ``layer.__module__`` is torch.nn.
+
+    Traced through, a layer leaves dropout in the graph, where eval() does not reach it. The class
+    keeps its own `__module__`, by which pickles find it. Subclasses of users are traced through,
+    as those of torch.nn's layers are: their forward may do more.
+    """
+    if type(layer).__module__ == __name__:
+        layer.__dict__["__module__"] = nn.__name__
+    else:
+        layer.__dict__.pop("__module__", None)
+
+
 class _Seeded(nn.Module):
     """What torch.nn's layers lack: a generator of their own.
 
-    A class attribute too, since `convert` changes the class of layers that never had one.
+    A class attribute too, since `convert` changes the class of layers that never had one. Without
+    annotation: TorchScript would read it in place of those that torch.nn's layers have.
     """
 
-    generator: torch.Generator | None = None
+    generator = None
+
+    def __init__(self, *arguments: Any, generator: torch.Generator | None = None) -> None:
+        super().__init__(*arguments)
+        self.generator = generator
+        mark(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        mark(self)  # pickles of earlier versions have no mark
+
+    def __prepare_scriptable__(self) -> Self:
+        if self.generator is not None:
+            raise ValueError(
+                "generator: expected None in TorchScript, where PyTorch drops, got one"
+            )
+        return self
 
 
-class Dropout(nn.Dropout, _Seeded):
+class _TorchLayer(_Seeded):
+    """What a layer that torch.nn has takes; the class derived from both has its forward."""
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(p, inplace, generator=generator)
+
+
+class Dropout(_TorchLayer, nn.Dropout):
     """`torch.nn.Dropout`; `fastdrop.torch.functional.dropout` has the details.
 
     Parameters
@@ -56,8 +101,7 @@ class Dropout(nn.Dropout, _Seeded):
         generator: torch.Generator | None = None,
         save_mask: bool = False,
     ) -> None:
-        super().__init__(p, inplace)
-        self.generator = generator
+        super().__init__(p, inplace, generator=generator)
         self.save_mask = save_mask
 
     def forward(self, input: Tensor) -> Tensor:
@@ -74,18 +118,8 @@ class Dropout(nn.Dropout, _Seeded):
             )
 
 
-class Dropout1d(nn.Dropout1d, _Seeded):
+class Dropout1d(_TorchLayer, nn.Dropout1d):
     """`torch.nn.Dropout1d`, with a generator of its own if given."""
-
-    def __init__(
-        self,
-        p: float = 0.5,
-        inplace: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(p, inplace)
-        self.generator = generator
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -96,18 +130,8 @@ class Dropout1d(nn.Dropout1d, _Seeded):
             )
 
 
-class Dropout2d(nn.Dropout2d, _Seeded):
+class Dropout2d(_TorchLayer, nn.Dropout2d):
     """`torch.nn.Dropout2d`, with a generator of its own if given."""
-
-    def __init__(
-        self,
-        p: float = 0.5,
-        inplace: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(p, inplace)
-        self.generator = generator
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -118,18 +142,8 @@ class Dropout2d(nn.Dropout2d, _Seeded):
             )
 
 
-class Dropout3d(nn.Dropout3d, _Seeded):
+class Dropout3d(_TorchLayer, nn.Dropout3d):
     """`torch.nn.Dropout3d`, with a generator of its own if given."""
-
-    def __init__(
-        self,
-        p: float = 0.5,
-        inplace: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(p, inplace)
-        self.generator = generator
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -140,21 +154,11 @@ class Dropout3d(nn.Dropout3d, _Seeded):
             )
 
 
-class AlphaDropout(nn.AlphaDropout, _Seeded):
+class AlphaDropout(_TorchLayer, nn.AlphaDropout):
     """`torch.nn.AlphaDropout`, with a generator of its own if given.
 
     `inplace` has no effect, as in PyTorch.
     """
-
-    def __init__(
-        self,
-        p: float = 0.5,
-        inplace: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(p, inplace)
-        self.generator = generator
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -163,21 +167,11 @@ class AlphaDropout(nn.AlphaDropout, _Seeded):
             return functional.alpha_dropout(input, self.p, self.training, generator=self.generator)
 
 
-class FeatureAlphaDropout(nn.FeatureAlphaDropout, _Seeded):
+class FeatureAlphaDropout(_TorchLayer, nn.FeatureAlphaDropout):
     """`torch.nn.FeatureAlphaDropout`, with a generator of its own if given.
 
     `inplace` has no effect, as in PyTorch.
     """
-
-    def __init__(
-        self,
-        p: float = 0.5,
-        inplace: bool = False,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(p, inplace)
-        self.generator = generator
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -204,12 +198,11 @@ class DropPath(_Seeded):
     def __init__(
         self, p: float = 0.5, mode: str = "row", *, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(generator=generator)
         functional.check_p(p)
         functional.check_mode(mode)
         self.p = p
         self.mode = mode
-        self.generator = generator
 
     def extra_repr(self) -> str:
         return f"p={self.p}, mode={self.mode!r}"
@@ -232,10 +225,9 @@ class GaussianDropout(_Seeded):
     """
 
     def __init__(self, p: float = 0.5, *, generator: torch.Generator | None = None) -> None:
-        super().__init__()
+        super().__init__(generator=generator)
         functional.check_gaussian_p(p)
         self.p = p
-        self.generator = generator
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -260,12 +252,11 @@ class DropBlock2d(_Seeded):
     def __init__(
         self, p: float = 0.1, block_size: int = 7, *, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(generator=generator)
         functional.check_p(p)
         check_count("block_size", block_size)
         self.p = p
         self.block_size = block_size
-        self.generator = generator
 
     def extra_repr(self) -> str:
         return f"p={self.p}, block_size={self.block_size}"

@@ -1,1 +1,1 @@
-"""What `fit` is made of."""
+"""What `fit` is made of; docs/development.md draws which file builds on which."""

@@ -7,18 +7,19 @@ give their batches epoch by epoch.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from math import gcd
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import as_array, check_count
+from fastdrop._checks import as_array, check_complete, check_count, is_series
 from fastdrop.compiled._train import Layouts, submatrix
 from fastdrop.layers import Array, Shape
 from fastdrop.random import Key, permutation
 from fastdrop.training.expected import Expected, check_samples, check_weight
+from fastdrop.training.sources import END, is_numbered, source_of
 
 __all__ = [
     "WHOLE",
@@ -77,9 +78,13 @@ class ArrayBatches:
     x, y, sample_weight : array_like
         Equally many samples in each; the latter two may be None.
     names : sequence of str
-        What the caller names them, for messages.
+        What the caller names them, and `steps`, for messages.
     batch_size : int, optional
-        At least 1; the last batch may be smaller. By default all are one batch.
+        At least 1; the last batch may be smaller. By default all are one batch, or as many as
+        `steps` says.
+    steps : int, optional
+        Batches in an epoch, by default all of them. The next epoch goes on where the last ended; at
+        the end of the samples it is shorter.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class ArrayBatches:
         sample_weight: Any,
         names: Sequence[str],
         batch_size: int | None = None,
+        steps: int | None = None,
     ) -> None:
         self.names = names
         self.x = _Samples(names[0], x)
@@ -106,11 +112,20 @@ class ArrayBatches:
         if sample_weight is not None:
             self.sample_weight = _Samples(names[2], as_array(names[2], sample_weight))
             check_weight(names[2], self.sample_weight.array, (self.samples,))
-        self.batch_size = self.samples if batch_size is None else batch_size
-        self.steps: int | None = -(-self.samples // self.batch_size)
+        self._given = (batch_size, steps)
+        self.batch_size = -(-self.samples // (steps or 1)) if batch_size is None else batch_size
+        self._in_all = -(-self.samples // self.batch_size)
+        self.steps = self._in_all if steps is None else steps
+        if self.steps > self._in_all:
+            raise ValueError(
+                f"{names[3]}: expected at most {self._in_all}, the batches of {names[0]}, "
+                f"more with an iterable of batches only, got {steps}"
+            )
         self.sample_shape: Shape = tuple(self.x.array.shape[1:])
 
-    def split(self, share: float, last_batch_size: int) -> tuple[ArrayBatches, ArrayBatches]:
+    def split(
+        self, share: float, last_batch_size: int | None, last_steps: int | None
+    ) -> tuple[ArrayBatches, ArrayBatches]:
         """Return batches of the first samples and of the last, the given share of all."""
         kept = _samples_before_split(self.samples, share)
 
@@ -124,11 +139,14 @@ class ArrayBatches:
                 )
             return samples.array[rows]
 
-        def batches(rows: slice, batch_size: int) -> ArrayBatches:
-            x, y = part(self.x, rows), part(self.y, rows)
-            return ArrayBatches(x, y, part(self.sample_weight, rows), self.names, batch_size)
+        def batches(rows: slice, name: str, *sizes: int | None) -> ArrayBatches:
+            x, y, weights = part(self.x, rows), part(self.y, rows), part(self.sample_weight, rows)
+            return ArrayBatches(x, y, weights, (*self.names[:3], name), *sizes)
 
-        return batches(slice(kept), self.batch_size), batches(slice(kept, None), last_batch_size)
+        return (
+            batches(slice(kept), self.names[3], *self._given),
+            batches(slice(kept, None), "validation_steps", last_batch_size, last_steps),
+        )
 
     def check(self, expected: Expected) -> None:
         """Refuse what does not fit; values of arrays on disk are left for `epoch`."""
@@ -147,26 +165,22 @@ class ArrayBatches:
         if y.size == self.samples:  # one number each: little memory
             self.y = _Samples(self.names[1], expected.targets(self.names[1], y))
             self._y_is_ready = True
-            expected.weights(self.y.array, None)
+            expected.check_labels(self.names[1], self.y.array)
             return
         rows = max(1, _CHECKED_AT_ONCE // (y[:1].size or 1))
         for start in range(0, self.samples, rows):
-            expected.weights(expected.targets(self.names[1], y[start : start + rows]), None)
-
-    def first_target(self) -> Array:
-        """Return the first sample's label as the loss wants it, alone in an array."""
-        assert self.y is not None
-        first = np.asarray(self.y.array[:1])
-        return first if self._y_is_ready else self.expected.targets(self.names[1], first)
+            targets = expected.targets(self.names[1], y[start : start + rows])
+            expected.check_labels(self.names[1], targets)
 
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common, with a checksum of some samples in memory."""
         parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
         given = {name: part for name, part in parts.items() if part is not None}
-        return {"batch_size": self.batch_size} | {k: part.facts() for k, part in given.items()}
+        facts = {name: part.facts() for name, part in given.items()}
+        return {"batch_size": self.batch_size, **facts, "steps": self._given[1]}
 
     def epoch(
-        self, title: str, key: Key | None = None, share: Share = WHOLE
+        self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
     ) -> Iterator[Minibatch]:
         """Give the batches of one epoch.
 
@@ -178,14 +192,21 @@ class ArrayBatches:
             Of the order of the samples; without it they come as they lie.
         share : Share
             Which rows of every batch; no others are read.
+        number : int
+            The epoch's, from 0, which tells where its batches begin if not all are in each epoch.
 
         Yields
         ------
         Minibatch
             Rewritten by the next one.
         """
-        order = None if key is None else permutation(key, self.samples)
-        for step, start in enumerate(range(0, self.samples, self.batch_size), 1):
+        part = number % -(-self._in_all // self.steps)  # of a pass over all samples
+        order = None
+        if key is not None:
+            order = permutation(Key(key.seed, key.call - part), self.samples)
+        begin, end = (n * self.steps * self.batch_size for n in (part, part + 1))
+        starts = range(begin, min(end, self.samples), self.batch_size)
+        for step, start in enumerate(starts, 1):
             whole = min(self.batch_size, self.samples - start)
             own = share.of(whole)
             rows: Any = slice(start + own.start, start + own.stop)
@@ -201,18 +222,25 @@ class ArrayBatches:
             y = self.y.take(rows)
             if not self._y_is_ready:
                 y = self.expected.targets(self.names[1] + place, y)
+            if self.y.on_disk:
+                self.expected.check_labels(self.names[1] + place, y)
             weights = None if self.sample_weight is None else self.sample_weight.take(rows)
             yield Minibatch(x, y, self.expected.weights(y, weights), own.start, whole)
 
 
 _CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls
+# Elements, about a millisecond and some microseconds: smaller arrays are compared as a whole.
+_COMPARED_OF_ARRAY, _COMPARED_OF_BATCH = 1 << 18, 1 << 12
 
 
 class _Samples:
     """An array whose first axis counts samples, on disk or in memory."""
 
     def __init__(self, argument: str, array: Any) -> None:
+        self.argument = argument
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
+        if self.on_disk:
+            check_complete(argument, array)
         self.array = array if self.on_disk else as_array(argument, array)
         self._buffer: Array | None = None
         own = {argument: self.array} if isinstance(self.array, np.ndarray) else {}
@@ -221,10 +249,10 @@ class _Samples:
     def facts(self) -> dict[str, Any]:
         array = self.array
         facts = {"shape": tuple(array.shape), "dtype": array.dtype.name}
-        if not self.on_disk:
-            some = np.ascontiguousarray(array[:: max(1, len(array) // 64)])
-            facts["checksum of some samples"] = zlib.crc32(some.tobytes())
-        return facts
+        if self.on_disk:
+            rows = sorted({i * (len(array) - 1) // 15 for i in range(16)})
+            array = np.concatenate([np.asarray(array[row : row + 1]) for row in rows])
+        return facts | {"checksum of some samples": _checksum(array, _COMPARED_OF_ARRAY)}
 
     def take(self, rows: Any) -> Array:
         """Return the samples of these rows, a slice or indices; the next call may rewrite them.
@@ -238,10 +266,10 @@ class _Samples:
         array = self.array
         if not isinstance(array, np.ndarray):
             if isinstance(rows, slice):
-                return np.asarray(array[rows])
+                return as_array(self.argument, array[rows])
             ascending = np.argsort(rows)  # HDF5 takes no others
             samples = np.empty((len(rows), *array.shape[1:]), array.dtype)
-            samples[ascending] = array[rows[ascending]]
+            samples[ascending] = as_array(self.argument, array[rows[ascending]])
             return samples
         plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
         if isinstance(rows, slice) or not plain:  # `take` would copy the whole of another array
@@ -255,6 +283,16 @@ class _Samples:
         return array.take(rows, 0, samples, "clip")  # "raise" copies once more
 
 
+def _checksum(array: Array, most: int) -> int:
+    """Return a checksum of about so many elements at most, which lie all over the array."""
+    flat: Any = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    sample = array[:1].size
+    step = max(1, array.size // most)
+    while step > 1 and gcd(step, sample) > 1:  # each time in other places of a sample
+        step += 1
+    return zlib.crc32(np.ascontiguousarray(flat[::step]).data)
+
+
 def _is_stored(array: Any) -> bool:
     """Tell whether this is like an array, but lies elsewhere than in memory: HDF5, Zarr, ..."""
     return (
@@ -266,9 +304,6 @@ def _is_stored(array: Any) -> bool:
     )
 
 
-_END = object()  # of an iterator, which may give None
-
-
 class IterableBatches:
     """Batches that somebody else makes.
 
@@ -276,64 +311,67 @@ class IterableBatches:
     ----------
     batches : iterable
         Of x, (x,), (x, y) or (x, y, sample_weight), each array_like with equally many samples. It
-        is iterated anew for every epoch, unless `steps` is given.
+        is iterated anew for every epoch, unless `steps` is given. Or what has the interface of
+        Keras's `Sequence`, with or without ``__iter__``. Its methods `on_epoch_begin` and
+        `on_epoch_end`, if there are such, are called around every epoch that goes to its end.
     argument : str
         What the caller names it, for messages.
     steps : int, optional
         Batches in an epoch; the next epoch goes on where the last ended. What can be iterated
         again begins again at its end.
+    anew : bool
+        Whether each epoch begins at the beginning all the same, of what can be iterated again.
     """
 
-    def __init__(self, batches: Iterable[Any], argument: str, steps: int | None = None) -> None:
+    def __init__(
+        self, batches: Any, argument: str, steps: int | None = None, anew: bool = False
+    ) -> None:
         self.argument = argument
         self.batches = batches
-        self.steps = steps
-        if steps is None and isinstance(batches, Sized):
-            self.steps = len(batches)
+        self._source = source_of(batches, steps, anew)
+        self.steps = self._source.known_steps
         self._endless = steps is not None
-        self._iterator: Iterator[Any] = iter(batches)
-        first = next(self._iterator, _END)
-        if first is _END:
+        self._first = self._source.first(self._kept)
+        if self._first is END:
             raise ValueError(f"{argument}: expected at least one batch, got none")
-        self._first = self._parts(f"{argument}, first batch", first)
         self.sample_shape: Shape = tuple(self._first[0].shape[1:])
-        self._iterator = chain([first], self._iterator)
-        self._fresh = True  # nobody has taken a batch of this iterator
 
     def check(self, expected: Expected) -> None:
         """Refuse a first batch that does not fit."""
         self.expected = expected
-        self._first_target = self._checked(f"{self.argument}, first batch", *self._first).y
-
-    def first_target(self) -> Array:
-        """Return the first sample's label, see `ArrayBatches.first_target`."""
-        return self._first_target[:1]
+        self._checked(f"{self.argument}, first batch", *self._first)
 
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common."""
         return {"sample's shape": self.sample_shape, "steps": self.steps}
 
-    def epoch(
-        self, title: str, key: Key | None = None, share: Share = WHOLE
-    ) -> Iterator[Minibatch]:
-        """Give the batches of one epoch, see `ArrayBatches.epoch`; their order is their own.
+    def facts_of_batch(self) -> dict[str, Any]:
+        """Return what ranks have to have in common of the last batch, all rows of it."""
+        facts: dict[str, Any] = {"samples": len(self._last.x)}
+        for name, given, array in zip(("x", "y", "sample_weight"), self._given, self._last):
+            if array is not None:
+                facts[name] = {
+                    "shape": array.shape,
+                    "dtype": f"{getattr(given, 'dtype', array.dtype)}",
+                    "checksum": _checksum(array, _COMPARED_OF_BATCH),
+                }
+        return facts
 
-        Every rank iterates over all of them, and keeps its rows of each.
+    def epoch(
+        self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
+    ) -> Iterator[Minibatch]:
+        """Give the batches of one epoch, see `ArrayBatches.epoch`.
+
+        Their order is their own, except of those that have numbers. Every rank iterates over all of
+        them, and keeps its rows of each.
         """
-        if not self._endless and not self._fresh:
-            self._iterator = iter(self.batches)
+        self._tell("on_epoch_begin")
         step = 0
-        while not self._endless or step != self.steps:
-            batch = next(self._iterator, _END)
-            if batch is _END and self._endless:
-                self._iterator = iter(self.batches)
-                batch = next(self._iterator, _END)
-            self._fresh = False
-            if batch is _END:
-                break
-            step += 1
+        for step, batch in enumerate(self._source.epoch(key), 1):
             place = f"{self.argument}, batch {step} of {title}"
-            x, y, sample_weight, _, whole = self._checked(place, *self._parts(place, batch))
+            self._given = self._parts(place, batch)
+            self._last = self._checked(place, *self._given)
+            x, y, sample_weight, _, whole = self._last
             own = share.of(whole)
             yield Minibatch(
                 x[own],
@@ -346,9 +384,20 @@ class IterableBatches:
             count = f"{self.steps} batches" if self._endless else "batches"
             raise ValueError(
                 f"{self.argument}: expected {count} in {title}, got {step or 'none'}: the "
-                "generator has ended; give something that can be iterated again, or one that "
-                "lasts for all epochs with the number of steps in each"
+                "generator has ended; give what can be iterated again, or one that lasts for "
+                "all epochs, and the number of steps in each"
             )
+        self._tell("on_epoch_end")
+
+    def _tell(self, hook: str) -> None:
+        """Call a method of Keras's `Sequence`, where there is one."""
+        if hasattr(self.batches, hook):
+            getattr(self.batches, hook)()
+
+    def _kept(self, batch: Any) -> tuple[Array, Any, Any]:
+        """Return copies of the first batch's parts."""
+        x, y, sample_weight = self._parts(f"{self.argument}, first batch", batch)
+        return x.copy(), _copy(y), _copy(sample_weight)
 
     def _parts(self, argument: str, batch: Any) -> tuple[Array, Any, Any]:
         parts = batch if isinstance(batch, tuple | list) else (batch,)
@@ -374,10 +423,19 @@ class IterableBatches:
                 f"got x {x.shape} and y {y.shape}"
             )
         y = expected.targets(f"{argument}, y", y)
+        expected.check_labels(f"{argument}, y", y)
         if sample_weight is not None:
             sample_weight = as_array(f"{argument}, sample_weight", sample_weight)
             check_weight(f"{argument}, sample_weight", sample_weight, x.shape[:1])
         return Minibatch(x, y, expected.weights(y, sample_weight), 0, len(x))
+
+
+def _copy(part: Any) -> Any:
+    """Return a copy as an array; what is none is left to the checks, which will say so."""
+    try:
+        return None if part is None else as_array("", part).copy()
+    except ValueError:
+        return part
 
 
 Batches: TypeAlias = ArrayBatches | IterableBatches
@@ -388,12 +446,14 @@ def batches_of(
     y: Any,
     sample_weight: Any,
     names: Sequence[str],
-    batch_size: int,
+    batch_size: int | None,
     steps: int | None = None,
+    anew: bool = False,
 ) -> Batches:
     """Return batches of arrays, or, where `x` is an iterable of batches, those.
 
-    `names` are the caller's for `x`, `y`, `sample_weight` and `steps`.
+    `names` are the caller's for `x`, `y`, `sample_weight` and `steps`; `anew` is for
+    `IterableBatches`.
 
     Raises
     ------
@@ -402,24 +462,25 @@ def batches_of(
     """
     if steps is not None:
         check_count(names[3], steps)
-    is_array = isinstance(x, list | tuple) or hasattr(x, "shape") or hasattr(x, "__array__")
+    is_array = not is_numbered(x) and (
+        isinstance(x, list | tuple) or hasattr(x, "__array__") or hasattr(x, "shape")
+    )
     if is_array and y is None and isinstance(x, list | tuple) and _is_batch(x[0] if x else None):
         is_array = False
     if is_array:
-        if steps is not None:
-            raise ValueError(f"{names[3]}: expected it with an iterable of batches only")
-        return ArrayBatches(x, y, sample_weight, names, batch_size)
-    if not isinstance(x, Iterable):
-        raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {x!r}")
+        return ArrayBatches(x, y, sample_weight, names, batch_size, steps)
+    if not is_series(x) and not is_numbered(x):
+        got = type(x).__name__ if isinstance(x, Iterable) else repr(x)
+        raise ValueError(f"{names[0]}: expected an array or an iterable of batches, got {got}")
     for name, argument in zip(names[1:], (y, sample_weight)):
         if argument is not None:
             raise ValueError(
                 f"{name}: expected None beside an iterable of batches, which has its own"
             )
-    return IterableBatches(x, names[0], steps)
+    return IterableBatches(x, names[0], steps, anew)
 
 
-def validation_batches(data: Any, batch_size: int, steps: int | None) -> Batches:
+def validation_batches(data: Any, batch_size: int | None, steps: int | None) -> Batches:
     """Return the batches of `fit`'s argument `validation_data`.
 
     Raises
@@ -434,12 +495,13 @@ def validation_batches(data: Any, batch_size: int, steps: int | None) -> Batches
     if pair and len(data) in (2, 3):
         x, y, weights = (*data, None)[:3]
         return batches_of(x, y, weights, (*names, "validation_steps"), batch_size, steps)
-    if pair or hasattr(data, "shape") or not isinstance(data, Iterable):
+    iterable = is_series(data) and not hasattr(data, "shape")
+    if pair or not (iterable or is_numbered(data)):
         raise ValueError(
             "validation_data: expected (x, y), (x, y, sample_weight) or an iterable of batches"
         )
     names = ["validation_data", *names[1:], "validation_steps"]
-    return batches_of(data, None, None, names, batch_size, steps)
+    return batches_of(data, None, None, names, batch_size, steps, anew=True)
 
 
 def _is_batch(item: Any) -> bool:

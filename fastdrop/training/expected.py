@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import check_finite
+from fastdrop._checks import as_array, check_finite, described
 from fastdrop._quiet import quiet
+from fastdrop._serialization import is_ours
 from fastdrop.layers import Array, Shape, batch_shape
 from fastdrop.losses import Loss
+from fastdrop.metrics import Metric
 
 __all__ = ["Expected", "check_samples", "check_weight"]
 
@@ -30,6 +33,8 @@ class Expected:
         None where y does not matter.
     class_weight : mapping of int to float, optional
         As for `Sequential.fit`.
+    metrics : sequence of Metric
+        What is reported of outputs and labels.
     """
 
     input_shape: Shape
@@ -37,6 +42,7 @@ class Expected:
     dtype: np.dtype[Any]
     loss: Loss | None = None
     class_weight: Mapping[int, float] | None = None
+    metrics: Sequence[Metric] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.class_weight, Mapping | None):
@@ -52,7 +58,7 @@ class Expected:
                 raise ValueError(
                     f"class_weight: expected classes in [0, {classes}), the model's, got {label!r}"
                 )
-            check_weight("class_weight", np.asarray(weight), ())
+            check_weight("class_weight", as_array("class_weight", weight), ())
 
     def check_shape(self, argument: str, x: Any) -> None:
         """Refuse samples of another shape."""
@@ -69,6 +75,23 @@ class Expected:
         """Return y as the loss wants it."""
         assert self.loss is not None
         return self.loss.targets(y, self.output_shape, argument, self.dtype)
+
+    def check_labels(self, argument: str, y: Array) -> None:
+        """Refuse targets for which a metric or the weights of classes mean nothing."""
+        for metric in self.metrics:
+            if is_ours(type(metric)):  # nobody knows what others make of them
+                metric.check(y, self.output_shape, argument)
+        if self.class_weight is None:
+            return
+        if y.ndim == 2 and y.shape[1] > 1:
+            wrong = (y != 0).sum(axis=1) != 1
+            wrong |= y.max(axis=1) != 1
+            if wrong.any():
+                raise ValueError(
+                    f"class_weight: expected one class each in {argument}, a single 1, "
+                    f"got {reprlib.repr(y[wrong][0].tolist())}; use sample_weight"
+                )
+        self.weights(y, None)
 
     def weights(self, y: Array, sample_weight: Array | None) -> Array | None:
         """Return the weights of samples with these targets: their own times their classes'."""
@@ -98,7 +121,7 @@ def check_samples(argument: str, x: Any) -> None:
     if x.dtype.kind not in "biuf" or len(x.shape) < 2 or not size:
         raise ValueError(
             f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
-            f"got {x.dtype} {x.shape}"
+            f"got {described(x)}"
         )
 
 
@@ -106,7 +129,7 @@ def check_weight(argument: str, weights: Array, shape: Shape) -> None:
     """Refuse what are no weights of samples or, with shape (), of a class."""
     if weights.dtype.kind not in "biuf" or weights.shape != shape:
         expected = "one weight for each sample" if shape else "a number for each class"
-        raise ValueError(f"{argument}: expected {expected}, got {weights.dtype} {weights.shape}")
+        raise ValueError(f"{argument}: expected {expected}, got {described(weights)}")
     check_finite(argument, weights)
     if weights.min() < 0:
         raise ValueError(f"{argument}: expected weights of at least 0, got {weights.min()}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import math
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from fastdrop._serialization import is_ours
-from fastdrop.layers import Array, Shape
+from fastdrop.callbacks.base import Logs
+from fastdrop.layers import Array
 from fastdrop.metrics import Metric
 from fastdrop.training.batches import Minibatch
 from fastdrop.training.network import Network
@@ -18,47 +19,111 @@ from fastdrop.training.ranks import Ranks
 __all__ = ["Figures"]
 
 
-class Figures(Mapping[str, float]):
-    """The loss and the metrics over some batches, worked out when read: some take their time."""
+class BatchLogs(Logs):
+    """The figures of the batches so far, each worked out when it is read: some take their time.
+
+    Whoever keeps them keeps a dict of their values: `Figures` has those that are still pending
+    worked out before it takes in another batch.
+    """
+
+    def __init__(self, results: Mapping[str, Callable[[], float]]) -> None:
+        super().__init__(dict.fromkeys(results, math.nan))
+        self._pending = dict(results)
+
+    def work_out(self, *names: str) -> None:
+        """Work out the figures of these names or, without names, all."""
+        for name in names or tuple(self._pending):
+            if (result := self._pending.get(name)) is not None:
+                super().__setitem__(name, float(result()))
+                self._pending.pop(name, None)
+
+    def __getitem__(self, name: str) -> float:
+        self.work_out(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.work_out(name)
+        return super().get(name, default)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # of copies and pickles
+
+    def __iter__(self) -> Iterator[str]:
+        # Without a method of our own `dict(logs)`, `{**logs}` and the like would not call
+        # `__getitem__`, but copy what is not worked out yet.
+        return super().__iter__()
+
+
+def _of_all(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+
+    @functools.wraps(method)
+    def worked_out(logs: BatchLogs, *args: Any, **keywords: Any) -> Any:
+        logs.work_out()
+        return method(logs, *args, **keywords)
+
+    return worked_out
+
+
+for _name in (
+    *("__delitem__", "__eq__", "__ior__", "__ne__", "__or__", "__repr__", "__ror__", "__setitem__"),
+    *("clear", "copy", "items", "pop", "popitem", "setdefault", "update", "values"),
+):
+    setattr(BatchLogs, _name, _of_all(_name))
+
+
+class Figures:
+    """The loss and the metrics over some batches."""
 
     def __init__(self, network: Network) -> None:
+        self._network = network
         # Copies: a callback may evaluate the model within an epoch.
         self._metrics = copy.deepcopy(network.metrics)
         self._weighted_metrics = copy.deepcopy(network.weighted_metrics)
-        self._folds = network.loss.folds if network.loss is not None else None
         self._loss = 0.0
         self._samples = 0
         self._results = {"loss": lambda: self._loss / self._samples}
         for metric in self.metrics:
             metric.reset()
             self._results[metric.name] = metric.result
-
-    def check(self, target: Array, output_shape: Shape, dtype: DTypeLike) -> None:
-        """Refuse metrics that have no figure for such outputs and labels, of which one is given.
-
-        Only ours: nobody knows what others make of a single row.
-        """
-        for metric in self.metrics:
-            if len(target) and is_ours(type(metric)):
-                metric.update(np.full((1, *output_shape), 0.5, dtype), target)
-            metric.reset()
+        self._given: Callable[[], BatchLogs | None] = lambda: None
 
     def add(self, batch: Minibatch, loss: float, outputs: Array, from_logits: bool) -> None:
+        """Take in a batch and what a step returned of it."""
+        self._settle()
         self._loss += loss * batch.rows
         self._samples += batch.rows
         if not len(batch.x):
             return
-        activation = self._folds if from_logits else None
+        loss_function = self._network.loss
+        assert loss_function is not None
+        activation = loss_function.folds if from_logits or loss_function.from_logits else None
         for metric in self._metrics:
             metric.update(outputs, batch.y, activation)
         for metric in self._weighted_metrics:
             metric.update(outputs, batch.y, activation, batch.sample_weight)
 
+    def logs(self) -> BatchLogs:
+        """Return the figures so far, for callbacks."""
+        logs = BatchLogs(self._results)
+        self._given = weakref.ref(logs)
+        return logs
+
+    def _settle(self) -> None:
+        """Let the logs that were given, if anybody has kept them, say what they say now."""
+        if (logs := self._given()) is not None:
+            logs.work_out()
+
+    def values(self) -> dict[str, float]:
+        """Return the figures so far."""
+        return {name: float(result()) for name, result in self._results.items()}
+
     def over(self, ranks: Ranks) -> dict[str, float]:
         """Return the figures of all ranks' rows; until then metrics are of this rank's."""
+        self._settle()
         for metrics in ranks.gather(self.metrics)[1:]:
             self.merge(metrics)
-        return ranks.broadcast(dict(self) if ranks.rank == 0 else {})
+        return ranks.broadcast(self.values() if ranks.rank == 0 else {})
 
     def check_merging(self) -> None:
         """Refuse metrics that cannot take in another rank's."""
@@ -73,12 +138,3 @@ class Figures(Mapping[str, float]):
         """Take in another rank's metrics."""
         for own, other in zip(self.metrics, metrics, strict=True):
             own.merge(other)
-
-    def __getitem__(self, name: str) -> float:
-        return self._results[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._results)
-
-    def __len__(self) -> int:
-        return len(self._results)

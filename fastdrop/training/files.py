@@ -1,36 +1,60 @@
 """Files of arrays and a configuration, in the format safetensors: data only, nothing is executed.
 
-The configuration is JSON under the name "fastdrop" in the file's metadata:
+A file's metadata are two texts:
 
-    {"format": 1, "version": "0.1.0", "kind": "model", "crc32": 123, "config": {...}}
+    "fastdrop"    {"format": 2, "version": "0.1.0", "kind": "model", "config": {...}}
+    "crc32"       "3735928559"
 
-where crc32 is that of the configuration's text and the arrays' bytes, in the order of their names.
+The checksum is that of the first text, and of the name, type, shape and bytes of each array, in the
+order of their names. Format 1 has it in the first text; there it is that of the configuration and
+of the arrays' bytes. docs/trainer.md says what the number of a format promises.
+
+Whatever is in a file, reading it gives what was written, or a ValueError of one line, and takes
+hardly more memory than the file has bytes.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastdrop import __version__
+from fastdrop._checks import is_count
+from fastdrop._messages import NotFiniteError, about, one_line_about
 from fastdrop._output import replace_file
-from fastdrop._serialization import check_can_be_read, deserialize, serialize
-from fastdrop.layers import Array
-from fastdrop.losses import Loss
-from fastdrop.metrics import Metric
-from fastdrop.optimizers import Optimizer
-from fastdrop.training.network import NOT_BUILT, Network
+from fastdrop._version import __version__
 
-__all__ = ["pack", "read", "set_weights", "unpack", "write"]
+__all__ = ["OPTIMIZER", "check_keys", "read", "write"]
 
-FORMAT = 1
-KEY = "fastdrop"
+FORMAT = 2
+KEY, CHECKSUM = "fastdrop", "crc32"
+OPTIMIZER = "optimizer/"  # before the names of an optimiser's arrays
+HEADER = 1 << 21  # bytes; what Python makes of JSON may be thirty times as large
+DEPTH = 100  # levels of JSON, of which a `Residual` takes three
+AXES = 32  # of an array, in every NumPy
+
+# safetensors' names; a file's bytes are little-endian.
+TYPES = {
+    name: np.dtype(code)
+    for name, code in (
+        *(("BOOL", "?"), ("U8", "u1"), ("I8", "i1")),
+        *(("U16", "<u2"), ("I16", "<i2"), ("F16", "<f2")),
+        *(("U32", "<u4"), ("I32", "<i4"), ("F32", "<f4")),
+        *(("U64", "<u8"), ("I64", "<i8"), ("F64", "<f8")),
+    )
+}
+TYPE_NAMES = {dtype: name for name, dtype in TYPES.items()}
+
+Array = NDArray[Any]
 
 
 def write(
@@ -44,29 +68,39 @@ def write(
     kind : str
         What the file is, for `read`.
     config : mapping
-        What JSON can hold.
+        What JSON can hold: text, flags, finite numbers, whole ones of at most 64 bits.
     arrays : mapping of str to ndarray
-        Of any numeric dtype.
+        Of numbers of at most 64 bits.
 
     Raises
     ------
+    NotFiniteError
+        When numbers that are not finite would replace a file of finite ones. An optimiser's do not
+        count.
     ValueError
-        When JSON cannot hold the configuration.
+        When a file cannot hold the configuration or an array.
     OSError
         When the file cannot be written.
     """
     from safetensors.numpy import save
 
-    _check_plain(kind, config)
-    dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    header = {
-        "format": FORMAT,
-        "version": __version__,
-        "kind": kind,
-        "crc32": _crc32(config, dense),
-        "config": config,
-    }
-    replace_file(Path(path), save(dense, {KEY: json.dumps(header)}))
+    fault = _fault(config)
+    if fault is not None:
+        raise ValueError(kind + fault)
+    stored = {name: _as_stored(name, array) for name, array in arrays.items()}
+    text = json.dumps({"format": FORMAT, "version": __version__, "kind": kind, "config": config})
+    content = save(stored, {KEY: text, CHECKSUM: str(_checksum(text, stored))})
+    size = int.from_bytes(content[:8], "little")
+    if size > HEADER:
+        raise ValueError(
+            f"{kind}: expected a configuration and names of arrays of at most {HEADER} bytes, "
+            f"got {size}"
+        )
+    spoilt = _not_finite(stored)
+    if spoilt is not None and _is_finite(path):
+        text = f"expected finite numbers in place of those in it, got others in {spoilt!r}"
+        raise NotFiniteError(about(path, text))
+    replace_file(path, content)
 
 
 def read(
@@ -92,149 +126,195 @@ def read(
     OSError
         When it cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
+    kind, config, arrays = _read(path)
+    with one_line_about(path):
+        if kind not in kinds:
+            raise ValueError(f"expected a file of {' or '.join(kinds)}, got one of {kind}")
+        if not isinstance(config, dict):
+            raise ValueError(f"expected a dict as configuration, got {config!r}")
+    return config, arrays
 
+
+def check_keys(argument: str, value: Any, keys: Sequence[str]) -> None:
+    """Refuse what is no dict of exactly these keys."""
+    if not isinstance(value, dict) or value.keys() != set(keys):
+        got = f"one of {', '.join(value)}" if isinstance(value, dict) else repr(value)
+        raise ValueError(f"{argument}: expected a dict of {', '.join(keys)}, got {got}")
+
+
+def _read(path: str | PathLike[str]) -> tuple[Any, Any, dict[str, Array]]:
+    """Return a file's kind, configuration and arrays."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: expected an existing file, got {path}")
-    try:
-        with safe_open(path, "np") as file:
-            try:
-                header = json.loads((file.metadata() or {})[KEY])
-                version, kind, config = header["format"], header["kind"], header["config"]
-            except (KeyError, RecursionError, TypeError, ValueError):
-                raise ValueError(
-                    f"{path}: expected a file that fastdrop has saved, got another safetensors file"
-                ) from None
-            arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: expected a whole safetensors file: {error}") from None
-    if version != FORMAT:
-        raise ValueError(
-            f"{path}: expected format {FORMAT}, got {version}, of fastdrop {header.get('version')}"
-        )
-    if kind not in kinds:
-        raise ValueError(f"{path}: expected a file of {' or '.join(kinds)}, got one of {kind}")
-    if header.get("crc32") != _crc32(config, arrays):
-        raise ValueError(f"{path}: expected the bytes that were saved, got a damaged file")
-    return config, arrays
-
-
-def pack(network: Network) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return all that is needed to go on, as a configuration and arrays, see `unpack`.
-
-    Raises
-    ------
-    ValueError
-        When a layer or the like holds what cannot be read again.
-    """
-    check_can_be_read([network.layers, network.loss, network.metrics, network.weighted_metrics])
-    if network.optimizer is not None:
-        check_can_be_read(network.optimizer)
-    config: dict[str, Any] = {
-        "model": network.get_config(),
-        "epoch": network.epoch,
-        "step": network.step,
-        "compiled": None,
-    }
-    arrays = network.weights()
-    if network.optimizer is not None and network.loss is not None:
-        config["compiled"] = {
-            "optimizer": serialize(network.optimizer),
-            "iterations": network.optimizer.iterations,
-            "loss": serialize(network.loss),
-            "metrics": [serialize(metric) for metric in network.metrics],
-            "weighted_metrics": [serialize(metric) for metric in network.weighted_metrics],
-        }
-        arrays |= {
-            f"optimizer/{name}/{part}": array
-            for name, state in network.optimizer.state.items()
-            for part, array in state.items()
-        }
-    return config, arrays
-
-
-def unpack(
-    path: str | PathLike[str], config: Mapping[str, Any], arrays: Mapping[str, Array]
-) -> Network:
-    """Make a network of what `pack` returned.
-
-    Parameters
-    ----------
-    path : path
-        Where it was read, for messages.
-    config : mapping
-    arrays : mapping of str to ndarray
-
-    Raises
-    ------
-    ValueError
-        When they are not as `pack` makes them.
-    """
-    try:
-        network = Network.from_config(config["model"])
-        network.epoch, network.step = config["epoch"], config["step"]
-        compiled = config["compiled"]
-        if compiled is not None:
-            metrics, weighted_metrics = (
-                [deserialize("metrics", metric, Metric) for metric in compiled[name]]
-                for name in ("metrics", "weighted_metrics")
+    with open(path, "rb") as file, one_line_about(path, OSError):
+        metadata, entries = _read_header(file)
+        header = _parsed(metadata[KEY])
+        if not isinstance(header, dict) or "format" not in header:
+            raise ValueError(f"expected a file that fastdrop has saved, got {header!r}")
+        form = header["format"]
+        if not is_count(form) or form > FORMAT:
+            raise ValueError(
+                f"expected a format of at most {FORMAT}, got {form!r} of fastdrop "
+                f"{header.get('version')}"
             )
-            optimizer = deserialize("optimizer", compiled["optimizer"], Optimizer)
-            optimizer.iterations = compiled["iterations"]
-            loss = deserialize("loss", compiled["loss"], Loss)
-            network.compile(optimizer, loss, metrics, weighted_metrics)
-            for name, array in arrays.items():
-                if name.startswith("optimizer/"):
-                    _, param, part = name.split("/")
-                    optimizer.state.setdefault(param, {})[part] = array
-    except (KeyError, TypeError, AttributeError) as error:  # not as `pack` writes it
-        raise ValueError(f"{path}: expected a saved model, got {error!r}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    set_weights(path, network, arrays)
-    return network
-
-
-def set_weights(path: str | PathLike[str], network: Network, arrays: Mapping[str, Array]) -> None:
-    """Set a network's weights from a file's arrays.
-
-    Raises
-    ------
-    ValueError
-        When they are another network's; nothing is changed then.
-    """
-    names = network.weights()
-    own = {name: array for name, array in arrays.items() if not name.startswith("optimizer/")}
-    if set(own) != set(names):
-        name = min(set(own) ^ set(names))
-        has = "has" if name in own else "lacks"
-        raise ValueError(
-            f"{path}: expected the weights of a model with the same layers, got a file that "
-            f"{has} {name!r}" + ("" if network.input_shape else NOT_BUILT)
+        stored = (header if form == 1 else metadata).pop(CHECKSUM, None)
+        check_keys("metadata", metadata, [KEY])
+        check_keys(f"metadata, {KEY}", header, ["format", "version", "kind", "config"])
+        arrays = _read_arrays(file, entries)
+        config = header["config"]
+        checksum = (
+            _checksum(metadata[KEY], arrays)
+            if form > 1
+            else _checksum(json.dumps(config), arrays, described=False)
         )
+        if str(stored) != str(checksum):
+            raise ValueError("expected the bytes that were saved, got a damaged file")
+    native = {name: a.astype(a.dtype.newbyteorder("="), copy=False) for name, a in arrays.items()}
+    return header["kind"], config, native
+
+
+def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return a file's metadata, and what it says of its arrays, in the order of their bytes."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= min(size - 8, HEADER):
+        raise ValueError(
+            f"expected a whole safetensors file, with a header of at most {HEADER} bytes, "
+            f"got {length} of {size}"
+        )
+    entries = _parsed(str(file.read(length), "utf-8"))
+    if not isinstance(entries, dict):
+        raise ValueError("expected a whole safetensors file, got one without a header")
+    metadata = entries.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise ValueError("expected a file that fastdrop has saved, got another safetensors file")
+    for name, entry in entries.items():
+        check_keys(repr(name), entry, ["dtype", "shape", "data_offsets"])
+    entries = dict(sorted(entries.items(), key=lambda entry: entry[1]["data_offsets"]))
+    end = 0
+    for name, entry in entries.items():
+        dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+        whole = all(is_count(number, least=0) for number in (*shape, *place))
+        if dtype not in TYPES or len(shape) > AXES or not whole:
+            raise ValueError(f"{name!r}: expected a type and a shape, got {dtype!r} and {shape!r}")
+        start, end = end, end + TYPES[dtype].itemsize * math.prod(shape)
+        if place != [start, end]:
+            raise ValueError(f"{name!r}: expected bytes {start} to {end}, got {place!r}")
+    if 8 + length + end != size:
+        raise ValueError(
+            f"expected a whole safetensors file of {8 + length + end} bytes, got {size}"
+        )
+    return metadata, entries
+
+
+def _read_arrays(file: BinaryIO, entries: Mapping[str, Any]) -> dict[str, Array]:
+    arrays = {}
+    for name, entry in entries.items():
+        array = arrays[name] = np.empty(entry["shape"], TYPES[entry["dtype"]])
+        if file.readinto(_bytes(array)) != array.nbytes:  # type: ignore[attr-defined]
+            raise ValueError("expected a whole safetensors file, got one that is being written")
+    return arrays
+
+
+def _parsed(text: str) -> Any:
+    """Return what JSON says, if `write` could have written it."""
     try:
-        network.set_weights([own[name] for name in names])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        parsed = json.loads(text, object_pairs_hook=_each_once, parse_int=_whole_number)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected a whole safetensors file with JSON in it: {error}") from None
+    except RecursionError:
+        raise ValueError(f"expected JSON of at most {DEPTH} levels, got more") from None
+    fault = _fault(parsed)
+    if fault is not None:
+        raise ValueError(f"JSON{fault}")
+    return parsed
 
 
-def _crc32(config: Mapping[str, Any], arrays: Mapping[str, Array]) -> int:
-    checksum = zlib.crc32(json.dumps(config).encode())
-    for name in sorted(arrays):
-        checksum = zlib.crc32(arrays[name].tobytes(), checksum)
+def _each_once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    parsed = dict(items)
+    if len(parsed) < len(items):
+        raise ValueError("JSON: expected each name once, got one twice")
+    return parsed
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20:  # Python takes long to make a number of many
+        raise ValueError("JSON: expected whole numbers of at most 64 bits, got a larger one")
+    return int(digits)
+
+
+_PLAIN = (str, bool, NoneType)
+
+
+def _fault(value: Any, depth: int = DEPTH) -> str | None:
+    """Return where a configuration has what a file cannot hold, and what; None if all can be."""
+    if isinstance(value, _PLAIN):
+        return None
+    if isinstance(value, int):
+        fits = -(1 << 63) <= value < 1 << 64
+        return None if fits else ": expected whole numbers of at most 64 bits, got a larger one"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f": expected finite numbers, got {value}"
+    named = isinstance(value, Mapping)
+    if not named and not isinstance(value, list | tuple):
+        return f": expected numbers, text and lists, which a file can hold, got {value!r}"
+    if not depth:  # where is a long story
+        raise ValueError(f"expected JSON of at most {DEPTH} levels, got more")
+    for key, item in value.items() if named else enumerate(value):
+        if named and not isinstance(key, str):
+            return f": expected names that are text, got {key!r}"
+        fault = _fault(item, depth - 1)
+        if fault is not None:
+            return (f".{key}" if named else f"[{key}]") + fault
+    return None
+
+
+def _as_stored(name: str, array: Array) -> Array:
+    """Return an array whose memory is as in a file."""
+    array = np.asarray(array)
+    stored = array.astype(array.dtype.newbyteorder("<"), "C", copy=False)
+    if stored.dtype not in TYPE_NAMES:
+        raise ValueError(
+            f"{name}: expected an array of one of {', '.join(TYPES)}, got {array.dtype}"
+        )
+    return stored
+
+
+def _bytes(array: Array) -> Array:
+    """Return a contiguous array's memory."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def _checksum(text: str, arrays: Mapping[str, Array], described: bool = True) -> int:
+    """Return the checksum of a text and of arrays; `described` as they are in all but format 1."""
+    checksum = zlib.crc32(text.encode())
+    for name, array in sorted(arrays.items()):
+        if described:
+            described_as = json.dumps([name, TYPE_NAMES[array.dtype], array.shape])
+            checksum = zlib.crc32(described_as.encode(), checksum)
+        checksum = zlib.crc32(_bytes(array).data, checksum)
     return checksum
 
 
-def _check_plain(argument: str, value: Any) -> None:
-    """Refuse what JSON cannot hold, and name it."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_plain(f"{argument}.{key}", item)
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            _check_plain(f"{argument}[{i}]", item)
-    elif not isinstance(value, str | int | float | None):
-        raise ValueError(
-            f"{argument}: expected numbers, text and lists, which a file can hold, got {value!r}"
-        )
+def _not_finite(arrays: Mapping[str, Array]) -> str | None:
+    """Return the name of an array with NaN or infinity in it, if there is one."""
+    return next(
+        (
+            name
+            for name, array in arrays.items()
+            if not name.startswith(OPTIMIZER)
+            and array.dtype.kind == "f"
+            and not np.isfinite(array).all()
+        ),
+        None,
+    )
+
+
+def _is_finite(path: str | PathLike[str]) -> bool:
+    """Tell whether there is a file of finite arrays."""
+    try:
+        _, _, arrays = _read(path)
+    except (OSError, ValueError):
+        return False
+    return bool(arrays) and _not_finite(arrays) is None

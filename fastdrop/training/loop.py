@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fastdrop.callbacks import Callback, History
+from fastdrop.callbacks import History
+from fastdrop.callbacks.base import Callback, Listener, all_of, heard
+from fastdrop.layers import Array
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
 from fastdrop.training.blas import matmul
 from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
 from fastdrop.training.network import Network
-from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of
+from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of, process
 from fastdrop.training.step import Step
 
-__all__ = ["evaluate", "fit", "prepare"]
+__all__ = ["evaluate", "fit", "predict", "prepare"]
 
 
 def prepare(
@@ -51,14 +53,14 @@ def prepare(
         raise ValueError("layers: expected at least one, got none")
     input_shape = batches.sample_shape if network.input_shape is None else network.input_shape
     output_shape = network.output_shape(input_shape)
-    loss = network.loss if y_needed else None
-    expected = Expected(input_shape, output_shape, network.dtype, loss, class_weight)
+    loss, metrics = None, []
+    if y_needed:
+        network.check_meaning(input_shape, output_shape)
+        loss, metrics = network.loss, [*network.metrics, *network.weighted_metrics]
+    expected = Expected(input_shape, output_shape, network.dtype, loss, class_weight, metrics)
     batches.check(expected)
     if validation is not None:
         validation.check(replace(expected, class_weight=None))
-    if loss is not None and network.checked_metrics is not network.metrics:
-        Figures(network).check(batches.first_target(), output_shape, network.dtype)
-        network.checked_metrics = network.metrics
     network.build(input_shape)
 
 
@@ -99,65 +101,82 @@ def fit(
     step, validation_step = (Step(network, ranks, product) for _ in range(2))
     network.stop_training = False
     logs: dict[str, float] = {}
-    with ranks.ending_together():
-        begun: list[Callback] = []
-        try:
-            for callback in callbacks:
-                callback.on_train_begin({})
-                begun.append(callback)
-            for epoch in epochs:
-                title = f"epoch {epoch + 1}"
-                _tell(callbacks, "on_epoch_begin", epoch, {})
-                order = Key(network.seed, network.epoch) if shuffle else None
-                batches = training.epoch(title, order, ranks.share)
-                logs = _train_epoch(step, batches, title, callbacks, ranks).over(ranks)
-                if validation is not None:
-                    place = f"validation, {title}"
-                    measured = evaluate(validation_step, validation, place, ranks)
-                    logs.update({f"val_{name}": value for name, value in measured.items()})
-                network.epoch += 1
-                if ranks.size > 1:
-                    ranks.check_same(facts_of(network))
-                _tell(callbacks, "on_epoch_end", epoch, logs)
-                ranks.share_weights(network.weights().values())
-                network.stop_training = ranks.broadcast(network.stop_training)
-                if network.stop_training:
-                    break
-        finally:
-            with ExitStack() as endings:  # all of them, also behind one that fails
-                for callback in reversed(begun):
-                    endings.callback(callback.on_train_end, logs)
-        ranks.share_weights(network.weights().values())
-        _, optimizer = network.compiled()
-        history.epoch, history.history, rate = ranks.broadcast(
-            (history.epoch, history.history, optimizer.current_learning_rate)
-        )
-        optimizer.follow(rate)
+    begun: list[Callback] = []
+    try:
+        for callback in callbacks:
+            _tell(ranks, all_of([callback], "on_train_begin"), {})
+            begun.append(callback)
+        for epoch in epochs:
+            title = f"epoch {epoch + 1}"
+            _tell(ranks, all_of(callbacks, "on_epoch_begin"), epoch, {})
+            if ranks.size > 1:
+                ranks.check_same(f"the start of {title}", {"model": network.get_config()})
+            logs = _train_epoch(step, training, title, callbacks, ranks, shuffle).over(ranks)
+            if validation is not None:
+                place = f"validation, {title}"
+                measured = evaluate(validation_step, validation, place, callbacks, ranks)
+                logs.update({f"val_{name}": value for name, value in measured.items()})
+            if ranks.size > 1:
+                ranks.check_same(f"after {title}", facts_of(network))
+            _tell(ranks, all_of(callbacks, "on_epoch_end"), epoch, logs)
+            ranks.share_weights(f"the weights of {title}", network.weights().values())
+            (network.stop_training,) = ranks.broadcast_flags(network.stop_training)
+            if network.stop_training:
+                break
+    except BaseException as error:
+        ranks.note(error)
+        raise
+    finally:
+        with ExitStack() as endings:  # all of them, also behind one that fails
+            for callback in reversed(begun):
+                endings.callback(_tell, ranks, all_of([callback], "on_train_end"), logs)
+    ranks.share_weights("the last weights", network.weights().values())
+    _, optimizer = network.compiled()
+    history.epoch, history.history, rate = ranks.broadcast(
+        (history.epoch, history.history, optimizer.current_learning_rate)
+    )
+    optimizer.follow(rate)
 
 
-def _tell(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> None:
-    for callback in callbacks:
-        getattr(callback, hook)(*arguments)
+def _tell(ranks: Ranks, listeners: Sequence[Listener], *arguments: Any) -> None:
+    for callback, hook in listeners:
+        process.rank_0_only = ranks.size > 1 and not callback.every_rank
+        hook(*arguments)
+    process.rank_0_only = False
 
 
 def _train_epoch(
     step: Step,
-    batches: Iterable[Minibatch],
+    training: Batches,
     title: str,
     callbacks: Sequence[Callback],
     ranks: Ranks,
+    shuffle: bool,
 ) -> Figures:
-    """Take a step for each batch, unless a callback stops training, and return the figures."""
+    """Take a step for each batch, unless a callback stops training, and return the figures.
+
+    The network counts the epoch at its last batch: when nothing is left of it.
+    """
     network = step.network
     figures = Figures(network)
+    begin, end = (heard(callbacks, f"on_train_batch_{when}") for when in ("begin", "end"))
+    order = Key(network.seed, network.epoch) if shuffle else None
+    batches = _batches(training, title, ranks, order, network.epoch)
     for number, batch in enumerate(batches):
-        _tell(callbacks, "on_train_batch_begin", number, {})
+        _tell(ranks, begin, number, {})
         result = step.train(*batch)
-        network.step += 1
         figures.add(batch, *result)
-        _tell(callbacks, "on_train_batch_end", number, figures)
-        network.stop_training = ranks.broadcast(network.stop_training)
+        if end:
+            _tell(ranks, end, number, figures.logs())
+        if ranks.size > 1:
+            changed = step.changed()
+            network.stop_training, changed = ranks.broadcast_flags(network.stop_training, changed)
+            if changed:  # on rank 0; the others would wait for other sums
+                place = f"batch {number + 1} of {title}"
+                ranks.check_same(place, {"model": network.get_config()})
         if network.stop_training:
+            if number + 1 != training.steps:
+                return figures
             break
         if not math.isfinite(result[0]):
             raise agreed(
@@ -167,12 +186,49 @@ def _train_epoch(
                     "try a smaller learning rate"
                 )
             )
+    network.epoch += 1
     return figures
 
 
-def evaluate(step: Step, batches: Batches, title: str, ranks: Ranks = ALONE) -> dict[str, float]:
+def _batches(
+    batches: Batches, title: str, ranks: Ranks, order: Key | None = None, number: int = 0
+) -> Iterator[Minibatch]:
+    """Give this rank's part of the batches of an epoch, which have to be the same on every rank."""
+    epoch = batches.epoch(title, order, ranks.share, number)
+    if ranks.size == 1 or isinstance(batches, ArrayBatches):  # which `fit` has compared
+        return epoch
+    return ranks.same_batches(epoch, batches.facts_of_batch, title)
+
+
+def evaluate(
+    step: Step,
+    batches: Batches,
+    title: str,
+    callbacks: Sequence[Callback] = (),
+    ranks: Ranks = ALONE,
+) -> dict[str, float]:
     """Return loss and metrics at inference over one epoch of batches, which `title` names."""
     figures = Figures(step.network)
-    for batch in batches.epoch(title, share=ranks.share):
+    begin, end = (heard(callbacks, f"on_test_batch_{when}") for when in ("begin", "end"))
+    _tell(ranks, all_of(callbacks, "on_test_begin"), {})
+    for number, batch in enumerate(_batches(batches, title, ranks)):
+        _tell(ranks, begin, number, {})
         figures.add(batch, *step.test(*batch))
-    return figures.over(ranks)
+        if end:
+            _tell(ranks, end, number, figures.logs())
+    measured = figures.over(ranks)
+    _tell(ranks, all_of(callbacks, "on_test_end"), dict(measured))
+    return measured
+
+
+def predict(step: Step, batches: Iterable[Minibatch], callbacks: Sequence[Callback] = ()) -> Array:
+    """Return the outputs at inference."""
+    outputs: list[Array] = []
+    begin, end = (heard(callbacks, f"on_predict_batch_{when}") for when in ("begin", "end"))
+    _tell(ALONE, all_of(callbacks, "on_predict_begin"), {})
+    for number, batch in enumerate(batches):
+        _tell(ALONE, begin, number, {})
+        outputs.append(step.predict(batch.x).copy())
+        _tell(ALONE, end, number, {"outputs": outputs[-1]})
+    _tell(ALONE, all_of(callbacks, "on_predict_end"), {})
+    return np.concatenate(outputs)

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,19 +20,23 @@ from fastdrop.layers import (
     Array,
     Input,
     Layer,
+    Residual,
     Shape,
     assign,
     build_all,
+    by_layer,
     check_each_once,
     shapes_between,
 )
 from fastdrop.losses import Loss
-from fastdrop.metrics import Metric
+from fastdrop.metrics import LossMetric, Metric
 from fastdrop.optimizers import Optimizer
-from fastdrop.random import Key
+from fastdrop.random import Generator
 
-__all__ = ["NOT_BUILT", "Network"]
+__all__ = ["NOT_BUILT", "Metrics", "Network", "OfNetwork", "metrics_of"]
 
+T = TypeVar("T")
+Metrics: TypeAlias = Sequence[str | Metric | Callable[[Array, Array], Any]] | None
 DTYPES = {"float32": np.float32, "float64": np.float64}
 NOT_BUILT = "; the model's input shape is not known yet"
 
@@ -43,13 +47,17 @@ class Network:
 
     Parameters
     ----------
-    seed : int
-        Fixes initial weights, the order of samples and every mask.
+    generator : Generator
+        Its seed fixes initial weights, the order of samples and every mask.
     dtype : {"float32", "float64"}
         Of parameters, batches and outputs.
+    name : str
+        The model's.
 
     Attributes
     ----------
+    seed : int
+        The generator's; may be assigned.
     layers : list of Layer
     input_shape : tuple of int or None
         Shape of one sample; None until it is known.
@@ -57,15 +65,14 @@ class Network:
         None until `compile`.
     metrics, weighted_metrics : list of Metric
     epoch, step : int
-        How many epochs and batches have been trained.
+        How many whole epochs, and how many batches, have been trained.
     stop_training : bool
         Whether training is to end after this batch.
-    checked_metrics : list of Metric or None
-        Those that are known to have a figure for this network's outputs and labels.
     """
 
-    seed: int
+    generator: Generator
     dtype: Any
+    name: str = "sequential"
     layers: list[Layer] = field(default_factory=list, init=False)
     input_shape: Shape | None = field(default=None, init=False)
     loss: Loss | None = field(default=None, init=False)
@@ -75,11 +82,19 @@ class Network:
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     stop_training: bool = field(default=False, init=False)
-    checked_metrics: list[Metric] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.seed = Key(self.seed).seed
         self.dtype = np.dtype(lookup("dtype", self.dtype, DTYPES))
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name: expected text, got {self.name!r}")
+
+    @property
+    def seed(self) -> int:
+        return self.generator.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.generator.state = (seed, 0)
 
     def add(self, layer: Layer | Input) -> None:
         """Put a layer on top, see `Sequential.add`."""
@@ -90,17 +105,53 @@ class Network:
             return
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a fastdrop layer, got {layer!r}")
-        layers = [*self.layers, layer]
+        self._add_all([layer])
+
+    def _add_all(self, new: Sequence[Layer]) -> None:
+        """Put layers on top, one on the other."""
+        layers = [*self.layers, *new]
         check_each_once("layer", layers)
-        input_shape = layers[0].input_shape if self.input_shape is None else self.input_shape
+        input_shape = self.input_shape
+        if input_shape is None and layers:
+            input_shape = layers[0].input_shape
         if input_shape is not None:
             build_all(layers, input_shape, self.seed, self.dtype)
         names = {other.name for other in self.layers}
-        plain, number = layer.name, 0
-        while layer.name in names:
-            number += 1
-            layer.name = f"{plain}_{number}"
+        numbers: dict[str, int] = {}  # the last ones put behind a name
+        for layer in new:
+            plain = layer.name
+            while layer.name in names:
+                numbers[plain] = numbers.get(plain, 0) + 1
+                layer.name = f"{plain}_{numbers[plain]}"
+            names.add(layer.name)
         self.layers, self.input_shape = layers, input_shape
+
+    def pop(self) -> Layer:
+        """Take off the layer on top, see `Sequential.pop`."""
+        if not self.layers:
+            raise ValueError("layers: expected at least one, got none")
+        *self.layers, layer = self.layers
+        if not self.layers and layer.input_shape is not None:
+            self.input_shape = None  # which was the layer's
+        if self.optimizer is not None:  # what is put in its place has the same name
+            state, prefix = self.optimizer.state, f"{len(self.layers)}."
+            self.optimizer.state = {k: v for k, v in state.items() if not k.startswith(prefix)}
+        return layer
+
+    def shape_for(self, given: Sequence[int | None] | None) -> Shape:
+        """Return the input shape to build for, see `Sequential.build`."""
+        shape = self.input_shape
+        if given is not None:
+            sizes = list(given)
+            if sizes[:1] == [None]:
+                del sizes[0]
+            shape = Input(cast(Sequence[int], sizes)).shape
+        if shape is None or self.input_shape not in (None, shape) or not self.layers:
+            raise ValueError(
+                f"input_shape: expected that of a model with layers, {self.input_shape or 'any'}, "
+                f"got {shape}"
+            )
+        return shape
 
     def build(self, input_shape: Shape) -> None:
         """Make what parameters are not there yet, for samples of this shape."""
@@ -111,14 +162,15 @@ class Network:
         self,
         optimizer: Optimizer,
         loss: Loss,
-        metrics: Sequence[str | Metric] | None,
-        weighted_metrics: Sequence[str | Metric] | None,
+        metrics: Metrics,
+        weighted_metrics: Metrics,
     ) -> None:
         """Choose how to train, see `Sequential.compile`."""
-        plain = _copies("metrics", metrics)
-        weighted = _copies("weighted_metrics", weighted_metrics)
+        plain = metrics_of(metrics)
+        weighted = metrics_of(weighted_metrics, "weighted_metrics")
+        unweighted = {metric.name for metric in plain}
         for metric in weighted:
-            if metric.name in {other.name for other in plain}:
+            if metric.name in unweighted:
                 metric.name = f"weighted_{metric.name}"
         names = [metric.name for metric in (*plain, *weighted)]
         if not all(isinstance(name, str) for name in names) or len(
@@ -142,6 +194,26 @@ class Network:
         """Return the shape of one output for samples of this shape."""
         return shapes_between(self.layers, input_shape)[-1]
 
+    def check_meaning(self, input_shape: Shape, output_shape: Shape) -> None:
+        """Refuse outputs of which the loss or a metric means nothing.
+
+        Raises
+        ------
+        ValueError
+            In that case; the message tells what to write in their place.
+        """
+        loss, _ = self.compiled()
+        _check_softmax(self.layers, input_shape)
+        loss.check_outputs(output_shape)
+        activation = self.layers[-1].activation
+        for metric in (*self.metrics, *self.weighted_metrics):
+            other = metric.loss if isinstance(metric, LossMetric) else loss
+            if other.from_logits and activation == other.folds != loss.folds:
+                raise ValueError(
+                    f"metrics: expected from_logits=False for {metric.name!r} of a model that "
+                    f"ends with {activation}, got True"
+                )
+
     def params(self) -> dict[str, Array]:
         """Return the parameters by "<number of the layer>.<name in the layer>"."""
         return {
@@ -162,31 +234,129 @@ class Network:
             for name, array in (layer.params | layer.state).items()
         }
 
+    def take_over(self, weights: Mapping[str, Array]) -> None:
+        """Overwrite `weights` by those of the same names, in the network's dtype.
+
+        Raises
+        ------
+        ValueError
+            When they are another network's; nothing is changed then.
+        """
+        own = self.weights()
+        if own.keys() != weights.keys():
+            name = min(own.keys() ^ weights.keys())
+            has = "has" if name in weights else "lacks"
+            raise ValueError(
+                f"expected weights of the same layers, got a file that {has} "
+                f"{name!r}" + ("" if self.input_shape else NOT_BUILT)
+            )
+        for name, array in own.items():
+            new = weights[name]
+            if new.shape != array.shape or new.dtype != self.dtype:
+                raise ValueError(
+                    f"expected {self.dtype} of shape {array.shape} as {name!r}, "
+                    f"got {new.dtype} {new.shape}"
+                )
+        for name, array in own.items():
+            if array is not weights[name]:
+                array[...] = weights[name]
+
     def get_config(self) -> dict[str, Any]:
         """Return seed, dtype, input shape and layers, for JSON."""
         return {
             "seed": self.seed,
             "dtype": self.dtype.name,
+            "name": self.name,
             "input_shape": self.input_shape,
             "layers": [serialize(layer) for layer in self.layers],
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Network:
-        """Make a network with initial weights of what `get_config` returned."""
+    def from_config(
+        cls, config: Mapping[str, Any], weights: Mapping[str, Array] | None = None
+    ) -> Network:
+        """Make a network of what `get_config` returned.
+
+        Parameters
+        ----------
+        config : mapping
+        weights : mapping of str to ndarray, optional
+            What `weights` returned; they are taken over, and none are made. By default they are
+            initial ones.
+
+        Raises
+        ------
+        ValueError
+            When the weights are another network's.
+        """
         layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
-        network = cls(config["seed"], config["dtype"])
+        network = cls(Generator(config["seed"]), config["dtype"], config.get("name", cls.name))
         if config["input_shape"] is not None:
             network.add(Input(config["input_shape"]))
+        if weights is None:
+            network._add_all(layers)
+            return network
+        for layer, arrays in by_layer(layers, weights):
+            layer._take(arrays)
+        network._add_all(layers)
         for layer in layers:
-            network.add(layer)
+            for inner in layer.flattened():
+                inner._given = None
+        network.take_over(weights)
         return network
 
 
-def _copies(argument: str, metrics: Sequence[str | Metric] | None) -> list[Metric]:
-    """Return metrics of this network's own: they gather what they are given."""
+def _check_softmax(layers: Sequence[Layer], input_shape: Shape) -> None:
+    """Refuse a softmax over one unit."""
+    shapes = shapes_between(layers, input_shape)
+    for layer, before, after in zip(layers, shapes, shapes[1:]):
+        if isinstance(layer, Residual):
+            _check_softmax(layer.layers, before)
+        elif layer.activation == "softmax" and after[-1:] == (1,):
+            raise ValueError(
+                f"layer {layer.name!r}: expected softmax over two units or more, got one, whose "
+                "output is always 1; use 'sigmoid' with 'binary_crossentropy', or two units"
+            )
+
+
+class OfNetwork(Generic[T]):
+    """An attribute of a model that is its network's.
+
+    Parameters
+    ----------
+    made : callable, optional
+        Makes it of what is assigned, say of a name.
+    """
+
+    def __init__(self, made: Callable[[Any], T] | None = None) -> None:
+        self.made = made
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, model: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, model: Any, owner: type) -> T: ...
+    def __get__(self, model: Any, owner: type) -> T | Self:
+        return self if model is None else cast(T, getattr(model.network, self.name))
+
+    def __set__(self, model: Any, value: Any) -> None:
+        setattr(model.network, self.name, self.made(value) if self.made else value)
+
+
+def metrics_of(metrics: Metrics, argument: str = "metrics") -> list[Metric]:
+    """Return metrics of a network's own: they gather what they are given.
+
+    Raises
+    ------
+    ValueError
+        When `metrics` is no list of metrics, names and functions, or a name is there twice.
+    """
     if not isinstance(metrics, list | tuple | None):
-        raise ValueError(f"{argument}: expected a list of names or metrics, got {metrics!r}")
+        raise ValueError(
+            f"{argument}: expected a list of names, metrics or functions, got {metrics!r}"
+        )
     chosen = [copy.deepcopy(metrics_module.get(metric)) for metric in metrics or ()]
     names = [metric.name for metric in chosen]
     if len(set(names)) < len(names):

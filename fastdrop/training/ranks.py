@@ -15,8 +15,10 @@ the command line finds that it was started by an MPI launcher (`world`).
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import os
+import signal
 import stat
 import sys
 import termios
@@ -25,18 +27,32 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
-from fastdrop import __version__, _config
+from fastdrop import _config
 from fastdrop._serialization import Configurable, serialize
+from fastdrop._version import __version__
 from fastdrop.compiled._core import get_num_threads, set_num_threads
 from fastdrop.layers import Array, PartialGradient
 from fastdrop.training.batches import Share
 from fastdrop.training.network import Network
 
-__all__ = ["ALONE", "GradientSums", "RankError", "Ranks", "agreed", "facts_of", "launched", "world"]
+__all__ = [
+    "ALONE",
+    "GradientSums",
+    "RankError",
+    "Ranks",
+    "agreed",
+    "facts_of",
+    "launched",
+    "process",
+    "world",
+]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -44,6 +60,7 @@ Gradient = Array | PartialGradient
 
 BUCKET = 4 << 20  # bytes that are summed at a time; larger gradients are cut
 SMALL = 1 << 20  # gradients of fewer bytes wait for others to be summed with
+PATIENCE = 10  # seconds in which a rank that fails has to say so and to end its callbacks
 
 # What launchers tell their processes about their number. The first that is set counts, the nearest
 # launcher's: mpiexec in a Slurm allocation may start fewer processes than the allocation has tasks,
@@ -56,7 +73,7 @@ BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
 )
 INSTALL = (
-    "install them with pip install mpi4py threadpoolctl mpich, or mpi4py with your site's MPI "
+    "install them with pip install 'fastdrop-nn[mpi]' mpich, or mpi4py with your site's MPI "
     "(docs/mpi.md)"
 )
 
@@ -68,12 +85,27 @@ class RankError(RuntimeError):
 def _print_traceback(error: BaseException, rank: int) -> int:
     traceback.print_exception(error)
     print(f"rank {rank} has failed, and ends all ranks", file=sys.stderr)
-    return 1
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    status = error.code if isinstance(error, SystemExit) else 1
+    return status if isinstance(status, int) and status & 255 else 1
 
 
 # How a rank that fails by itself says so, before it ends all ranks with the status that this
 # returns. The command line has a way of its own.
 report: Callable[[BaseException, int], int] = _print_traceback
+
+
+@dataclass
+class _Process:
+    """What is true of this process, whatever the communicator."""
+
+    cpus_divided: bool = False
+    meetings: int = 0  # with other ranks
+    rank_0_only: bool = False  # in a callback that they do not call
+
+
+process = _Process()
 
 
 class Ranks:
@@ -99,9 +131,6 @@ class Ranks:
         When MPI and the launcher disagree about the number of processes.
     """
 
-    _ending = False  # in a block of `ending_together`
-    _cpus_divided = False
-
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm
         self._mpi: Any = sys.modules.get("mpi4py.MPI")
@@ -114,9 +143,12 @@ class Ranks:
                 )
             _check_world_size(self._mpi.COMM_WORLD.Get_size())
             self.rank, self.size = comm.Get_rank(), comm.Get_size()
-            if not Ranks._cpus_divided:
-                self._divide_cpus()
         self.share = Share(self.rank, self.size)
+        self._flags = np.zeros(2, np.bool_)
+        self._digests = np.zeros(self.size, np.int64)
+        self._noted: BaseException | None = None  # the last error, and whether all ranks have it
+        self._shared = self.size == 1
+        self._status = 1  # to end with
 
     @property
     def alone(self) -> bool:
@@ -126,6 +158,15 @@ class Ranks:
     def broadcast(self, value: T) -> T:
         """Return rank 0's value, which can be pickled."""
         return value if self.size == 1 else self._comm.bcast(value)
+
+    def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
+        """Return rank 0's, at most two: `broadcast` in half the time, 1 us."""
+        if self.size == 1:
+            return flags
+        self._flags[: len(flags)] = flags
+        self._comm.Bcast(self._flags)
+        process.meetings += 1
+        return tuple(self._flags[: len(flags)].tolist())
 
     def gather(self, value: T) -> list[T]:
         """Return on rank 0 all ranks' values, which can be pickled; on the others nothing."""
@@ -138,7 +179,7 @@ class Ranks:
         return array
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, place: str) -> Iterator[None]:
         """Let what raises in this block on one rank raise on all: a `RankError` on the others."""
         error = None
         try:
@@ -146,45 +187,11 @@ class Ranks:
         except Exception as raised:
             error = raised
         if self.size > 1:
-            messages = self._comm.allgather(
-                None if error is None else f"{error}" or type(error).__name__
-            )
-            if error is None:
-                for rank, message in enumerate(messages):
-                    if message is not None:
-                        error = RankError(f"rank {rank}: {message}")
-                        break
-        if error is not None:
-            raise agreed(error)
+            self._agree(place, {}, error)
+        elif error is not None:
+            raise error
 
-    @contextmanager
-    def ending_together(self) -> Iterator[None]:
-        """Let what raises in this block on one rank end all ranks at once.
-
-        The others wait for this one's part in a sum, where they cannot be told. An error that all
-        of them raise, see `agreed`, goes its usual way, as every one does where a process is alone.
-        Of such blocks in one another the outermost ends the ranks.
-        """
-        outermost, Ranks._ending = not Ranks._ending, True
-        try:
-            yield
-        except BaseException as error:
-            if self.size == 1 or not outermost or getattr(error, "on_all_ranks", False):
-                raise
-            if isinstance(error, KeyboardInterrupt) and self.rank > 0:
-                time.sleep(1)  # all ranks are interrupted, and rank 0 says so
-            try:
-                status = report(error, self.rank)
-            except BaseException:
-                status = _print_traceback(error, self.rank)
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                stream.flush()
-            _wait_until_read()
-            self._comm.Abort(status)
-        finally:
-            Ranks._ending = not outermost
-
-    def check_same(self, facts: Mapping[str, Any]) -> None:
+    def check_same(self, place: str, facts: Mapping[str, Any]) -> None:
         """Refuse, on all ranks, facts that are not the same on all of them.
 
         Raises
@@ -192,34 +199,182 @@ class Ranks:
         ValueError
             Names the first that differs, and a rank.
         """
-        if self.size == 1:
-            return
-        of_rank_0, *others = self._comm.allgather(dict(_leaves("", facts)))
-        for rank, own in enumerate(others, 1):
-            for name in [*of_rank_0, *own]:
-                expected, got = of_rank_0.get(name), own.get(name)
-                if expected != got:
-                    raise agreed(
-                        ValueError(
-                            f"{name}: expected the same on every rank, "
-                            f"got {expected} on rank 0 and {got} on rank {rank}"
-                        )
-                    )
+        if self.size > 1:
+            self._agree(place, dict(_leaves("", facts)))
 
-    def share_weights(self, arrays: Iterable[Array]) -> None:
+    def same_batches(
+        self, batches: Iterator[T], facts: Callable[[], Mapping[str, Any]], title: str
+    ) -> Iterator[T]:
+        """Give the batches of an epoch, each once it is known that all ranks have the same.
+
+        Parameters
+        ----------
+        batches : iterator
+            What is wrong with this rank's data raises ValueError, which is shared.
+        facts : callable
+            Returns what ranks have to have in common of the last batch: numbers, texts, tuples.
+        title : str
+            Names the epoch in messages.
+
+        Raises
+        ------
+        RankError, ValueError
+            On all ranks, when one has other data than the others, or none left.
+        """
+        for number in count(1):
+            own: Mapping[str, Any] = {}
+            batch, error = None, None
+            try:
+                batch = next(batches, None)
+                own = {"samples": "no batch"} if batch is None else facts()
+            except ValueError as raised:
+                error = raised
+            place = f"batch {number} of {title}"
+            self._agree(place, own, error, f" of {place}", "; all ranks need the same data")
+            if batch is None:
+                return
+            yield batch
+
+    def share_weights(self, place: str, arrays: Iterable[Array]) -> None:
         """Make the arrays, the same shapes on every rank, rank 0's where they are not."""
         arrays = list(arrays)
-        if self.size > 1 and len(set(self._comm.allgather(_crc32(arrays)))) > 1:
+        if self.size > 1 and self._meet(place, _crc32(arrays)):
             for array in arrays:
                 self._comm.Bcast(array)
 
+    def _agree(
+        self,
+        place: str,
+        facts: Mapping[str, Any],
+        error: Exception | None = None,
+        what: str = "",
+        advice: str = "",
+    ) -> None:
+        """Raise on all ranks what one of them has failed with, or what is not the same on all."""
+        if error is not None:
+            facts = {"error": f"{error}" or type(error).__name__}
+        told = self._meet(place, facts) or []
+        for rank, others in enumerate(told):
+            if error is None and "error" in others:
+                error = RankError(_line(f"rank {rank}: {others['error']}", 200))
+        if error is not None:
+            raise agreed(error)
+        first, *rest = (dict(_leaves("", facts)) for facts in told or [{}])
+        for rank, own in enumerate(rest, 1):
+            for name in [*first, *own]:
+                if first.get(name) != own.get(name):
+                    expected, got = (_line(str(facts.get(name)), 30) for facts in (first, own))
+                    message = (
+                        f"{_line(name, 60)}{what}: expected the same on every rank, "
+                        f"got {expected} on rank 0 and {got} on rank {rank}{advice}"
+                    )
+                    raise agreed(ValueError(_line(message, 200)))
+
+    def _meet(self, place: str, facts: T) -> list[T] | None:
+        """Return all ranks' facts where they are not the same on all, else nothing.
+
+        Ranks that wait for each other do it here, whatever for, before anything that depends on
+        the place: so one that has gone another way is found out, and waits for nobody.
+
+        Raises
+        ------
+        ValueError
+            On all ranks, when they are at different places.
+        """
+        self._digests[self.rank] = zlib.crc32(f"{place}: {facts}".encode(errors="replace"))
+        self._comm.Allgather(self._mpi.IN_PLACE, self._digests)
+        process.meetings += 1
+        if len(set(self._digests.tolist())) == 1:
+            return None
+        told = self._comm.allgather((place, facts))
+        for rank, (other, _) in enumerate(told):
+            if other != told[0][0]:
+                raise agreed(
+                    ValueError(
+                        "comm: expected all ranks at the same place, "
+                        f"got rank 0 at {told[0][0]} and rank {rank} at {other}"
+                    )
+                )
+        return [facts for _, facts in told]
+
+    @contextmanager
+    def ending_together(self, name: str = "a block") -> Iterator[None]:
+        """Let no rank leave this block alone: what raises on one rank ends all of them at once.
+
+        The others wait for this one's part in a sum, where they cannot be told. An error that all
+        of them raise, see `agreed`, goes its usual way, as every one does where a process is alone.
+        """
+        try:
+            if process.rank_0_only and self.size > 1:
+                raise ValueError(
+                    f"comm: expected {name} on all ranks, got it in a callback that only rank 0 "
+                    "calls; every_rank = True lets all of them call it"
+                )
+            if self._comm is not None:
+                divided = process.cpus_divided
+                if self._meet(f"the start of {name}", divided) or not divided:
+                    self._divide_cpus()
+            yield
+            if self._comm is not None:
+                self._meet(f"the end of {name}", None)
+        except BaseException as error:
+            try:
+                self.note(error)
+            finally:
+                if not self._shared:
+                    self._end()
+            raise
+
+    def note(self, error: BaseException) -> None:
+        """Take note of an error that will leave `ending_together`.
+
+        One that not all ranks have is reported now. Then callbacks may end in their way, but not
+        for ever: they may wait for another rank.
+        """
+        if self.size == 1 or error is self._noted:
+            return
+        # Caught by a callback and raised again after another meeting, it is no longer shared.
+        shared = getattr(error, "on_all_ranks", None) == process.meetings
+        self._shared = shared and (self._noted is None or self._shared)
+        self._noted = error
+        if self._shared:
+            return
+        try:
+            with suppress(OSError, RuntimeError, ValueError):  # no such file, no thread to be had
+                faulthandler.dump_traceback_later(PATIENCE, exit=True, file=2)
+            with suppress(ValueError):  # in another thread than the main one
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if isinstance(error, KeyboardInterrupt) and self.rank > 0:
+                time.sleep(1)  # all ranks are interrupted, and rank 0 says so
+            with tqdm.external_write_mode():  # on a line of its own, without a progress bar
+                self._status = report(error, self.rank)
+        except BaseException:
+            self._status = _print_traceback(error, self.rank)
+
+    def _end(self) -> NoReturn:
+        """End all ranks, and never return: `MPI_Abort` may, before the launcher ends this one."""
+        try:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                with suppress(OSError, ValueError):  # closed
+                    stream.flush()
+            _wait_until_read()
+        finally:
+            try:
+                self._comm.Abort(self._status)
+            finally:
+                os._exit(self._status)
+
     def _divide_cpus(self) -> None:
         """Leave this rank its share of the node's CPUs, for our threads and for BLAS's."""
-        try:
-            from threadpoolctl import ThreadpoolController
-        except ImportError as error:
-            raise ImportError(f"comm: expected threadpoolctl beside mpi4py ({error})") from None
-        Ranks._cpus_divided = True
+        with self.together("the libraries"):
+            try:
+                from threadpoolctl import ThreadpoolController
+            except ImportError as error:
+                raise ImportError(
+                    "comm: expected threadpoolctl beside mpi4py: pip install 'fastdrop-nn[mpi]' "
+                    f"({error})"
+                ) from None
+        process.cpus_divided = True
         cpus = _config.cpus()
         node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
         users = node.allgather(cpus)
@@ -271,7 +426,7 @@ def _wait_until_read() -> None:
 
 def agreed(error: E) -> E:
     """Return an error that every rank raises at this point: none has to end the others."""
-    error.on_all_ranks = True  # type: ignore[attr-defined]
+    error.on_all_ranks = process.meetings  # type: ignore[attr-defined]
     return error
 
 
@@ -399,6 +554,12 @@ def _check_world_size(size: int) -> None:
 
 def _number(text: str | None) -> int:
     return int(text) if text and text.isdecimal() else 0
+
+
+def _line(text: str, length: int) -> str:
+    """Return at most so many characters of a text that may be anybody's, for a message."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _crc32(arrays: Iterable[Array]) -> int:

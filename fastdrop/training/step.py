@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter, is_
 from typing import Any
 
@@ -69,19 +69,28 @@ class Step:
         self._layouts = Layouts({})
         self._made_of: list[object] = []
         self._settings: list[object] = []
+        self._rates: list[object] = []
         self._layers: list[tuple[Layer, Callable[[Layer], object]]] = []
 
-    def _follow_network(self) -> None:
-        """Make what is computed, unless it has been made for what the network consists of now."""
-        network = self.network
+    def changed(self) -> bool:
+        """Tell whether layers are others, or drop otherwise, than when this was last asked."""
+        before, self._rates = self._rates, [layer.p for layer in self._dropping]
+        return self._rates != before or not self._fits()
+
+    def _fits(self) -> bool:
         parts = self._parts_of_network()
-        if (
+        return (
             len(parts) == len(self._made_of)
             and all(map(is_, parts, self._made_of))
             and self._settings == [read(layer) for layer, read in self._layers]
-        ):
+        )
+
+    def _follow_network(self) -> None:
+        """Make what is computed, unless it has been made for what the network consists of now."""
+        if self._fits():
             self._layouts.check()
             return
+        network = self.network
         assert network.input_shape is not None
         network.build(network.input_shape)  # parameters may be anybody's arrays
         # Training and testing work from logits where the loss folds the last activation.
@@ -118,10 +127,13 @@ class Step:
             for layer in inner
         ]
         self._settings = [read(layer) for layer, read in self._layers]
+        self._dropping: list[Any] = [layer for layer in inner if "p" in vars(layer)]
+        self._rates = [layer.p for layer in self._dropping]
 
     def _parts_of_network(self) -> list[object]:
         network = self.network
         return [
+            network.seed,
             network.loss,
             self._leaves_products(),
             *network.layers,
@@ -141,7 +153,7 @@ class Step:
         row: int = 0,
         rows: int | None = None,
     ) -> tuple[float, Array, bool]:
-        """Take one optimiser step; the model's own counter of steps is left to the caller.
+        """Take one optimiser step.
 
         Parameters
         ----------
@@ -174,7 +186,7 @@ class Step:
             loss += self._penalty()
             grads: dict[str, Gradient] = {}
             self._backward(dy, grads.update)
-            optimizer.update(self._params, grads, self._rules)
+            self._update(optimizer, grads)
         return loss, outputs, self.from_logits
 
     def test(
@@ -223,8 +235,12 @@ class Step:
             sum_over_ranks.reset(token)
         loss = float(numbers[0]) + self._penalty()
         optimizer.follow(float(numbers[1]))
-        optimizer.update(self._params, grads, self._rules)
+        self._update(optimizer, grads)
         return loss, outputs, self.from_logits
+
+    def _update(self, optimizer: Optimizer, grads: Mapping[str, Gradient]) -> None:
+        self.network.step += 1  # now: whatever interrupts the update, no mask is used again
+        optimizer.update(self._params, grads, self._rules)
 
     def predict(self, x: Array, training: bool = False) -> Array:
         """Return the model's outputs for the batch `x`."""

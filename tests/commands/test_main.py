@@ -14,6 +14,7 @@ from fastdrop.commands.main import main
 from fastdrop.commands.train import CHECKPOINT, MODELS, PICTURE, RESULTS
 from fastdrop.datasets import IDX_STEMS
 from fastdrop.models import load_model
+from fastdrop.random import Key, permutation
 
 QUICK = ["--epochs", "2", "--hidden", "8,4", "--batch-size", "4"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -116,6 +117,51 @@ def test_idx_folder(tmp_path, idx_folder, capsys):
     assert "idx: 5 training and 2 validation samples, 3 classes" in capsys.readouterr().out
 
 
+COLUMNS = {  # what stands in a column, of n numbers around 0 and of n that are 0 or 1 by chance
+    "small": lambda a, rare: 1e-12 * a,
+    "very small": lambda a, rare: 1e-300 * a,
+    "large": lambda a, rare: 1e200 * a,
+    "far from 0": lambda a, rare: 1e6 + 1e-3 * a,
+    "with a constant": lambda a, rare: np.full(len(a), 14.62),
+    "with a constant but for rounding": lambda a, rare: 14.62 * (1 + 2e-16 * rare),
+    "with a large constant but for rounding": lambda a, rare: 1e300 * (1 + 2e-15 * rare),
+    "with a small constant but for rounding": lambda a, rare: 1e-300 * (1 + 2e-15 * rare),
+    "with zeros": lambda a, rare: 0 * a,
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS.values(), ids=list(COLUMNS))
+def test_columns_of_any_size_and_spread(tmp_path, column):
+    """The label is the sign of a number that is in the file as such, or else in this column."""
+    rng = np.random.default_rng(0)
+    a, rare = rng.normal(size=400), rng.integers(0, 2, 400)
+    c = column(a, rare)
+    told = np.ptp(c / np.abs(c).max() if c.any() else c) > 1e-12
+    lines = [
+        f"{0.0 if told else float(a[i])!r},{float(c[i])!r},{'+' if a[i] > 0 else '-'}"
+        for i in range(400)
+    ]
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(["a,c,label", *lines]))
+    options = ["--epochs", "8", "--hidden", "8", "--batch-size", "4", "--lr", "0.01"]
+    assert train(*options, "--data", path, "--out", tmp_path) == 0
+    for history in json.loads((tmp_path / RESULTS).read_text())["runs"].values():
+        assert history["val_accuracy"][-1] > 0.9
+        assert history["val_loss"][-1] < 0.4
+
+
+def test_a_constant_column_that_has_another_value_in_the_validation_part(tmp_path):
+    held_out = permutation(Key(0).fold_in(2**40), 100)[:20]
+    c = np.full(100, 14.62)
+    c[held_out[:5]] = 15.0
+    path = tmp_path / "data.csv"
+    lines = [f"{i % 2},{float(c[i])!r},{i % 2}" for i in range(100)]
+    path.write_text("\n".join(["a,c,label", *lines]))
+    assert train("--epochs", 4, "--hidden", 16, "--data", path, "--out", tmp_path) == 0
+    for history in json.loads((tmp_path / RESULTS).read_text())["runs"].values():
+        assert max(history["val_loss"]) < 1
+
+
 @pytest.mark.parametrize("validation", [False, True])
 def test_npz_file(tmp_path, validation, capsys):
     extra = {"x_val": np.ones((7, 3)), "y_val": np.ones((7, 1))} if validation else {}
@@ -148,7 +194,8 @@ def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     assert train(*QUICK, "--out", tmp_path) == 0
     assert (tmp_path / RESULTS).exists()
     assert not (tmp_path / PICTURE).exists()
-    assert "no picture" in capsys.readouterr().out
+    missing = "no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]'"
+    assert missing in capsys.readouterr().out
 
 
 def test_one_training_at_a_time_in_a_folder(tmp_path, capsys):
@@ -156,6 +203,14 @@ def test_one_training_at_a_time_in_a_folder(tmp_path, capsys):
         assert train(*QUICK, "--out", tmp_path) == 2
     assert "where another fastdrop train is at work" in capsys.readouterr().err
     assert train(*QUICK, "--out", tmp_path) == 0
+
+
+def test_files_of_others_stay(tmp_path):
+    names = [f".{name}.{end}" for name in (CHECKPOINT, RESULTS) for end in ("12345678", "swp", "x")]
+    for name in names:
+        (tmp_path / name).write_text("of another")
+    assert train(*QUICK, "--out", tmp_path) == 0
+    assert all((tmp_path / name).read_text() == "of another" for name in names)
 
 
 def test_names_of_files_that_the_terminal_and_matplotlib_do_not_take(tmp_path):
@@ -236,6 +291,13 @@ def bad_csv(folder):
     return path
 
 
+def table(path, labels):
+    path.write_text(
+        "".join(f"{i},{label}\n" for i, label in zip(["a", *range(30)], ["label", *labels]))
+    )
+    return path
+
+
 def bad_file(folder, name="other.txt"):
     path = folder / name
     path.write_text("?")
@@ -268,19 +330,51 @@ BAD = {
     ),
     "validation counts": (
         lambda f: ["--data", npz(f / "a.npz", x_val=np.ones((2, 3)), y_val=np.ones(3))],
-        "error: y_val: expected a label for each sample of x_val",
+        r"/a\.npz: y_val: expected a label for each sample of x_val",
     ),
     "validation NaN": (
         lambda f: ["--data", npz(f / "a.npz", x_val=np.full((2, 3), np.nan), y_val=[0, 1])],
-        "error: x_val: .*finite",
+        r"/a\.npz: x_val: .*finite",
     ),
     "one NaN": (
         lambda f: ["--data", npz(f / "a.npz", x=np.where(np.eye(30), np.nan, 0))],
-        "error: x: .*finite",
+        r"/a\.npz: x: .*finite",
+    ),
+    "one class": (
+        lambda f: ["--data", npz(f / "a.npz", y=np.ones(30))],
+        r"/a\.npz: y: .* 2 classes",
+    ),
+    "a price": (
+        lambda f: ["--data", npz(f / "a.npz", y=np.arange(30.0))],
+        r"/a\.npz: y: expected classes of several samples each, got 30 distinct labels of 30",
+    ),
+    "a price with a fraction": (
+        lambda f: ["--data", npz(f / "a.npz", y=np.arange(30) / 4)],
+        r"/a\.npz: y: expected whole numbers",
+    ),
+    "missing labels": (
+        lambda f: ["--data", npz(f / "a.npz", y=np.where(np.arange(30) % 3, 1, np.nan))],
+        r"/a\.npz: y: expected whole numbers in .*, got nan",
+    ),
+    "a price in a table": (
+        lambda f: ["--data", table(f / "a.csv", [f"{100 + i}" for i in range(30)])],
+        r"/a\.csv: column 'label': expected classes",
+    ),
+    "one class in a table": (
+        lambda f: ["--data", table(f / "a.csv", ["cat"] * 30)],
+        r"/a\.csv: y: expected at least 2 classes",
+    ),
+    "a missing label": (
+        lambda f: ["--data", table(f / "a.csv", ["cat", "dog", ""] * 10)],
+        r"/a\.csv: line 4, column 'label': expected a label, got ''",
+    ),
+    "too large for float32": (
+        lambda f: ["--data", npz(f / "a.npz", x=np.full((30, 2), 1e300))],
+        r"/a\.npz: x: .*finite",
     ),
     "one-hot": (
         lambda f: ["--data", npz(f / "a.npz", y=np.ones((30, 3)))],
-        r"error: y: expected shape \(samples,\), one class number each, got \(\d+, 3\)$",
+        r"/a\.npz: y: expected shape \(samples,\), one class number each, got \(\d+, 3\)$",
     ),
     "empty": (lambda f: ["--data", npz(f / "a.npz", x=np.ones((0, 2)), y=[])], "at least 2"),
     "out is a file": (lambda f: ["--out", bad_file(f)], "--out: expected a folder"),
@@ -310,5 +404,7 @@ def test_bad_input(tmp_path, capsys, arguments, message):
     assert status == 2
     assert re.search(message, error.splitlines()[-1])
     assert "Traceback" not in error
+    if not error.startswith("usage"):  # of argparse
+        assert len(error.splitlines()[-1]) <= 200
     left = [path.name for path in out.iterdir()] if out.exists() else []
     assert left in ([], [CHECKPOINT])  # the latter if training had begun

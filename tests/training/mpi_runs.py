@@ -204,8 +204,7 @@ def small(**changes):
     x, y = arguments.pop("x", X), arguments.pop("y", Y)
     model = models.Sequential([Dense(units, "relu"), Dropout(0.5), head()], seed=seed)
     model.compile(optimizer, "sparse_categorical_crossentropy")
-    model.weights_changed = arguments.pop("weights_changed", False)
-    if model.weights_changed:
+    if arguments.pop("weights_changed", False):
         build_all(model.layers, (FEATURES,), model.seed, model.dtype)
         model.layers[0].params["bias"][0] = 1
     model.fit(x, y, **arguments)

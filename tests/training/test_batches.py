@@ -279,11 +279,11 @@ def test_a_generator_that_ends_early(given, message):
 
 
 BAD_ARGUMENTS = {
-    "steps": ({"steps_per_epoch": 2}, "steps_per_epoch: .*iterable of batches only"),
+    "steps": ({"steps_per_epoch": 5}, "steps_per_epoch: expected at most 4, .* of x, .* got 5"),
     "steps, 0": ({"steps_per_epoch": 0}, "steps_per_epoch: .*at least 1"),
     "validation steps": (
-        {"validation_data": (X, Y), "validation_steps": 2},
-        "validation_steps: .*iterable of batches only",
+        {"validation_data": (X, Y), "validation_steps": 5},
+        r"validation_steps: expected at most 4, the batches of validation_data\[0\], .* got 5",
     ),
     "width": (
         {"validation_data": (X[:, 1:], Y)},

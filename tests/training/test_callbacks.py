@@ -55,22 +55,63 @@ class Figures(Callback):
 HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 
 
-def test_every_hook_in_order():
+def listener(hooks=HOOKS):
+    """Return a callback, and the list of what it hears: hook, number, names of the figures."""
     heard = []
 
     def listen(hook):
-        return lambda *arguments: heard.append((hook, *arguments[:-1], bool(arguments[-1])))
+        return lambda *arguments: heard.append((hook, *arguments[:-1], [*arguments[-1]]))
 
-    fit(LambdaCallback(**{hook: listen(hook) for hook in HOOKS}), epochs=2, initial_epoch=1)
+    return LambdaCallback(**{hook: listen(hook) for hook in hooks}), heard
+
+
+FIGURES = ["loss", "accuracy"]
+EVALUATION = [
+    ("on_test_begin", []),
+    ("on_test_batch_begin", 0, []),
+    ("on_test_batch_end", 0, FIGURES),
+    ("on_test_end", FIGURES),
+]
+
+
+def test_every_hook_in_order():
+    callback, heard = listener()
+    fit(callback, epochs=2, initial_epoch=1)
+    epoch = [*FIGURES, *(f"val_{name}" for name in FIGURES)]
     assert heard == [
-        ("on_train_begin", False),
-        ("on_epoch_begin", 1, False),
-        ("on_train_batch_begin", 0, False),
-        ("on_train_batch_end", 0, True),
-        ("on_train_batch_begin", 1, False),
-        ("on_train_batch_end", 1, True),
-        ("on_epoch_end", 1, True),
-        ("on_train_end", True),
+        ("on_train_begin", []),
+        ("on_epoch_begin", 1, []),
+        ("on_train_batch_begin", 0, []),
+        ("on_train_batch_end", 0, FIGURES),
+        ("on_train_batch_begin", 1, []),
+        ("on_train_batch_end", 1, FIGURES),
+        *EVALUATION,
+        ("on_epoch_end", 1, epoch),
+        ("on_train_end", epoch),
+    ]
+    heard.clear()
+    model().evaluate(X, Y, verbose=0, callbacks=[callback])
+    assert heard == EVALUATION
+    heard.clear()
+    outputs = model().predict(X, 15, verbose=0, callbacks=callback)
+    assert outputs.shape == (20, 3)
+    assert heard == [
+        ("on_predict_begin", []),
+        ("on_predict_batch_begin", 0, []),
+        ("on_predict_batch_end", 0, ["outputs"]),
+        ("on_predict_batch_begin", 1, []),
+        ("on_predict_batch_end", 1, ["outputs"]),
+        ("on_predict_end", []),
+    ]
+
+
+def test_hooks_of_training_batches_have_another_name():
+    callback, heard = listener(["on_batch_begin", "on_batch_end"])
+    fit(callback)
+    assert heard == [
+        (hook, batch, names)
+        for batch in (0, 1)
+        for hook, names in (("on_batch_begin", []), ("on_batch_end", FIGURES))
     ]
 
 
@@ -151,10 +192,10 @@ def test_stop_training_within_an_epoch():
 
     history = fit(LambdaCallback(on_train_batch_end=stop), model_=m, epochs=5)
     assert history.epoch == [0]
-    assert (m.step, m.epoch) == (1, 1)
+    assert (m.step, m.epoch) == (1, 0)  # no whole epoch
     assert "val_loss" in history.history
     fit(model_=m, epochs=2)
-    assert (m.step, m.epoch) == (5, 3)
+    assert (m.step, m.epoch) == (5, 2)
 
 
 def test_nothing_to_train():
@@ -303,6 +344,71 @@ def test_csv_logger_keeps_a_files_columns(tmp_path):
     assert path.read_text() == "x,y\n1,2\n"
 
 
+BEGUN = {  # what is in the file, the separator, and what is there after epoch 2
+    "whole": ("epoch,loss\n0,5.5\n", ",", "epoch,loss\n0,5.5\n2,0.25\n"),
+    "no end": ("epoch,loss\n0,5.5\n1,4.9", ",", "epoch,loss\n0,5.5\n1,4.9\n2,0.25\n"),
+    "half a line": ("epoch,loss,lr\n1,", ",", "epoch,loss,lr\n1,\n2,0.25,NA\n"),
+    "half a number": ("epoch,loss\n1,4.", ",", "epoch,loss\n1,4.\n2,0.25\n"),
+    "one figure": ("epoch,loss\n1", ",", "epoch,loss\n1\n2,0.25\n"),
+    "CRLF": ("epoch,loss\r\n0,5.5\r\n", ",", "epoch,loss\r\n0,5.5\r\n2,0.25\r\n"),
+    "CRLF, no end": ("epoch,loss\r\n0,5.5", ",", "epoch,loss\r\n0,5.5\r\n2,0.25\r\n"),
+    "CRLF, half an end": ("epoch,loss\r\n0,5.5\r", ",", "epoch,loss\r\n0,5.5\r\r\n2,0.25\r\n"),
+    "other columns": ("epoch;acc;loss\n0;1;2", ";", "epoch;acc;loss\n0;1;2\n2;NA;0.25\n"),
+    "a mark and no more": ("\ufeff", ",", "epoch,loss\n2,0.25\n"),
+    "a mark": ("\ufeffepoch,loss\n0,5.5", ",", "\ufeffepoch,loss\n0,5.5\n2,0.25\n"),
+    "quotes": ('"epoch","loss"\n"0","5,5"', ",", '"epoch","loss"\n"0","5,5"\n2,0.25\n'),
+    "names of many letters": ("epoch,verlust_\u00e4\n", ",", "epoch,verlust_\u00e4\n2,NA\n"),
+    "empty": ("", ",", "epoch,loss\n2,0.25\n"),
+    "empty lines": ("\n\n", ",", "\n\nepoch,loss\n2,0.25\n"),
+    "columns only": ("epoch,lr\n", ",", "epoch,lr\n2,NA\n"),
+    "columns without an end": ("epoch,lo", ",", "epoch,loss\n2,0.25\n"),
+    "one name without an end": ("epoch", ",", "epoch,loss\n2,0.25\n"),
+}
+
+
+def log(path, separator):
+    """Go on with a file for one epoch."""
+    logger = CSVLogger(path, separator, append=True)
+    logger.on_train_begin()
+    try:
+        logger.on_epoch_end(2, {"loss": 0.25})
+    finally:
+        logger.on_train_end()
+
+
+@pytest.mark.parametrize(("before", "separator", "after"), BEGUN.values(), ids=list(BEGUN))
+def test_csv_logger_never_merges_epochs(tmp_path, before, separator, after):
+    path = tmp_path / "log.csv"
+    path.write_bytes(before.encode())
+    log(path, separator)
+    assert path.read_bytes().decode() == after
+    log(path, separator)
+    assert path.read_bytes().decode().startswith(after)
+    assert path.read_bytes().count(b"\n") == after.count("\n") + 1
+
+
+NO_LOGS = {
+    "another separator": b"epoch;loss\n0;5.5",
+    "another first column": b"step,loss\n0,5.5",
+    "a quote that is not closed": b'epoch,loss\n0,"5.5',
+    "another encoding": "epoch,verlust\u00e4\n".encode("latin-1"),
+    "UTF-16": "epoch,loss\n".encode("utf-16"),
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 99,
+    "half a name": b"epo",
+}
+
+
+@pytest.mark.parametrize("before", NO_LOGS.values(), ids=list(NO_LOGS))
+def test_csv_logger_refuses_other_files(tmp_path, before):
+    path = tmp_path / "log.csv"
+    path.write_bytes(before)
+    with pytest.raises(ValueError, match=r"log\.csv") as error:
+        log(path, ",")
+    assert len(str(error.value)) <= 200
+    assert str(error.value).isprintable()
+    assert path.read_bytes() == before
+
+
 def test_a_slow_figure_takes_a_small_part_of_the_time(monkeypatch):
     clock, read = [0.0], []
 
@@ -311,7 +417,7 @@ def test_a_slow_figure_takes_a_small_part_of_the_time(monkeypatch):
         read.append(clock[0])
         return {"auc": 0.5}
 
-    monkeypatch.setattr("fastdrop.callbacks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fastdrop.callbacks.reports.time.monotonic", lambda: clock[0])
     bar = ProgressBar()
     bar.params = {"epochs": 1, "steps": 2000}
     bar.on_epoch_begin(0)
@@ -382,6 +488,11 @@ def test_terminate_on_divergence():
 
 # Bad input
 
+CALLS = {
+    "fit": fit,
+    "evaluate": lambda callback: model().evaluate(X, Y, callbacks=callback),
+    "predict": lambda callback: model().predict(X, callbacks=[callback]),
+}
 BAD = {
     "mode": (lambda: EarlyStopping(mode="up"), ValueError, "mode: expected auto, min or max"),
     "monitor": (
@@ -426,6 +537,8 @@ BAD = {
     ),
     "baseline": (lambda: EarlyStopping(baseline="1"), ValueError, "baseline: expected a number"),
     "separator": (lambda: CSVLogger("a", "::"), ValueError, "separator: expected one character"),
+    "a quote": (lambda: CSVLogger("a", '"'), ValueError, "separator: expected one character"),
+    "a line": (lambda: CSVLogger("a", "\n"), ValueError, "separator: expected one character"),
     "no schedule": (lambda: LearningRateScheduler(None), TypeError, "schedule: expected what can"),
     "text for a rate": (
         lambda: fit(LearningRateScheduler(lambda epoch: "fast")),
@@ -435,11 +548,14 @@ BAD = {
     "hook": (lambda: LambdaCallback(on_lunch=print), TypeError, "on_lunch"),
     "no hook": (lambda: LambdaCallback(on_epoch_end=3), TypeError, "on_epoch_end: expected what"),
     "no callback": (lambda: fit(print), TypeError, "callbacks: expected fastdrop callbacks"),
-    "a hook that is not called": (
-        lambda: fit(type("Tests", (Callback,), {"on_test_end": print})()),
-        TypeError,
-        "callbacks: expected no hooks but Callback's, got on_test_end of Tests",
-    ),
+    **{
+        f"a hook that is not called, {call}": (
+            lambda call=call: CALLS[call](type("Own", (Callback,), {"on_validation_end": print})()),
+            TypeError,
+            "callbacks: expected no hooks but Callback's, got on_validation_end of Own",
+        )
+        for call in CALLS
+    },
     "initial_epoch": (lambda: fit(initial_epoch=-1), ValueError, "initial_epoch: expected"),
 }
 

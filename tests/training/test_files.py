@@ -190,6 +190,38 @@ def test_functions_are_refused_before_the_file_is_touched(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+NOT_WRITTEN = {
+    "NaN": ({"a": [1, float("nan")]}, {}, r"^test\.a\[1\]: expected finite numbers, got nan$"),
+    "infinity": ({"a": {"b": float("inf")}}, {}, r"^test\.a\.b: expected finite numbers, got inf$"),
+    "large": ({"a": 2**64}, {}, r"^test\.a: expected whole numbers of at most 64 bits"),
+    "keys": ({"a": {1: 2}}, {}, r"^test\.a: expected names that are text, got 1$"),
+    "array": ({"a": np.ones(1)}, {}, r"^test\.a: expected numbers, text and lists"),
+    "type": ({}, {"a": np.ones(1, complex)}, "^a: expected an array of one of .*, got complex128"),
+    "object": ({}, {"a": np.array([None])}, "^a: expected an array of one of .*, got object"),
+    "long": ({"a": "x" * files.HEADER}, {}, "^test: expected a configuration and names of arrays"),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "arrays", "message"), NOT_WRITTEN.values(), ids=list(NOT_WRITTEN)
+)
+def test_what_could_not_be_read_is_not_written(tmp_path, config, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        files.write(tmp_path / "file", "test", config, arrays)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_that_could_not_be_read_are_not_written(tmp_path):
+    inner = layers.ReLU()
+    for _ in range(40):
+        inner = layers.Residual([inner])
+    with pytest.raises(ValueError, match="expected JSON of at most 100 levels, got more"):
+        Sequential([inner]).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="name: expected text or None, got 5"):
+        Sequential([layers.ReLU(name=5)]).save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_file_is_whole_or_as_before(tmp_path, monkeypatch, step):
     path = tmp_path / "model"
@@ -296,16 +328,12 @@ def test_threads_may_save_under_one_name(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
-def test_links_and_what_is_no_file_stay(tmp_path):
-    link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
+def test_links_stay(tmp_path):
+    link, target = tmp_path / "link", tmp_path / "target"
     link.symlink_to(target)
     mlp().save(link)
     assert link.is_symlink()
     assert load_model(target).get_config() == mlp().get_config()
-    os.mkfifo(pipe)
-    with pytest.raises(OSError, match="expected a file, got a device or the like"):
-        mlp().save(pipe)
-    assert pipe.is_fifo()
 
 
 def test_missing_files(tmp_path):
@@ -483,14 +511,14 @@ def test_unknown_layers(tmp_path):
 
     Sequential([Passing()]).save(tmp_path / "model")
     layers.Layer._family.remove(Passing)  # as in a program that does not define it
-    with pytest.raises(ValueError, match=r"expected one of .*Dense.*got 'Passing'"):
+    with pytest.raises(ValueError, match=r"expected one of .*got 'Passing'"):
         load_model(tmp_path / "model")
 
 
 OTHERS = {
     "fewer": ([layers.Dense(8)], "a file that has '1.bias'"),
     "more": ([layers.Dense(8), layers.Dense(3), layers.Dense(3)], "a file that lacks '2.bias'"),
-    "unknown": (None, "'0.bias'; the model's input shape is not known yet"),
+    "unknown": (None, "'0.bias'.* shape is not known yet"),
     "wider": ([layers.Dense(9), layers.Dense(3)], r"shape \(9, 6\) as '0.weight', got .*\(8, 6\)"),
 }
 

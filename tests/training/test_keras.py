@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+import fastdrop
 from fastdrop import initializers, layers, losses, metrics
 from fastdrop.random import Key
 
@@ -129,3 +130,43 @@ def test_initializers(name):
     assert values.std() == pytest.approx(expected.std(), rel=0.02)
     if name != "random_normal":
         assert abs(values).max() == pytest.approx(abs(expected).max(), rel=0.01)
+
+
+KINDS = {
+    "layers": (
+        *("Dense", "Dropout", "GaussianDropout", "GaussianNoise", "AlphaDropout", "Activation"),
+        *("BatchNormalization", "LayerNormalization", "Flatten", "ReLU", "Softmax"),
+    ),
+    "optimizers": ("SGD", "Adam", "AdamW", "RMSprop"),
+    "losses": (
+        *("MeanSquaredError", "MeanAbsoluteError", "Huber", "KLDivergence", "BinaryCrossentropy"),
+        *("CategoricalCrossentropy", "SparseCategoricalCrossentropy"),
+    ),
+    "metrics": (
+        *("AUC", "Accuracy", "BinaryAccuracy", "CategoricalAccuracy", "TopKCategoricalAccuracy"),
+        *("MeanSquaredError", "RootMeanSquaredError", "SparseCategoricalAccuracy"),
+    ),
+    "callbacks": (
+        *("Callback", "CSVLogger", "EarlyStopping", "History", "LearningRateScheduler"),
+        *("ModelCheckpoint", "ReduceLROnPlateau", "TerminateOnNaN"),
+    ),
+    "models": ("Sequential",),
+}
+GIVEN = {
+    **{"Dense": (3,), "Activation": ("relu",), "LearningRateScheduler": (print,)},
+    **dict.fromkeys(("CSVLogger", "ModelCheckpoint"), ("a.keras",)),
+    **dict.fromkeys(("Dropout", "GaussianDropout", "GaussianNoise", "AlphaDropout"), (0.5,)),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in KINDS.items() for name in names]
+)
+def test_no_attribute_of_keras_is_assigned_for_nothing(kind, name):
+    ours, theirs = (
+        getattr(getattr(library, kind), name)(*GIVEN.get(name, ())) for library in (fastdrop, keras)
+    )
+    for attribute in dir(theirs):
+        if not attribute.startswith("_") and not hasattr(ours, attribute):
+            with pytest.raises(AttributeError, match=f"^{attribute}: expected an attribute"):
+                setattr(ours, attribute, 0.5)

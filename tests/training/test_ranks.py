@@ -1,12 +1,10 @@
 """Training over MPI: the same masks, and the same curve to rounding, for any number of ranks."""
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from pathlib import Path
 import mpi_runs
 import numpy as np
 import pytest
+from launching import ENVIRONMENT, finish, mpiexec, needs_mpi
 from mpi_runs import FEATURES, SAMPLES, X, Y
 
 from fastdrop.commands import train
@@ -25,36 +24,7 @@ from fastdrop.models import Sequential
 from fastdrop.training import loop, ranks
 from fastdrop.training.batches import ArrayBatches, Share
 
-MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 PROGRAM = Path(mpi_runs.__file__)
-needs_mpi = pytest.mark.skipif(
-    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
-    reason="needs mpi4py and mpiexec: pip install '.[test-mpi]'",
-)
-LAUNCHED = ("OMPI_", "PMI_", "PMIX_", "SLURM_", "HYDRA_")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHED)}
-ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-
-
-def mpiexec(ranks, *command, **options):
-    """Run a Python program on so many ranks."""
-    oversubscribe = []
-    if "Open MPI" in subprocess.check_output([MPIEXEC, "--version"], text=True):
-        oversubscribe = ["--allow-run-as-root", "--oversubscribe"]
-    return subprocess.Popen(
-        [MPIEXEC, *oversubscribe, "-n", str(ranks), sys.executable, *map(str, command)],
-        env=ENVIRONMENT | {"PYTHONPATH": str(PROGRAM.parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def finish(process, timeout=300):
-    out, error = process.communicate(timeout=timeout)
-    return process.returncode, out, error
-
 
 # The same with any number of ranks
 
@@ -297,7 +267,7 @@ class WithoutLibrary:
 @pytest.mark.parametrize("module", [lambda: None, WithoutLibrary])
 def test_without_mpi(monkeypatch, module):
     monkeypatch.setitem(sys.modules, "mpi4py", module())
-    with pytest.raises(ImportError, match="pip install mpi4py threadpoolctl mpich"):
+    with pytest.raises(ImportError, match=r"pip install 'fastdrop-nn\[mpi\]' mpich"):
         ranks.world()
 
 
@@ -421,6 +391,22 @@ def test_a_killed_rank_and_a_restart_with_others(data, trained, tmp_path):
     status, _, error = finish(start(2, data, tmp_path, "--resume", "--hidden", "9"))
     assert status == 2
     assert error.count("--hidden: expected [16, 8]") == 1  # rank 0 says it
+
+
+@pytest.mark.slow
+@needs_mpi
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
+def test_an_interrupted_rank_says_how_to_go_on(data, tmp_path):
+    process = start(2, data, tmp_path, seconds=0.05)
+    while not (tmp_path / train.CHECKPOINT).exists():
+        time.sleep(0.01)
+    os.kill(pid_of_a_rank(tmp_path), signal.SIGINT)
+    status, _, error = finish(process, timeout=60)
+    assert status == 130
+    checkpoint = tmp_path / train.CHECKPOINT
+    advice = f"fastdrop train: interrupted; go on with --resume, from {checkpoint}"
+    assert advice in error.splitlines()
+    assert "Traceback" not in error
 
 
 @needs_mpi

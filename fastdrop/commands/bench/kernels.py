@@ -2,7 +2,7 @@
 
 Each library runs in a process of its own, so that no thread pool slows another one; all wait while
 one measures, and the sides take turns, round after round: a ratio within one run is a result, a
-single time is not.
+single time is not. What was measured is kept when the run is stopped or a library fails.
 """
 
 from __future__ import annotations
@@ -11,24 +11,21 @@ import argparse
 import importlib.util
 import io
 import json
-import os
-import platform
+import math
 import statistics
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from fastdrop._checks import lookup
-from fastdrop._output import make_writable, write
-from fastdrop.commands.bench.process import Peer
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import machine, results_folder
+from fastdrop.commands.bench.process import Peers
 from fastdrop.commands.bench.sides import GROUPS, LIBRARIES, as_dtype
-from fastdrop.compiled import _core
 
-__all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "machine", "measure", "plot", "run", "table"]
+__all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "size_name", "table"]
 
 PICTURE, RESULTS, TABLE = "bench.png", "bench.json", "bench.md"
 _STYLES: dict[str, dict[str, Any]] = {
@@ -38,7 +35,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "fastdrop, new output": {"color": "#7fb8e0", "linewidth": 2.5, "marker": "o"},
 }
 
-SECONDS = 0.06  # of measuring, for each side in each round
+QUICK, SECONDS = 0.02, 0.06  # of measuring, for each side, in the first round and in others
 
 
 class Point(NamedTuple):
@@ -63,50 +60,23 @@ def run(arguments: argparse.Namespace) -> None:
     Raises
     ------
     ValueError, OSError, ImportError
-        For arguments or a folder that do not serve, or a library that fails.
+        For arguments or a folder that do not serve, or after all when a library failed.
+    SystemExit
+        When a signal ends the run, see `keep`.
     """
-    make_writable(arguments.out, (TABLE, RESULTS, PICTURE))
-    found = measure(
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        print(f"no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]' ({error})")
+    measure(
         arguments.sizes,
         arguments.p,
         arguments.dtypes,
         arguments.threads,
         arguments.rounds,
         arguments.groups,
+        arguments.out,
     )
-    text = table(found)
-    print(text)
-    write(arguments.out / TABLE, f"{text}\n".encode())
-    write(arguments.out / RESULTS, json.dumps(found, indent=1).encode())
-    try:
-        picture = plot(found)
-    except ImportError as error:
-        print(f"no picture: it needs matplotlib, pip install matplotlib ({error})")
-    else:
-        write(arguments.out / PICTURE, picture)
-
-
-def _seconds(peer: Peer, side: str, point: Point) -> float:
-    return float(peer.ask({"side": side, "seconds": SECONDS, "point": point._asdict()}))
-
-
-def machine() -> dict[str, Any]:
-    """Return what a benchmark's reader has to know of this machine."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return {
-        "cpu": model,
-        "cpus": os.cpu_count(),
-        "isa": _core.active_isa(),
-        "last-level cache, MiB": _core.cache_bytes() / 2**20,
-        "system": f"{platform.system()}, Python {platform.python_version()}",
-    }
 
 
 def measure(
@@ -116,8 +86,12 @@ def measure(
     threads: Sequence[int],
     rounds: int,
     groups: Sequence[str] = ("dropout",),
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure all libraries that are installed.
+    """Measure all libraries that are installed; print a table.
+
+    Every round measures everything once, small arrays first: whatever ends the run, there is a
+    table of what it measured until then.
 
     Parameters
     ----------
@@ -133,13 +107,15 @@ def measure(
     groups : sequence of str
         Kinds of dropout, of `GROUPS`. All but "dropout" and "gaussian" take multiples of 2**16
         elements.
+    out : Path, optional
+        A folder for the table, the figures and a plot; see `results_folder`.
 
     Returns
     -------
     dict
-        "machine", "libraries" (names with versions) and "results": a list of dicts with the fields
-        of a point, "side", "ns" (per element, median of the rounds) and "spread" (half the
-        distance between the fastest and the slowest round, over the median).
+        "machine", "libraries" (names with versions), "missing" (in words) and "results": a list of
+        dicts with the fields of a point, "side", "ns" (per element, median of the rounds) and
+        "spread" (half the distance between the fastest and the slowest round, over the median).
 
     Raises
     ------
@@ -147,64 +123,95 @@ def measure(
         For bfloat16 without ml_dtypes.
     ValueError
         When a group is unknown, or a size does not suit it.
+    OSError
+        When the folder cannot be written.
     ChildProcessError
-        When a library fails, or its result is wrong.
+        After all when a library has failed, or its result was wrong.
+    SystemExit
+        When a signal ends the run, see `keep`.
     """
     for dtype in dtypes:
         as_dtype(dtype)
     for group in groups:
         for elements in sizes:
             lookup("groups", group, GROUPS).shape(elements)
-    installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
-    found: dict[str, Any] = {"machine": machine(), "libraries": [], "results": []}
-    points = len(groups) * len(sizes) * len(rates) * len(dtypes) * 2
-    there = sys.stderr is not None
-    with tqdm(
-        total=len(threads) * points,
-        unit="point",
-        dynamic_ncols=True,
-        mininterval=0.1 if there and sys.stderr.isatty() else 10,  # a log file wants few lines
-        disable=not there,
-    ) as bar:
-        for count in threads:
-            peers = [
-                Peer(["-m", "fastdrop.commands.bench.sides", name, str(count)], count)
+    folder = results_folder(out, (TABLE, RESULTS, PICTURE)) if out else None
+    points = [
+        Point(group, count, dtype, p, backward, elements)
+        for count, group, dtype, p, backward, elements in dict.fromkeys(
+            product(threads, groups, dtypes, rates, (False, True), sizes)
+        )
+    ]
+    # small ones first: a table that ends early is whole as far as it goes
+    steps = [
+        (f"{size_name(point.elements)} elements", point)
+        for point in sorted(points, key=lambda point: (point.elements, point.backward))
+    ]
+    with Peers() as peers:
+        turns = _Turns(peers, points)
+        failed = keep(steps, rounds, turns.measure, turns.files, folder, peers.failures)
+    if failed:
+        raise ChildProcessError(f"{failed:.160}")
+    return turns.found("")
+
+
+class _Turns:
+    """All libraries' processes, and what they have measured."""
+
+    def __init__(self, peers: Peers, points: Sequence[Point]) -> None:
+        installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
+        self._peers, self._points = peers, points
+        self._of_threads = {
+            count: [
+                peers.start(name, ["-m", "fastdrop.commands.bench.sides", name, str(count)], count)
                 for name in installed
             ]
-            found["libraries"] = [peer.hello["name"] for peer in peers]
-            try:
-                for point in _points(groups, sizes, rates, dtypes, count):
-                    found["results"] += _measure_point(peers, point, rounds)
-                    bar.update()
-            finally:
-                for peer in peers:
-                    peer.close()
-    return found
+            for count in dict.fromkeys(point.threads for point in points)
+        }
+        self._names: dict[str, str] = {}
+        self._ns: dict[Point, dict[str, list[float]]] = {}
 
+    def measure(self, point: Point, number: int) -> None:
+        """Give each side of each library its turn: what counts is that of all, or none."""
+        turn: dict[str, float] = {}
+        for peer in self._of_threads[point.threads]:
+            hello = self._peers.hello(peer) or {"sides": {}}
+            for side in hello["sides"].get(point.group, ()):
+                self._names[peer.name] = hello["name"]
+                seconds = QUICK if number == 1 else SECONDS
+                request = {"side": side, "seconds": seconds, "point": point._asdict()}
+                if answer := self._peers.ask(peer, request):
+                    turn[side] = answer / point.elements * 1e9
+        for side, ns in turn.items():
+            self._ns.setdefault(point, {}).setdefault(side, []).append(ns)
 
-def _points(
-    groups: Sequence[str],
-    sizes: Sequence[int],
-    rates: Sequence[float],
-    dtypes: Sequence[str],
-    threads: int,
-) -> Iterator[Point]:
-    for group, dtype, p, backward, elements in product(groups, dtypes, rates, (False, True), sizes):
-        yield Point(group, threads, dtype, p, backward, elements)
+    def found(self, missing: str) -> dict[str, Any]:
+        """Return what `measure` returns."""
+        results = []
+        for point in self._points:
+            for side, ns in self._ns.get(point, {}).items():
+                middle = statistics.median(ns)
+                spread = (max(ns) - min(ns)) / 2 / middle
+                results.append({**point._asdict(), "side": side, "ns": middle, "spread": spread})
+        return {
+            "machine": machine(),
+            "libraries": list(self._names.values()),
+            "missing": missing,
+            "results": results,
+        }
 
-
-def _measure_point(peers: Sequence[Peer], point: Point, rounds: int) -> list[dict[str, Any]]:
-    sides = [(peer, side) for peer in peers for side in peer.hello["sides"].get(point.group, ())]
-    turns: dict[str, list[float]] = {side: [] for _, side in sides}
-    for _ in range(rounds):
-        for peer, side in sides:
-            turns[side].append(_seconds(peer, side, point) / point.elements * 1e9)
-    results = []
-    for side, ns in turns.items():
-        middle = statistics.median(ns)
-        spread = (max(ns) - min(ns)) / 2 / middle
-        results.append({**point._asdict(), "side": side, "ns": middle, "spread": spread})
-    return results
+    def files(self, missing: str) -> dict[str, str | bytes]:
+        """Return the contents of the files, as `keep` takes them."""
+        found = self.found(missing)
+        if not found["results"]:
+            return {}
+        files: dict[str, str | bytes] = {
+            TABLE: table(found),
+            RESULTS: json.dumps(found, indent=1),
+        }
+        with suppress(ImportError):
+            files[PICTURE] = plot(found)
+        return files
 
 
 def _by_point(results: Sequence[Mapping[str, Any]]) -> dict[Point, dict[str, float]]:
@@ -215,7 +222,7 @@ def _by_point(results: Sequence[Mapping[str, Any]]) -> dict[Point, dict[str, flo
     return points
 
 
-def _size_name(elements: int) -> str:
+def size_name(elements: int) -> str:
     for unit, power in (("Mi", 20), ("Ki", 10)):
         if elements % (1 << power) == 0:
             return f"{elements >> power} {unit}"
@@ -240,8 +247,12 @@ def table(found: Mapping[str, Any]) -> str:
         + ", ".join(found["libraries"])
         + ". Median ns per element."
     ]
+    points = _by_point(found["results"])
+    sides: dict[tuple[Any, ...], dict[str, None]] = {}  # the columns of each table, in order
+    for point, ns in points.items():
+        sides.setdefault(point[:-1], {}).update(dict.fromkeys(ns))
     before = None
-    for point, ns in _by_point(found["results"]).items():
+    for point, ns in points.items():
         head = point[:-1]
         if head != before:
             direction = "forward + backward" if point.backward else "forward"
@@ -250,15 +261,12 @@ def table(found: Mapping[str, Any]) -> str:
                 f"**{point.group}, {direction}, p = {point.p:g}, {point.dtype}, {point.threads} "
                 f"{'thread' if point.threads == 1 else 'threads'}**",
                 "",
-                "| elements | " + " | ".join(ns) + " |",
-                "|---:|" + "---:|" * len(ns),
+                "| elements | " + " | ".join(sides[head]) + " |",
+                "|---:|" + "---:|" * len(sides[head]),
             ]
             before = head
-        lines.append(
-            f"| {_size_name(point.elements)} | "
-            + " | ".join(f"{value:.3g}" for value in ns.values())
-            + " |"
-        )
+        cells = [f"{ns[side]:.3g}" if side in ns else "-" for side in sides[head]]
+        lines.append(f"| {size_name(point.elements)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -295,15 +303,16 @@ def plot(found: Mapping[str, Any]) -> bytes:
             chosen = {
                 k.elements: v for k, v in points.items() if k[:4] == (group, threads, dtype, p)
             }
-            for number, side in enumerate(next(iter(chosen.values()))):
+            sides = dict.fromkeys(side for ns in chosen.values() for side in ns)
+            for number, side in enumerate(sides):
                 style = _STYLES.get(side, {"color": f"C{number % 9 + 1}", "marker": "o"})
-                values = [ns[side] for ns in chosen.values()]
+                values = [ns.get(side, math.nan) for ns in chosen.values()]
                 axis.plot(list(chosen), values, label=side, markersize=4, **style)
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
             title = f"{group}, p = {p:g}, {dtype}, {threads} thread{'s' * (threads > 1)}"
             axis.set_title(title, loc="left", fontsize=11)
-            axis.set_xticks(list(chosen), [_size_name(n) for n in chosen], rotation=45)
+            axis.set_xticks(list(chosen), [size_name(n) for n in chosen], rotation=45)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
         if group not in groups:  # the sides of a group are the same in all its rows

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import statistics
 import subprocess
@@ -19,14 +18,16 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from fastdrop._output import make_writable, write
+from fastdrop._version import __version__
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import machine, results_folder
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RESULTS", "TABLE", "in_turn", "measure_layers", "measure_transformer", "run", "table"]
+__all__ = ["RESULTS", "TABLE", "run", "table", "take_turns"]
 
 RESULTS, TABLE = "bench_torch.json", "bench_torch.md"
 
@@ -47,6 +48,18 @@ SIDES = ("torch.nn", "convert", "convert and patch")
 TRANSFORMER = Transformer()
 
 
+class Point(NamedTuple):
+    """A layer's input, and the number of threads."""
+
+    threads: int
+    dtype: str
+    p: float
+    elements: int
+
+
+Times: TypeAlias = dict[str, list[float]]  # seconds of calls, by what was called
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Measure; print a table, write it with all figures.
 
@@ -59,104 +72,142 @@ def run(arguments: argparse.Namespace) -> None:
     ------
     ValueError, OSError, ImportError
         For arguments or a folder that do not serve, or without PyTorch.
+    SystemExit
+        When a signal ends the run, see `keep`.
     """
-    import fastdrop.torch  # tells how to install PyTorch where it is missing
+    import fastdrop.torch  # noqa: F401, tells how to install PyTorch where it is missing
 
-    import torch  # isort: skip
-
-    make_writable(arguments.out, (TABLE, RESULTS))
-    found: dict[str, Any] = {
-        "libraries": [f"fastdrop {fastdrop.__version__}", f"PyTorch {torch.__version__}"],
-        "layers": [],
-        "transformer": [],
-    }
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        found["layers"] += measure_layers(
-            arguments.sizes, arguments.p, arguments.dtypes, threads, arguments.rounds
+    out = results_folder(arguments.out, (TABLE, RESULTS))
+    turns = _Turns()
+    points = [
+        Point(*point)
+        for point in dict.fromkeys(
+            product(arguments.threads, arguments.dtypes, arguments.p, arguments.sizes)
         )
-        found["transformer"] += measure_transformer(TRANSFORMER, threads, arguments.rounds)
-    text = table(found)
-    print(text)
-    write(arguments.out / TABLE, f"{text}\n".encode())
-    write(arguments.out / RESULTS, json.dumps(found, indent=1).encode())
+    ]
+    steps = [
+        *(
+            (f"{point.elements} elements", partial(turns.layer, point))
+            for point in sorted(points, key=lambda point: point.elements)
+        ),
+        *(("transformer", partial(turns.transformer, n)) for n in arguments.threads),
+        *(
+            ("peak memory", partial(turns.memory, side, n))
+            for n in arguments.threads
+            for side in SIDES
+        ),
+    ]
+
+    def files(missing: str) -> dict[str, str | bytes]:
+        found = turns.found(points, missing)
+        return {TABLE: table(found), RESULTS: json.dumps(found, indent=1)} if turns.layers else {}
+
+    failed = keep(steps, arguments.rounds, lambda step, _: step(), files, out, turns.failures)
+    if failed:
+        raise ChildProcessError(f"{failed:.160}")
 
 
-def in_turn(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Take turns with steps.
+def take_turns(steps: Mapping[str, Callable[[], object]], times: Times) -> None:
+    """Give each step SECONDS, and an untimed call in its first turn.
 
     Parameters
     ----------
     steps : dict
         Functions by name.
-    rounds : int
-        How often each has its turn, of SECONDS.
-
-    Returns
-    -------
-    dict
-        Median seconds of a call by name.
+    times : dict
+        Gets the seconds of their calls, by name.
     """
-    times: dict[str, list[float]] = {side: [] for side in steps}
-    for step in steps.values():
-        step()
-    for _ in range(rounds):
-        for side, step in steps.items():
-            end = time.perf_counter() + SECONDS
-            while True:
-                start = time.perf_counter()
-                step()
-                now = time.perf_counter()
-                times[side].append(now - start)
-                if now >= end:
-                    break
-    return {side: statistics.median(seconds) for side, seconds in times.items()}
+    for side, step in steps.items():
+        if side not in times:
+            step()
+    for side, step in steps.items():
+        end = time.perf_counter() + SECONDS
+        while True:
+            start = time.perf_counter()
+            step()
+            now = time.perf_counter()
+            times.setdefault(side, []).append(now - start)
+            if now >= end:
+                break
 
 
-def measure_layers(
-    sizes: Sequence[int],
-    rates: Sequence[float],
-    dtypes: Sequence[str],
-    threads: int,
-    rounds: int,
-) -> list[dict[str, Any]]:
-    """Measure a Dropout layer, forward and backward.
+class _Turns:
+    """What is measured, and what was."""
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Elements.
-    rates : sequence of float
-        Probabilities of dropping.
-    dtypes : sequence of str
-    threads : int
-        PyTorch's number, only written down.
-    rounds : int
-        How often the sides take turns.
+    def __init__(self) -> None:
+        self.layers: dict[Point, Times] = {}
+        self.failures: dict[str, str] = {}
+        self._transformers: dict[int, Times] = {}
+        self._steps: dict[str, Callable[[], object]] = {}
+        self._mib: dict[tuple[int, str], float | None] = {}
 
-    Returns
-    -------
-    list of dict
-        "threads", "dtype", "p", "elements", "side" and "ns" (per element).
-    """
-    import torch
+    def layer(self, point: Point) -> None:
+        """Give Dropout layers their turns, forward and backward."""
+        import torch
 
-    import fastdrop.torch as fnn
+        import fastdrop.torch as fnn
 
-    rows = []
-    for dtype, p, elements in product(dtypes, rates, sizes):
-        x = torch.rand(elements).to(getattr(torch, dtype)).requires_grad_()
+        torch.set_num_threads(point.threads)
+        x = torch.rand(point.elements).to(getattr(torch, point.dtype)).requires_grad_()
         dy = torch.ones_like(x)
 
-        def step(layer: torch.nn.Module, x: Any = x, dy: Any = dy) -> None:
+        def step(layer: torch.nn.Module) -> None:
             x.grad = None
             layer(x).backward(dy)
 
-        layers = {"torch.nn": torch.nn.Dropout(p), "fastdrop.torch": fnn.Dropout(p)}
-        seconds = in_turn({side: partial(step, layer) for side, layer in layers.items()}, rounds)
-        point = {"threads": threads, "dtype": dtype, "p": p, "elements": elements}
-        rows += [{**point, "side": s, "ns": t / elements * 1e9} for s, t in seconds.items()]
-    return rows
+        layers = {"torch.nn": torch.nn.Dropout(point.p), "fastdrop.torch": fnn.Dropout(point.p)}
+        steps = {side: partial(step, layer) for side, layer in layers.items()}
+        times = {side: list(seconds) for side, seconds in self.layers.get(point, {}).items()}
+        take_turns(steps, times)
+        self.layers[point] = times  # of both sides, or not at all
+
+    def transformer(self, threads: int) -> None:
+        """Give the training steps of transformer encoders their turns."""
+        import torch
+
+        torch.set_num_threads(threads)
+        if not self._steps:
+            self._steps = {side: _training_step(side, TRANSFORMER) for side in SIDES}
+        take_turns(self._steps, self._transformers.setdefault(threads, {}))
+
+    def memory(self, side: str, threads: int) -> None:
+        """Measure the peak memory of a transformer's training, once."""
+        if (threads, side) in self._mib:
+            return
+        self._mib[threads, side] = None
+        try:
+            self._mib[threads, side] = _peak_memory(side, TRANSFORMER, threads)
+        except subprocess.SubprocessError as error:
+            self.failures[f"peak memory of {side}"] = f"{error}"
+
+    def found(self, points: Sequence[Point], missing: str) -> dict[str, Any]:
+        """Return the figures: ns per element of layers, ms of a transformer's step, MiB."""
+        import torch
+
+        return {
+            "machine": machine(),
+            "libraries": [f"fastdrop {__version__}", f"PyTorch {torch.__version__}"],
+            "missing": missing,
+            "layers": [
+                {
+                    **point._asdict(),
+                    "side": side,
+                    "ns": statistics.median(seconds) / point.elements * 1e9,
+                }
+                for point in points
+                for side, seconds in self.layers.get(point, {}).items()
+            ],
+            "transformer": [
+                {
+                    "threads": threads,
+                    "side": side,
+                    "ms": statistics.median(seconds) * 1e3,
+                    "MiB": self._mib.get((threads, side)),
+                }
+                for threads, times in self._transformers.items()
+                for side, seconds in times.items()
+            ],
+        }
 
 
 def _training_step(side: str, model: Transformer) -> Callable[[], object]:
@@ -183,40 +234,14 @@ def _training_step(side: str, model: Transformer) -> Callable[[], object]:
     return step
 
 
-def _peak_memory(side: str, model: Transformer, threads: int) -> float:
-    """MiB that a process takes for two training steps; NaN where the system does not tell."""
+def _peak_memory(side: str, model: Transformer, threads: int) -> float | None:
+    """MiB that a process takes for two training steps; None where the system does not tell."""
     if not Path("/proc/self/status").exists():
-        return math.nan
+        return None
     fields = json.dumps([side, threads, *model])
     command = [sys.executable, "-m", "fastdrop.commands.bench.torch", fields]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def measure_transformer(model: Transformer, threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Measure a training step of a transformer encoder.
-
-    Parameters
-    ----------
-    model : Transformer
-    threads : int
-    rounds : int
-        How often the sides take turns.
-
-    Returns
-    -------
-    list of dict
-        "threads", "side", "ms" (a step) and "MiB" (peak memory of the process).
-    """
-    seconds = in_turn({side: _training_step(side, model) for side in SIDES}, rounds)
-    return [
-        {
-            "threads": threads,
-            "side": side,
-            "ms": seconds[side] * 1e3,
-            "MiB": _peak_memory(side, model, threads),
-        }
-        for side in SIDES
-    ]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    return float(result.stdout)
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -225,8 +250,7 @@ def table(found: Mapping[str, Any]) -> str:
     Parameters
     ----------
     found : dict
-        "libraries" (names with versions), "layers" and "transformer" (what `measure_layers` and
-        `measure_transformer` returned).
+        "libraries" (names with versions), "layers" and "transformer", as they are written.
 
     Returns
     -------
@@ -260,9 +284,9 @@ def table(found: Mapping[str, Any]) -> str:
     base = {row["threads"]: row["ms"] for row in found["transformer"] if row["side"] == SIDES[0]}
     for row in found["transformer"]:
         times = base[row["threads"]] / row["ms"]
+        mib = "-" if row["MiB"] is None else f"{row['MiB']:.0f}"
         lines.append(
-            f"| {row['threads']} | {row['side']} | {row['ms']:.4g} | {times:.3f} "
-            f"| {row['MiB']:.0f} |"
+            f"| {row['threads']} | {row['side']} | {row['ms']:.4g} | {times:.3f} | {mib} |"
         )
     return "\n".join(lines)
 

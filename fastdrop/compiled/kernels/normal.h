@@ -7,7 +7,7 @@
  * log2(m) = f L(f^2), f = (m - 1) / (m + 1), the series of 2 artanh(f) / log(2).
  *
  * Rounding included, a float32 variate is within 5 and a float64 one within 8 units in the last
- * place (tests/test_noise.py).
+ * place (tests/masks/test_noise.py).
  */
 #ifndef FASTDROP_NORMAL_H
 #define FASTDROP_NORMAL_H

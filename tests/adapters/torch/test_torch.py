@@ -1,6 +1,7 @@
 """fastdrop.torch in eager mode: values, memory, randomness, and torch.nn's manners."""
 
 import copy
+import inspect
 import pickle
 import subprocess
 import sys
@@ -401,6 +402,15 @@ def test_data_loader_workers():
 def test_layers_are_torchs(name):
     theirs, ours = getattr(torch.nn, name), getattr(fnn, name)
     assert issubclass(ours, theirs)
+    arguments, expected = (
+        [
+            (each.name, each.kind, each.default)
+            for each in inspect.signature(kind).parameters.values()
+        ]
+        for kind in (ours, theirs)
+    )
+    assert arguments[: len(expected)] == expected
+    assert all(kind == inspect.Parameter.KEYWORD_ONLY for _, kind, _ in arguments[len(expected) :])
     assert repr(ours(0.25, inplace=True)) == repr(theirs(0.25, inplace=True))
     assert ours().state_dict() == theirs().state_dict()
     for p in (-0.1, 1.5):
@@ -543,6 +553,6 @@ def test_importing():
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "try:\n    import fastdrop.torch\n"
-        "except ImportError as error:\n    sys.exit('pip install' not in str(error))"
+        "except ImportError as error:\n    sys.exit('fastdrop-nn[torch]' not in str(error))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

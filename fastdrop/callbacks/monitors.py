@@ -1,151 +1,28 @@
-"""Callbacks: what `Sequential.fit` tells while it trains, and what listens.
-
-A figure in ``logs`` has the name it has in `History`: "loss", "accuracy", "val_loss", ...
-"""
+"""Callbacks that watch a figure, and stop, save or change the learning rate by it."""
 
 from __future__ import annotations
 
-import csv
 import inspect
 import math
 import os
-import re
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO
-
-from tqdm import tqdm
+from typing import Any, ClassVar
 
 from fastdrop._checks import check_number
+from fastdrop._messages import NotFiniteError
+from fastdrop.callbacks.base import Callback, Logs, check_callable
 from fastdrop.layers import Array
 
 __all__ = [
-    "CSVLogger",
-    "Callback",
     "EarlyStopping",
-    "EpochLines",
-    "History",
-    "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
-    "ProgressBar",
     "ReduceLROnPlateau",
     "TerminateOnNaN",
 ]
-
-Logs = Mapping[str, float]
-LESS_IS_BETTER = {
-    *("loss", "error", "crossentropy", "divergence"),
-    *("bce", "huber", "kld", "mae", "mse"),
-}
-
-
-def format_logs(logs: Logs) -> str:
-    """Return figures as one line: ``loss: 0.1234 - accuracy: 0.9876``."""
-    return " - ".join(
-        f"{name}: {value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{name}: {value:.1e}"
-        for name, value in logs.items()
-    )
-
-
-class Callback:
-    """Base of all callbacks; does nothing.
-
-    Attributes
-    ----------
-    model : Sequential
-        The model that is trained. `fit` sets it before the first call.
-    params : dict
-        "epochs", "verbose", and "steps" (batches) per epoch, None where nobody knows. `fit` sets
-        it before the first call.
-    every_rank : bool
-        Where several ranks train together: whether it is called on all of them, and not only on
-        rank 0. Epochs' figures in `logs` are the same everywhere.
-    """
-
-    model: Any = None
-    params: Mapping[str, Any] = {}
-    every_rank = False
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Take note that `fit` starts; `logs` is empty."""
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Take note that epoch number `epoch`, from 0, starts; `logs` is empty."""
-
-    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Take note that batch number `batch` of the epoch starts; `logs` is empty."""
-
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Take note of the means over the batches 0 to `batch` of this epoch, to be read now.
-
-        Over several ranks the loss is that of the whole batches, metrics are those of rank 0's rows
-        of them; at the end of the epoch they are those of all rows.
-        """
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Take note of the epoch's figures; what is added to `logs` reaches later callbacks."""
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        """Take note that `fit` ends, be it by an exception; `logs` are the last epoch's."""
-
-
-class LambdaCallback(Callback):
-    """Call functions.
-
-    Parameters
-    ----------
-    on_epoch_begin, on_epoch_end, on_train_begin, on_train_end, on_train_batch_begin, \
-on_train_batch_end : callable, optional
-        With the arguments of the methods of `Callback`, `logs` included.
-
-    Raises
-    ------
-    TypeError
-        For other names, or what cannot be called.
-    """
-
-    def __init__(
-        self,
-        on_epoch_begin: Callable[[int, Logs], object] | None = None,
-        on_epoch_end: Callable[[int, dict[str, float]], object] | None = None,
-        on_train_begin: Callable[[Logs], object] | None = None,
-        on_train_end: Callable[[Logs], object] | None = None,
-        on_train_batch_begin: Callable[[int, Logs], object] | None = None,
-        on_train_batch_end: Callable[[int, Logs], object] | None = None,
-    ) -> None:
-        hooks = {name: value for name, value in locals().items() if name.startswith("on_")}
-        for name, function in hooks.items():
-            if function is not None:
-                _check_callable(name, function)
-                setattr(self, name, function)
-
-
-class History(Callback):
-    """The figures of every epoch, which `fit` returns.
-
-    Attributes
-    ----------
-    epoch : list of int
-        Numbers of the epochs, from 0.
-    history : dict of str to list of float
-        A list with one figure per epoch for "loss", every metric and, with validation data, the
-        same names with "val_" before them. Training figures are means over the epoch's batches
-        while the model learns and drops; ``evaluate`` measures it as it is used.
-    """
-
-    def __init__(self) -> None:
-        self.epoch: list[int] = []
-        self.history: dict[str, list[float]] = {}
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        self.epoch.append(epoch)
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
 
 
 class TerminateOnNaN(Callback):
@@ -155,6 +32,12 @@ class TerminateOnNaN(Callback):
         if not math.isfinite(logs["loss"]):
             print(f"Batch {batch + 1}: the loss is {logs['loss']}, training stops")
             self.model.stop_training = True
+
+
+LESS_IS_BETTER = {
+    *("loss", "error", "crossentropy", "divergence"),
+    *("bce", "huber", "kld", "mae", "mse"),
+}
 
 
 class Monitor(Callback):
@@ -176,6 +59,8 @@ class Monitor(Callback):
         or what is better about it.
     """
 
+    best: float | None
+
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode: expected auto, min or max, got {mode!r}")
@@ -183,7 +68,7 @@ class Monitor(Callback):
         self.mode = mode
         check_number("min_delta", abs(min_delta) if isinstance(min_delta, Real) else min_delta)
         self.min_delta = abs(min_delta)
-        self.best: float | None = None
+        self.best = None
 
     def value(self, logs: Logs) -> float:
         """Return the figure."""
@@ -242,6 +127,10 @@ class EarlyStopping(Monitor):
         The best figure, its epoch, and the epoch that stopped training, 0 if none did.
     """
 
+    wait: int = 0
+    best_epoch: int = 0
+    stopped_epoch: int = 0
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -268,7 +157,7 @@ class EarlyStopping(Monitor):
         self.best = None
         self._best_weights: list[Array] | None = None
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         value = self.value(logs)
         if epoch < self.start_from_epoch:
             return
@@ -313,7 +202,8 @@ class ModelCheckpoint(Monitor):
         Whether to call `Sequential.save_weights` in the place of `Sequential.save`.
     save_freq : "epoch"
         Nothing else: only what was saved at the end of an epoch goes on exactly. Callbacks that
-        change the learning rate then have to come before this one.
+        change the learning rate then have to come before this one. An epoch that is stopped in the
+        middle is not saved.
     initial_value_threshold : float, optional
         What the first epoch has to be better than.
 
@@ -322,6 +212,8 @@ class ModelCheckpoint(Monitor):
     ValueError
         As for `Monitor`, or when `filepath` has a field that is no figure.
     """
+
+    synonyms: ClassVar = {"save_freq": None, "initial_value_threshold": "best"}
 
     def __init__(
         self,
@@ -343,13 +235,20 @@ class ModelCheckpoint(Monitor):
         self.save_weights_only = save_weights_only
         _check_real("initial_value_threshold", initial_value_threshold)
         self.best = initial_value_threshold
+        self._epochs_before: int | None = None
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epochs_before = self.model.epoch
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        value = None
         if self.save_best_only:
             value = self.value(logs)
             if not self.improves(value, self.best):
                 return
-            self.best = value
+        if self.model.epoch == self._epochs_before:
+            print(f"Epoch {epoch + 1}: stopped in the middle, not saved")
+            return
         try:
             path = Path(self.filepath.format(epoch=epoch + 1, **logs))
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -358,10 +257,16 @@ class ModelCheckpoint(Monitor):
                 f"got {self.filepath!r} ({error})"
             ) from None
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.save_weights_only:
-            self.model.save_weights(path)
-        else:
-            self.model.save(path)
+        try:
+            if self.save_weights_only:
+                self.model.save_weights(path)
+            else:
+                self.model.save(path)
+        except NotFiniteError as error:
+            print(f"Epoch {epoch + 1}: not saved: {error}")
+            return
+        if self.save_best_only:
+            self.best = value
         if self.verbose:
             print(f"Epoch {epoch + 1}: saved {path}")
 
@@ -390,7 +295,7 @@ class LearningRateScheduler(Callback):
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
-        _check_callable("schedule", schedule)
+        check_callable("schedule", schedule)
         self.schedule = schedule
         self.verbose = verbose
 
@@ -406,7 +311,7 @@ class LearningRateScheduler(Callback):
         if self.verbose:
             print(f"Epoch {epoch + 1}: the learning rate is {number:g}")
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         logs["learning_rate"] = _learning_rate(self.model)
 
 
@@ -438,6 +343,9 @@ class ReduceLROnPlateau(Monitor):
     The rate that the epoch was trained with is among its figures, as "learning_rate".
     """
 
+    wait: int = 0
+    cooling: int = 0
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -464,7 +372,7 @@ class ReduceLROnPlateau(Monitor):
         self.best = None
         self.wait = self.cooling = 0
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         rate = logs["learning_rate"] = _learning_rate(self.model)
         value = self.value(logs)
         if self.cooling:
@@ -481,11 +389,6 @@ class ReduceLROnPlateau(Monitor):
                 self.cooling, self.wait = self.cooldown, 0
                 if self.verbose:
                     print(f"Epoch {epoch + 1}: the learning rate is reduced to {rate:g}")
-
-
-def _check_callable(argument: str, value: object) -> None:
-    if not callable(value):
-        raise TypeError(f"{argument}: expected what can be called, got {value!r}")
 
 
 def _check_real(argument: str, value: object) -> None:
@@ -511,158 +414,3 @@ def _learning_rate(model: Any) -> float:
             f"learning_rate: expected a number for this callback to change, got {rate!r}"
         )
     return float(rate)
-
-
-class CSVLogger(Callback):
-    """Write a line of figures for every epoch to a CSV file.
-
-    Parameters
-    ----------
-    filename : path
-        The first column is the epoch, from 0, the others are the figures of the first epoch.
-    separator : str
-        Stands between cells.
-    append : bool
-        Whether an existing file is gone on with: its columns stay as they are.
-
-    Raises
-    ------
-    ValueError
-        When `separator` is not one character, or in training when the file's first column is not
-        "epoch".
-    """
-
-    def __init__(
-        self, filename: str | PathLike[str], separator: str = ",", append: bool = False
-    ) -> None:
-        if not isinstance(separator, str) or len(separator) != 1:
-            raise ValueError(f"separator: expected one character, got {separator!r}")
-        self.filename = Path(filename)
-        self.separator = separator
-        self.append = append
-        self._file: TextIO | None = None
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._columns: list[str] = []
-        if self.append and self.filename.is_file():
-            with self.filename.open(newline="") as file:
-                rows = csv.reader(file, delimiter=self.separator)
-                self._columns = next(filter(None, rows), [])
-            if self._columns and self._columns[0] != "epoch":
-                raise ValueError(
-                    f"filename: expected a file whose first column is 'epoch', got {self.filename} "
-                    f"with {self.separator.join(self._columns)}"
-                )
-        self._file = self.filename.open("a" if self.append else "w", newline="")
-        self._writer: csv.DictWriter[str] | None = None
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        assert self._file is not None
-        if self._writer is None:
-            self._writer = csv.DictWriter(
-                self._file,
-                self._columns or ["epoch", *logs],
-                restval="NA",
-                extrasaction="ignore",
-                delimiter=self.separator,
-                lineterminator="\n",
-            )
-            if not self._columns:
-                self._writer.writeheader()
-        self._writer.writerow({"epoch": epoch, **logs})
-        self._file.flush()
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-class ProgressBar(Callback):
-    """One bar for the whole of `fit`, with the latest figures and the time left.
-
-    Parameters
-    ----------
-    title : str
-        What stands before the bar.
-    """
-
-    def __init__(self, title: str = "fit") -> None:
-        self.title = title
-        self._bar: Any = None
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        epochs, steps = self.params["epochs"], self.params["steps"]
-        if self._bar is None:
-            there = sys.stderr is not None  # a daemon may have none
-            self._interval = 0.1 if there and sys.stderr.isatty() else 10  # a log wants few lines
-            self._bar = tqdm(
-                total=steps and epochs * steps,
-                initial=(steps and epoch * steps) or 0,
-                unit="step",
-                dynamic_ncols=True,
-                mininterval=self._interval,
-                disable=not there,
-            )
-            self._validation: Logs = {}
-            self._due = 0.0
-        self._bar.set_description(f"{self.title}, epoch {epoch + 1}/{epochs}", refresh=False)
-
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        start = time.monotonic()
-        if start >= self._due:
-            self._bar.set_postfix({**logs, **self._validation}, refresh=False)
-            end = time.monotonic()  # figures may take their time: at most a twentieth of it
-            self._due = end + max(self._interval, 20 * (end - start))
-        self._bar.update()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        self._validation = {name: logs[name] for name in logs if name.startswith("val_")}
-        self._bar.set_postfix(logs, refresh=False)
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-class EpochLines(Callback):
-    """One printed line per epoch."""
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        seconds = time.perf_counter() - self._start
-        print(f"Epoch {epoch + 1}/{self.params['epochs']} - {seconds:.1f}s - {format_logs(logs)}")
-
-
-def callbacks_of(callbacks: Any) -> list[Callback]:
-    """Return the callbacks of `fit`'s argument.
-
-    Raises
-    ------
-    TypeError
-        When one is no callback, or has a hook that nobody would call.
-    """
-    if isinstance(callbacks, Callback):
-        return [callbacks]
-    given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
-    if not all(isinstance(callback, Callback) for callback in given):
-        raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
-    for callback in given:
-        for hook in dir(callback):
-            if re.fullmatch(r"on_(batch|(test|predict)(_batch)?)_(begin|end)", hook):
-                raise TypeError(
-                    f"callbacks: expected no hooks but Callback's, got {hook} of "
-                    f"{type(callback).__name__}, which nobody would call"
-                )
-    return given
-
-
-def reports_of(verbose: str | int) -> list[Callback]:
-    """Return the callback that reports as `fit`'s argument `verbose` says, if any."""
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
-    if not verbose:
-        return []
-    return [EpochLines() if verbose == 2 else ProgressBar()]

@@ -1,0 +1,62 @@
+"""Messages of one printable line, and what is wrong with a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+
+from fastdrop import _namesake
+
+_namesake.require_ours()  # here, too, for who imports this and not _checks
+
+__all__ = ["NotFiniteError", "about", "one_line", "one_line_about"]
+
+LINE = 200  # characters of a message
+COMMAND = 24  # of which the command line needs some for itself: "fastdrop train: error: "
+NAME = 100  # and a file's name has so many at the most
+
+
+class NotFiniteError(ValueError):
+    """Weights with NaN or infinity would replace a file of finite ones."""
+
+
+def one_line(text: object, length: int = LINE) -> str:
+    """`text` as a line that can be printed; one that is too long loses its middle."""
+    said = str(text)
+    if len(said) > 2 * length:
+        said = said[:length] + said[-length:]
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in " ".join(said.split())
+    )
+    if len(line) <= length:
+        return line
+    end = len(line) - line.rfind(", got ")  # what came is said last
+    if end > length // 2:
+        end = length // 4
+    return f"{line[: length - 5 - end]} ... {line[-end:]}"
+
+
+def about(path: str | PathLike[str], text: object) -> str:
+    """Return what is to be said of a file as one line that names it, by the end of its path."""
+    name = one_line(path, 4096)
+    name = name if len(name) <= NAME else f"...{name[3 - NAME :]}"
+    return f"{name}: {one_line(text, LINE - COMMAND - 2 - len(name))}"
+
+
+@contextmanager
+def one_line_about(path: str | PathLike[str], *others: type[Exception]) -> Iterator[None]:
+    """Turn what is raised, except for `others`, into a ValueError of one line that names the file.
+
+    That can be anything: a file may tell to make an object of a class of the user's.
+    """
+    try:
+        yield
+    except others:
+        raise
+    except Exception as error:
+        text = str(error) if type(error) is ValueError else ""
+        name = type(error).__name__
+        text = text or f"expected a file that fastdrop has saved, got {name}: {error}"
+        raise ValueError(about(path, text)) from (None if text == str(error) else error)

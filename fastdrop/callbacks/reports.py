@@ -1,0 +1,211 @@
+"""Callbacks that report: the history, files, the progress bar."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from os import PathLike
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from fastdrop._messages import about, one_line
+from fastdrop.callbacks.base import Callback, Logs
+
+__all__ = [
+    "CSVLogger",
+    "EpochLines",
+    "History",
+    "ProgressBar",
+    "format_logs",
+    "reports_of",
+]
+
+
+def format_logs(logs: Logs) -> str:
+    """Return figures as one line: ``loss: 0.1234 - accuracy: 0.9876``."""
+    return " - ".join(
+        f"{name}: {value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{name}: {value:.1e}"
+        for name, value in logs.items()
+    )
+
+
+class History(Callback):
+    """The figures of every epoch, which `fit` returns.
+
+    Attributes
+    ----------
+    epoch : list of int
+        Numbers of the epochs, from 0.
+    history : dict of str to list of float
+        A list with one figure per epoch for "loss", every metric and, with validation data, the
+        same names with "val_" before them. Training figures are means over the epoch's batches
+        while the model learns and drops; ``evaluate`` measures it as it is used.
+    """
+
+    epoch: list[int]
+    history: dict[str, list[float]]
+
+    def __init__(self) -> None:
+        self.epoch, self.history = [], {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        self.epoch.append(epoch)
+        for name, value in logs.items():
+            # What other callbacks have added may be NumPy's, which JSON does not know.
+            number = value.item() if isinstance(value, np.generic | np.ndarray) else value
+            self.history.setdefault(name, []).append(number)
+
+
+class CSVLogger(Callback):
+    """Write a line of figures for every epoch to a CSV file.
+
+    Parameters
+    ----------
+    filename : path
+        The first column is the epoch, from 0, the others are the figures of the first epoch.
+    separator : str
+        Stands between cells.
+    append : bool
+        Whether an existing file is gone on with: its columns and lines stay as they are. If its
+        last line has no end, the next one starts on a line of its own.
+
+    Raises
+    ------
+    ValueError
+        When `separator` is not one character, or a quote or the end of a line, or in training when
+        the file is no CSV file in UTF-8 whose first column is "epoch".
+    """
+
+    def __init__(
+        self, filename: str | PathLike[str], separator: str = ",", append: bool = False
+    ) -> None:
+        if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
+            raise ValueError(
+                f"separator: expected one character, no quote and no end of line, got {separator!r}"
+            )
+        self.filename = Path(filename)
+        self.separator = separator
+        self.append = append
+        self._file: TextIO | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        begun = self.append and self.filename.is_file()
+        text, self._columns = self._begun() if begun else ("", [])
+        self._end = "\r\n" if "\r\n" in text else "\n"
+        self._gap = self._end if text and not text.endswith("\n") else ""
+        self._file = self.filename.open("a" if text else "w", newline="", encoding="utf-8")
+        self._writer: csv.DictWriter[str] | None = None
+
+    def _begun(self) -> tuple[str, list[str]]:
+        """Return the file's text and columns, nothing if the line of the columns is not whole."""
+        try:
+            text = self.filename.read_bytes().decode("utf-8-sig")
+            file = io.StringIO(text, newline="")
+            rows = [*filter(None, csv.reader(file, delimiter=self.separator, strict=True))]
+        except (UnicodeDecodeError, csv.Error) as error:
+            message = f"expected a CSV file in UTF-8 to append to: {error}"
+            raise ValueError(about(self.filename, message)) from error
+        columns = rows[0] if rows else []
+        if columns and columns[0] != "epoch":
+            raise ValueError(
+                one_line(
+                    "filename: expected a file whose first column is 'epoch', got "
+                    f"{self.filename} with {self.separator.join(columns)}"
+                )
+            )
+        cut = len(rows) == 1 and not text.endswith(("\n", "\r"))
+        return ("", []) if cut else (text, columns)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        assert self._file is not None
+        if self._writer is None:
+            self._file.write(self._gap)
+            self._writer = csv.DictWriter(
+                self._file,
+                self._columns or ["epoch", *logs],
+                restval="NA",
+                extrasaction="ignore",
+                delimiter=self.separator,
+                lineterminator=self._end,
+            )
+            if not self._columns:
+                self._writer.writeheader()
+        self._writer.writerow({"epoch": epoch, **logs})
+        self._file.flush()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class ProgressBar(Callback):
+    """One bar for the whole of `fit`, with the latest figures and the time left.
+
+    Parameters
+    ----------
+    title : str
+        What stands before the bar.
+    """
+
+    def __init__(self, title: str = "fit") -> None:
+        self.title = title
+        self._bar: Any = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        if self._bar is None:
+            there = sys.stderr is not None  # a daemon may have none
+            self._interval = 0.1 if there and sys.stderr.isatty() else 10  # a log wants few lines
+            self._bar = tqdm(
+                total=steps and epochs * steps,
+                initial=(steps and epoch * steps) or 0,
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=self._interval,
+                disable=not there,
+            )
+            self._validation: Logs = {}
+            self._due = 0.0
+        self._bar.set_description(f"{self.title}, epoch {epoch + 1}/{epochs}", refresh=False)
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        start = time.monotonic()
+        if start >= self._due:
+            self._bar.set_postfix({**logs, **self._validation}, refresh=False)
+            end = time.monotonic()  # figures may take their time: at most a twentieth of it
+            self._due = end + max(self._interval, 20 * (end - start))
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        self._validation = {name: logs[name] for name in logs if name.startswith("val_")}
+        self._bar.set_postfix(logs, refresh=False)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class EpochLines(Callback):
+    """One printed line per epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        seconds = time.perf_counter() - self._start
+        print(f"Epoch {epoch + 1}/{self.params['epochs']} - {seconds:.1f}s - {format_logs(logs)}")
+
+
+def reports_of(verbose: str | int) -> list[Callback]:
+    """Return the callback that reports as `fit`'s argument `verbose` says, if any."""
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
+    if not verbose:
+        return []
+    return [EpochLines() if verbose == 2 else ProgressBar()]
