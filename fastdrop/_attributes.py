@@ -39,10 +39,9 @@ class Declared:
                 raise TypeError(f"{name}: expected {cls.__name__} {expected}; nobody would call it")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        known = self._attributes
-        if known is not None and name not in known and not name.startswith("_"):
+        if name[:1] != "_" and self._attributes is not None and name not in self._attributes:
             self._refuse(name, value)
-        super().__setattr__(name, value)
+        object.__setattr__(self, name, value)  # optimisers and metrics do it in every step
 
     def _refuse(self, name: str, value: Any) -> None:
         if getattr(type(self), name, self) is value:  # that changes nothing: nothing is ignored

@@ -189,10 +189,11 @@ class BinaryAccuracy(Metric):
 
     def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
         _check_shapes(self, output_shape, y)
-        wrong = y[y * y != y]
-        if wrong.size:
+        wrong = y * y != y
+        if np.count_nonzero(wrong):
             raise ValueError(
-                f"metrics: expected labels 0 or 1 in {argument} for {self.name!r}, got {wrong[0]}; "
+                f"metrics: expected labels 0 or 1 in {argument} for {self.name!r}, got "
+                f"{y[wrong][0]}; "
                 "other numbers need 'mse' or 'mae'"
             )
 

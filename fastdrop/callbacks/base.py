@@ -181,13 +181,14 @@ def all_of(callbacks: Iterable[Callback], hook: str) -> list[Listener]:
 
 def heard(callbacks: Iterable[Callback], hook: str) -> list[Listener]:
     """Return those whose hook of this name does something: in every batch time counts."""
-    names = {hook, hook.replace("_train", "")}  # the base's calls the other one
+    other = hook.replace("_train", "")  # which the base's calls
     return [
         (callback, getattr(callback, hook))
         for callback in callbacks
-        if any(
-            getattr(getattr(callback, name, None), "__func__", None)
-            is not getattr(Callback, name, None)
-            for name in names
-        )
+        if _defines(callback, hook) or _defines(callback, other)
     ]
+
+
+def _defines(callback: Callback, hook: str) -> bool:
+    own = getattr(type(callback), hook, None) is not getattr(Callback, hook, None)
+    return own or hook in vars(callback)

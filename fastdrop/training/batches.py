@@ -172,6 +172,11 @@ class ArrayBatches:
             targets = expected.targets(self.names[1], y[start : start + rows])
             expected.check_labels(self.names[1], targets)
 
+    def steps_in(self, number: int) -> int:
+        """Return the number of batches of this epoch, see `epoch`."""
+        part = number % -(-self._in_all // self.steps)
+        return min(self.steps, self._in_all - part * self.steps)
+
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common, with a checksum of some samples in memory."""
         parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
@@ -203,10 +208,12 @@ class ArrayBatches:
         part = number % -(-self._in_all // self.steps)  # of a pass over all samples
         order = None
         if key is not None:
-            order = permutation(Key(key.seed, key.call - part), self.samples)
-        begin, end = (n * self.steps * self.batch_size for n in (part, part + 1))
-        starts = range(begin, min(end, self.samples), self.batch_size)
-        for step, start in enumerate(starts, 1):
+            first = Key(key.seed, key.call - part) if part else key
+            order = permutation(first, self.samples)
+        rows_an_epoch = self.steps * self.batch_size
+        begin = part * rows_an_epoch
+        end = min(begin + rows_an_epoch, self.samples)
+        for step, start in enumerate(range(begin, end, self.batch_size), 1):
             whole = min(self.batch_size, self.samples - start)
             own = share.of(whole)
             rows: Any = slice(start + own.start, start + own.stop)
@@ -340,6 +347,10 @@ class IterableBatches:
         """Refuse a first batch that does not fit."""
         self.expected = expected
         self._checked(f"{self.argument}, first batch", *self._first)
+
+    def steps_in(self, number: int) -> int | None:
+        """Return the number of batches of this epoch, None where nobody knows."""
+        return self.steps
 
     def facts(self) -> dict[str, Any]:
         """Return what ranks have to have in common."""

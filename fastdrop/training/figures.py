@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fastdrop._attributes import is_ours
 from fastdrop.callbacks.base import Logs
 from fastdrop.layers import Array
 from fastdrop.metrics import Metric
@@ -26,16 +27,17 @@ class BatchLogs(Logs):
     worked out before it takes in another batch.
     """
 
-    def __init__(self, results: Mapping[str, Callable[[], float]]) -> None:
-        super().__init__(dict.fromkeys(results, math.nan))
-        self._pending = dict(results)
+    pending: Mapping[str, Callable[[], float]] = {}  # what is not worked out
 
     def work_out(self, *names: str) -> None:
         """Work out the figures of these names or, without names, all."""
-        for name in names or tuple(self._pending):
-            if (result := self._pending.get(name)) is not None:
+        left = {}
+        for name, result in self.pending.items():
+            if not names or name in names:
                 super().__setitem__(name, float(result()))
-                self._pending.pop(name, None)
+            else:
+                left[name] = result
+        self.pending = left
 
     def __getitem__(self, name: str) -> float:
         self.work_out(name)
@@ -72,25 +74,32 @@ for _name in (
     setattr(BatchLogs, _name, _of_all(_name))
 
 
+def _copy(metric: Metric) -> Metric:
+    """Return a copy that gathers on its own; `reset` of ours leaves nothing in common."""
+    return copy.copy(metric) if is_ours(type(metric)) else copy.deepcopy(metric)
+
+
 class Figures:
     """The loss and the metrics over some batches."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
         # Copies: a callback may evaluate the model within an epoch.
-        self._metrics = copy.deepcopy(network.metrics)
-        self._weighted_metrics = copy.deepcopy(network.weighted_metrics)
+        self._metrics = [_copy(metric) for metric in network.metrics]
+        self._weighted_metrics = [_copy(metric) for metric in network.weighted_metrics]
         self._loss = 0.0
         self._samples = 0
         self._results = {"loss": lambda: self._loss / self._samples}
         for metric in self.metrics:
             metric.reset()
             self._results[metric.name] = metric.result
-        self._given: Callable[[], BatchLogs | None] = lambda: None
+        self._unread = dict.fromkeys(self._results, math.nan)
+        self._given: weakref.ref[BatchLogs] | None = None
 
     def add(self, batch: Minibatch, loss: float, outputs: Array, from_logits: bool) -> None:
         """Take in a batch and what a step returned of it."""
-        self._settle()
+        if self._given is not None:
+            self._settle(self._given)
         self._loss += loss * batch.rows
         self._samples += batch.rows
         if not len(batch.x):
@@ -105,13 +114,15 @@ class Figures:
 
     def logs(self) -> BatchLogs:
         """Return the figures so far, for callbacks."""
-        logs = BatchLogs(self._results)
+        logs = BatchLogs(self._unread)
+        logs.pending = self._results
         self._given = weakref.ref(logs)
         return logs
 
-    def _settle(self) -> None:
-        """Let the logs that were given, if anybody has kept them, say what they say now."""
-        if (logs := self._given()) is not None:
+    @staticmethod
+    def _settle(given: weakref.ref[BatchLogs]) -> None:
+        """Let logs that were given, if anybody has kept them, say for good what they say now."""
+        if (logs := given()) is not None:
             logs.work_out()
 
     def values(self) -> dict[str, float]:
@@ -120,7 +131,8 @@ class Figures:
 
     def over(self, ranks: Ranks) -> dict[str, float]:
         """Return the figures of all ranks' rows; until then metrics are of this rank's."""
-        self._settle()
+        if self._given is not None:
+            self._settle(self._given)
         for metrics in ranks.gather(self.metrics)[1:]:
             self.merge(metrics)
         return ranks.broadcast(self.values() if ranks.rank == 0 else {})

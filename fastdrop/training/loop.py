@@ -12,7 +12,7 @@ import numpy as np
 
 from fastdrop.callbacks import History
 from fastdrop.callbacks.base import Callback, Listener, all_of, heard
-from fastdrop.layers import Array
+from fastdrop.layers import Array, shapes_between
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
 from fastdrop.training.blas import matmul
@@ -52,12 +52,12 @@ def prepare(
     if not network.layers:
         raise ValueError("layers: expected at least one, got none")
     input_shape = batches.sample_shape if network.input_shape is None else network.input_shape
-    output_shape = network.output_shape(input_shape)
+    shapes = shapes_between(network.layers, input_shape)
     loss, metrics = None, []
     if y_needed:
-        network.check_meaning(input_shape, output_shape)
+        network.check_meaning(shapes)
         loss, metrics = network.loss, [*network.metrics, *network.weighted_metrics]
-    expected = Expected(input_shape, output_shape, network.dtype, loss, class_weight, metrics)
+    expected = Expected(input_shape, shapes[-1], network.dtype, loss, class_weight, metrics)
     batches.check(expected)
     if validation is not None:
         validation.check(replace(expected, class_weight=None))
@@ -163,7 +163,8 @@ def _train_epoch(
     order = Key(network.seed, network.epoch) if shuffle else None
     batches = _batches(training, title, ranks, order, network.epoch)
     for number, batch in enumerate(batches):
-        _tell(ranks, begin, number, {})
+        if begin:
+            _tell(ranks, begin, number, {})
         result = step.train(*batch)
         figures.add(batch, *result)
         if end:
@@ -175,7 +176,7 @@ def _train_epoch(
                 place = f"batch {number + 1} of {title}"
                 ranks.check_same(place, {"model": network.get_config()})
         if network.stop_training:
-            if number + 1 != training.steps:
+            if number + 1 != training.steps_in(network.epoch):
                 return figures
             break
         if not math.isfinite(result[0]):

@@ -194,8 +194,13 @@ class Network:
         """Return the shape of one output for samples of this shape."""
         return shapes_between(self.layers, input_shape)[-1]
 
-    def check_meaning(self, input_shape: Shape, output_shape: Shape) -> None:
+    def check_meaning(self, shapes: Sequence[Shape]) -> None:
         """Refuse outputs of which the loss or a metric means nothing.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple of int
+            What `shapes_between` returned.
 
         Raises
         ------
@@ -203,8 +208,8 @@ class Network:
             In that case; the message tells what to write in their place.
         """
         loss, _ = self.compiled()
-        _check_softmax(self.layers, input_shape)
-        loss.check_outputs(output_shape)
+        _check_softmax(self.layers, shapes)
+        loss.check_outputs(shapes[-1])
         activation = self.layers[-1].activation
         for metric in (*self.metrics, *self.weighted_metrics):
             other = metric.loss if isinstance(metric, LossMetric) else loss
@@ -306,12 +311,11 @@ class Network:
         return network
 
 
-def _check_softmax(layers: Sequence[Layer], input_shape: Shape) -> None:
+def _check_softmax(layers: Sequence[Layer], shapes: Sequence[Shape]) -> None:
     """Refuse a softmax over one unit."""
-    shapes = shapes_between(layers, input_shape)
     for layer, before, after in zip(layers, shapes, shapes[1:]):
         if isinstance(layer, Residual):
-            _check_softmax(layer.layers, before)
+            _check_softmax(layer.layers, shapes_between(layer.layers, before))
         elif layer.activation == "softmax" and after[-1:] == (1,):
             raise ValueError(
                 f"layer {layer.name!r}: expected softmax over two units or more, got one, whose "

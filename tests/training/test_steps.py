@@ -103,3 +103,18 @@ def test_more_steps_than_batches_are_refused(call):
     given = (X, Y) if call == "evaluate" else (X,)
     with pytest.raises(ValueError, match=r"^steps: expected at most 5, the batches of x, .* got 6"):
         getattr(model, call)(*given, batch_size=10, steps=6)
+
+
+def test_a_short_epoch_is_whole_at_its_last_batch():
+    model = mlp()
+
+    def stop(batch, logs):
+        model.stop_training = model.epoch == 1 and batch == 1  # of 2, behind an epoch of 3
+
+    model.fit(
+        *(X, Y, 10, 5),
+        steps_per_epoch=3,
+        verbose=0,
+        callbacks=LambdaCallback(on_train_batch_end=stop),
+    )
+    assert (model.step, model.epoch) == (5, 2)
