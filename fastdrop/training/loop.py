@@ -139,10 +139,13 @@ def fit(
 
 
 def _tell(ranks: Ranks, listeners: Sequence[Listener], *arguments: Any) -> None:
+    together = ranks.size > 1
     for callback, hook in listeners:
-        process.rank_0_only = ranks.size > 1 and not callback.every_rank
+        if together:
+            process.rank_0_only = not callback.every_rank
         hook(*arguments)
-    process.rank_0_only = False
+    if together:
+        process.rank_0_only = False
 
 
 def _train_epoch(

@@ -22,6 +22,7 @@ import signal
 import stat
 import sys
 import termios
+import threading
 import time
 import traceback
 import zlib
@@ -35,16 +36,16 @@ import numpy as np
 from tqdm import tqdm
 
 from fastdrop import _config
+from fastdrop._messages import one_line
 from fastdrop._serialization import Configurable, serialize
 from fastdrop._version import __version__
 from fastdrop.compiled._core import get_num_threads, set_num_threads
-from fastdrop.layers import Array, PartialGradient
+from fastdrop.layers import Array
 from fastdrop.training.batches import Share
 from fastdrop.training.network import Network
 
 __all__ = [
     "ALONE",
-    "GradientSums",
     "RankError",
     "Ranks",
     "agreed",
@@ -56,10 +57,7 @@ __all__ = [
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
-Gradient = Array | PartialGradient
 
-BUCKET = 4 << 20  # bytes that are summed at a time; larger gradients are cut
-SMALL = 1 << 20  # gradients of fewer bytes wait for others to be summed with
 PATIENCE = 10  # seconds in which a rank that fails has to say so and to end its callbacks
 
 # What launchers tell their processes about their number. The first that is set counts, the nearest
@@ -256,19 +254,19 @@ class Ranks:
         told = self._meet(place, facts) or []
         for rank, others in enumerate(told):
             if error is None and "error" in others:
-                error = RankError(_line(f"rank {rank}: {others['error']}", 200))
+                error = RankError(one_line(f"rank {rank}: {others['error']}"))
         if error is not None:
             raise agreed(error)
         first, *rest = (dict(_leaves("", facts)) for facts in told or [{}])
         for rank, own in enumerate(rest, 1):
             for name in [*first, *own]:
                 if first.get(name) != own.get(name):
-                    expected, got = (_line(str(facts.get(name)), 30) for facts in (first, own))
+                    expected, got = (one_line(facts.get(name), 30) for facts in (first, own))
                     message = (
-                        f"{_line(name, 60)}{what}: expected the same on every rank, "
+                        f"{one_line(name, 60)}{what}: expected the same on every rank, "
                         f"got {expected} on rank 0 and {got} on rank {rank}{advice}"
                     )
-                    raise agreed(ValueError(_line(message, 200)))
+                    raise agreed(ValueError(one_line(message)))
 
     def _meet(self, place: str, facts: T) -> list[T] | None:
         """Return all ranks' facts where they are not the same on all, else nothing.
@@ -341,7 +339,11 @@ class Ranks:
             return
         try:
             with suppress(OSError, RuntimeError, ValueError):  # no such file, no thread to be had
-                faulthandler.dump_traceback_later(PATIENCE, exit=True, file=2)
+                # The last resort, where not even the timer comes to its end.
+                faulthandler.dump_traceback_later(PATIENCE + 5, exit=True, file=2)
+                timer = threading.Timer(PATIENCE, self._end)
+                timer.daemon = True
+                timer.start()
             with suppress(ValueError):  # in another thread than the main one
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             if isinstance(error, KeyboardInterrupt) and self.rank > 0:
@@ -430,72 +432,6 @@ def agreed(error: E) -> E:
     return error
 
 
-class GradientSums:
-    """The gradients of one batch, summed over the ranks while the backward pass goes on.
-
-    Parameters
-    ----------
-    ranks : Ranks
-        Of a communicator.
-    in_groups : bool
-        Whether ranks may have dropped different units: their gradients have to be made whole.
-    """
-
-    def __init__(self, ranks: Ranks, in_groups: bool) -> None:
-        assert ranks._comm is not None
-        self._comm, self._mpi = ranks._comm, ranks._mpi
-        self._in_groups = in_groups
-        self._requests: list[Any] = []
-        self._small: list[Array] = []
-        self._buckets: list[tuple[Array, list[Array]]] = []
-        self._grads: dict[str, Gradient] = {}
-
-    def start(self, array: Array) -> None:
-        """Begin to make a contiguous array the sum of all ranks'; leave it alone until `finish`."""
-        flat = array.reshape(-1)
-        step = BUCKET // array.itemsize
-        for start in range(0, flat.size, step):
-            piece = flat[start : start + step]
-            self._requests.append(self._comm.Iallreduce(self._mpi.IN_PLACE, piece))
-
-    def add(self, grads: Mapping[str, Gradient]) -> None:
-        """Take in gradients as the backward pass makes them, the same ones on every rank."""
-        for name, gradient in grads.items():
-            if isinstance(gradient, PartialGradient) and self._in_groups:
-                gradient = gradient.dense()
-            self._grads[name] = gradient
-            if isinstance(gradient, PartialGradient):
-                ((_, _, array),) = gradient.parts  # the same rows and columns on every rank
-            else:
-                array = gradient
-            if array.nbytes >= SMALL and array.flags.c_contiguous:
-                self.start(array)
-            else:
-                self._small.append(array)
-                if sum(small.nbytes for small in self._small) >= SMALL:
-                    self._start_small()
-        # MPI works on sums only while it is called.
-        self._mpi.Request.Testall(self._requests)
-
-    def finish(self) -> dict[str, Gradient]:
-        """Return the sums, by the gradients' names."""
-        self._start_small()
-        self._mpi.Request.Waitall(self._requests)
-        for bucket, arrays in self._buckets:
-            start = 0
-            for array in arrays:
-                array[...] = bucket[start : start + array.size].reshape(array.shape)
-                start += array.size
-        return self._grads
-
-    def _start_small(self) -> None:
-        if self._small:
-            bucket = np.concatenate([array.ravel() for array in self._small])
-            self.start(bucket)
-            self._buckets.append((bucket, self._small))
-            self._small = []
-
-
 def facts_of(network: Network) -> dict[str, Any]:
     """Return what ranks that train this network have to have in common, see `Ranks.check_same`."""
     assert network.loss is not None
@@ -554,12 +490,6 @@ def _check_world_size(size: int) -> None:
 
 def _number(text: str | None) -> int:
     return int(text) if text and text.isdecimal() else 0
-
-
-def _line(text: str, length: int) -> str:
-    """Return at most so many characters of a text that may be anybody's, for a message."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _crc32(arrays: Iterable[Array]) -> int:

@@ -25,7 +25,8 @@ from fastdrop.training.blocks import (
     whole,
 )
 from fastdrop.training.network import Network
-from fastdrop.training.ranks import ALONE, GradientSums, Ranks
+from fastdrop.training.ranks import ALONE, Ranks
+from fastdrop.training.sums import GradientSums
 
 __all__ = ["Step"]
 
