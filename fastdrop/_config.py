@@ -116,7 +116,11 @@ def _default_threads() -> tuple[int, str]:
 
 
 def _cache_bytes() -> int:
-    """Size of the last-level cache; 32 MiB where the system does not tell."""
+    """What this process can hope to have of the last-level cache: 16 MiB a CPU at most.
+
+    A virtual machine with 2 CPUs of a large host is told the size of the host's cache, of which
+    others use most. 32 MiB where the system tells nothing.
+    """
     sizes = [0]
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         try:
@@ -125,7 +129,7 @@ def _cache_bytes() -> int:
             continue
         if number:
             sizes.append(int(number[1]) << {"K": 10, "M": 20}[number[2]])
-    return max(sizes) or 32 << 20
+    return min(max(sizes) or 32 << 20, (16 << 20) * len(cpus()))
 
 
 def _choose_isa(core: Any) -> None:

@@ -17,6 +17,7 @@ from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
@@ -192,6 +193,14 @@ def use_isa(name):
 # benchmarks/threads.py on 2 cores (docs/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at p = 0.1.
 cdef double THREADS_PAY = 190e3
 
+# How many times as long as `work` thinks calls on one thread have taken, by the bits of the number
+# of bytes they write: what one processor has in its cache another has to fetch.
+cdef double[64] slowness
+slowness[:] = [1.0] * 64
+
+# Nanoseconds from which a call is worth two looks at the clock.
+cdef double WORTH_TIMING = 10e3
+
 # Below this many elements releasing the GIL (about 30 ns) is not worth it either.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 15
 
@@ -290,7 +299,7 @@ cdef class AtMost:
 
 
 cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
-    """Nanoseconds that n elements take one thread, roughly: bytes written, planes drawn."""
+    """Nanoseconds that n elements take one thread of a Zen 4: bytes written, planes drawn."""
     cdef double planes = 0
     cdef uint32_t digits
     if job.op == FD_NORMAL_SCALE or job.op == FD_NORMAL_ADD:
@@ -301,6 +310,37 @@ cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
             digits <<= 1
             planes += 1
     return 0.022 * bytes_moved + 0.008 * planes * n
+
+
+cdef int size_class(uint64_t nbytes) noexcept:
+    cdef int bits = 0
+    while nbytes:
+        nbytes >>= 1
+        bits += 1
+    return bits
+
+
+cdef double now() noexcept:
+    """Nanoseconds on a clock."""
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return time.tv_sec * 1e9 + time.tv_nsec
+
+
+cdef void learn(uint64_t nbytes, double times) noexcept:
+    """Take in that a call on one thread took so many times as long as `work` thinks.
+
+    Fresh memory and other programs can only make a call longer: shorter ones count more, and a
+    single long one does not decide.
+    """
+    cdef double *known = &slowness[size_class(nbytes)]
+    times = min(max(times, 0.25), 4.0)
+    known[0] += (times - known[0]) / (2 if times < known[0] else 4)
+
+
+cdef double estimate(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
+    """Nanoseconds that n elements take one thread of this machine, as far as it has been seen."""
+    return work(job, n, bytes_moved) * slowness[size_class(bytes_moved)]
 
 
 cdef int most_threads() noexcept:
@@ -588,7 +628,7 @@ cdef object apply(fd_job *job, uint64_t n, cnp.ndarray x, out, num_threads,
     The rows of `partial` get column sums of y, of a block of y's rows each.
     """
     cdef uint64_t itemsize = cnp.PyArray_ITEMSIZE(x)
-    cdef int threads = threads_for(n, work(job, n, n * itemsize), num_threads)
+    cdef int threads = threads_for(n, estimate(job, n, n * itemsize), num_threads)
     cdef cnp.ndarray y = prepare(job, n, x, out)
     if partial is not None:
         run_blocks(job, n, partial, threads)
@@ -600,6 +640,9 @@ cdef object apply(fd_job *job, uint64_t n, cnp.ndarray x, out, num_threads,
 cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, int threads) noexcept:
     """`run`, by the kind of stores and of loop that suits x, y and the mask best."""
     cdef uint64_t head = 0
+    cdef double expected = work(job, n, n * itemsize), start = 0
+    if threads == 1 and expected >= WORTH_TIMING:
+        start = now()
     if job.packed == NULL and n >= ALIGNING_PAYS:
         # vectors that lie in one cache line each
         head = (-<uintptr_t>job.y) % 64 // itemsize
@@ -607,6 +650,8 @@ cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, int threads) n
     if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
         job.op = FD_SCALE_RUNS
     run(job, n, head, threads)
+    if start:
+        learn(n * itemsize, (now() - start) / expected)
 
 # ---- masks -------------------------------------------------------------------------------------
 
@@ -694,7 +739,7 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
     memset(&job, 0, sizeof(job))
     job.kernels = active
     job.bits = &bits
-    cdef int threads = threads_for(n, work(&job, n, cnp.PyArray_SIZE(mask)), num_threads)
+    cdef int threads = threads_for(n, estimate(&job, n, cnp.PyArray_SIZE(mask)), num_threads)
     job.packed = <uint8_t *>cnp.PyArray_DATA(mask) if packed else NULL
     job.bools = NULL if packed else <uint8_t *>cnp.PyArray_DATA(mask)
     run(&job, n, 0, threads)
@@ -771,7 +816,7 @@ def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, d
         )
     job.x = <const void *>x
     job.y = <void *>y
-    run_aligned(&job, n, itemsize, threads_for(n, work(&job, n, n * itemsize), num_threads))
+    run_aligned(&job, n, itemsize, threads_for(n, estimate(&job, n, n * itemsize), num_threads))
 
 
 def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threads):
@@ -883,7 +928,7 @@ def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, u
     set_op(&blocks.job, FD_SCALE, 1)
     generate(&bits, gamma, seed, call, offset)
     blocks.job.bits = &bits
-    threads = threads_for(n, work(&blocks.job, n, cnp.PyArray_NBYTES(a)), num_threads)
+    threads = threads_for(n, estimate(&blocks.job, n, cnp.PyArray_NBYTES(a)), num_threads)
     threads = <int>max(<uint64_t>1, min(<uint64_t>threads, d.samples))
     d.words = fd_blocks_scratch(blocks) if n else 0
     scratch = empty_bytes(8 * d.words * <uint64_t>threads)

@@ -223,6 +223,10 @@ typedef struct {
 #define FD_OP_scale_runs(V, f, x, z, c, word, j) (word ? FD_OP_scale(V, f, x, z, c, word, j) : V##_set(0))
 #define FD_OP_copy(V, f, x, z, c, word, j) f##_load(x)
 
+/* Bytes by which x is fetched ahead of its use where y is streamed, so that memory is at work also
+   while the next mask is drawn. */
+enum { FD_FN(PREFETCH) = 4096 };
+
 /* A group is 32 elements, one word of the mask. The last one, where shorter, goes through buffers,
    so that no load or store reaches beyond the arrays. */
 #define FD_DEFINE_APPLY(op, f, T, V, LANES)                                                       \
@@ -231,6 +235,9 @@ typedef struct {
     {                                                                                             \
         (void)word, (void)z, (void)c;                                                             \
         if (STREAMS && stream) {                                                                  \
+            FD_UNROLL_GROUP                                                                       \
+            for (size_t b = 0; b < 32 * sizeof(T); b += 64)                                       \
+                __builtin_prefetch((const char *)x + FD_FN(PREFETCH) + b);                            \
             FD_UNROLL_GROUP                                                                       \
             for (int j = 0; j < 32; j += LANES)                                                   \
                 f##_stream(y + j, FD_OP_##op(V, f, x + j, z + j, c, word, j));                    \
