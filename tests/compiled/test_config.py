@@ -9,6 +9,7 @@ import pytest
 from processes import run
 
 import fastdrop
+from fastdrop import _config
 from fastdrop.compiled import _core
 
 
@@ -78,3 +79,10 @@ def test_an_unbuilt_checkout_says_how_to_build(tmp_path):
     )
     error = result.stderr.splitlines()[-1]
     assert error.startswith("ImportError: fastdrop is not built: run 'pip install -e .' in ")
+
+
+def test_of_a_large_cache_a_process_counts_on_16_mib_a_cpu(monkeypatch):
+    monkeypatch.setattr(_config, "cpus", lambda: {0, 1})
+    assert _config._cache_bytes() <= 32 << 20
+    monkeypatch.setattr(_config, "cpus", lambda: {0})
+    assert _config._cache_bytes() <= 16 << 20

@@ -11,6 +11,7 @@ import reference
 
 import fastdrop
 from fastdrop import Generator, Key
+from fastdrop.compiled import _core
 from fastdrop.random import permutation, uniform
 
 
@@ -121,3 +122,20 @@ def test_permutation(n):
     assert sorted(order.tolist()) == list(range(n))
     assert np.array_equal(order, permutation(Key(5), n))
     assert n < 1000 or not np.array_equal(order, permutation(Key(5, 1), n))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 100, 4096, 60_000])
+def test_a_permutation_is_the_order_of_the_words(n):
+    words = _core.random_words(2 * n, 5, 6, 0).view(np.uint64)
+    expected = np.argsort(words, kind="stable")
+    found = permutation(Key(5, 6), n)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("words", [[7, 3, 7, 3], [6, 5, 4, 7, 2, 3], [0, 0, 0]])
+def test_words_that_differ_in_their_last_bits_only_are_told_apart(words, monkeypatch):
+    words = np.array(words, np.uint64)
+    monkeypatch.setattr("fastdrop.random._core.random_words", lambda *_: words.view(np.uint32))
+    expected = np.argsort(words, kind="stable")
+    np.testing.assert_array_equal(permutation(Key(0), len(words)), expected)
