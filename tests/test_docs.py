@@ -13,7 +13,7 @@ from places import ROOT
 
 import fastdrop
 from fastdrop import Key
-from fastdrop.layers import Batch
+from fastdrop.layers import Batch, Dense
 
 PACKAGE = Path(fastdrop.__file__).parent
 MODULES = sorted(
@@ -56,6 +56,10 @@ def test_a_layer_of_ones_own(tmp_path):
     assert 0.4 < (whole == x).mean() < 0.6
     np.testing.assert_array_equal(part, whole[30:])
     np.testing.assert_array_equal(backward(x), whole)  # linear in x
+    model = fastdrop.Sequential([names["Scale"](), Dense(1)], seed=1)  # trained as the first layer
+    model.compile("sgd", "mse")
+    model.fit(x, x[:, :1], epochs=2, verbose=0)
+    assert (model.get_weights()[0] != 1).all()
     y, backward = names["Square"]().forward(x, Batch())
     np.testing.assert_array_equal(backward(np.ones_like(y)), 2 * x)
 

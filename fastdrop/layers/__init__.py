@@ -2,7 +2,7 @@
 
 schedules.py: p over time; batch.py: what a layer knows of its batch; base.py: what all layers
 share; activations.py; core.py: Dense and friends; normalization.py; residual.py: layers around
-layers; dropout.py, recurrent.py, dense.py: the family.
+layers; dropout.py, noise.py, recurrent.py, dense_dropout.py: the family.
 """
 
 from fastdrop.layers import schedules
@@ -27,7 +27,7 @@ from fastdrop.layers.base import (
 )
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
-from fastdrop.layers.dense import ConcreteDropout, DropConnect
+from fastdrop.layers.dense_dropout import ConcreteDropout, DropConnect
 from fastdrop.layers.dropout import (
     AlphaDropout,
     DropBlock2d,

@@ -1,4 +1,4 @@
-"""Training by several processes at once: the only place that talks to MPI, by mpi4py.
+"""Training by several processes at once, by mpi4py: with sums.py all that speaks MPI.
 
 Every process, a rank, has the whole model and computes its rows of each batch:
 

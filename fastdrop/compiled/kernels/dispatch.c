@@ -14,7 +14,7 @@ static int cpu_has_f16c(void)
 
 const fd_kernels *const *fd_available(void)
 {
-    static const fd_kernels *list[4];
+    static const fd_kernels *list[4];    /* those below, and NULL */
     int n = 0;
 #if defined(__x86_64__)
     /* gcc's and clang's test reads CPUID and XCR0: a set whose registers the operating system
