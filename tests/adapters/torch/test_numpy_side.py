@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="needs PyTorch")
+
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import fastdrop
