@@ -94,6 +94,8 @@ def test_theirs_then_ours_on_the_command_line(tmp_path):
 
 @pytest.mark.parametrize("history", [("ours", "theirs"), ("theirs", "ours", "theirs gone")])
 def test_files_of_ours_are_lost(tmp_path, history):
+    if history[-1] == "theirs gone" and str(PACKAGE.parent) in sys.path:
+        pytest.skip("a folder without __init__.py gives way to the package that is installed")
     install(tmp_path, *history)
     code = f"""
 import importlib
