@@ -173,7 +173,7 @@ def _train_epoch(
         if end:
             _tell(ranks, end, number, figures.logs())
         if ranks.size > 1:
-            changed = step.changed()
+            changed = bool(begin or end) and step.changed()
             network.stop_training, changed = ranks.broadcast_flags(network.stop_training, changed)
             if changed:  # on rank 0; the others would wait for other sums
                 place = f"batch {number + 1} of {title}"
