@@ -10,6 +10,9 @@ SOURCES := pyproject.toml setup.py $(wildcard fastdrop/compiled/*.pyx fastdrop/c
 
 KERNELS := $(wildcard fastdrop/compiled/kernels/*.c)
 CTEST := tests/compiled/c/test_kernels.c $(KERNELS) -Ifastdrop/compiled -std=c11 -Wall -Wextra -Werror -ffp-contract=off
+# the tests that reach compiled code in all its ways; the others would only repeat that, slowly
+SANITIZED := tests/masks tests/layers tests/compiled tests/test_recorded.py tests/test_numpy_errors.py \
+    $(patsubst %,tests/training/test_%.py,batches blas blocks changed_in_place losses models optimizers)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 
 .PHONY: demo test bench test-sanitizers test-aarch64 sdist wheels test-wheels clean
@@ -26,7 +29,8 @@ bench: $(VENV)/.plot
 	$(BIN)/fastdrop bench --out docs/bench
 	$(BIN)/python benchmarks/readme_table.py
 
-# C tests and Python suite under AddressSanitizer and UndefinedBehaviorSanitizer, threads under
+# C tests, and the Python tests of compiled code, under AddressSanitizer and
+# UndefinedBehaviorSanitizer, threads under
 # ThreadSanitizer (gcc)
 test-sanitizers: $(VENV)/.test build/cases.bin
 	$(CC) $(CTEST) $(SANITIZE) -lm -o build/test_kernels_asan
@@ -41,7 +45,7 @@ test-sanitizers: $(VENV)/.test build/cases.bin
 	# libstdc++ beside it, or the first C++ exception of another package ends the process
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
 	    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
-	    PYTHONPATH=build/asan $(BIN)/pytest -m "not slow"
+	    PYTHONPATH=build/asan $(BIN)/pytest -m "not slow" $(SANITIZED)
 
 # C test built for NEON and run under an emulator
 # (Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
