@@ -30,8 +30,7 @@ bench: $(VENV)/.plot
 	$(BIN)/python benchmarks/readme_table.py
 
 # C tests, and the Python tests of compiled code, under AddressSanitizer and
-# UndefinedBehaviorSanitizer, threads under
-# ThreadSanitizer (gcc)
+# UndefinedBehaviorSanitizer; threads under ThreadSanitizer (gcc)
 test-sanitizers: $(VENV)/.test build/cases.bin
 	$(CC) $(CTEST) $(SANITIZE) -lm -o build/test_kernels_asan
 	build/test_kernels_asan tests/masks/known_answers.txt build/cases.bin

@@ -145,7 +145,7 @@ class MeddlingMetric(metrics.Metric):
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", ["loss", "metric"])
 def test_by_losses_and_metrics(kind, change):
-    """Outputs are buffers that the next batch uses again."""
+    """Outputs are buffers that the next batch uses again: an error is fine, a crash is not."""
     MeddlingLoss.change = MeddlingMetric.change = change
     model = Sequential([layers.Dense(8, "relu"), layers.Dropout(0.5), layers.Dense(3)], seed=1)
     x, y = np.ones((48, 5), np.float32), np.ones((48, 3), np.float32)

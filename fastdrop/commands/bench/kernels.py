@@ -223,6 +223,7 @@ def _by_point(results: Sequence[Mapping[str, Any]]) -> dict[Point, dict[str, flo
 
 
 def size_name(elements: int) -> str:
+    """Return a number of elements as tables show it: ``16 Ki``."""
     for unit, power in (("Mi", 20), ("Ki", 10)):
         if elements % (1 << power) == 0:
             return f"{elements >> power} {unit}"
