@@ -112,6 +112,7 @@ EXTENSIONS = [
             "fastdrop/compiled/kernels/optimizers.c",
         ],
     ),
+    ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
 ]
 
 setup(

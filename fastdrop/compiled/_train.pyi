@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -8,6 +8,19 @@ STATES: Mapping[str, tuple[str, ...]]
 class Layouts:
     def __init__(self, arrays: dict[str, NDArray[Any]], written: bool = False) -> None: ...
     def check(self) -> None: ...
+
+class ProductGradient:
+    a: NDArray[Any]
+    b: NDArray[Any]
+    out: NDArray[Any]
+    matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
+    def __init__(
+        self,
+        a: NDArray[Any],
+        b: NDArray[Any],
+        out: NDArray[Any],
+        matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
+    ) -> None: ...
 
 def update(
     params: Mapping[str, NDArray[Any]],

@@ -276,6 +276,32 @@ cdef bint is_as_it_was(const layout *l, bint written) noexcept:
 
 # ---- updates -------------------------------------------------------------------------------------
 
+cdef class ProductGradient:
+    """The gradient of a matrix that is yet to be multiplied, by the update itself.
+
+    So all matrices of a model can have their gradients in the same memory, one after the other.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        Whose product it is.
+    out : ndarray
+        Where it is to be written; of the matrix's shape.
+    matmul : callable
+        ``matmul(a, b, out)`` does it.
+    """
+
+    def __init__(self, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, matmul):
+        self.a, self.b, self.out, self.matmul = a, b, out, matmul
+
+    cdef int multiply(self) except -1:
+        if self.matmul is matmul:
+            multiply(self.a, self.b, self.out)
+        else:
+            self.matmul(self.a, self.b, self.out)
+        return 0
+
+
 cdef class Updates:
     """The updates of all parameters, and what keeps their memory alive."""
 
@@ -287,7 +313,7 @@ cdef class Updates:
     cdef bint by_rows    # is something asked of every gradient's rows?
     cdef dict state
     cdef list arrays, new_states
-    cdef list products   # of update i its gradient's (a, b, out, matmul), or None
+    cdef list products   # of update i its gradient as a product, or None
 
     def __cinit__(self, count):
         self.updates = <fd_update *>calloc(max(count, 1), sizeof(fd_update))
@@ -327,28 +353,16 @@ cdef class Updates:
         update.n = cnp.PyArray_SIZE(param)
         if rule is not None:
             self.add_rule(update, name, param, rule)
-        product = grad if hasattr(grad, "matmul") and hasattr(grad, "out") else None
-        self.products.append(product)
-        if product is not None:
-            if self.by_rows:
-                raise TypeError(
-                    f"grads[{name!r}]: expected an array where norms are clipped, got a product"
-                )
-            grad = product.out
-            check_array(grad, "grads", name)
-            a, b = product.a, product.b
-            if ((a.shape[:1] + b.shape[1:], a.shape[1:], a.dtype, b.dtype)
-                    != (grad.shape, b.shape[:1], grad.dtype, grad.dtype)):
-                raise ValueError(
-                    f"grads[{name!r}]: expected factors of a product of shape {grad.shape} and "
-                    f"dtype {grad.dtype}, got {a.shape} {a.dtype} and {b.shape} {b.dtype}"
-                )
-        if isinstance(grad, np.ndarray):
+        self.products.append(None)
+        if type(grad) is ProductGradient:
+            self.products[self.count - 1] = grad
+            grad = self.out_of(name, grad)
+        if isinstance(grad, cnp.ndarray):
             check_like(param, grad, "grads", name)
             if not is_plain(grad):
                 grad = np.array(grad, (<object>param).dtype, order="C")
                 check_like(param, grad, "grads", name)
-            update.d = cnp.PyArray_DATA(grad)
+            update.d = cnp.PyArray_DATA(<cnp.ndarray>grad)
             self.arrays.append(grad)
         else:
             self.add_parts(update, name, param, rows, columns, grad)
@@ -357,6 +371,27 @@ cdef class Updates:
         update.columns = columns if ndim > 1 and by_rows else PIECE
         self.arrays.append(param)
         return 0
+
+    cdef cnp.ndarray out_of(self, name, ProductGradient product):
+        """Where the gradient will be, if its factors fit."""
+        cdef cnp.ndarray a = product.a, b = product.b, out = product.out
+        cdef int type = cnp.PyArray_TYPE(out)
+        if self.by_rows:
+            raise TypeError(
+                f"grads[{name!r}]: expected an array where norms are clipped, got a product"
+            )
+        check_array(out, "grads", name)
+        if (cnp.PyArray_NDIM(a) != 2 or cnp.PyArray_NDIM(b) != 2 or cnp.PyArray_NDIM(out) != 2
+                or cnp.PyArray_TYPE(a) != type or cnp.PyArray_TYPE(b) != type
+                or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)
+                or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0)
+                or cnp.PyArray_DIM(b, 1) != cnp.PyArray_DIM(out, 1)):
+            raise ValueError(
+                f"grads[{name!r}]: expected factors of a product of shape {(<object>out).shape} "
+                f"and dtype {out.dtype}, got {(<object>a).shape} {a.dtype} and "
+                f"{(<object>b).shape} {b.dtype}"
+            )
+        return out
 
     cdef int add_states(self, fd_update *update, name, cnp.ndarray param) except -1:
         cdef dict states = self.state.get(name)
@@ -448,8 +483,7 @@ cdef class Updates:
         for i in range(self.count):
             if self.products[i] is not None:
                 self.run(first, i)
-                a, b, out, matmul = self.products[i]
-                matmul(a, b, out)
+                (<ProductGradient>self.products[i]).multiply()
                 self.run(i, i + 1)
                 first = i + 1
         self.run(first, self.count)
@@ -710,6 +744,12 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
     As many threads as NumPy's BLAS would use, but those of pool.h: BLAS's own would go on spinning
     for 0.1 s, and keep the cores from all that follows.
     """
+    multiply(a, b, out)
+    return out
+
+
+cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
+    """`matmul`."""
     cdef product p
     cdef int type = cnp.PyArray_TYPE(a), threads, shares = 1
     if (blas.get == NULL or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
@@ -718,7 +758,8 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
             or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)
             or cnp.PyArray_DIM(b, 1) != cnp.PyArray_DIM(out, 1)
             or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0)):
-        return np.matmul(a, b, out=out)
+        np.matmul(a, b, out=out)
+        return 0
     p.m, p.n, p.k = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1), cnp.PyArray_DIM(a, 1)
     p.is_double = type == cnp.NPY_FLOAT64
     # The longer axis has the weights on it, so that nothing large is read twice. Gradients, d.T @ x, go
@@ -733,7 +774,7 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
         with nogil:
             run_shares(product_share, shares, &p, True)
     fd_blas_leave(blas.get, blas.set)
-    return out
+    return 0
 
 
 cdef struct picking:

@@ -15,15 +15,8 @@ from fastdrop.layers import Array, Batch, Layer, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key
-from fastdrop.training.blocks import (
-    Block,
-    Buffers,
-    Gradient,
-    Matmul,
-    Part,
-    make_blocks,
-    whole,
-)
+from fastdrop.training.block import Block, Buffers, Gradient, Matmul, Part, whole
+from fastdrop.training.blocks import make_blocks
 from fastdrop.training.network import Network
 from fastdrop.training.ranks import ALONE, Ranks
 from fastdrop.training.sums import GradientSums
@@ -257,7 +250,14 @@ class Step:
         shapes = shapes_between(network.layers, network.input_shape)
         shared = Buffers(self._dtype) if self._leaves_products() else None
         return make_blocks(
-            network.layers, shapes, network.seed, logits, self._dtype, self._matmul, shared
+            network.layers,
+            shapes,
+            network.seed,
+            logits,
+            self._dtype,
+            self._matmul,
+            shared,
+            in_chains=self._ranks is None,  # ranks sum gradients as soon as a block has them
         )
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:

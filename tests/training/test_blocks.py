@@ -19,7 +19,9 @@ from fastdrop.layers import (
 from fastdrop.layers.schedules import Linear
 from fastdrop.models import Sequential
 from fastdrop.random import Key, uniform
-from fastdrop.training.blocks import DenseBlock, LayerBlock, Part, make_blocks, whole
+from fastdrop.training.block import Part, whole
+from fastdrop.training.blocks import LayerBlock, make_blocks
+from fastdrop.training.chains import ChainBlock
 
 
 def shared(p=0.5, groups=1):
@@ -35,27 +37,27 @@ class Doubled(Activation):
 # layers, and how many blocks they should make
 ELEMENTWISE = {
     "dense": ([Dense(4)], 1),
-    "relu, dropout": ([Dense(9, "relu"), Dropout(0.3), Dense(4)], 2),
-    "linear, dropout": ([Dense(9), Dropout(0.3), Dense(4)], 2),
-    "relu apart": ([Dense(9), ReLU(), Dropout(0.3), Dense(4)], 2),
-    "activation apart": ([Dense(9), Activation("relu"), Dense(4)], 2),
-    "no bias": ([Dense(9, "relu", use_bias=False), Dropout(0.3), Dense(4, use_bias=False)], 2),
-    "softmax inside": ([Dense(9, "softmax"), Dropout(0.3), Dense(4)], 2),
-    "softmax apart": ([Dense(9), layers.Softmax(), Dense(4), layers.Softmax()], 2),
-    "normalised": ([Dense(9), layers.BatchNormalization(), ReLU(), Dropout(0.3), Dense(4)], 5),
+    "relu, dropout": ([Dense(9, "relu"), Dropout(0.3), Dense(4)], 1),
+    "linear, dropout": ([Dense(9), Dropout(0.3), Dense(4)], 1),
+    "relu apart": ([Dense(9), ReLU(), Dropout(0.3), Dense(4)], 1),
+    "activation apart": ([Dense(9), Activation("relu"), Dense(4)], 1),
+    "no bias": ([Dense(9, "relu", use_bias=False), Dropout(0.3), Dense(4, use_bias=False)], 1),
+    "softmax inside": ([Dense(9, "softmax"), Dropout(0.3), Dense(4)], 1),
+    "softmax apart": ([Dense(9), layers.Softmax(), Dense(4), layers.Softmax()], 1),
+    "normalised": ([Dense(9), layers.BatchNormalization(), ReLU(), Dropout(0.3), Dense(4)], 4),
     **{
-        name: ([Dense(9, name), Dropout(0.3), Dense(8, name), Dense(4, name)], 3)
+        name: ([Dense(9, name), Dropout(0.3), Dense(8, name), Dense(4, name)], 1)
         for name in layers.ACTIVATIONS
         if name != "softmax"
     },
-    "tanh apart": ([Dense(9), Activation("tanh"), Dropout(0.3), Dense(4)], 2),
-    "one's own": ([Dense(9), Doubled("tanh"), Dropout(0.3), Dense(4)], 4),
-    "dropout first": ([Dropout(0.2), Dense(9, "relu"), Dropout(0.3), Dense(4)], 3),
+    "tanh apart": ([Dense(9), Activation("tanh"), Dropout(0.3), Dense(4)], 1),
+    "one's own": ([Dense(9), Doubled("tanh"), Dropout(0.3), Dense(4)], 3),
+    "dropout first": ([Dropout(0.2), Dense(9, "relu"), Dropout(0.3), Dense(4)], 1),
     "dropout last": ([Dense(9, "relu"), Dropout(0.3)], 1),
-    "two dropouts": ([Dense(9, "relu"), Dropout(0.3), Dropout(0.2), Dense(4)], 3),
-    "p = 0": ([Dense(9, "relu"), Dropout(0), Dense(4)], 2),
-    "p = 1": ([Dense(9, "relu"), Dropout(1), Dense(4)], 2),
-    "schedule": ([Dense(9, "relu"), Dropout(Linear(0.1, 0.7, 6)), Dense(4)], 2),
+    "two dropouts": ([Dense(9, "relu"), Dropout(0.3), Dropout(0.2), Dense(4)], 1),
+    "p = 0": ([Dense(9, "relu"), Dropout(0), Dense(4)], 1),
+    "p = 1": ([Dense(9, "relu"), Dropout(1), Dense(4)], 1),
+    "schedule": ([Dense(9, "relu"), Dropout(Linear(0.1, 0.7, 6)), Dense(4)], 1),
     "vanilla": ([Dense(9, "relu"), Dropout(0.3, mode="vanilla"), Dense(4)], 3),
     "other layers": ([Dense(9, "relu"), layers.AlphaDropout(0.3), Dense(4, "sigmoid")], 3),
     "nothing to learn": ([Dropout(0.3), ReLU()], 2),
@@ -190,7 +192,7 @@ def test_only_kept_units_are_multiplied():
 def test_the_last_layer_may_stop_before_its_activation():
     stack, shapes = built([Dense(4, "softmax")], np.float32)
     (block,) = make_blocks(stack, shapes, SEED, True, np.float32)
-    assert isinstance(block, DenseBlock)
+    assert isinstance(block, ChainBlock)
     x = np.ones((3, FEATURES), np.float32)
     logits, _ = stack[0].forward_logits(x)
     (part,) = block.forward([Part(0, 3, None, x)], Batch(True, Key(SEED), 0, 3))
