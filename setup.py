@@ -113,6 +113,7 @@ EXTENSIONS = [
         ],
     ),
     ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
+    ("fastdrop.compiled._losses", ["fastdrop/compiled/_losses.pyx"]),
 ]
 
 setup(

@@ -5,7 +5,7 @@
 Optimisers: checks a model's parameters, gradients and states, and updates all in one go. The
 formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
 describes the optimiser itself is checked in optimizers.py, the only caller. At the end, matrix
-products, parts of weights and softmax with cross-entropy (losses.py).
+products and parts of weights.
 
 Callbacks, and other threads, may assign an array's shape or dtype at any time. Every function reads
 what it is given anew in each call, and nothing beyond it.
@@ -16,7 +16,7 @@ from weakref import ref
 import numpy as np
 cimport numpy as cnp
 from cpython.ref cimport PyObject
-from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -862,115 +862,3 @@ cdef intptr_t picked(indices, intptr_t length, bint ascending) noexcept:
     for i in range(n):
         ok = ok & (0 <= index[i] < length)
     return n if ok else -1
-
-
-ctypedef fused real:
-    float
-    double
-
-
-cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noexcept nogil:
-    """e = exp(z - top), top the largest of z; their sum."""
-    cdef uint64_t j
-    cdef real total = 0
-    top[0] = z[0]
-    for j in range(1, classes):
-        if z[j] > top[0]:
-            top[0] = z[j]
-    for j in range(classes):
-        e[j] = expf(z[j] - top[0]) if real is float else exp(z[j] - top[0])
-        total += e[j]
-    return total
-
-
-cdef uint64_t with_labels(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,
-                          real *losses, real *gradient) noexcept nogil:
-    """Returns the index of the first label that is no class number, n if all are."""
-    cdef uint64_t i, j, label
-    cdef real top, total
-    for i in range(n):
-        label = labels[i]    # read once: who has them may write to them
-        if label >= classes:
-            return i
-        total = exponentials(z, classes, &top, gradient)
-        losses[i] = (logf(total) if real is float else log(total)) - (z[label] - top)
-        for j in range(classes):
-            gradient[j] /= total
-        gradient[label] -= 1
-        z += classes
-        gradient += classes
-    return n
-
-
-cdef void with_probabilities(const real *z, const real *y, uint64_t n, uint64_t classes,
-                             real *losses, real *gradient) noexcept nogil:
-    cdef uint64_t i, j
-    cdef real top, total, sum, hit
-    for i in range(n):
-        total = exponentials(z, classes, &top, gradient)
-        sum = hit = 0
-        for j in range(classes):
-            sum += y[j]
-            hit += y[j] * (z[j] - top)
-        losses[i] = sum * (logf(total) if real is float else log(total)) - hit
-        for j in range(classes):
-            gradient[j] = gradient[j] * (sum / total) - y[j]
-        z += classes
-        y += classes
-        gradient += classes
-
-
-def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
-    """-sum(y log(softmax(logits))) of each row, and the gradient of the sum of all.
-
-    `logits` is C-contiguous, (n, classes), float32 or float64; `y` C-contiguous, labels of intp,
-    (n,), or like `logits`. A row with NaN or infinity has a loss of NaN.
-    """
-    cdef uint64_t n, classes, wrong
-    cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
-    cdef int type = cnp.PyArray_TYPE(logits)
-    if (cnp.PyArray_NDIM(logits) != 2 or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
-            or not is_plain(logits) or dims[1] == 0):
-        raise ValueError(
-            "outputs: expected C-contiguous float32 or float64 of shape (samples, classes), "
-            f"got {logits.dtype} of shape {(<object>logits).shape}"
-        )
-    n, classes = dims[0], dims[1]
-    cdef bint labelled = cnp.PyArray_NDIM(y) == 1
-    cdef bint fits = (cnp.PyArray_NDIM(y) in (1, 2) and cnp.PyArray_DIM(y, 0) == dims[0]
-                      and is_plain(y))
-    if labelled:
-        fits = fits and cnp.PyArray_TYPE(y) == cnp.NPY_INTP
-    else:
-        fits = fits and cnp.PyArray_DIM(y, 1) == dims[1] and cnp.PyArray_TYPE(y) == type
-    if not fits:
-        raise ValueError(
-            f"y: expected labels or probabilities for outputs of shape {(n, classes)}, "
-            f"got shape {(<object>y).shape} of {y.dtype}"
-        )
-    cdef cnp.ndarray losses = cnp.PyArray_EMPTY(1, dims, type, 0)
-    cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(2, dims, type, 0)
-    cdef bint is_float = type == cnp.NPY_FLOAT32
-    cdef const void *z = cnp.PyArray_DATA(logits)
-    cdef const void *t = cnp.PyArray_DATA(y)
-    cdef const intptr_t *label = <const intptr_t *>t
-    cdef void *l = cnp.PyArray_DATA(losses)
-    cdef void *g = cnp.PyArray_DATA(gradient)
-    if not labelled:
-        with nogil:
-            if is_float:
-                with_probabilities[float](<const float *>z, <const float *>t, n, classes,
-                                          <float *>l, <float *>g)
-            else:
-                with_probabilities[double](<const double *>z, <const double *>t, n, classes,
-                                           <double *>l, <double *>g)
-        return losses, gradient
-    with nogil:
-        if is_float:
-            wrong = with_labels[float](<const float *>z, label, n, classes, <float *>l, <float *>g)
-        else:
-            wrong = with_labels[double](<const double *>z, label, n, classes, <double *>l,
-                                        <double *>g)
-    if wrong < n:
-        raise ValueError(f"y: expected class numbers in [0, {classes}), got {label[wrong]}")
-    return losses, gradient

@@ -269,6 +269,8 @@ class Step:
             raise ValueError(
                 f"loss: expected a gradient of the outputs' shape {outputs.shape}, got {dy.shape}"
             )
+        if is_ours(type(loss)):  # whose gradients are new arrays of the outputs' dtype
+            return value, dy
         usable = dy.dtype == self._dtype and dy.flags.writeable
         if not usable or np.may_share_memory(dy, y) or np.may_share_memory(dy, outputs):
             dy = np.array(dy, self._dtype)  # a backward pass overwrites it

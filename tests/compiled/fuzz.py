@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fastdrop.compiled import _chain, _core, _train
+from fastdrop.compiled import _chain, _core, _losses, _train
 from fastdrop.compiled._train import ProductGradient
 from fastdrop.layers import ACTIVATIONS
 from fastdrop.layers.base import PartialGradient, WeightRule
@@ -346,6 +346,17 @@ class Fuzzer:
         ]
         return [matrix, rows, columns, self.array(tuple(counts), dtype, 0.1)]
 
+    def mean_loss(self):
+        r = self.r
+        outputs = self.array(r.choice([(3, 4), (64, 10), (2, 3, 5), (0, 3), (5,)]), r.choice([np.float32, np.float64]))
+        y = self.like(outputs)
+        name = r.choice(["squared", "absolute", "huber", "sigmoid", "softmax"])
+        if name == "softmax" and r.random() < 0.5:
+            y = self.array(outputs.shape[:-1], np.intp)
+            y[...] = r.choice([0, 2, 9, -1])
+        weights = r.choice([None, self.array(outputs.shape[:1], outputs.dtype)])
+        return [name, outputs, y, weights, 1.0]
+
     def softmax_cross_entropy(self):
         n, classes = self.r.choice([0, 1, 5, 64]), self.r.choice([0, 1, 3, 10])
         dtype = self.r.choice([np.float32, np.float64])
@@ -478,7 +489,7 @@ ADDRESSES = {"memory": [0], "masked_scale_memory": [0, 1, 2, 3]}
 def functions():
     """All that a compiled module lets be called, by name."""
     found = {}
-    for module in (_core, _train, _chain):
+    for module in (_core, _train, _chain, _losses):
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == module.__name__
             if callable(value) and own and not name.startswith("_"):
