@@ -51,6 +51,7 @@ class Loss(Configurable):
 
     folds: ClassVar[str | None] = None
     from_logits = False
+    delta = 1.0  # Huber's
     _probabilities = False  # whether labels have to lie in [0, 1]
     _compares_classes = False  # along the last axis, by their shares of its sum
     _shape_hint = ""
@@ -148,13 +149,12 @@ class Loss(Configurable):
         outputs, y = as_numbers("outputs", outputs), as_numbers("y", y)
         if sample_weight is not None:
             sample_weight = as_numbers("sample_weight", sample_weight)
-        from_logits = from_logits or self.from_logits
-        if is_ours(type(self)) and (name := self._compiled(from_logits)) is not None:
-            smoothed, delta = self._smoothed(y), getattr(self, "delta", 1.0)
-            if (found := mean_loss(name, outputs, smoothed, sample_weight, delta)) is not None:
+        if is_ours(type(self)):
+            found = self.compiled(outputs, y, from_logits, sample_weight)
+            if found is not None:
                 return found
         with np.errstate(all="ignore"):  # the value tells when something is not finite
-            losses, gradient = self._losses(outputs, y, from_logits)
+            losses, gradient = self._losses(outputs, y, from_logits or self.from_logits)
             scale: Any = 1 / losses.size
             if sample_weight is None:
                 value = float(losses.sum()) * scale
@@ -164,6 +164,18 @@ class Loss(Configurable):
                 scale = _column(scale, gradient)
             gradient *= scale
         return value, gradient
+
+    def compiled(
+        self, outputs: Array, y: Array, from_logits: bool, sample_weight: Array | None
+    ) -> tuple[float, Array] | None:
+        """Return what a call of a class of ours returns, by compiled code.
+
+        Arguments are those of a call. None where there is no such code for them.
+        """
+        name = self._compiled(from_logits or self.from_logits)
+        if name is None:
+            return None
+        return mean_loss(name, outputs, self._smoothed(y), sample_weight, self.delta)
 
     def _compiled(self, from_logits: bool) -> str | None:
         """Return the name of the compiled loop that does what `_losses` does, if there is one."""

@@ -135,7 +135,7 @@ def test_stages(monkeypatch, capsys):
     stages.main()
     table = [line[1:-1].split("|") for line in capsys.readouterr().out.splitlines()]
     rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in table}
-    assert {"products", "optimiser", "loss", "metrics", stages.PYTHON} < rows.keys()
+    assert {"forward", "backward", stages.UPDATE, "loss", "metrics", stages.PYTHON} < rows.keys()
     assert rows["gathering kept weights"][0] == ""  # none with a mask for each sample
     assert rows["gathering kept weights"][1]
     assert all(float(cell) > 0 for cell in rows["all"])

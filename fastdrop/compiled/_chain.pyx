@@ -18,7 +18,7 @@ from fastdrop.compiled import _train
 from fastdrop.compiled._core cimport (
     bias_backward_memory, bias_memory, block_sums, cyclic_bytes, mask_memory, mask_rule,
 )
-from fastdrop.compiled._train cimport ProductGradient, multiply
+from fastdrop.compiled._train cimport ProductGradient, enter_blas, leave_blas, multiply_by
 from fastdrop.compiled.arrays cimport is_plain
 
 cnp.import_array()
@@ -125,7 +125,7 @@ cdef class Chain:
     cdef cnp.npy_intp inputs, samples
     cdef int type, first_trained
     cdef object dtype, buffers, matmul, shared, rate_at
-    cdef bint own
+    cdef bint ours    # is `matmul`?
     cdef readonly dict grads
 
     def __cinit__(self, list links, cnp.npy_intp inputs, dtype, buffers, matmul, shared, rate_at):
@@ -135,7 +135,8 @@ cdef class Chain:
         self.dtype = np.dtype(dtype)
         self.type = self.dtype.num
         self.buffers, self.matmul, self.shared = buffers, matmul, shared
-        self.rate_at, self.own, self.grads = rate_at, matmul is _train.matmul, {}
+        self.rate_at, self.grads = rate_at, {}
+        self.ours = matmul is _train.matmul
         self.first_trained = len(self.links)
         if self.type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not self.links:
             raise ValueError(f"links, dtype: expected links of float32 or float64, got {dtype}")
@@ -159,14 +160,18 @@ cdef class Chain:
             self.make(n)
         if not is_matrix(x, n, self.inputs, self.type):
             x = self.fitting(x, "x", self.inputs)
-        for link in self.links:
-            link.x = x
-            if link.weight is not None:
-                x = self.computed(link, x)
-            if drops(link) and (link.weight is None or link.activate is not None):
-                self.mask(link, x, link.masked)
-                x = link.masked
-            link.y = x
+        enter_blas(self.ours)
+        try:
+            for link in self.links:
+                link.x = x
+                if link.weight is not None:
+                    x = self.computed(link, x)
+                if drops(link) and (link.weight is None or link.activate is not None):
+                    self.mask(link, x, link.masked)
+                    x = link.masked
+                link.y = x
+        finally:
+            leave_blas(self.ours)
         return (<object>x).view()    # to which others may assign another shape
 
     def backward(self, dy, bint need_dx):
@@ -174,10 +179,20 @@ cdef class Chain:
 
         `dy` may be overwritten. Without `need_dx` what is returned means nothing.
         """
+        self.grads = {}
+        enter_blas(self.ours)
+        try:
+            dy = self.gone_back(dy, need_dx)
+        finally:
+            leave_blas(self.ours)
+        return dy.view()
+
+    # ---- what these consist of -------------------------------------------------------------------
+
+    cdef object gone_back(self, dy, bint need_dx):
         cdef Link link
         cdef cnp.ndarray d
         cdef int number, last = 0 if need_dx else self.first_trained
-        self.grads = {}
         for number in range(len(self.links) - 1, last - 1, -1):
             link = self.links[number]
             d = self.fitting(dy, "dy", link.width)
@@ -191,10 +206,8 @@ cdef class Chain:
                 self.add_gradients(link, d)
             if need_dx or number > last:
                 dy = self.buffer("dx", number, self.samples, link.inputs)
-                self.multiply(d, link.weight, dy)
-        return dy.view()
-
-    # ---- what these consist of -------------------------------------------------------------------
+                multiply_by(self.matmul, d, link.weight, dy)
+        return dy
 
     cdef int choose(self, Link link, uint64_t step, uint64_t row) except -1:
         """Choose the mask of this step."""
@@ -208,7 +221,7 @@ cdef class Chain:
     cdef cnp.ndarray computed(self, Link link, cnp.ndarray x):
         """The activation of x @ weight.T + bias, and what kernels can drop of it at once."""
         cdef cnp.ndarray z = link.z
-        self.multiply(x, link.transposed, z)
+        multiply_by(self.matmul, x, link.transposed, z)
         self.check(link, z)
         bias_memory(cnp.PyArray_DATA(z), cnp.PyArray_DATA(link.bias),
                     <char *>cnp.PyArray_DATA(link.cyclic), cnp.PyArray_SIZE(z), link.width,
@@ -236,7 +249,7 @@ cdef class Chain:
     cdef int add_gradients(self, Link link, cnp.ndarray d) except -1:
         d = cnp.PyArray_Transpose(d, NULL)
         if self.shared is None:
-            self.multiply(d, link.x, link.gradient)
+            multiply_by(self.matmul, d, link.x, link.gradient)
             self.grads[link.weight_name] = link.gradient
         else:
             self.grads[link.weight_name] = ProductGradient(d, link.x, link.gradient, self.matmul)
@@ -249,13 +262,6 @@ cdef class Chain:
         self.check(link, out)
         mask_memory(cnp.PyArray_DATA(a), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(a),
                     self.type == cnp.NPY_FLOAT64, &link.mask)
-        return 0
-
-    cdef int multiply(self, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
-        if self.own:
-            multiply(a, b, out)
-        else:
-            self.matmul(a, b, out)
         return 0
 
     # ---- arrays ----------------------------------------------------------------------------------

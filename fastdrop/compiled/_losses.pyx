@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
-"""Losses of a batch with their gradients, in one pass each; the formulas are those of losses.py.
+"""Losses of a batch with their gradients, in one pass each, and softmax by itself.
+
+The formulas are those of losses.py and of layers/activations.py.
 
 Values are added up in double precision, so that they depend on no instruction set. Each call looks
 anew at what it is given; see the top of `_core.pyx`.
@@ -11,7 +13,7 @@ cimport numpy as cnp
 from libc.math cimport exp, expf, fabs, fabsf, log, log1p, log1pf, logf
 from libc.stdint cimport intptr_t, uint64_t
 
-from fastdrop.compiled.arrays cimport is_plain
+from fastdrop.compiled.arrays cimport do_meet, is_plain
 
 cnp.import_array()
 
@@ -119,6 +121,17 @@ cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noex
         e[j] = exponential(z[j] - top[0])
         total += e[j]
     return total
+
+
+cdef void probabilities(const real *z, uint64_t rows, uint64_t classes, real *y) noexcept nogil:
+    cdef uint64_t i, j
+    cdef real top, total
+    for i in range(rows):
+        total = exponentials(z, classes, &top, y)
+        for j in range(classes):
+            y[j] /= total
+        z += classes
+        y += classes
 
 
 cdef real of_label(const real *z, uint64_t label, uint64_t classes, real *gradient) noexcept nogil:
@@ -305,3 +318,37 @@ def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
     if wrong < n:
         raise no_class((<const intptr_t *>t)[wrong], classes)
     return losses, gradient
+
+
+def softmax_of(cnp.ndarray z, cnp.ndarray out):
+    """out = softmax(z) over the last axis, which may be z itself.
+
+    Returns
+    -------
+    bool
+        False, and nothing is done, where these are no C-contiguous arrays of one shape with an axis
+        or more, float32 or float64.
+    """
+    cdef int d, ndim = cnp.PyArray_NDIM(z), type = cnp.PyArray_TYPE(z)
+    cdef uint64_t classes, rows
+    cdef bint fits = (
+        ndim > 0 and ndim == cnp.PyArray_NDIM(out) and type == cnp.PyArray_TYPE(out)
+        and type in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) and is_plain(z) and is_plain(out)
+        and cnp.PyArray_ISWRITEABLE(out)
+        and (cnp.PyArray_DATA(z) == cnp.PyArray_DATA(out) or not do_meet(z, out))
+    )
+    if not fits or cnp.PyArray_SIZE(z) == 0:
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(z, d) != cnp.PyArray_DIM(out, d):
+            return False
+    classes = cnp.PyArray_DIM(z, ndim - 1)
+    rows = cnp.PyArray_SIZE(z) // classes
+    cdef const void *data = cnp.PyArray_DATA(z)
+    cdef void *y = cnp.PyArray_DATA(out)
+    with nogil:
+        if type == cnp.NPY_FLOAT32:
+            probabilities[float](<const float *>data, rows, classes, <float *>y)
+        else:
+            probabilities[double](<const double *>data, rows, classes, <double *>y)
+    return True

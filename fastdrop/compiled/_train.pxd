@@ -2,7 +2,9 @@
 
 cimport numpy as cnp
 
-cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1
+cdef void enter_blas(bint ours) noexcept
+cdef void leave_blas(bint ours) noexcept
+cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1
 
 
 cdef class ProductGradient:

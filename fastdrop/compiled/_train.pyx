@@ -25,6 +25,8 @@ from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_pl
 
 cnp.import_array()
 
+cdef object numpy_matmul = np.matmul
+
 cdef extern from "dlfcn.h" nogil:
     int RTLD_LAZY
     int RTLD_NOLOAD
@@ -254,6 +256,48 @@ cdef class Layouts:
         return 0
 
 
+cdef class Watched:
+    """Layers, their parameters and settings when something was made for them.
+
+    Parameters
+    ----------
+    layers : list of Layer
+    settings : list of (Layer, str)
+        Attributes, by layer and name, of these layers or of layers inside them.
+    """
+
+    cdef list layers, params, owners, names, values
+
+    def __init__(self, list layers, list settings):
+        self.layers = list(layers)
+        self.params = [list(layer.params.values()) for layer in layers]
+        self.owners = [owner for owner, _ in settings]
+        self.names = [name for _, name in settings]
+        self.values = [getattr(owner, name) for owner, name in settings]
+
+    def is_still(self, list layers):
+        """Tell whether these are the layers, with the same arrays and equal settings."""
+        cdef Py_ssize_t i, j
+        cdef list params
+        if len(layers) != len(self.layers):
+            return False
+        for i in range(len(self.layers)):
+            layer = layers[i]
+            if layer is not self.layers[i]:
+                return False
+            params = list(layer.params.values())
+            if len(params) != len(<list>self.params[i]):
+                return False
+            for j in range(len(params)):
+                if params[j] is not (<list>self.params[i])[j]:
+                    return False
+        for i in range(len(self.owners)):
+            value = getattr(self.owners[i], self.names[i])
+            if value is not self.values[i] and value != self.values[i]:
+                return False
+        return True
+
+
 cdef object owner_of(array):
     """The array whose memory it looks at."""
     while isinstance(array.base, np.ndarray):
@@ -295,11 +339,7 @@ cdef class ProductGradient:
         self.a, self.b, self.out, self.matmul = a, b, out, matmul
 
     cdef int multiply(self) except -1:
-        if self.matmul is matmul:
-            multiply(self.a, self.b, self.out)
-        else:
-            self.matmul(self.a, self.b, self.out)
-        return 0
+        return multiply_by(self.matmul, self.a, self.b, self.out)
 
 
 cdef class Updates:
@@ -479,14 +519,27 @@ cdef class Updates:
 
     cdef int run_all(self) except -1:
         """Update all parameters, a gradient that is a product just after that is multiplied."""
+        cdef bint ours = False
+        for product in self.products:
+            ours = ours or (product is not None and (<ProductGradient>product).matmul is matmul)
+        enter_blas(ours)
+        try:
+            self.run_each()
+        finally:
+            leave_blas(ours)
+        return 0
+
+    cdef int run_each(self) except -1:
         cdef uint64_t i, first = 0
         for i in range(self.count):
             if self.products[i] is not None:
-                self.run(first, i)
+                if first < i:
+                    self.run(first, i)
                 (<ProductGradient>self.products[i]).multiply()
                 self.run(i, i + 1)
                 first = i + 1
-        self.run(first, self.count)
+        if first < self.count:
+            self.run(first, self.count)
         return 0
 
     cdef int run(self, uint64_t first, uint64_t last, double *sums=NULL) except -1:
@@ -675,6 +728,18 @@ def after_fork_in_child():
         fd_blas_after_fork(blas.set)
 
 
+cdef void enter_blas(bint ours) noexcept:
+    """Let products by `matmul`, if they are, share the change of BLAS's threads until `leave_blas`:
+    it takes its time."""
+    if ours and blas.get != NULL:
+        fd_blas_enter(blas.get, blas.set)
+
+
+cdef void leave_blas(bint ours) noexcept:
+    if ours and blas.get != NULL:
+        fd_blas_leave(blas.get, blas.set)
+
+
 cdef struct operand:
     const char *data
     int64_t stride      # elements from one row to the next, of what is in memory
@@ -748,27 +813,54 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
     return out
 
 
-cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
-    """`matmul`."""
-    cdef product p
-    cdef int type = cnp.PyArray_TYPE(a), threads, shares = 1
+cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, product *p):
+    """Is it one for BLAS?"""
+    cdef int type = cnp.PyArray_TYPE(a)
     if (blas.get == NULL or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
             or not cnp.PyArray_ISWRITEABLE(out) or not describe(out, type, &p.c)
             or p.c.order != PLAIN or not describe(a, type, &p.a) or not describe(b, type, &p.b)
             or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)
             or cnp.PyArray_DIM(b, 1) != cnp.PyArray_DIM(out, 1)
             or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0)):
-        np.matmul(a, b, out=out)
-        return 0
+        return False
     p.m, p.n, p.k = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1), cnp.PyArray_DIM(a, 1)
     p.is_double = type == cnp.NPY_FLOAT64
     # The longer axis has the weights on it, so that nothing large is read twice. Gradients, d.T @ x, go
     # by rows: with 256 units and 784 inputs a step takes 3 % less, with 1024 units 1 % more.
     p.by_rows = p.m > p.n or (p.a.order == TRANSPOSED and p.m >= 2 * WIDE)
+    return True
+
+
+cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
+    """by(a, b, out), without Python in between where that is `matmul`, or NumPy's and a small one.
+
+    A small product has one thread with NumPy, too.
+    """
+    cdef product p
+    if by is matmul:
+        return multiply(a, b, out)
+    if by is numpy_matmul and describe_product(a, b, out, &p) and is_small(&p):
+        product_share(0, 1, &p)
+        return 0
+    by(a, b, out)
+    return 0
+
+
+cdef bint is_small(const product *p) noexcept:
+    return p.m * p.n * p.k < MULTIPLYING_PAYS
+
+
+cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
+    """`matmul`."""
+    cdef product p
+    cdef int threads, shares = 1
+    if not describe_product(a, b, out, &p):
+        np.matmul(a, b, out=out)
+        return 0
     threads = fd_blas_enter(blas.get, blas.set)
     if p.m * p.n * p.k > MULTIPLYING_PAYS:
         shares = <int>max(1, min(<int64_t>threads, (p.m if p.by_rows else p.n) // WIDE))
-    if shares == 1 and p.m * p.n * p.k < MULTIPLYING_PAYS:
+    if shares == 1 and is_small(&p):
         product_share(0, 1, &p)
     else:
         with nogil:

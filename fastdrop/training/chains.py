@@ -43,6 +43,11 @@ def dropout_link(features: int, dropout: Dropout, seed: int) -> Link:
 class ChainBlock(Block):
     """Layers that are computed by one compiled call forward, and one backward.
 
+    Attributes
+    ----------
+    chain : Chain
+        Does it, on arrays instead of parts.
+
     Parameters
     ----------
     links : sequence of Link
@@ -71,7 +76,7 @@ class ChainBlock(Block):
     ) -> None:
         self.trains, self._flat = trains, len(shape) == 1
         self._features = math.prod(shape)
-        self._chain = Chain(
+        self.chain = Chain(
             list(links), self._features, dtype, Buffers(dtype), matmul, shared, rate_at
         )
         self.grads = {}
@@ -79,12 +84,12 @@ class ChainBlock(Block):
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
         x = whole(parts)
         flat = x if self._flat else x.reshape(len(x), self._features)
-        y = self._chain.forward(flat, batch.training, batch.step, batch.row)
+        y = self.chain.forward(flat, batch.training, batch.step, batch.row)
         return [Part(0, len(x), None, y if self._flat else y.reshape(x.shape))]
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
         dy = whole(parts)
         flat = dy if self._flat else dy.reshape(len(dy), self._features)
-        dx = self._chain.backward(flat, need_dx)
-        self.grads = self._chain.grads
+        dx = self.chain.backward(flat, need_dx)
+        self.grads = self.chain.grads
         return [Part(0, len(dy), None, dx if self._flat else dx.reshape(dy.shape))]

@@ -348,7 +348,8 @@ class Fuzzer:
 
     def mean_loss(self):
         r = self.r
-        outputs = self.array(r.choice([(3, 4), (64, 10), (2, 3, 5), (0, 3), (5,)]), r.choice([np.float32, np.float64]))
+        shape = r.choice([(3, 4), (64, 10), (2, 3, 5), (0, 3), (5,)])
+        outputs = self.array(shape, r.choice([np.float32, np.float64]))
         y = self.like(outputs)
         name = r.choice(["squared", "absolute", "huber", "sigmoid", "softmax"])
         if name == "softmax" and r.random() < 0.5:
@@ -356,6 +357,10 @@ class Fuzzer:
             y[...] = r.choice([0, 2, 9, -1])
         weights = r.choice([None, self.array(outputs.shape[:1], outputs.dtype)])
         return [name, outputs, y, weights, 1.0]
+
+    def softmax_of(self):
+        z = self.array(dtype=self.r.choice([np.float32, np.float64]))
+        return [z, self.r.choice([z, self.like(z), z[1:], z[:0]]) if z.ndim else z]
 
     def softmax_cross_entropy(self):
         n, classes = self.r.choice([0, 1, 5, 64]), self.r.choice([0, 1, 3, 10])
@@ -420,6 +425,10 @@ class Fuzzer:
     def productgradient(self):
         a, b, out = self.matmul()
         return [a, b, out, self.r.choice([_train.matmul, np.matmul])]
+
+    def watched(self):
+        layer = SimpleNamespace(params={"w": self.array()}, p=0.5)
+        return [[layer], [(layer, "p")]]
 
     def link(self, inputs=None, dtype=None):
         r = self.r
@@ -541,6 +550,9 @@ def perform(name, arguments, options, fuzzer):
             if name == "Layouts":
                 meddle(fuzzer.r, fuzzer.given[0])
                 result.check()
+            if name == "Watched":
+                result.is_still([fuzzer.anything()])
+                result.is_still(arguments[0])
             if name == "Chain":
                 fuzzer.pass_through(result)
         return "returned"
