@@ -186,6 +186,13 @@ cdef uint64_t softmax(const real *z, const intptr_t *labels, const real *y, cons
     return n
 
 
+cdef cnp.ndarray plain(cnp.ndarray a):
+    """The array, or a copy that lies as kernels read it: sums do not depend on how it lay."""
+    if is_plain(a):
+        return a
+    return np.require(a, (<object>a).dtype.newbyteorder("="), ["C", "A"])
+
+
 cdef bint fit(int kind, cnp.ndarray outputs, cnp.ndarray y, cnp.ndarray weights):
     """Can `mean_loss` read them as they lie?"""
     cdef int ndim = cnp.PyArray_NDIM(outputs), type = cnp.PyArray_TYPE(outputs), d
@@ -222,7 +229,7 @@ def mean_loss(str name, cnp.ndarray outputs, cnp.ndarray y, weights, double delt
     Returns
     -------
     tuple of float and ndarray, or None
-        None where these arrays are not float32 or float64, C-contiguous, of shapes that fit.
+        None where these arrays are not float32 or float64, of shapes that fit.
 
     Raises
     ------
@@ -230,6 +237,9 @@ def mean_loss(str name, cnp.ndarray outputs, cnp.ndarray y, weights, double delt
         When a label is no class number.
     """
     cdef int kind = LOSSES[name]
+    outputs, y = plain(outputs), plain(y)
+    if weights is not None:
+        weights = plain(weights)
     if not fit(kind, outputs, y, weights) or cnp.PyArray_SIZE(outputs) == 0:
         return None
     cdef int ndim = cnp.PyArray_NDIM(outputs), type = cnp.PyArray_TYPE(outputs)
