@@ -714,13 +714,18 @@ class Sequential(Declared):
         y_needed: bool = True,
     ) -> Minibatch:
         expected = self._kept.expected(self.network)
-        plain = class_weight is None and sample_weight is None and type(y) is np.ndarray
-        if expected is not None and y_needed and plain and self._is_ready_for(x):
-            if x.shape[:1] == y.shape[:1]:
-                expected.check_values("x", x)
-                targets = expected.targets("y", y)
-                expected.check_labels("y", targets)
-                return Minibatch(x, targets, None, 0, len(x))
+        plain = y_needed and class_weight is None and sample_weight is None
+        if (
+            expected is not None
+            and plain
+            and type(y) is np.ndarray
+            and self._is_ready_for(x)
+            and x.shape[:1] == y.shape[:1]
+        ):
+            expected.check_values("x", x)
+            targets = expected.targets("y", y)
+            expected.check_labels("y", targets)
+            return Minibatch(x, targets, None, 0, len(x))
         if y_needed:
             self.network.compiled()
         batches = ArrayBatches(as_array("x", x), y, sample_weight, ("x", "y", "sample_weight"))

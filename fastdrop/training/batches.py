@@ -256,9 +256,7 @@ class _Samples:
         self._check_layout = Layouts(own).check
         # Of another array NumPy's `take` would copy the whole.
         self._plain = isinstance(self.array, np.ndarray) and (
-            self.array.flags.c_contiguous
-            and self.array.flags.aligned
-            and self.array.dtype.isnative
+            self.array.flags.c_contiguous and self.array.flags.aligned and self.array.dtype.isnative
         )
         self._compiled = (
             self._plain and self.array.ndim == 2 and self.array.dtype in (np.float32, np.float64)

@@ -91,5 +91,5 @@ class ChainBlock(Block):
         dy = whole(parts)
         flat = dy if self._flat else dy.reshape(len(dy), self._features)
         dx = self.chain.backward(flat, need_dx)
-        self.grads = self.chain.grads
+        self.grads = {**self.chain.grads}
         return [Part(0, len(dy), None, dx if self._flat else dx.reshape(dy.shape))]
