@@ -10,11 +10,13 @@ import core_fight
 import numpy as np
 import pytest
 import stages
+import streaming
 import training
 from training_sides import EACH, FOUR, LIBRARIES, NONE, ONE, Point
 
 import fastdrop
 from fastdrop.commands.bench import keep as keeping
+from fastdrop.compiled import _core
 
 FOLDER = Path(training.__file__).parent
 NO_DATA = Path("nowhere")
@@ -127,6 +129,17 @@ def test_torch_calls(monkeypatch, tmp_path):
     torch_calls.main()
     *_, pieces, ours, theirs = (tmp_path / torch_calls.TABLE).read_text().splitlines()
     assert all(float(us) > 0 for row in (pieces, ours, theirs) for us in row.split("|")[2:-1])
+
+
+def test_streaming(monkeypatch, tmp_path):
+    monkeypatch.setattr(streaming, "POWERS", [10, 11])
+    monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path)])
+    known = _core.cache_bytes()
+    assert not streaming.main()
+    assert _core.cache_bytes() == known
+    rows = (tmp_path / streaming.TABLE).read_text().splitlines()[2:]
+    assert len(rows) == 4 * len({1, fastdrop.get_num_threads()})
+    assert all(float(us) > 0 for row in rows for us in row.split("|")[4:-1])
 
 
 def test_stages(monkeypatch, capsys):
