@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Iterable
+from inspect import unwrap
 from itertools import pairwise
 from types import CodeType
 from typing import NamedTuple
@@ -124,7 +125,7 @@ def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> li
         return [Row(name, True, f"{title} drops nothing: {zeros}", NOTHING)]
     if kind.__module__.startswith(("torch.", "fastdrop.")):
         return []
-    names = _names(kind.forward.__code__)
+    names = _names(unwrap(kind.forward).__code__)
     called = sorted(_FUNCTIONS & set(names) - set(module._modules))
     handed = [
         f"{layer}.p"

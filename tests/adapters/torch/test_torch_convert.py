@@ -1,6 +1,7 @@
 """convert and revert: fastdrop in the layers of one model."""
 
 import copy
+import functools
 
 import pytest
 
@@ -88,6 +89,16 @@ def test_state_dicts_fit():
 # ---- what convert says ---------------------------------------------------------------------------
 
 
+def wrapped(function):
+    """As transformers wraps many a forward."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments):
+        return function(*arguments)
+
+    return wrapper
+
+
 class Functional(nn.Module):
     """Holds a number, as BART's layers do."""
 
@@ -113,6 +124,7 @@ class Handing(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(0.1)
 
+    @wrapped
     def forward(self, x):
         p = self.dropout.p if self.training else 0.0
         return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=p)
