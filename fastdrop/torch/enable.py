@@ -187,7 +187,7 @@ def _check_nobody_else() -> None:
     """Raise if kernels of somebody else's would be overwritten, or no longer be reached."""
     for operator in sorted({kernel.operator for kernel in kernels()}):
         table = torch._C._dispatch_dump_table(f"aten::{operator}")
-        for key in ("AutogradCPU", "CPU", "Autograd", "CompositeImplicitAutograd"):
+        for key in ("CompositeImplicitAutograd", "Autograd", "AutogradCPU", "CPU"):
             found = re.search(rf"^{key}: (.*)", table, flags=re.MULTILINE)
             entry = found[1] if found else ""  # where that kernel was registered
             theirs = ".py:" in entry and __file__ not in entry
