@@ -88,6 +88,7 @@ $(VENV)/.tools:
 # what all targets and .ci/run have made, but bench's figures, which are tracked
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel build dist demo fastdrop_nn.egg-info \
+	    fastdrop/compiled/_attention.c fastdrop/compiled/_attention.*.so \
 	    fastdrop/compiled/_core.c fastdrop/compiled/_core.*.so \
 	    fastdrop/compiled/_train.c fastdrop/compiled/_train.*.so \
 	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__

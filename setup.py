@@ -112,6 +112,13 @@ EXTENSIONS = [
             "fastdrop/compiled/kernels/optimizers.c",
         ],
     ),
+    (
+        "fastdrop.compiled._attention",  # likewise
+        [
+            "fastdrop/compiled/_attention.pyx",
+            "fastdrop/compiled/kernels/softmax.c",
+        ],
+    ),
 ]
 
 setup(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdrop.compiled import _core, _train
+from fastdrop.compiled import _attention, _core, _train
 from fastdrop.layers.base import PartialGradient, ProductGradient, WeightRule
 from fastdrop.training import blas
 
@@ -266,6 +266,23 @@ class Fuzzer:
         y = self.like(x)
         return [x, y, self.r.random() < 0.5, *self.common(x), self.out(x), self.threads()]
 
+    def softmax_dropout(self):
+        x = self.x()
+        p, scale, seed, call, _, offset = self.common(x)
+        shape = shape_of(x)
+        mask = None
+        if self.r.random() < 0.7 and shape:
+            start = self.r.randrange(len(shape))
+            own = [self.r.choice([1, length]) for length in shape[start:-1]]
+            number = np.float64 if x.dtype == np.float64 else np.float32
+            mask = self.array((*own, shape[-1]), self.r.choice([bool, number]))
+        causal = self.r.random() < 0.5
+        return [x, mask, causal, p, scale, seed, call, offset, self.out(x), self.threads()]
+
+    def softmax_dropout_backward(self):
+        x, *others = self.softmax_dropout()
+        return [x, self.like(x), *others]
+
     def apply_packed(self):
         x = self.x()
         axes = self.axes(x.ndim)
@@ -430,7 +447,7 @@ ADDRESSES = {"memory": [0], "masked_scale_memory": [0, 1, 2, 3]}
 def functions():
     """All that a compiled module lets be called, by name."""
     found = {}
-    for module in (_core, _train):
+    for module in (_attention, _core, _train):
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == module.__name__
             if callable(value) and own and not name.startswith("_"):

@@ -1,0 +1,33 @@
+from typing import Any, SupportsIndex, TypeAlias
+
+from numpy.typing import ArrayLike, NDArray
+
+from fastdrop.compiled._core import AtMost
+
+_Threads: TypeAlias = SupportsIndex | AtMost | None
+
+def softmax_dropout(
+    x: ArrayLike,
+    mask: NDArray[Any] | None,
+    causal: bool,
+    p: float,
+    scale: float,
+    seed: int,
+    call: int,
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: _Threads,
+) -> NDArray[Any]: ...
+def softmax_dropout_backward(
+    dy: ArrayLike,
+    scores: NDArray[Any],
+    mask: NDArray[Any] | None,
+    causal: bool,
+    p: float,
+    scale: float,
+    seed: int,
+    call: int,
+    offset: int,
+    out: NDArray[Any] | None,
+    num_threads: _Threads,
+) -> NDArray[Any]: ...
