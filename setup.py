@@ -117,6 +117,7 @@ EXTENSIONS = [
         [
             "fastdrop/compiled/_attention.pyx",
             "fastdrop/compiled/kernels/softmax.c",
+            "fastdrop/compiled/kernels/attention.c",
         ],
     ),
 ]

@@ -31,3 +31,33 @@ def softmax_dropout_backward(
     out: NDArray[Any] | None,
     num_threads: _Threads,
 ) -> NDArray[Any]: ...
+def has_products() -> bool: ...
+def attention(
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    mask: NDArray[Any] | None,
+    causal: bool,
+    p: float,
+    keep_scale: float,
+    scale: float,
+    seed: int,
+    out: NDArray[Any],
+    num_threads: _Threads,
+) -> None: ...
+def attention_backward(
+    dout: NDArray[Any],
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    mask: NDArray[Any] | None,
+    causal: bool,
+    p: float,
+    keep_scale: float,
+    scale: float,
+    seed: int,
+    dq: NDArray[Any],
+    dk: NDArray[Any],
+    dv: NDArray[Any],
+    num_threads: _Threads,
+) -> None: ...
