@@ -1,18 +1,12 @@
-"""fastdrop in models and code that name torch.nn: `convert`, `revert`, `patch`."""
+"""fastdrop in the layers of one model: `convert` and `revert`."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 from torch import nn
 
-from fastdrop.torch import functional, modules
-from fastdrop.torch.attention import scaled_dot_product_attention
+from fastdrop.torch import modules
 
-__all__ = ["convert", "patch", "revert"]
+__all__ = ["convert", "revert"]
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: modules.Dropout,
@@ -72,44 +66,3 @@ def _change_classes(model: nn.Module, classes: dict[type[nn.Module], type[nn.Mod
             modules.mark(module)
             names.append(name)
     return names
-
-
-_PATCHES: dict[str, Any] = {
-    "alpha_dropout": functional.alpha_dropout,
-    "dropout": functional.dropout,
-    "dropout1d": functional.dropout1d,
-    "dropout2d": functional.dropout2d,
-    "dropout3d": functional.dropout3d,
-    "feature_alpha_dropout": functional.feature_alpha_dropout,
-    "scaled_dot_product_attention": scaled_dot_product_attention,
-}
-_lock = threading.Lock()
-_before: dict[str, Any] = {}
-_users = 0
-
-
-@contextmanager
-def patch() -> Iterator[None]:
-    """Let the functions of torch.nn.functional be fastdrop's inside a ``with`` block.
-
-    For code that calls ``torch.nn.functional.dropout``, its like for channels and alpha dropout, or
-    ``scaled_dot_product_attention(dropout_p=)``, as `torch.nn.MultiheadAttention` does. They are
-    replaced in the module `torch.nn.functional`, so for all threads, until the last of nested or
-    simultaneous blocks ends. Out of reach are names that were imported from there before, and what
-    PyTorch drops in C++: ``torch.dropout``, ``torch.nn.LSTM(dropout=)``, TorchScript.
-    """
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            for name, function in _PATCHES.items():
-                _before[name] = getattr(nn.functional, name)
-                setattr(nn.functional, name, function)
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                for name, function in _before.items():
-                    setattr(nn.functional, name, function)
