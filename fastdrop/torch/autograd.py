@@ -37,9 +37,7 @@ def transforms_are_active() -> bool:
 
 def is_eager() -> bool:
     """Are there neither compilers, nor dispatch modes, transforms or forward-mode gradients?"""
-    return not (
-        is_compiling() or torch._C._len_torch_dispatch_stack() or transforms_are_active()
-    )
+    return not (is_compiling() or torch._C._len_torch_dispatch_stack() or transforms_are_active())
 
 
 def is_usual(x: Tensor) -> bool:

@@ -21,6 +21,7 @@ from torch.autograd.graph import increment_version
 
 from fastdrop.compiled import _core
 from fastdrop.torch import compilers, repeats
+from fastdrop.torch.attention import attend, fits
 from fastdrop.torch.autograd import (
     again,
     drop_elements,
@@ -73,6 +74,8 @@ def kernels() -> list[Kernel]:
             for key in ("AutogradCPU", "CPU"):
                 function = _kernel(operator, kind, axes, inplace, key == "CPU")
                 table.append(Kernel(operator, key, function))
+    for key in ("AutogradCPU", "CPU"):
+        table.append(Kernel("scaled_dot_product_attention", key, _attention))
     return table
 
 
@@ -129,20 +132,44 @@ def _kernel(
     return kernel
 
 
-def _pytorchs(operator: Any) -> Callable[[Tensor, float, bool], Tensor]:
+def _pytorchs(operator: Any) -> Callable[..., Tensor]:
     """Return what PyTorch itself would call for an operator that it makes of others."""
     included = torch._C._dispatch_tls_is_dispatch_key_included
     compilers_key = torch._C.DispatchKey.PythonDispatcher
     own_key = torch._C.DispatchKey.CompositeImplicitAutograd
 
-    def own(x: Tensor, p: float, train: bool) -> Tensor:
+    def own(*args: Any, **kwargs: Any) -> Tensor:
         if included(compilers_key):  # compilers have a version of their own
-            y: Tensor = operator.decompose(x, p, train)
+            y: Tensor = operator.decompose(*args, **kwargs)
         else:
-            y = operator._op_dk(own_key, x, p, train)
+            y = operator._op_dk(own_key, *args, **kwargs)
         return y
 
     return own
+
+
+_own_attention = _pytorchs(torch.ops.aten.scaled_dot_product_attention.default)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Compute attention in blocks where there is dropout; else as PyTorch does, whose own is fast."""
+    if fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
+        seed = _claim(dropout_p)
+        if seed is not None:
+            return attend(query, key, value, attn_mask, dropout_p, is_causal, scale, seed)
+    return _own_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
 
 
 def _is_seen_by_modes(x: Tensor) -> bool:
