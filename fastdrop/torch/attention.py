@@ -145,7 +145,7 @@ def _four_axes(x: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor) -> Any:
-    """Return an array of x with rows that BLAS takes: side by side, and each apart from the next."""
+    """Return an array of x with rows that BLAS takes: each in one piece, none over another."""
     if (x.size(-1) > 1 and x.stride(-1) != 1) or x.stride(-2) < x.size(-1):
         x = x.contiguous()
     return x.detach().numpy()
@@ -164,23 +164,23 @@ def _mask_rows(mask: Tensor | None) -> Any:
 def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: Call) -> Tensor:
     y = torch.empty((*q.shape[:-1], v.size(-1)), dtype=q.dtype, device="cpu")
     p, seed, is_causal, scale = call
-    arrays = _rows(q), _rows(k), _rows(v), _mask_rows(mask)
-    _attention.attention(
-        *arrays, is_causal, p, inverted_scale(p), scale, seed, y.numpy(), thread_limit()
-    )
+    a, b, c, m = _rows(q), _rows(k), _rows(v), _mask_rows(mask)
+    kept_scale, threads = inverted_scale(p), thread_limit()
+    _attention.attention(a, b, c, m, is_causal, p, kept_scale, scale, seed, y.numpy(), threads)
     return y
 
 
 def _backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: Call
-) -> tuple[Tensor, ...]:
-    p, seed, is_causal, scale = call
+) -> tuple[Tensor, Tensor, Tensor]:
     dq = torch.empty(q.shape, dtype=q.dtype, device="cpu")
     dk, dv = (torch.zeros(x.shape, dtype=q.dtype, device="cpu") for x in (k, v))
-    arrays = _rows(dy), _rows(q), _rows(k), _rows(v), _mask_rows(mask)
-    outs = (gradient.numpy() for gradient in (dq, dk, dv))
+    p, seed, is_causal, scale = call
+    d, a, b, c, m = _rows(dy), _rows(q), _rows(k), _rows(v), _mask_rows(mask)
+    outs = dq.numpy(), dk.numpy(), dv.numpy()
+    kept_scale, threads = inverted_scale(p), thread_limit()
     _attention.attention_backward(
-        *arrays, is_causal, p, inverted_scale(p), scale, seed, *outs, thread_limit()
+        d, a, b, c, m, is_causal, p, kept_scale, scale, seed, *outs, threads
     )
     return dq, dk, dv
 
@@ -200,8 +200,8 @@ class _Attention(Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         usual = is_usual(dy) and not torch.is_grad_enabled()
-        gradients = (_backward if usual else _backward_by_steps)(dy, *tensors, ctx.call)
-        return *gradients, None, None
+        backward: Any = _backward if usual else _backward_by_steps
+        return *backward(dy, *tensors, ctx.call), None, None
 
 
 # Without the checks for torch.func's transforms, which is_usual has made already.

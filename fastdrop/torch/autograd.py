@@ -184,6 +184,7 @@ class _Masked(Function):
         return y
 
     @staticmethod
+    @operators.untraced
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         seed, rule, packed = ctx.saved
         return again(dy, seed, rule.gradient, packed), None
@@ -202,6 +203,7 @@ class _Elements(Function):
         return scale_elements(x, *how)
 
     @staticmethod
+    @operators.untraced
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         p, seed = ctx.how
         if not (torch.is_grad_enabled() or is_compiling()) and is_usual(dy):

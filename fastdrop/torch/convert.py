@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from fastdrop.torch import modules
+from fastdrop.torch.report import Report, explain
 
 __all__ = ["convert", "revert"]
 
@@ -19,12 +20,13 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 
 
-def convert(model: nn.Module) -> list[str]:
+def convert(model: nn.Module) -> Report:
     """Let every dropout layer of a model be fastdrop's, in place.
 
     A layer stays the object it is, with its p, mode, hooks, and places in the model; only its class
     changes, from ``torch.nn.Dropout`` to ``fastdrop.torch.Dropout``. Subclasses of torch.nn's
-    layers are left alone: they may rely on what they inherit.
+    layers are left alone: they may rely on what they inherit. `enable` converts nothing, and
+    reaches these, too, and all that is no layer.
 
     Parameters
     ----------
@@ -33,11 +35,12 @@ def convert(model: nn.Module) -> list[str]:
 
     Returns
     -------
-    list of str
-        Names of the layers that changed, as in ``model.named_modules()``; a layer used in several
-        places has one.
+    Report
+        A list of the names of the layers that changed, as in ``model.named_modules()``; a layer
+        used in several places has one. Printed, it is a table of all modules with dropout: whether
+        `convert` reached them, why not, and what to do.
     """
-    return _change_classes(model, _OURS)
+    return explain(model, _change_classes(model, _OURS), tuple(_THEIRS))
 
 
 def revert(model: nn.Module) -> list[str]:

@@ -29,6 +29,7 @@ from fastdrop.torch.autograd import (
     is_usual,
     transforms_are_active,
 )
+from fastdrop.torch.operators import untraced
 from fastdrop.torch.rules import Rule, apply
 from fastdrop.torch.tensors import is_plain, memory_order, undone
 
@@ -103,6 +104,7 @@ def _kernel(
         shared = tuple(range(axes, x.dim())) if axes else ()
         return Rule(kind, p, shared, memory_order(x))
 
+    @untraced
     def kernel(x: Tensor, p: float, train: bool) -> Tensor:
         if not is_usual(x):
             return unusual(x, p, train)
@@ -162,7 +164,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Compute attention in blocks where there is dropout; else as PyTorch does, whose own is fast."""
+    """Compute attention by blocks where there is dropout; all else is PyTorch's."""
     if fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
         seed = _claim(dropout_p)
         if seed is not None:
@@ -185,6 +187,7 @@ def _apply_below(x: Tensor, seed: int, rule: Rule, inplace: bool) -> Tensor:
     return apply(x, seed, rule, inplace=inplace)[0]
 
 
+@untraced
 def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
     """Return dropout and its mask; autograd is above it."""
     if not x.numel():
