@@ -94,6 +94,7 @@ cdef extern from "kernels/attention.h" nogil:
         fd_heads dq
         fd_heads dk
         fd_heads dv
+        uint64_t sums
     uint64_t fd_attention_scratch(const fd_attention *attention)
     uint64_t fd_attention_forward_parts(const fd_attention *attention)
     uint64_t fd_attention_backward_parts(const fd_attention *attention)
@@ -384,20 +385,28 @@ def attention(cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask, bint causal, do
 def attention_backward(cnp.ndarray dout, cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask,
                        bint causal, double p, double keep_scale, double scale, uint64_t seed,
                        cnp.ndarray dq, cnp.ndarray dk, cnp.ndarray dv, num_threads):
-    """dq, dk, dv = the gradients of `attention`; dk and dv are zeros before."""
+    """dq, dk, dv = the gradients of `attention`; dk and dv are zeros before.
+
+    They may be sums, as many as their batches are times those of k: one after the other.
+    """
     cdef attending w
     cdef fd_attention *a = &w.attention
     cdef int type = cnp.PyArray_TYPE(q)
+    cdef uint64_t batches
     w.backward = True
     check_mask(mask)
     if (numpy_blas() == NULL or not describe_inputs(a, q, k, v, mask)
             or not cnp.PyArray_ISWRITEABLE(dq) or not cnp.PyArray_ISWRITEABLE(dk)
-            or not cnp.PyArray_ISWRITEABLE(dv)
+            or not cnp.PyArray_ISWRITEABLE(dv) or cnp.PyArray_NDIM(dk) != 4
             or not describe(dout, type, a.batches, a.heads, a.queries, a.value_width, True, &a.dout)
-            or not describe(dq, type, a.batches, a.heads, a.queries, a.width, True, &a.dq)
-            or not describe(dk, type, a.batches, a.kv_heads, a.keys, a.width, True, &a.dk)
-            or not describe(dv, type, a.batches, a.kv_heads, a.keys, a.value_width, True, &a.dv)):
+            or not describe(dq, type, a.batches, a.heads, a.queries, a.width, True, &a.dq)):
         raise unfit("dout, q, k, v, mask, dq, dk, dv")
+    batches = cnp.PyArray_DIM(dk, 0)
+    a.sums = batches // a.batches
+    if (a.sums == 0 or batches % a.batches
+            or not describe(dk, type, batches, a.kv_heads, a.keys, a.width, True, &a.dk)
+            or not describe(dv, type, batches, a.kv_heads, a.keys, a.value_width, True, &a.dv)):
+        raise unfit("dk, dv")
     attend(&w, causal, p, keep_scale, scale, seed, num_threads)
 
 

@@ -24,6 +24,10 @@ from fastdrop.training import blas
 
 __all__ = ["attend", "fits"]
 
+# Where there are fewer heads, several sums for each make so many parts for threads to take. Not as
+# many as there are threads: results would depend on that.
+PARTS = 8
+
 assert blas  # it looks for NumPy's BLAS, whose products these are
 
 
@@ -174,7 +178,12 @@ def _backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: Call
 ) -> tuple[Tensor, Tensor, Tensor]:
     dq = torch.empty(q.shape, dtype=q.dtype, device="cpu")
-    dk, dv = (torch.zeros(x.shape, dtype=q.dtype, device="cpu") for x in (k, v))
+    batches, heads, keys, _ = k.shape
+    sums = max(1, min(PARTS // (batches * heads), q.size(2) // 256))
+    dk, dv = (
+        torch.zeros((sums * batches, heads, keys, x.size(-1)), dtype=q.dtype, device="cpu")
+        for x in (k, v)
+    )
     p, seed, is_causal, scale = call
     d, a, b, c, m = _rows(dy), _rows(q), _rows(k), _rows(v), _mask_rows(mask)
     outs = dq.numpy(), dk.numpy(), dv.numpy()
@@ -182,6 +191,8 @@ def _backward(
     _attention.attention_backward(
         d, a, b, c, m, is_causal, p, kept_scale, scale, seed, *outs, threads
     )
+    if sums > 1:
+        dk, dv = (x.view(sums, *like.shape).sum(0) for x, like in ((dk, k), (dv, v)))
     return dq, dk, dv
 
 

@@ -309,6 +309,8 @@ class Fuzzer:
     def attention_backward(self):
         *tensors, mask, causal, p, keep_scale, scale, seed, out, threads = self.attention()
         outs = [self.like(x, 0.05) for x in tensors]
+        if self.r.random() < 0.4:  # several sums
+            outs[1:] = [self.array((3 * len(x), *x.shape[1:]), x.dtype, 0.05) for x in tensors[1:]]
         return [out, *tensors, mask, causal, p, keep_scale, scale, seed, *outs, threads]
 
     def apply_packed(self):

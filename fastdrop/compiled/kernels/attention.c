@@ -122,10 +122,10 @@ void fd_attention_forward(const fd_attention *a, uint64_t part, void *scratch)
 
 uint64_t fd_attention_backward_parts(const fd_attention *a)
 {
-    return a->batches * a->kv_heads;
+    return a->sums * a->batches * a->kv_heads;
 }
 
-static void block_backward(const fd_attention *a, const block *b, void *scratch)
+static void block_backward(const fd_attention *a, const block *b, uint64_t sum, void *scratch)
 {
     const matrix q = rows_of(a, &a->q, b->batch, b->head, b->first);
     const matrix k = rows_of(a, &a->k, b->batch, b->kv_head, 0);
@@ -138,19 +138,20 @@ static void block_backward(const fd_attention *a, const block *b, void *scratch)
     softmax_of(a, b, scratch, (char *)scratch + scores_bytes(a),
                (char *)scratch + 2 * scores_bytes(a));
     multiply(a, b->keys, a->value_width, b->rows, 1, transposed(weights), dout, 1,
-             rows_of(a, &a->dv, b->batch, b->kv_head, 0));
+             rows_of(a, &a->dv, sum * a->batches + b->batch, b->kv_head, 0));
     multiply(a, b->rows, a->width, b->keys, a->scale, gradient, k, 0,
              rows_of(a, &a->dq, b->batch, b->head, b->first));
     multiply(a, b->keys, a->width, b->rows, a->scale, transposed(gradient), q, 1,
-             rows_of(a, &a->dk, b->batch, b->kv_head, 0));
+             rows_of(a, &a->dk, sum * a->batches + b->batch, b->kv_head, 0));
 }
 
 void fd_attention_backward(const fd_attention *a, uint64_t part, void *scratch)
 {
-    const uint64_t group = a->heads / a->kv_heads, first = part % a->kv_heads * group;
-    for (uint64_t head = first; head < first + group; head++)
-        for (uint64_t i = 0; i < num_blocks(a); i++) {
-            const block b = block_at(a, part / a->kv_heads, head, i);
-            block_backward(a, &b, scratch);
+    const uint64_t group = a->heads / a->kv_heads, sum = part % a->sums;
+    const uint64_t kv_head = part / a->sums % a->kv_heads, batch = part / a->sums / a->kv_heads;
+    for (uint64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+        for (uint64_t i = sum; i < num_blocks(a); i += a->sums) {
+            const block b = block_at(a, batch, head, i);
+            block_backward(a, &b, sum, scratch);
         }
 }

@@ -10,8 +10,8 @@
  *         +-----------+  (causal)        array of scores, (batch, head, query, key) in C order.
  *
  * Products are a BLAS's, which the caller brings; so sums in them are taken in its order. All else is as in
- * softmax.h. Each block of out, and each head of k and v, is one thread's: results do not depend on
- * how many there are.
+ * softmax.h. Each block of out is one thread's, and so is each of the sums that dk and dv are made of:
+ * results do not depend on how many threads there are.
  */
 #ifndef FASTDROP_ATTENTION_H
 #define FASTDROP_ATTENTION_H
@@ -43,13 +43,14 @@ typedef struct {
     fd_heads q, k, v, out;
     fd_heads mask;         /* data may be NULL; of strides 0 where it is shared */
     int mask_is_bool;
-    fd_heads dout, dq, dk, dv;    /* backward; dk and dv are zeros before */
+    fd_heads dout, dq, dk, dv;    /* backward; dk and dv are zeros before, and are sums: of the blocks */
+    uint64_t sums;                /* i, i + sums, ..., in batch i batches + b of theirs */
 } fd_attention;
 
 /* Bytes of scratch memory that a thread needs. */
 uint64_t fd_attention_scratch(const fd_attention *attention);
 
-/* How many parts there are, each independent of the others: blocks, or heads of k and v. */
+/* How many parts there are, each independent of the others: blocks, or sums of heads of k and v. */
 uint64_t fd_attention_forward_parts(const fd_attention *attention);
 uint64_t fd_attention_backward_parts(const fd_attention *attention);
 

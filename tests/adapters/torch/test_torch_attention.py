@@ -108,6 +108,7 @@ SHAPES = {
     "five axes": [(2, 3, 2, 17, 8)],
     "many keys": [(1, 2, 5, 8), (1, 2, 5000, 8)],
     "several blocks": [(1, 2, 200, 8)],
+    "several sums": [(1, 1, 1000, 8), (1, 1, 90, 8)],
 }
 
 
@@ -206,8 +207,8 @@ def test_rows_without_keys_are_zero():
 
 @BLOCKS
 def test_threads_and_instruction_sets_change_nothing(isa):
-    tensors = tensors_of((2, 4, 300, 16))
-    dy, before = torch.ones(2, 4, 300, 16), torch.get_num_threads()
+    tensors = tensors_of((2, 1, 600, 16))
+    dy, before = torch.ones(2, 1, 600, 16), torch.get_num_threads()
     with fastdrop.use_isa("generic"):
         expected = results(sdpa, tensors, dy, dropout_p=P, is_causal=True)
     try:
