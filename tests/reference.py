@@ -143,10 +143,11 @@ def exp(a):
     )
     n = np.rint(a * number(1.4426950408889634))
     r = (a - n * number(parts[0])) - n * number(parts[1])
-    q = np.full_like(r, 1 / math.factorial(degree + 2))
-    for k in range(degree - 1, -1, -1):
-        q = q * r + number(1 / math.factorial(k + 2))
-    m = number(1) + (r + r * r * q)
+    c = [number(1 / math.factorial(k + 2)) for k in range(degree + 1)]
+    q = c[-1] * r + c[-2]
+    for k in range(degree - 3, -1, -2):
+        q = q * (r * r) + (c[k + 1] * r + c[k])
+    m = number(1) + (r + (r * r) * q)
     n = np.where(abs(n) < shift, n, 0)  # the others are infinite, NaN, or far below `least`
     return np.where(a < least, number(0), np.ldexp(m, n.astype(int)))
 

@@ -106,7 +106,7 @@ cdef extern from "kernels/attention.h" nogil:
 cdef uint64_t PIECE = 1 << 14
 
 # Nanoseconds that an element of float32 takes one thread, forward or backward.
-cdef double ELEMENT = 1.0
+cdef double ELEMENT = 1.2
 
 # Below this many elements releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 12

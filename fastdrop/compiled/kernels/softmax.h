@@ -17,8 +17,8 @@
  * NaN, or with infinity, among its scores has weights of NaN; dropped ones are 0.
  *
  * exp(a) = 2^n (1 + (r + r^2 q(r))), n the integer next to a / log(2), r = a - n log(2), q from exp's
- * own series. 0 below -87 or -708, where 2^n would not be a normal number. Within 1.5 units in the last
- * place (tests/masks/test_softmax.py).
+ * own series. 0 below -87 or -708, where 2^n would not be a normal number. Within one unit in the
+ * last place (tests/masks/test_softmax.py).
  *
  * Row r's query is (first_query + r) % queries; its element j is kept by bit r keys + j, and lies
  * r stride + j elements after the first.
@@ -35,8 +35,8 @@
 /* The loops of one instruction set, by fd_dtype or [0] for float32, [1] for float64. A row of numbers
    to compute with is padded to whole words of 32 elements. */
 struct fd_softmax_loops {
-    /* row = x + add, -inf where bits of `taken` are 0, and at the end; add and taken may be NULL.
-       Returns the largest; NaN is none. */
+    /* row = x + add, or -inf where bits of `taken` are 0, or x; -inf behind the last. Returns the
+       largest; NaN is none. */
     double (*load[FD_NUM_DTYPES])(size_t n, const void *x, const uint32_t *taken, const void *add,
                                   void *row);
     /* row = exp(row - top); returns the sum */

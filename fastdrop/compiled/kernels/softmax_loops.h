@@ -32,36 +32,51 @@ static const double FD_FN(series)[vf64_EXP + 1] = {
 #define vf32_NORMAL 0x1p-126
 #define vf64_NORMAL 0x1p-1022
 
+/* q takes its coefficients in pairs: half as many steps have to wait for each other. */
 #define FD_DEFINE_EXP(V)                                                                          \
     static FD_ALWAYS_INLINE V FD_FN(V##_exp)(V a)                                                 \
     {                                                                                             \
         const V shift = V##_set(V##_SHIFT);                                                       \
         const V t = V##_add(V##_mul(a, V##_set(LOG2_E)), shift), n = V##_sub(t, shift);           \
         const V rough = V##_sub(a, V##_mul(n, V##_set(V##_LN2_HIGH)));                            \
-        const V r = V##_sub(rough, V##_mul(n, V##_set(V##_LN2_LOW)));                             \
-        const V q = FD_FN(V##_polynomial)(r, FD_FN(series), V##_EXP);                             \
-        const V m = V##_add(V##_set(1), V##_add(r, V##_mul(V##_mul(r, r), q)));                   \
+        const V r = V##_sub(rough, V##_mul(n, V##_set(V##_LN2_LOW))), r2 = V##_mul(r, r);         \
+        V q = V##_set(0);                                                                         \
+        FD_UNROLL                                                                                 \
+        for (int k = V##_EXP - 1; k >= 0; k -= 2) {                                               \
+            const double *c = FD_FN(series) + k;                                                  \
+            const V pair = V##_add(V##_mul(V##_set(c[1]), r), V##_set(c[0]));                     \
+            q = k == V##_EXP - 1 ? pair : V##_add(V##_mul(q, r2), pair);                          \
+        }                                                                                         \
+        const V m = V##_add(V##_set(1), V##_add(r, V##_mul(r2, q)));                              \
         return V##_below(V##_mul(m, V##_power(t)), a, V##_set(V##_LEAST));                        \
     }
 
 FD_DEFINE_EXP(vf32)
 FD_DEFINE_EXP(vf64)
 
-/* 32 numbers, one of each lane, to one, in pairs */
-#define FD_DEFINE_FOLD(S, name, of_two)                                                           \
-    static inline double FD_FN(name)(S *numbers)                                                  \
+/* Vectors of 32 numbers to one, in pairs: number k with number k + 16, then k + 8, ... */
+#define FD_DEFINE_FOLD(name, S, V, LANES, SF, of_vectors, of_numbers)                             \
+    static FD_ALWAYS_INLINE double FD_FN(name)(V *vectors)                                        \
     {                                                                                             \
-        for (int half = 16; half; half /= 2)                                                      \
+        S numbers[LANES];                                                                         \
+        FD_UNROLL                                                                                 \
+        for (int half = 16; half >= LANES; half /= 2)                                             \
+            FD_UNROLL                                                                             \
+            for (int j = 0; j < half; j += LANES)                                                 \
+                vectors[j / LANES] =                                                              \
+                    of_vectors(vectors[j / LANES], vectors[(j + half) / LANES]);                  \
+        SF##_store(numbers, vectors[0]);                                                          \
+        for (int half = LANES / 2; half; half /= 2)                                               \
             for (int k = 0; k < half; k++)                                                        \
-                numbers[k] = of_two(numbers[k], numbers[k + half]);                               \
+                numbers[k] = of_numbers(numbers[k], numbers[k + half]);                           \
         return numbers[0];                                                                        \
     }
 #define FD_SUM_OF(a, b) (a + b)
 #define FD_MAX_OF(a, b) (a > b ? a : b)
-FD_DEFINE_FOLD(float, sum_f32, FD_SUM_OF)
-FD_DEFINE_FOLD(double, sum_f64, FD_SUM_OF)
-FD_DEFINE_FOLD(float, max_f32, FD_MAX_OF)
-FD_DEFINE_FOLD(double, max_f64, FD_MAX_OF)
+FD_DEFINE_FOLD(sum_f32, float, vf32, VF32_LANES, f32, vf32_add, FD_SUM_OF)
+FD_DEFINE_FOLD(sum_f64, double, vf64, VF64_LANES, f64, vf64_add, FD_SUM_OF)
+FD_DEFINE_FOLD(max_f32, float, vf32, VF32_LANES, f32, vf32_max, FD_MAX_OF)
+FD_DEFINE_FOLD(max_f64, double, vf64, VF64_LANES, f64, vf64_max, FD_MAX_OF)
 
 /* ACTION on each vector j of 32 elements, after what reads them */
 #define FD_EACH_VECTOR(LANES, ...)                                                                \
@@ -76,7 +91,7 @@ FD_DEFINE_FOLD(double, max_f64, FD_MAX_OF)
     {                                                                                             \
         const V shift = V##_set(top);                                                             \
         V sum[32 / LANES];                                                                        \
-        S sums[32], *row = rowv;                                                                  \
+        S *row = rowv;                                                                            \
         FD_EACH_VECTOR(LANES, sum[j / LANES] = V##_set(0);)                                       \
         for (size_t i = 0; i < n; i += 32) {                                                      \
             FD_EACH_VECTOR(LANES,                                                                 \
@@ -84,41 +99,54 @@ FD_DEFINE_FOLD(double, max_f64, FD_MAX_OF)
                 SF##_store(row + i + j, e);                                                       \
                 sum[j / LANES] = V##_add(sum[j / LANES], e);)                                     \
         }                                                                                         \
-        FD_EACH_VECTOR(LANES, SF##_store(sums + j, sum[j / LANES]);)                              \
-        return FD_FN(sum_##SF)(sums);                                                             \
+        return FD_FN(sum_##SF)(sum);                                                              \
     }
 
 /* Arrays of T, computed with in S. Where fewer than 32 elements are left, they go through buffers. */
 #define FD_DEFINE_SOFTMAX(f, T, S, V, LANES, SF)                                                  \
+    /* z and whether words are read are known where it is inlined */                              \
+    static FD_ALWAYS_INLINE void FD_FN(load_32_##f)(const T *x, const S *z, int picks,            \
+                                                    uint32_t word, S *row, V *top)                \
+    {                                                                                             \
+        const V nothing = V##_set(-INFINITY);                                                     \
+        FD_EACH_VECTOR(LANES,                                                                     \
+            V a = f##_load(x + j);                                                                \
+            if (z)                                                                                \
+                a = V##_add(a, SF##_load(z + j));                                                 \
+            if (picks)                                                                            \
+                a = V##_pick(a, nothing, word, j);                                                \
+            SF##_store(row + j, a);                                                               \
+            top[j / LANES] = V##_max(a, top[j / LANES]);)                                         \
+    }                                                                                             \
+                                                                                                  \
     static double FD_FN(load_##f)(size_t n, const void *xv, const uint32_t *taken,                \
                                   const void *addv, void *rowv)                                   \
     {                                                                                             \
-        const V nothing = V##_set(-INFINITY);                                                     \
         const T *x = xv;                                                                          \
-        const S *add = addv;                                                                      \
-        T x32[32] = {0};                                                                          \
-        S *row = rowv, add32[32] = {0}, tops[32];                                                 \
+        const S *z = addv;                                                                        \
+        S *row = rowv;                                                                            \
         V top[32 / LANES];                                                                        \
-        FD_EACH_VECTOR(LANES, top[j / LANES] = nothing;)                                          \
-        for (size_t i = 0; i < n; i += 32, x += 32, row += 32) {                                  \
-            uint32_t word = taken ? taken[i / 32] : 0xFFFFFFFFu;                                  \
-            const S *z = add ? add + i : NULL;                                                    \
-            if (n - i < 32) {                                                                     \
-                x = memcpy(x32, x, (n - i) * sizeof(T));                                          \
-                z = add ? memcpy(add32, z, (n - i) * sizeof(S)) : NULL;                           \
-                word &= (1u << (n - i)) - 1;                                                      \
-            }                                                                                     \
-            FD_EACH_VECTOR(LANES,                                                                 \
-                V a = f##_load(x + j);                                                            \
-                if (z)                                                                            \
-                    a = V##_add(a, SF##_load(z + j));                                             \
-                if (word != 0xFFFFFFFFu)                                                          \
-                    a = V##_pick(a, nothing, word, j);                                            \
-                SF##_store(row + j, a);                                                           \
-                top[j / LANES] = V##_max(a, top[j / LANES]);)                                     \
+        size_t i = 0;                                                                             \
+        FD_EACH_VECTOR(LANES, top[j / LANES] = V##_set(-INFINITY);)                               \
+        if (taken)                                                                                \
+            for (; i + 32 <= n; i += 32)                                                          \
+                FD_FN(load_32_##f)(x + i, NULL, 1, taken[i / 32], row + i, top);                  \
+        else if (z)                                                                               \
+            for (; i + 32 <= n; i += 32)                                                          \
+                FD_FN(load_32_##f)(x + i, z + i, 0, 0, row + i, top);                             \
+        else                                                                                      \
+            for (; i + 32 <= n; i += 32)                                                          \
+                FD_FN(load_32_##f)(x + i, NULL, 0, 0, row + i, top);                              \
+        if (i < n) {                                                                              \
+            const uint32_t word = (1u << (n - i)) - 1;                                            \
+            T x32[32] = {0};                                                                      \
+            S z32[32] = {0};                                                                      \
+            memcpy(x32, x + i, (n - i) * sizeof(T));                                              \
+            if (z)                                                                                \
+                memcpy(z32, z + i, (n - i) * sizeof(S));                                          \
+            FD_FN(load_32_##f)(x32, z32, 1, taken ? word & taken[i / 32] : word, row + i, top);   \
         }                                                                                         \
-        FD_EACH_VECTOR(LANES, SF##_store(tops + j, top[j / LANES]);)                              \
-        return FD_FN(max_##SF)(tops);                                                             \
+        return FD_FN(max_##SF)(top);                                                              \
     }                                                                                             \
                                                                                                   \
     static void FD_FN(store_##f)(size_t n, const uint32_t *kept, const void *rowv, double by,     \
@@ -142,22 +170,21 @@ FD_DEFINE_FOLD(double, max_f64, FD_MAX_OF)
     {                                                                                             \
         const V scale = V##_set(by), factor = V##_set(inverse), least = V##_set(V##_NORMAL);      \
         const T *dy = dyv;                                                                        \
-        T dy32[32] = {0};                                                                         \
-        S *row = rowv, sums[32];                                                                  \
+        T dy32[32];                                                                               \
+        S *row = rowv;                                                                            \
         V sum[32 / LANES];                                                                        \
         FD_EACH_VECTOR(LANES, sum[j / LANES] = V##_set(0);)                                       \
         for (size_t i = 0; i < n; i += 32, dy += 32, row += 32) {                                 \
             const uint32_t word = kept[i / 32];                                                   \
             if (n - i < 32)                                                                       \
-                dy = memcpy(dy32, dy, (n - i) * sizeof(T));                                       \
+                dy = memcpy(memset(dy32, 0, sizeof dy32), dy, (n - i) * sizeof(T));               \
             FD_EACH_VECTOR(LANES,                                                                 \
                 const V w = V##_mul(SF##_load(row + j), factor);                                  \
                 const V g = V##_keep(V##_mul(f##_load(dy + j), scale), word, j);                  \
                 SF##_store(row + j, w);                                                           \
                 sum[j / LANES] = V##_add(sum[j / LANES], V##_below(V##_mul(w, g), w, least));)    \
         }                                                                                         \
-        FD_EACH_VECTOR(LANES, SF##_store(sums + j, sum[j / LANES]);)                              \
-        return FD_FN(sum_##SF)(sums);                                                             \
+        return FD_FN(sum_##SF)(sum);                                                              \
     }                                                                                             \
                                                                                                   \
     static void FD_FN(softmax_gradient_##f)(size_t n, const uint32_t *kept, const void *dyv,      \
@@ -166,12 +193,12 @@ FD_DEFINE_FOLD(double, max_f64, FD_MAX_OF)
         const V scale = V##_set(by), sum = V##_set(dot), least = V##_set(V##_NORMAL);             \
         const T *dy = dyv;                                                                        \
         const S *row = rowv;                                                                      \
-        T dy32[32] = {0}, *dx = dxv;                                                              \
+        T dy32[32], *dx = dxv;                                                                    \
         for (size_t i = 0; i < n; i += 32, dy += 32, row += 32) {                                 \
             const uint32_t word = kept[i / 32];                                                   \
             T *to = dx + i;                                                                       \
             if (n - i < 32)                                                                       \
-                dy = to = memcpy(dy32, dy, (n - i) * sizeof(T));                                  \
+                dy = to = memcpy(memset(dy32, 0, sizeof dy32), dy, (n - i) * sizeof(T));          \
             FD_EACH_VECTOR(LANES,                                                                 \
                 const V w = SF##_load(row + j);                                                   \
                 const V g = V##_keep(V##_mul(f##_load(dy + j), scale), word, j);                  \
