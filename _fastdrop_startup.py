@@ -63,8 +63,8 @@ class _Loader(importlib.abc.Loader):
         self._loader.exec_module(module)
         sys.meta_path.remove(self._finder)
         try:
-            from fastdrop.torch import enable
+            from fastdrop.torch.enable import enable  # the package itself may be on its way
 
             enable()
         except (ImportError, RuntimeError) as error:  # the program is no worse than without
-            warnings.warn(f"{VARIABLE}: PyTorch's own dropout stays: {error:.140}", stacklevel=2)
+            warnings.warn(f"{VARIABLE}: PyTorch's own dropout stays: {error!s:.140}", stacklevel=2)

@@ -21,6 +21,7 @@ from fastdrop.torch.tensors import DTYPES, is_batched, is_plain
 
 __all__ = [
     "again",
+    "at_once",
     "drop",
     "drop_elements",
     "forbids_in_place",
@@ -49,7 +50,7 @@ def is_usual(x: Tensor) -> bool:
         (type(x) is Tensor or type(x) is torch.nn.Parameter)
         and x.dtype in DTYPES
         and x.layout is torch.strided
-        and not x.is_neg()
+        and not (x.is_neg() or x._is_zerotensor())
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
@@ -109,6 +110,32 @@ def drop(
     return again(x, draw_seed(generator, p), rule, None, inplace, save_mask)
 
 
+def at_once(
+    x: Tensor,
+    seed: int,
+    rule: Rule,
+    packed: Packed = None,
+    inplace: bool = False,
+    save_mask: bool = False,
+) -> Tensor:
+    """`again` for a plain tensor, unseen by dispatch modes; like in eager mode no tensor is saved.
+
+    Parameters
+    ----------
+    x, seed, rule, packed, inplace, save_mask
+        As `again` has them.
+
+    Returns
+    -------
+    Tensor
+    """
+    if needs_graph(x):
+        return _masked(x, (seed, rule, packed, inplace, save_mask))
+    if inplace:
+        increment_version(x)
+    return apply(x, seed, rule, packed, inplace)[0]
+
+
 def drop_elements(x: Tensor, p: float, seed: int) -> Tensor:
     """`again` in the usual case, by the shortest way: of a small tensor's time most is calls.
 
@@ -162,11 +189,7 @@ def again(
     Tensor
     """
     if is_eager() and is_plain(x):
-        if needs_graph(x):
-            return _masked(x, (seed, rule, packed, inplace, save_mask))
-        if inplace:
-            increment_version(x)
-        return apply(x, seed, rule, packed, inplace)[0]
+        return at_once(x, seed, rule, packed, inplace, save_mask)
     y = _transformed(x, torch.tensor(seed, dtype=torch.int64, device="cpu"), rule)
     return x.copy_(y) if inplace else y
 

@@ -27,6 +27,7 @@ from fastdrop.torch import compilers, repeats
 from fastdrop.torch.attention import attend, fits
 from fastdrop.torch.autograd import (
     again,
+    at_once,
     drop_elements,
     forbids_in_place,
     is_usual,
@@ -103,6 +104,11 @@ def _kernel(
     own = _pytorchs(getattr(torch.ops.aten, operator).default)
     by_elements = kind == "scale" and not (axes or inplace or below)
 
+    def forbids(x: Tensor) -> bool:
+        if below:
+            return x.is_inference() and not torch.is_inference_mode_enabled()
+        return forbids_in_place(x)
+
     def rule(x: Tensor, p: float) -> Rule:
         shared = tuple(range(axes, x.dim())) if axes else ()
         return Rule(kind, p, shared, memory_order(x))
@@ -113,7 +119,7 @@ def _kernel(
             return unusual(x, p, train)
         if not train or p == 0:
             return x if 0 <= p <= 1 else own(x, p, train)
-        if not 0 < p <= 1 or x.dim() < axes or (inplace and not below and forbids_in_place(x)):
+        if not 0 < p <= 1 or x.dim() < axes or (inplace and forbids(x)):
             return own(x, p, train)  # which raises
         seed = _claim(p)
         if seed is None:
@@ -122,16 +128,17 @@ def _kernel(
             return drop_elements(x, p, seed)
         if below:
             return _apply_below(x, seed, rule(x, p), inplace)
-        return again(x, seed, rule(x, p), None, inplace)
+        return at_once(x, seed, rule(x, p), None, inplace)
 
     def unusual(x: Tensor, p: float, train: bool) -> Tensor:
         if train and 0 < p <= 1 and x.dim() >= axes:
             if switch.on and compilers.is_compiled_better(x):
                 return compilers.traced(x, p, rule(x, p), inplace)
-            if _is_seen_by_modes(x) and torch._C._current_graph_task_id() >= 0:
-                seed = repeats.draw_again(p)
+            if _is_nearly_usual(x) and not (inplace and forbids(x)):
+                seed = _claim(p)
                 if seed is not None:
-                    return again(x, seed, rule(x, p), None, inplace)
+                    compute = again if transforms_are_active() else at_once
+                    return compute(x, seed, rule(x, p), None, inplace)
         return own(x, p, train)
 
     return kernel
@@ -177,9 +184,16 @@ def _attention(
     )
 
 
-def _is_seen_by_modes(x: Tensor) -> bool:
-    """Is all that is unusual here a dispatch mode, which counts or prints operations, say?"""
-    return repeats.are_expected() and is_plain(x) and not transforms_are_active()
+def _is_nearly_usual(x: Tensor) -> bool:
+    """Are forward-mode gradients all that is unusual, or a dispatch mode that sees a repeat?
+
+    A mode counts or prints operations, say, and sees PyTorch's, unless masks have to be the same.
+    """
+    if not is_plain(x) or torch._C._are_functorch_transforms_active():
+        return False
+    if torch._C._len_torch_dispatch_stack():
+        return repeats.are_expected() and torch._C._current_graph_task_id() >= 0
+    return True
 
 
 def _apply_below(x: Tensor, seed: int, rule: Rule, inplace: bool) -> Tensor:

@@ -64,10 +64,12 @@ def enable() -> Block:
         for the same operators. Nothing is changed then.
     """
     with _lock:
-        if _library is None:
+        if not switch.on:
             _check_torch()
-            _check_nobody_else()
-            _register()
+            _remove()  # kernels that were left, to see whether there are others
+            if _library is None:
+                _check_nobody_else()
+                _register()
         block = Block()
         _holders.add(block)
         _update()
@@ -135,15 +137,11 @@ class Pause:
 
 def _update() -> None:
     """Let the switch, compilers' caches and the dispatcher follow the holders."""
-    global _library
     if switch.on != bool(_holders):
         switch.on = bool(_holders)
         compilers.compiled_apart(switch.on)
-    # Kernels that are left in hand every call on to PyTorch. They are left where another thread
-    # may be on its way into one: PyTorch frees them at once.
-    if _library and not switch.on and threading.active_count() == 1 and not repeats.are_expected():
-        _library._destroy()
-        _library = None
+    if not (switch.on or repeats.are_expected()):
+        _remove()
 
 
 def _register() -> None:
@@ -158,6 +156,18 @@ def _register() -> None:
         library._destroy()
         raise
     _library = library
+
+
+def _remove() -> None:
+    """Take the kernels out of the dispatcher.
+
+    They stay where another thread may be on its way into one, as PyTorch frees them at once. What
+    stays hands every call on to PyTorch.
+    """
+    global _library
+    if _library and threading.active_count() == 1:
+        _library._destroy()
+        _library = None
 
 
 def _check_torch() -> None:

@@ -44,7 +44,7 @@ def is_plain(x: Any) -> bool:
     -------
     bool
         False for other devices and dtypes, sparse, nested, quantised and empty tensors, views that
-        are negated lazily, batches of ``torch.autograd.grad(is_grads_batched=True)``, subclasses,
+        are negated lazily, zeros without memory, batches of ``torch.autograd.grad(is_grads_batched=True)``, subclasses,
         which have their own idea of every operation, and while torch.jit traces.
     """
     return (
@@ -53,7 +53,9 @@ def is_plain(x: Any) -> bool:
         and x.is_cpu
         and x.layout is _STRIDED
         and not x.is_nested
-        and (is_compiling() or not (x.is_neg() or is_batched(x) or _is_tracing()))
+        and (is_compiling() or not (
+            x.is_neg() or x._is_zerotensor() or is_batched(x) or _is_tracing()
+        ))
         and x.numel() > 0
     )
 
