@@ -139,6 +139,8 @@ EXTENSIONS = [
             "fastdrop/compiled/kernels/attention.c",
         ],
     ),
+    ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
+    ("fastdrop.compiled._losses", ["fastdrop/compiled/_losses.pyx"]),
 ]
 
 setup(

@@ -104,9 +104,7 @@ def main():
         [("trainings", None)],
         options.seeds,
         one,
-        lambda missing: (
-            {TABLE: table(options.steps, times, losses)} if losses["enable"] else {}
-        ),
+        lambda missing: {TABLE: table(options.steps, times, losses)} if losses["enable"] else {},
         out,
     )
 

@@ -347,10 +347,10 @@ cdef int attend(attending *w, bint causal, double p, double keep_scale, double s
     w.memory = <char *>malloc(w.scratch * threads)
     if w.memory == NULL:
         raise MemoryError
-    enter_blas()
+    enter_blas(True)
     with nogil:
         run_shares(attending_share, threads, w, False)
-    leave_blas()
+    leave_blas(True)
     free(w.memory)
     return 0
 

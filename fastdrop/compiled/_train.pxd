@@ -1,5 +1,6 @@
-"""What other compiled modules take from this one: NumPy's BLAS, on one thread each."""
+"""What other compiled modules take from this one: matrix products, and NumPy's BLAS."""
 
+cimport numpy as cnp
 from libc.stdint cimport int64_t
 
 cdef extern from "blas_threads.h" nogil:
@@ -25,6 +26,12 @@ cdef struct blas_functions:
 # NULL where NumPy's BLAS is not one that is known.
 cdef const blas_functions *numpy_blas() noexcept
 
-# Between these two BLAS has one thread; how many the user wants it to have.
-cdef int enter_blas() noexcept
-cdef void leave_blas() noexcept
+cdef void enter_blas(bint ours) noexcept
+cdef void leave_blas(bint ours) noexcept
+cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1
+
+
+cdef class ProductGradient:
+    cdef readonly cnp.ndarray a, b, out
+    cdef readonly object matmul
+    cdef int multiply(self) except -1

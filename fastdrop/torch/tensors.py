@@ -53,9 +53,10 @@ def is_plain(x: Any) -> bool:
         and x.is_cpu
         and x.layout is _STRIDED
         and not x.is_nested
-        and (is_compiling() or not (
-            x.is_neg() or x._is_zerotensor() or is_batched(x) or _is_tracing()
-        ))
+        and (
+            is_compiling()
+            or not (x.is_neg() or x._is_zerotensor() or is_batched(x) or _is_tracing())
+        )
         and x.numel() > 0
     )
 

@@ -638,7 +638,9 @@ def test_somebody_elses_kernel(key):
 
 def test_an_older_pytorch(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
-    with pytest.raises(RuntimeError, match=r"enable: expected PyTorch 2.6 or later, got 2.5.1\+cpu"):
+    with pytest.raises(
+        RuntimeError, match=r"enable: expected PyTorch 2.6 or later, got 2.5.1\+cpu"
+    ):
         fnn.enable()
     assert not is_on()
 
