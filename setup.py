@@ -45,6 +45,25 @@ check_tools()
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+STARTUP = "_fastdrop_startup.pth"
+
+
+class BuildPy(build_py):
+    """Also what Python reads at its start, into the folder of packages.
+
+    No other setting puts a file there. Editable installs come without it.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self.copy_file(STARTUP, str(Path(self.build_lib, STARTUP)))
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, STARTUP))]
+
 
 # A free-threaded interpreter has no limited API yet: it gets a build of its own.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -112,11 +131,20 @@ EXTENSIONS = [
             "fastdrop/compiled/kernels/optimizers.c",
         ],
     ),
+    (
+        "fastdrop.compiled._attention",  # likewise
+        [
+            "fastdrop/compiled/_attention.pyx",
+            "fastdrop/compiled/kernels/softmax.c",
+            "fastdrop/compiled/kernels/attention.c",
+        ],
+    ),
     ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
     ("fastdrop.compiled._losses", ["fastdrop/compiled/_losses.pyx"]),
 ]
 
 setup(
+    cmdclass={"build_py": BuildPy},
     ext_modules=cythonize(
         [
             Extension(

@@ -1,7 +1,8 @@
 """PyTorch's dropout by fastdrop's kernels: ``import fastdrop.torch as fnn``.
 
-Layers with the names and the behaviour of torch.nn's, `functional`, and `convert`, `revert` and
-`patch` for models and code that name torch.nn. docs/torch.md has the details.
+`enable` reaches every dropout of a process. Beside it there are layers with the names and the
+behaviour of torch.nn's, `functional`, and `convert` and `revert` for the layers of one model.
+docs/torch.md has the details.
 """
 
 try:
@@ -13,7 +14,8 @@ except ImportError as error:
     ) from None
 
 from fastdrop.torch import functional
-from fastdrop.torch.convert import convert, patch, revert
+from fastdrop.torch.convert import convert, revert
+from fastdrop.torch.enable import disable, enable
 from fastdrop.torch.modules import (
     AlphaDropout,
     DropBlock2d,
@@ -37,7 +39,8 @@ __all__ = [
     "FeatureAlphaDropout",
     "GaussianDropout",
     "convert",
+    "disable",
+    "enable",
     "functional",
-    "patch",
     "revert",
 ]

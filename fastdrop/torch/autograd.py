@@ -17,18 +17,45 @@ from torch.compiler import is_compiling
 from fastdrop.torch import operators
 from fastdrop.torch.keys import draw_key, draw_seed
 from fastdrop.torch.rules import Packed, Rule, apply, scale_elements
-from fastdrop.torch.tensors import is_plain
+from fastdrop.torch.tensors import DTYPES, is_batched, is_plain
 
-__all__ = ["again", "drop", "drop_elements", "forbids_in_place", "is_eager"]
+__all__ = [
+    "again",
+    "at_once",
+    "drop",
+    "drop_elements",
+    "forbids_in_place",
+    "is_eager",
+    "is_usual",
+    "transforms_are_active",
+]
+
+
+def transforms_are_active() -> bool:
+    """Are there torch.func's transforms, or forward-mode gradients?"""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def is_eager() -> bool:
     """Are there neither compilers, nor dispatch modes, transforms or forward-mode gradients?"""
-    return not (
-        is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
+    return not (is_compiling() or torch._C._len_torch_dispatch_stack() or transforms_are_active())
+
+
+def is_usual(x: Tensor) -> bool:
+    """`is_eager() and is_plain(x)` in a third of the time, for what PyTorch itself hands over.
+
+    That is a tensor on the CPU, not nested, and outside of torch.jit's and torch.compile's tracing.
+    """
+    return (
+        (type(x) is Tensor or type(x) is torch.nn.Parameter)
+        and x.dtype in DTYPES
+        and x.layout is torch.strided
+        and not (x.is_neg() or x._is_zerotensor())
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and not is_batched(x)
+        and x.numel() > 0
     )
 
 
@@ -80,29 +107,49 @@ def drop(
     if not is_eager():
         y = _transformed(x, draw_key(generator, p), rule)
         return x.copy_(y) if inplace else y
-    seed = draw_seed(generator, p)
+    return again(x, draw_seed(generator, p), rule, None, inplace, save_mask)
+
+
+def at_once(
+    x: Tensor,
+    seed: int,
+    rule: Rule,
+    packed: Packed = None,
+    inplace: bool = False,
+    save_mask: bool = False,
+) -> Tensor:
+    """`again` for a plain tensor, unseen by dispatch modes; like in eager mode no tensor is saved.
+
+    Parameters
+    ----------
+    x, seed, rule, packed, inplace, save_mask
+        As `again` has them.
+
+    Returns
+    -------
+    Tensor
+    """
     if needs_graph(x):
-        return _masked(x, (seed, rule, None, inplace, save_mask))
+        return _masked(x, (seed, rule, packed, inplace, save_mask))
     if inplace:
         increment_version(x)
-    return apply(x, seed, rule, inplace=inplace)[0]
+    return apply(x, seed, rule, packed, inplace)[0]
 
 
-def drop_elements(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """`drop` in the usual case, by the shortest way: of a small tensor's time most is calls.
+def drop_elements(x: Tensor, p: float, seed: int) -> Tensor:
+    """`again` in the usual case, by the shortest way: of a small tensor's time most is calls.
 
     Parameters
     ----------
     x : Tensor
         Plain and contiguous, in eager mode.
     p : float
-    generator : torch.Generator, optional
+    seed : int
 
     Returns
     -------
     Tensor
     """
-    seed = draw_seed(generator, p)
     if x.requires_grad and torch.is_grad_enabled():
         y: Tensor = _elements(x, (p, seed))
         return y
@@ -110,14 +157,21 @@ def drop_elements(x: Tensor, p: float, generator: torch.Generator | None) -> Ten
 
 
 def _transformed(x: Tensor, key: Tensor, rule: Rule) -> Tensor:
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if transforms_are_active():
         y: Tensor = _Transformed.apply(x, key, rule)
         return y
     return operators.masked(x, key, *rule)
 
 
-def again(x: Tensor, seed: int, rule: Rule, packed: Packed = None) -> Tensor:
-    """Apply a rule with a key that was drawn before: the backward pass.
+def again(
+    x: Tensor,
+    seed: int,
+    rule: Rule,
+    packed: Packed = None,
+    inplace: bool = False,
+    save_mask: bool = False,
+) -> Tensor:
+    """Apply a rule with a key that was drawn before.
 
     Parameters
     ----------
@@ -126,17 +180,18 @@ def again(x: Tensor, seed: int, rule: Rule, packed: Packed = None) -> Tensor:
     rule : Rule
     packed : ndarray, optional
         The mask of a "scale".
+    inplace : bool
+    save_mask : bool
+        As `drop` has it.
 
     Returns
     -------
     Tensor
     """
     if is_eager() and is_plain(x):
-        if needs_graph(x):
-            return _masked(x, (seed, rule, packed, False, False))
-        return apply(x, seed, rule, packed)[0]
-    key = torch.tensor(seed, dtype=torch.int64, device="cpu")
-    return _transformed(x, key, rule)
+        return at_once(x, seed, rule, packed, inplace, save_mask)
+    y = _transformed(x, torch.tensor(seed, dtype=torch.int64, device="cpu"), rule)
+    return x.copy_(y) if inplace else y
 
 
 class _Masked(Function):
@@ -152,6 +207,7 @@ class _Masked(Function):
         return y
 
     @staticmethod
+    @operators.untraced
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         seed, rule, packed = ctx.saved
         return again(dy, seed, rule.gradient, packed), None
@@ -170,9 +226,10 @@ class _Elements(Function):
         return scale_elements(x, *how)
 
     @staticmethod
+    @operators.untraced
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         p, seed = ctx.how
-        if is_plain(dy) and is_eager() and not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() or is_compiling()) and is_usual(dy):
             return scale_elements(dy.contiguous(), p, seed), None
         return again(dy, seed, Rule("scale", p)), None
 

@@ -1,18 +1,13 @@
-"""fastdrop in models and code that name torch.nn: `convert`, `revert`, `patch`."""
+"""fastdrop in the layers of one model: `convert` and `revert`."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 from torch import nn
 
-from fastdrop.torch import functional, modules
-from fastdrop.torch.attention import scaled_dot_product_attention
+from fastdrop.torch import modules
+from fastdrop.torch.report import Report, explain
 
-__all__ = ["convert", "patch", "revert"]
+__all__ = ["convert", "revert"]
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: modules.Dropout,
@@ -25,12 +20,13 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 
 
-def convert(model: nn.Module) -> list[str]:
+def convert(model: nn.Module) -> Report:
     """Let every dropout layer of a model be fastdrop's, in place.
 
     A layer stays the object it is, with its p, mode, hooks, and places in the model; only its class
     changes, from ``torch.nn.Dropout`` to ``fastdrop.torch.Dropout``. Subclasses of torch.nn's
-    layers are left alone: they may rely on what they inherit.
+    layers are left alone: they may rely on what they inherit. `enable` converts nothing, and
+    reaches these, too, and all that is no layer.
 
     Parameters
     ----------
@@ -39,11 +35,12 @@ def convert(model: nn.Module) -> list[str]:
 
     Returns
     -------
-    list of str
-        Names of the layers that changed, as in ``model.named_modules()``; a layer used in several
-        places has one.
+    Report
+        A list of the names of the layers that changed, as in ``model.named_modules()``; a layer
+        used in several places has one. Printed, it is a table of all modules with dropout: whether
+        `convert` reached them, why not, and what to do.
     """
-    return _change_classes(model, _OURS)
+    return explain(model, _change_classes(model, _OURS), tuple(_THEIRS))
 
 
 def revert(model: nn.Module) -> list[str]:
@@ -72,44 +69,3 @@ def _change_classes(model: nn.Module, classes: dict[type[nn.Module], type[nn.Mod
             modules.mark(module)
             names.append(name)
     return names
-
-
-_PATCHES: dict[str, Any] = {
-    "alpha_dropout": functional.alpha_dropout,
-    "dropout": functional.dropout,
-    "dropout1d": functional.dropout1d,
-    "dropout2d": functional.dropout2d,
-    "dropout3d": functional.dropout3d,
-    "feature_alpha_dropout": functional.feature_alpha_dropout,
-    "scaled_dot_product_attention": scaled_dot_product_attention,
-}
-_lock = threading.Lock()
-_before: dict[str, Any] = {}
-_users = 0
-
-
-@contextmanager
-def patch() -> Iterator[None]:
-    """Let the functions of torch.nn.functional be fastdrop's inside a ``with`` block.
-
-    For code that calls ``torch.nn.functional.dropout``, its like for channels and alpha dropout, or
-    ``scaled_dot_product_attention(dropout_p=)``, as `torch.nn.MultiheadAttention` does. They are
-    replaced in the module `torch.nn.functional`, so for all threads, until the last of nested or
-    simultaneous blocks ends. Out of reach are names that were imported from there before, and what
-    PyTorch drops in C++: ``torch.dropout``, ``torch.nn.LSTM(dropout=)``, TorchScript.
-    """
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            for name, function in _PATCHES.items():
-                _before[name] = getattr(nn.functional, name)
-                setattr(nn.functional, name, function)
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                for name, function in _before.items():
-                    setattr(nn.functional, name, function)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,19 +30,6 @@ __all__ = [
     "gaussian_dropout",
 ]
 
-# PyTorch's own, also while `fastdrop.torch.patch` has ours in their place
-_OWN: dict[str, Callable[..., Tensor]] = {
-    name: getattr(functional, name)
-    for name in (
-        "alpha_dropout",
-        "dropout",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-        "feature_alpha_dropout",
-    )
-}
-
 
 def _is_ours(input: Tensor, p: float, training: bool, inplace: bool) -> bool:
     """Is there something to drop, in memory that kernels may use? All else is PyTorch's."""
@@ -59,7 +45,7 @@ def _own(
     generator: torch.Generator | None,
 ) -> Tensor:
     """Return what PyTorch's own function returns, or raise what it raises."""
-    y = _OWN[name](input, p, training, inplace)
+    y: Tensor = getattr(functional, name)(input, p, training, inplace)
     if generator is not None and training and p > 0 and not is_plain(input) and input.numel():
         raise ValueError(
             "generator: expected None for a tensor that is PyTorch's to drop, "
@@ -89,7 +75,7 @@ def _drop_channels(
     if axes < first:
         return _own(name, input, p, training, inplace, generator)  # raises
     if axes not in (batched, unbatched):
-        _OWN[name](input, p, False)  # may warn or raise
+        getattr(functional, name)(input, p, False)  # may warn or raise
     shared = tuple(range(first, input.dim()))
     return drop(input, Rule("scale", float(p), shared, memory_order(input)), generator, inplace)
 
@@ -138,7 +124,7 @@ def dropout(
     if not _is_ours(input, p, training, inplace):
         return _own("dropout", input, p, training, inplace, generator)
     if not inplace and not save_mask and input.is_contiguous() and is_eager():
-        return drop_elements(input, p, generator)
+        return drop_elements(input, p, draw_seed(generator, p))
     rule = Rule("scale", float(p), (), memory_order(input))
     return drop(input, rule, generator, inplace, save_mask)
 

@@ -7,8 +7,8 @@ custom operator's tag as random does not keep AOTAutograd from merging two of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from torch import Tensor
 from fastdrop.torch.rules import Rule, apply
 from fastdrop.torch.tensors import undone
 
-__all__ = ["masked"]
+__all__ = ["masked", "untraced"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _rule(kind: str, p: float, shared: Sequence[int], order: Sequence[int], block: int) -> Rule:
@@ -53,3 +55,16 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 masked.register_autograd(_backward, setup_context=_setup_context)
+
+
+def untraced(function: Function) -> Function:
+    """Let torch.compile run a function that C++ calls, with all that it calls, not compile it.
+
+    It would do so behind a graph break. What it traces from Python, it traces through as before.
+    """
+    eval_frame = torch._C._dynamo.eval_frame
+    if hasattr(eval_frame, "set_code_exec_strategy"):  # PyTorch 2.7
+        skip = eval_frame._FrameAction.SKIP
+        strategy = eval_frame._FrameExecStrategy(skip, skip)
+        eval_frame.set_code_exec_strategy(function.__code__, strategy)
+    return function

@@ -13,9 +13,11 @@ from torch.compiler import is_compiling
 from fastdrop.compiled import _core
 
 __all__ = [
+    "DTYPES",
     "array",
     "empty",
     "in_memory_order",
+    "is_batched",
     "is_plain",
     "memory_order",
     "thread_limit",
@@ -26,7 +28,7 @@ DTYPES = {getattr(torch, name): dtype for name, dtype in _core.MEMORY_DTYPES.ite
 
 _STRIDED = torch.strided
 _is_tracing = torch._C._is_tracing
-_is_batched = torch._C._functorch.is_legacy_batchedtensor
+is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 HUGE_PAGES_PAY = 4 << 20  # bytes; as NumPy has it
 
@@ -42,7 +44,7 @@ def is_plain(x: Any) -> bool:
     -------
     bool
         False for other devices and dtypes, sparse, nested, quantised and empty tensors, views that
-        are negated lazily, batches of ``torch.autograd.grad(is_grads_batched=True)``, subclasses,
+        are negated lazily, zeros without memory, batches of ``torch.autograd.grad(is_grads_batched=True)``, subclasses,
         which have their own idea of every operation, and while torch.jit traces.
     """
     return (
@@ -51,7 +53,10 @@ def is_plain(x: Any) -> bool:
         and x.is_cpu
         and x.layout is _STRIDED
         and not x.is_nested
-        and (is_compiling() or not (x.is_neg() or _is_batched(x) or _is_tracing()))
+        and (
+            is_compiling()
+            or not (x.is_neg() or x._is_zerotensor() or is_batched(x) or _is_tracing())
+        )
         and x.numel() > 0
     )
 

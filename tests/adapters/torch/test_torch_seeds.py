@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:dropout[23]d")
 
 
 def attention(x, p, training):
-    with fnn.patch():
+    with fnn.enable():
         return own.scaled_dot_product_attention(x, x, x, dropout_p=p if training else 0.0)
 
 
@@ -24,9 +24,17 @@ def own_attention(x, p, training):
     return own.scaled_dot_product_attention(x, x, x, dropout_p=p if training else 0.0)
 
 
+TORCHS = (
+    "alpha_dropout",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_alpha_dropout",
+)
 # Ours and PyTorch's own, or None
 FUNCTIONS = {
-    **{name: (getattr(functional, name), getattr(own, name)) for name in functional._OWN},
+    **{name: (getattr(functional, name), getattr(own, name)) for name in TORCHS},
     "drop_path": (functional.drop_path, None),
     "drop_path of the batch": (
         lambda x, p, t, **g: functional.drop_path(x, p, t, "batch", **g),

@@ -1,0 +1,226 @@
+"""What `fastdrop.torch.enable` is worth to models of the transformers library, and to small calls.
+
+    python benchmarks/torch_enable.py --out docs/bench
+
+A step is forward, backward and AdamW. PyTorch's dropout, fastdrop's, and none (p = 0) take turns in
+one process; medians. The last says what there is to save; "saved" is fastdrop's share of it.
+Writes torch_enable.md. Needs transformers (pip install 'fastdrop-nn[examples]').
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+import transformers
+from transformers.models.swin.modeling_swin import drop_path
+
+import fastdrop.torch as fnn
+from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import results_folder
+
+TABLE = "torch_enable.md"
+WORDS = 1000
+SIDES = ("torch.nn", "enable", "p = 0")
+
+
+def bert(p):
+    config = transformers.BertConfig(
+        vocab_size=WORDS,
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=1024,
+        hidden_dropout_prob=p,
+        attention_probs_dropout_prob=p,
+    )
+    return transformers.BertForMaskedLM(config)
+
+
+def gpt2(p):
+    config = transformers.GPT2Config(
+        vocab_size=WORDS,
+        n_embd=256,
+        n_layer=4,
+        n_head=4,
+        resid_pdrop=p,
+        embd_pdrop=p,
+        attn_pdrop=p,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
+def bart(p):
+    config = transformers.BartConfig(
+        vocab_size=WORDS,
+        d_model=256,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=1024,
+        decoder_ffn_dim=1024,
+        dropout=p,
+        attention_dropout=p,
+        activation_dropout=p,
+    )
+    return transformers.BartForConditionalGeneration(config)
+
+
+# how it is built, batch, length, compiled
+MODELS = {
+    "BERT 4 x 256, batch 16 x 128": (bert, 16, 128, False),
+    "the same, torch.compile": (bert, 16, 128, True),
+    "GPT-2 4 x 256, batch 8 x 256": (gpt2, 8, 256, False),
+    "BART 2 + 2 x 256, batch 16 x 128": (bart, 16, 128, False),
+}
+
+
+class Training:
+    """A model with each side's dropout, and the seconds of their steps."""
+
+    def __init__(self, build, batch, length, compiled):
+        torch.manual_seed(0)
+        self.words = torch.randint(2, WORDS, (batch, length))
+        self.steps = {side: self._step(build, side, compiled) for side in SIDES}
+        self.times = {side: [] for side in SIDES}
+        self.turn(untimed=2)
+
+    def _step(self, build, side, compiled):
+        torch.manual_seed(1)
+        model = build(0.0 if side == "p = 0" else 0.1).train()
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+        # apart, or one side would run what is compiled for another
+        forward = torch.compile(model, dynamic=False) if compiled else model
+
+        def step():
+            optimizer.zero_grad()
+            forward(input_ids=self.words, labels=self.words).loss.backward()
+            optimizer.step()
+
+        return step
+
+    def turn(self, untimed=0):
+        for side, step in self.steps.items():
+            with fnn.enable() if side == "enable" else nullcontext():
+                for _ in range(untimed):
+                    step()
+                start = time.perf_counter()
+                step()
+                if not untimed:
+                    self.times[side].append(time.perf_counter() - start)
+
+
+class Calls:
+    """A call, forward and backward, by each side; each turn a tenth of a second."""
+
+    def __init__(self, x, sides):
+        self.x, self.sides = x.requires_grad_(), sides
+        self.dy = torch.ones_like(x)
+        self.times = {side: [] for side in sides}
+
+    def turn(self):
+        for side, (function, context) in self.sides.items():
+            with context():
+                function(self.x).backward(self.dy)
+                end = time.perf_counter() + 0.1
+                while time.perf_counter() < end:
+                    self.x.grad = None
+                    start = time.perf_counter()
+                    function(self.x).backward(self.dy)
+                    self.times[side].append(time.perf_counter() - start)
+
+
+def calls():
+    """Layers of few elements; what drops whole samples, beside a copy."""
+    found = {}
+    for elements in (1 << 10, 1 << 14):
+        for p in (0.5, 0.1):
+            layer = torch.nn.Dropout(p)
+            sides = {"torch.nn": (layer, nullcontext), "enable": (layer, fnn.enable)}
+            found[f"Dropout({p:g}), {elements} elements"] = partial(
+                Calls, torch.rand(elements), sides
+            )
+    sides = {
+        "a copy": (torch.clone, nullcontext),
+        "drop_path": (partial(drop_path, drop_prob=0.1, training=True), nullcontext),
+    }
+    found["drop_path(0.1), 16 x 64 x 1024 elements"] = partial(
+        Calls, torch.rand(16, 64, 1024), sides
+    )
+    return found
+
+
+def table(models, small):
+    ms = {
+        name: {side: statistics.median(times) * 1e3 for side, times in training.times.items()}
+        for name, training in models.items()
+        if training.times[SIDES[-1]]
+    }
+    lines = [
+        f"PyTorch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{torch.get_num_threads()} threads, float32. Steps with AdamW, ms, medians.",
+        "",
+        f"| model | {' | '.join(SIDES)} | torch.nn / enable | torch.nn / p = 0 | saved |",
+        "|---|" + "---:|" * (len(SIDES) + 3),
+    ]
+    for name, of in ms.items():
+        stock, ours, none = (of[side] for side in SIDES)
+        cells = [f"{value:.1f}" for value in (stock, ours, none)]
+        saved = f"{(stock - ours) / (stock - none):.0%}" if stock > none else "-"
+        cells += [f"{stock / ours:.2f}", f"{stock / none:.2f}", saved]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Forward and backward, microseconds, medians.",
+        "",
+        "| call | beside | us | | us | ratio |",
+        "|---|---|---:|---|---:|---:|",
+    ]
+    for name, of in small.items():
+        (a, first), (b, second) = (
+            (side, statistics.median(times) * 1e6) for side, times in of.times.items()
+        )
+        lines.append(f"| {name} | {a} | {first:.1f} | {b} | {second:.1f} | {second / first:.2f} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=int, nargs="+", default=list(range(len(MODELS))))
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="folder of the table; none by default")
+    options = parser.parse_args()
+    out = options.out and results_folder(options.out, (TABLE,))
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(options.threads)
+    makers = {name: partial(Training, *MODELS[name]) for name in MODELS}
+    makers = {name: makers[name] for i, name in enumerate(MODELS) if i in options.models}
+    models, small = {}, {}
+
+    def turn(name, number):
+        place, made = (models, makers) if name in makers else (small, few)
+        if name not in place:
+            place[name] = made[name]()
+        place[name].turn()
+
+    few = calls()
+    steps = [(name, name) for name in (*makers, *few)]
+    return keep(
+        steps,
+        options.rounds,
+        turn,
+        lambda missing: {TABLE: table(models, small)} if small else {},
+        out,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

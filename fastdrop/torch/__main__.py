@@ -1,0 +1,50 @@
+"""python -m fastdrop.torch script.py args: a program as it is, with fastdrop's dropout.
+
+Its child processes, as torchrun's, get FASTDROP_TORCH=1.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+
+USAGE = "usage: python -m fastdrop.torch script.py [args], or -m module [args]"
+
+
+def main(arguments: list[str]) -> None:
+    """Run a script or a module, as python would.
+
+    Parameters
+    ----------
+    arguments : list of str
+        "script.py" or "-m", "module"; and the program's own arguments.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 where there is no such program; or the program's own.
+    """
+    by_name = arguments[:1] == ["-m"]
+    program = arguments[by_name : by_name + 1]
+    if not program or program[0].startswith("-"):
+        print(USAGE, file=sys.stderr)
+        raise SystemExit(0 if program in (["-h"], ["--help"]) else 2)
+    if not by_name and not os.path.exists(program[0]):
+        print(f"fastdrop.torch: no such file: {program[0]!r:.150}", file=sys.stderr)
+        raise SystemExit(2)
+
+    from fastdrop.torch import enable
+
+    enable()
+    os.environ["FASTDROP_TORCH"] = "1"
+    sys.argv[:] = [*program, *arguments[by_name + 1 :]]
+    if by_name:
+        runpy.run_module(program[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = os.path.dirname(os.path.realpath(program[0]))
+        runpy.run_path(program[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,222 @@
+"""PyTorch's own dropouts by fastdrop's kernels: the functions that its dispatcher calls.
+
+Whoever asks for dropout, in Python or in C++, asks PyTorch's dispatcher, and that calls, while
+`enable` holds, the functions of `kernels` for tensors on the CPU. What they do with a call:
+
+    nothing to drop                                    the tensor itself
+    in a backward pass, computed again (repeats.py)    whose it was before
+    a plain tensor, in eager mode                      fastdrop's
+    Inductor compiles (compilers.py)                   fastdrop's operator, where that is quicker
+    all else                                           PyTorch's own
+
+Attention is made of other operators, and its dropout is reached like any other's. Where attention.py
+takes it, all of it is fastdrop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from fastdrop.compiled import _core
+from fastdrop.torch import compilers, repeats
+from fastdrop.torch.attention import attend, fits
+from fastdrop.torch.autograd import (
+    again,
+    at_once,
+    drop_elements,
+    forbids_in_place,
+    is_usual,
+    transforms_are_active,
+)
+from fastdrop.torch.operators import untraced
+from fastdrop.torch.rules import Rule, apply
+from fastdrop.torch.tensors import is_plain, memory_order, undone
+
+__all__ = ["Kernel", "kernels", "switch"]
+
+
+class Switch:
+    """Is dropout fastdrop's now? Kernels stay where they are a while after `disable`."""
+
+    on = False
+
+
+switch = Switch()
+
+
+class Kernel(NamedTuple):
+    """A function, and for which operator of PyTorch's it stands at which key of the dispatcher.
+
+    "AutogradCPU" comes first; "CPU" where that is left out, as in inference mode. A function for
+    "CPU" must not record gradients.
+    """
+
+    operator: str
+    key: str
+    function: Callable[..., Any]
+
+
+def kernels() -> list[Kernel]:
+    """Return all that `enable` registers.
+
+    Returns
+    -------
+    list of Kernel
+    """
+    table = [Kernel("native_dropout", "CPU", _native_dropout)]
+    for name, (kind, axes) in {
+        "dropout": ("scale", 0),
+        "feature_dropout": ("scale", 2),
+        "alpha_dropout": ("alpha", 0),
+        "feature_alpha_dropout": ("alpha", 2),
+    }.items():
+        for operator, inplace in ((name, False), (f"{name}_", True)):
+            for key in ("AutogradCPU", "CPU"):
+                function = _kernel(operator, kind, axes, inplace, key == "CPU")
+                table.append(Kernel(operator, key, function))
+    for key in ("AutogradCPU", "CPU"):
+        table.append(Kernel("scaled_dot_product_attention", key, _attention))
+    return table
+
+
+def _claim(p: float) -> int | None:
+    """Draw the seed of a call that is fastdrop's; None where it is PyTorch's."""
+    if torch._C._current_graph_task_id() >= 0:  # in a backward pass
+        return repeats.draw_again(p)
+    if switch.on:
+        return repeats.draw(p)
+    repeats.forget(p)
+    return None
+
+
+def _kernel(
+    operator: str, kind: str, axes: int, inplace: bool, below: bool
+) -> Callable[[Tensor, float, bool], Tensor]:
+    """Make the kernel of an operator, below autograd or not.
+
+    Where `axes` is not 0, decisions are shared along all axes behind so many.
+    """
+    own = _pytorchs(getattr(torch.ops.aten, operator).default)
+    by_elements = kind == "scale" and not (axes or inplace or below)
+
+    def forbids(x: Tensor) -> bool:
+        if below:
+            return x.is_inference() and not torch.is_inference_mode_enabled()
+        return forbids_in_place(x)
+
+    def rule(x: Tensor, p: float) -> Rule:
+        shared = tuple(range(axes, x.dim())) if axes else ()
+        return Rule(kind, p, shared, memory_order(x))
+
+    @untraced
+    def kernel(x: Tensor, p: float, train: bool) -> Tensor:
+        if not is_usual(x):
+            return unusual(x, p, train)
+        if not train or p == 0:
+            return x if 0 <= p <= 1 else own(x, p, train)
+        if not 0 < p <= 1 or x.dim() < axes or (inplace and forbids(x)):
+            return own(x, p, train)  # which raises
+        seed = _claim(p)
+        if seed is None:
+            return own(x, p, train)
+        if by_elements and x.is_contiguous():
+            return drop_elements(x, p, seed)
+        if below:
+            return _apply_below(x, seed, rule(x, p), inplace)
+        return at_once(x, seed, rule(x, p), None, inplace)
+
+    def unusual(x: Tensor, p: float, train: bool) -> Tensor:
+        if train and 0 < p <= 1 and x.dim() >= axes:
+            if switch.on and compilers.is_compiled_better(x):
+                return compilers.traced(x, p, rule(x, p), inplace)
+            if _is_nearly_usual(x) and not (inplace and forbids(x)):
+                seed = _claim(p)
+                if seed is not None:
+                    compute = again if transforms_are_active() else at_once
+                    return compute(x, seed, rule(x, p), None, inplace)
+        return own(x, p, train)
+
+    return kernel
+
+
+def _pytorchs(operator: Any) -> Callable[..., Tensor]:
+    """Return what PyTorch itself would call for an operator that it makes of others."""
+    included = torch._C._dispatch_tls_is_dispatch_key_included
+    compilers_key = torch._C.DispatchKey.PythonDispatcher
+    own_key = torch._C.DispatchKey.CompositeImplicitAutograd
+
+    def own(*args: Any, **kwargs: Any) -> Tensor:
+        if included(compilers_key):  # compilers have a version of their own
+            y: Tensor = operator.decompose(*args, **kwargs)
+        else:
+            y = operator._op_dk(own_key, *args, **kwargs)
+        return y
+
+    return own
+
+
+_own_attention = _pytorchs(torch.ops.aten.scaled_dot_product_attention.default)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Compute attention by blocks where there is dropout; all else is PyTorch's."""
+    if fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
+        seed = _claim(dropout_p)
+        if seed is not None:
+            return attend(query, key, value, attn_mask, dropout_p, is_causal, scale, seed)
+    return _own_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
+
+
+def _is_nearly_usual(x: Tensor) -> bool:
+    """Are forward-mode gradients all that is unusual, or a dispatch mode that sees a repeat?
+
+    A mode counts or prints operations, say, and sees PyTorch's, unless masks have to be the same.
+    """
+    if not is_plain(x) or torch._C._are_functorch_transforms_active():
+        return False
+    if torch._C._len_torch_dispatch_stack():
+        return repeats.are_expected() and torch._C._current_graph_task_id() >= 0
+    return True
+
+
+def _apply_below(x: Tensor, seed: int, rule: Rule, inplace: bool) -> Tensor:
+    """Apply a rule where autograd is left out."""
+    excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+    if inplace and not excluded(torch._C.DispatchKey.ADInplaceOrView):
+        increment_version(x)
+    return apply(x, seed, rule, inplace=inplace)[0]
+
+
+@untraced
+def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+    """Return dropout and its mask; autograd is above it."""
+    if not x.numel():
+        return x, torch.empty_like(x)
+    if train is False:
+        return x.clone(), torch.ones(x.shape, dtype=torch.bool, device=x.device)
+    seed = _claim(p) if 0 < p <= 1 and is_usual(x) else None
+    if seed is None:  # as PyTorch's own kernel does, which cannot be asked any more
+        mask = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - p)
+        return x.mul(mask).mul_(0.0 if p == 1 else 1 / (1 - p)), mask
+    order = memory_order(x)
+    shape = [x.shape[axis] for axis in order] if order else x.shape
+    bits = torch.from_numpy(_core.make_mask(x.numel(), p, seed, 0, 0, False, None))
+    mask = undone(bits.view(torch.bool).view(shape), order).contiguous()
+    return apply(x, seed, Rule("scale", p, (), order))[0], mask

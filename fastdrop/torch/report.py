@@ -1,0 +1,152 @@
+"""What `convert` did to a model, and what it could not do."""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Iterable
+from numbers import Real
+from types import CodeType
+from typing import NamedTuple
+
+from torch import nn
+
+__all__ = ["Report", "Row", "explain"]
+
+ENABLE = "fastdrop.torch.enable()"
+NOTHING = "nothing"
+_LAYERS = (nn.modules.dropout._DropoutNd,)
+_FUNCTIONS = {
+    "alpha_dropout",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_alpha_dropout",
+    "scaled_dot_product_attention",
+}
+_PATHS = ("droppath", "stochasticdepth")  # how classes are called that drop whole samples
+
+
+class Row(NamedTuple):
+    """A module with dropout.
+
+    Attributes
+    ----------
+    module : str
+        Its name in the model.
+    reached : bool
+        Is all its dropout fastdrop's now, or is there nothing to gain?
+    why : str
+    to_do : str
+    """
+
+    module: str
+    reached: bool
+    why: str
+    to_do: str
+
+
+class Report(list[str]):
+    """Names of the layers that changed; printed, a table of all modules with dropout.
+
+    Attributes
+    ----------
+    rows : list of Row
+    """
+
+    def __init__(self, names: Iterable[str], rows: Iterable[Row]) -> None:
+        super().__init__(names)
+        self.rows = list(rows)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return (
+                "no dropout was found in this model's modules; what their code calls by other "
+                f"names, {ENABLE} reaches"
+            )
+        head = Row("module", True, "why", "what to do")
+        cells = [
+            (row.module or "(the model)", "yes" if row.reached else "no", row.why, row.to_do)
+            for row in self.rows
+        ]
+        cells.insert(0, (head.module, "reached", head.why, head.to_do))
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def explain(model: nn.Module, changed: Iterable[str], ours: tuple[type[nn.Module], ...]) -> Report:
+    """Look through a model after its layers were changed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    changed : iterable of str
+        Names of the layers that were changed.
+    ours : tuple of type
+        fastdrop's classes of layers.
+
+    Returns
+    -------
+    Report
+    """
+    changed = list(changed)
+    rows = []
+    for name, module in model.named_modules():
+        if name in changed and type(module) in ours:
+            rows.append(Row(name, True, f"was torch.nn.{type(module).__name__}", NOTHING))
+        elif name not in changed:
+            rows += _rows(name, module, ours)
+    return Report(changed, rows)
+
+
+def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> list[Row]:
+    """Rows of a module that `convert` did not change: one or none."""
+    kind = type(module)
+    title = kind.__name__
+    if kind in ours:
+        return [Row(name, True, "was fastdrop's before", NOTHING)]
+    if isinstance(module, _LAYERS):
+        return [Row(name, False, f"{title} is a subclass, which may do more", ENABLE)]
+    if any(word in title.lower().replace("_", "") for word in _PATHS):
+        return [Row(name, True, f"{title} costs what a copy costs: left alone", NOTHING)]
+    numbers = {
+        key: value
+        for key, value in vars(module).items()
+        if "drop" in key and isinstance(value, Real) and not isinstance(value, bool)
+    }
+    ps = [f"{key}={value:g}" for key, value in numbers.items() if 0 < value <= 1]
+    if ps:
+        if isinstance(module, nn.RNNBase):
+            return [Row(name, False, f"{title} drops in C++: {ps[0]}", ENABLE)]
+        return [Row(name, False, f"{title} calls functions: {', '.join(ps)}", ENABLE)]
+    if numbers:
+        zeros = ", ".join(f"{key}=0" for key in numbers)
+        return [Row(name, True, f"{title} drops nothing: {zeros}", NOTHING)]
+    if kind.__module__.startswith(("torch.", "fastdrop.")):
+        return []
+    names = _names(kind.forward.__code__)
+    called = sorted(_FUNCTIONS & set(names) - set(module._modules))
+    handed = [
+        f"{layer}.p"
+        for layer, attribute in zip(names, names[1:])
+        if attribute == "p" and isinstance(module._modules.get(layer), _LAYERS)
+    ]
+    if handed:
+        why = f"{title} hands {handed[0]} to a function"
+        return [Row(name, False, why, ENABLE)]
+    if called:
+        return [Row(name, False, f"{title} calls {', '.join(called)}", ENABLE)]
+    return []
+
+
+def _names(code: CodeType) -> list[str]:
+    """Names that code reads from modules and objects, in their order; also in functions inside."""
+    found = [
+        str(step.argval)
+        for step in dis.get_instructions(code)
+        if step.opname.startswith(("LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD"))
+    ]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found += _names(constant)
+    return found
