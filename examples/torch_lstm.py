@@ -1,7 +1,7 @@
 """An LSTM that learns to guess the next character of a text: python examples/torch_lstm.py
 
-torch.nn.LSTM(dropout=) drops inside PyTorch's C++ code, where `convert` does not reach: two layers
-with a Dropout between them do.
+torch.nn.LSTM(dropout=) drops inside PyTorch's C++ code, where `convert` does not reach (`enable`
+does): two layers with a Dropout between them do.
 """
 
 from pathlib import Path

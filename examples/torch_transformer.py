@@ -1,6 +1,6 @@
 """A small transformer encoder that reads digits, row by row: python examples/torch_transformer.py
 
-`convert` finds the dropout layers inside torch.nn.TransformerEncoderLayer; `patch` would reach
+`convert` finds the dropout layers inside torch.nn.TransformerEncoderLayer; `enable` would reach
 attention's own dropout, too.
 """
 

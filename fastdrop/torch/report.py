@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Iterable
-from numbers import Real
+from inspect import unwrap
+from itertools import pairwise
 from types import CodeType
 from typing import NamedTuple
 
@@ -112,7 +113,7 @@ def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> li
     numbers = {
         key: value
         for key, value in vars(module).items()
-        if "drop" in key and isinstance(value, Real) and not isinstance(value, bool)
+        if "drop" in key and type(value) in (int, float)
     }
     ps = [f"{key}={value:g}" for key, value in numbers.items() if 0 < value <= 1]
     if ps:
@@ -124,11 +125,11 @@ def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> li
         return [Row(name, True, f"{title} drops nothing: {zeros}", NOTHING)]
     if kind.__module__.startswith(("torch.", "fastdrop.")):
         return []
-    names = _names(kind.forward.__code__)
+    names = _names(unwrap(kind.forward).__code__)
     called = sorted(_FUNCTIONS & set(names) - set(module._modules))
     handed = [
         f"{layer}.p"
-        for layer, attribute in zip(names, names[1:])
+        for layer, attribute in pairwise(names)
         if attribute == "p" and isinstance(module._modules.get(layer), _LAYERS)
     ]
     if handed:

@@ -44,8 +44,9 @@ def is_plain(x: Any) -> bool:
     -------
     bool
         False for other devices and dtypes, sparse, nested, quantised and empty tensors, views that
-        are negated lazily, zeros without memory, batches of ``torch.autograd.grad(is_grads_batched=True)``, subclasses,
-        which have their own idea of every operation, and while torch.jit traces.
+        are negated lazily, zeros without memory, batches of
+        ``torch.autograd.grad(is_grads_batched=True)``, subclasses, which have their own idea of
+        every operation, and while torch.jit traces.
     """
     return (
         (type(x) is Tensor or type(x) is torch.nn.Parameter)

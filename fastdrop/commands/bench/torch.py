@@ -44,7 +44,7 @@ class Transformer(NamedTuple):
     p: float = 0.1
 
 
-SIDES = ("torch.nn", "convert", "convert and patch")
+SIDES = ("torch.nn", "convert", "enable")
 TRANSFORMER = Transformer()
 
 
@@ -220,13 +220,13 @@ def _training_step(side: str, model: Transformer) -> Callable[[], object]:
     layers, width, batch, length, p = model
     layer = torch.nn.TransformerEncoderLayer(width, 8, 4 * width, p, batch_first=True)
     encoder = torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-    if side != "torch.nn":
+    if side == "convert":
         fnn.convert(encoder)
     optimizer = torch.optim.SGD(encoder.parameters(), 0.01)
     x = torch.randn(batch, length, width)
 
     def step() -> None:
-        with fnn.patch() if side == "convert and patch" else nullcontext():
+        with fnn.enable() if side == "enable" else nullcontext():
             optimizer.zero_grad()
             encoder(x).square().mean().backward()
             optimizer.step()

@@ -1,5 +1,7 @@
 """fastdrop.torch under torch.compile, dispatch modes and TorchScript."""
 
+import contextlib
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
@@ -138,3 +140,155 @@ def test_torchscript_drops_by_pytorch(name):
     assert torch.equal(y, theirs(x))
     traced = torch.jit.trace(ours, x, check_trace=False)
     assert "dropout" in str(traced.graph)
+
+
+# ---- while enable holds --------------------------------------------------------------------------
+
+LARGE = 1 << 18  # elements: more than Inductor is quicker with
+
+
+def dropped(x):
+    own = torch.nn.functional
+    y = own.dropout(x, 0.5)
+    z = own.dropout(x * 1, 0.5, inplace=True)
+    return y, z, own.alpha_dropout(x, 0.3, True), own.dropout2d(x, 0.5)
+
+
+def compiled(function, x, **options):
+    """A function compiled by Inductor; skips where there is no compiler that it likes."""
+    torch._dynamo.reset()
+    result = torch.compile(function, fullgraph=True, **options)
+    try:
+        result(x)
+    except torch._inductor.exc.InductorError as error:
+        pytest.skip(f"inductor does not work here: {error}")
+    return result
+
+
+@pytest.fixture
+def operators(monkeypatch):
+    """Seeds of all calls of fastdrop's operator."""
+    from fastdrop.torch import operators
+
+    calls = []
+    apply = operators.apply
+    monkeypatch.setattr(
+        operators, "apply", lambda x, seed, *a: calls.append(seed) or apply(x, seed, *a)
+    )
+    return calls
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_inductor_while_enabled(dynamic, operators):
+    with fnn.enable():
+        x = torch.ones(4, LARGE // 64, 4, 4, requires_grad=True)
+        function = compiled(dropped, x, dynamic=dynamic)
+        operators.clear()
+        for shape in (x.shape, (8, LARGE // 64, 4, 4)):
+            x = torch.ones(shape, requires_grad=True)
+            first, second = results(function, x), results(function, x)
+            assert all(map(torch.equal, first, second))
+            y, z, _, channels, dx = first
+            assert not torch.equal(y, z)
+            assert 0.45 < (y == 0).float().mean() < 0.55
+            assert set(channels.sum((2, 3)).unique().tolist()) == {0, 32}
+            torch.manual_seed(0)
+            (dy,) = torch.autograd.grad(function(x)[0].sum(), x)
+            assert torch.equal(dy, y)
+        assert len(set(operators)) >= 4
+    assert dx.shape == x.shape
+
+
+def test_small_tensors_and_other_compilers_are_pytorchs(operators):
+    with fnn.enable():
+        x = torch.ones(4, 4, 8, 8, requires_grad=True)
+        function = compiled(dropped, x)
+        results(function, x)
+        x = torch.ones(4, LARGE // 64, 4, 4, requires_grad=True)
+        for backend in ("eager", "aot_eager"):
+            torch._dynamo.reset()
+            y, z, *_ = results(torch.compile(dropped, fullgraph=True, backend=backend), x)
+            assert not torch.equal(y, z)
+    assert not operators
+
+
+def test_caches_on_disk_know_who_drops(operators, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    x = torch.ones(LARGE, requires_grad=True)
+
+    def drop(x):
+        return [torch.nn.functional.dropout(x, 0.5)]
+
+    for on in (True, False, True, False):
+        operators.clear()
+        with fnn.enable() if on else contextlib.nullcontext():
+            results(compiled(drop, x), x)
+        assert bool(operators) == on
+
+
+def test_checkpointing_compiled(operators):
+    def block(x):
+        return torch.nn.functional.dropout(x.sin(), 0.5).cos()
+
+    def function(x):
+        return torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+
+    with fnn.enable():
+        x = torch.rand(LARGE, requires_grad=True)
+        y = compiled(function, x)(x)
+        (dx,) = torch.autograd.grad(y.sum(), x)
+        kept = y != 1  # cos(0)
+        expected = torch.where(kept, -(2 * x.sin()).sin() * 2 * x.cos(), 0)
+        torch.testing.assert_close(dx, expected, rtol=1e-4, atol=2e-3)  # cos(small) is 1, too
+    assert operators
+
+
+def test_what_c_calls_behind_a_graph_break_is_not_compiled():
+    model = torch.nn.LSTM(8, 8, 2, dropout=0.5)
+    x, seen = torch.ones(3, 2, 8), []
+
+    def broken(x):
+        y = model(x)[0]
+        torch._dynamo.graph_break()
+        return y * 2
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph
+
+    counts = []
+    for context in (contextlib.nullcontext, fnn.enable):
+        torch._dynamo.reset()
+        seen.clear()
+        with context():
+            torch.manual_seed(0)
+            y = torch.compile(broken, backend=backend)(x)
+            torch.manual_seed(0)
+            assert torch.equal(y, broken(x))
+        counts.append(len(seen))
+    assert counts[0] == counts[1]
+
+
+def test_graphs_of_exports_and_tracers_are_stock():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            y = dropped(x)
+            return sum(y) + torch.nn.functional.dropout(x, 0.3, False)
+
+    def graphs(x):
+        program = torch.export.export(Model(), (x,))
+        traced = torch.jit.trace(Model(), (x,), check_trace=False)
+        return [
+            str(program.graph),
+            str(program.run_decompositions().graph),
+            make_fx(Model())(x).code,
+            make_fx(Model(), tracing_mode="symbolic")(x).code,
+            [node.kind() for node in traced.inlined_graph.nodes()],
+        ]
+
+    x = torch.ones(4, 32, 32, 32)
+    expected = graphs(x)
+    with fnn.enable():
+        assert graphs(x) == expected
