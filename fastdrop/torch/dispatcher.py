@@ -9,8 +9,8 @@ Whoever asks for dropout, in Python or in C++, asks PyTorch's dispatcher, and th
     Inductor compiles (compilers.py)                   fastdrop's operator, where that is quicker
     all else                                           PyTorch's own
 
-Attention is made of other operators, and its dropout is reached like any other's. Where attention.py
-takes it, all of it is fastdrop's.
+Attention is made of other operators, and its dropout is reached like any other's. Where
+attention.py takes it, all of it is fastdrop's.
 """
 
 from __future__ import annotations
