@@ -131,6 +131,14 @@ EXTENSIONS = [
             "fastdrop/compiled/kernels/optimizers.c",
         ],
     ),
+    (
+        "fastdrop.compiled._attention",  # likewise
+        [
+            "fastdrop/compiled/_attention.pyx",
+            "fastdrop/compiled/kernels/softmax.c",
+            "fastdrop/compiled/kernels/attention.c",
+        ],
+    ),
     ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
     ("fastdrop.compiled._losses", ["fastdrop/compiled/_losses.pyx"]),
 ]

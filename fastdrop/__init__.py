@@ -36,6 +36,7 @@ from fastdrop.functional import (
 )
 from fastdrop.noise import gaussian_dropout, gaussian_noise
 from fastdrop.random import Generator, Key, seed
+from fastdrop.softmax import softmax_dropout, softmax_dropout_backward
 from fastdrop.variants import (
     alpha_dropout,
     alpha_dropout_backward,
@@ -74,6 +75,8 @@ __all__ = [
     "seed",
     "set_num_threads",
     "show_config",
+    "softmax_dropout",
+    "softmax_dropout_backward",
     "use_isa",
     "zoneout",
     "zoneout_backward",

@@ -81,6 +81,12 @@ def bits():
             fastdrop.drop_path(x, p, key=KEY),
             fastdrop.drop_block2d(IMAGES, p, 3, key=KEY),
         )
+    for p in (0, 0.1):
+        options = {"key": KEY, "mask": X > -0.9, "offset": 5}
+        found[f"softmax, p = {p}"] = checksum(
+            *(fastdrop.softmax_dropout(a, p, **options) for a in (8 * x, 8 * X)),
+            fastdrop.softmax_dropout_backward(x, 8 * x, p, causal=True, **options),
+        )
     found["noise"] = checksum(fastdrop.gaussian_noise(x, 0.5, key=KEY))
     for name, stack in NETWORKS.items():
         model = Sequential([layers.Input((12,)), *stack()], seed=11)

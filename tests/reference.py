@@ -117,3 +117,69 @@ def drop_block2d(x, p, block, seed, call=0, offset=0):
             scale = x.dtype.type(drop.size / (drop.size - drop.sum()))
             np.multiply(sample, scale, out=out, where=~drop)
     return y
+
+
+def _sum_of_32(a):
+    """Along the last axis: 32 sums of every 32nd element, then pairs of them."""
+    missing = -a.shape[-1] % 32
+    a = np.concatenate([a, np.zeros((*a.shape[:-1], missing), a.dtype)], axis=-1)
+    sums = np.zeros((*a.shape[:-1], 32), a.dtype)
+    for i in range(0, a.shape[-1], 32):
+        sums = sums + a[..., i : i + 32]
+    for half in (16, 8, 4, 2, 1):
+        sums = sums[..., :half] + sums[..., half:]
+    return sums
+
+
+def exp(a):
+    """exp of numbers that are at most 0, by the polynomial of the kernels."""
+    double = a.dtype == np.float64
+    number = a.dtype.type
+    shift, least, degree = (2.0**52, -708, 11) if double else (2.0**23, -87, 5)
+    parts = (
+        (6.93147180369123816490e-01, 1.90821492927058770002e-10)
+        if double
+        else (0.693359375, -2.12194440054690583e-4)
+    )
+    n = np.rint(a * number(1.4426950408889634))
+    r = (a - n * number(parts[0])) - n * number(parts[1])
+    c = [number(1 / math.factorial(k + 2)) for k in range(degree + 1)]
+    q = c[-1] * r + c[-2]
+    for k in range(degree - 3, -1, -2):
+        q = q * (r * r) + (c[k + 1] * r + c[k])
+    m = number(1) + (r + (r * r) * q)
+    n = np.where(abs(n) < shift, n, 0)  # the others are infinite, NaN, or far below `least`
+    return np.where(a < least, number(0), np.ldexp(m, n.astype(int)))
+
+
+def softmax(scores, added=None):
+    """Exponentials of scores and a mask's numbers, and their sums, both of the scores' dtype."""
+    with np.errstate(all="ignore"):
+        a = scores if added is None else scores + added
+        top = np.fmax.reduce(a, axis=-1, keepdims=True, initial=-np.inf)
+        e = exp(a - np.where(top > -np.inf, top, a.dtype.type(0)))
+        return e, _sum_of_32(e)
+
+
+def _quotient(number, total):
+    """In float64, rounded once; 0 for rows in which nothing takes part."""
+    with np.errstate(all="ignore"):
+        return np.where(total == 0, 0, number / total.astype(float)).astype(total.dtype)
+
+
+def softmax_dropout(scores, added, p, seed, call=0, offset=0):
+    scale = 1 / (1 - p) if p < 1 else 0
+    kept = mask(scores.size, p, seed, call, offset).reshape(scores.shape)
+    e, total = softmax(scores, added)
+    with np.errstate(all="ignore"):
+        return np.where(kept, e * _quotient(scale, total), scores.dtype.type(0))
+
+
+def softmax_dropout_backward(dy, scores, added, p, seed, call=0, offset=0):
+    g = dropout(dy, p, seed, call, offset)
+    e, total = softmax(scores, added)
+    zero, least = dy.dtype.type(0), np.finfo(dy.dtype).tiny
+    with np.errstate(all="ignore"):
+        w = e * _quotient(1, total)
+        products = _sum_of_32(np.where(w < least, zero, w * g))
+        return np.where(w < least, zero, w * (g - products))

@@ -131,6 +131,18 @@ def test_torch_calls(monkeypatch, tmp_path):
     assert all(float(us) > 0 for row in (pieces, ours, theirs) for us in row.split("|")[2:-1])
 
 
+def test_attention(monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    import attention
+
+    monkeypatch.setattr("fastdrop.commands.bench.torch.SECONDS", 1e-3)
+    monkeypatch.setattr(attention, "SHAPES", [(1, 2, 64, 8), (1, 1, 5, 4)])
+    monkeypatch.setattr(sys, "argv", ["", "--rounds", "1", "--out", str(tmp_path)])
+    attention.main()
+    *_, own, ours = (tmp_path / attention.TABLE).read_text().splitlines()
+    assert all(float(ms) > 0 for row in (own, ours) for ms in row.split("|")[2:-1])
+
+
 def test_streaming(monkeypatch, tmp_path):
     monkeypatch.setattr(streaming, "POWERS", [10, 11])
     monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path)])

@@ -387,6 +387,9 @@ def operations(x):
     for activation in (None, "relu"):
         z = fd.bias_act_dropout(x, bias, activation, 0.3, key=KEY)
         yield z, fd.bias_act_dropout_backward(y, z, activation, 0.3, key=KEY)
+    for mask in (None, x < y, numbers(x.shape, np.float64, 3, 300)):  # also of more than x's type
+        yield fd.softmax_dropout(x, 0.3, key=KEY, mask=mask)
+        yield fd.softmax_dropout_backward(y, x, 0.3, key=KEY, mask=mask, causal=True)
     yield fd.alpha_dropout(x, 0.3, key=KEY), fd.alpha_dropout_backward(x, 0.3, key=KEY)
     yield fd.feature_alpha_dropout(x, 0.3, key=KEY)
     yield fd.drop_path(x, 0.3, key=KEY)

@@ -56,59 +56,8 @@ cdef extern from *:
     const char *FD_COMPILER
 
 cdef extern from "kernels/kernels.h" nogil:
-    enum:
-        FD_TILE
-        FD_MAX_DIMS
-    ctypedef enum fd_dtype:
-        FD_FLOAT16
-        FD_BFLOAT16
-        FD_FLOAT32
-        FD_FLOAT64
-    ctypedef enum fd_op:
-        FD_SCALE
-        FD_ADD
-        FD_BIAS
-        FD_BIAS_RELU
-        FD_ALPHA
-        FD_PICK
-        FD_RELU_BACKWARD
-        FD_SCALE_RUNS
-        FD_COPY
-        FD_NORMAL_SCALE
-        FD_NORMAL_ADD
-    ctypedef struct fd_key:
-        pass
-    ctypedef struct fd_bits:
-        const fd_kernels *kernels
-        fd_key key
-        uint64_t threshold
-        uint64_t offset
-        const uint8_t *packed
-        uint64_t packed_bytes
-        int ndim
-        uint64_t *shape
-        uint64_t *stride
-    void fd_key_init(fd_key *key, uint64_t seed, uint64_t call)
     void fd_philox(const uint32_t *counter, uint64_t seed, uint32_t *out)
     const fd_kernels *const *fd_available()
-    uint64_t fd_threshold(double p)
-    ctypedef struct fd_job:
-        const fd_kernels *kernels
-        const fd_bits *bits
-        fd_op op
-        fd_dtype dtype
-        const void *x
-        const void *z
-        uint64_t z_period
-        void *y
-        double scale
-        double shift
-        double fill
-        int stream
-        uint8_t *packed
-        uint8_t *bools
-        void *column_sum
-        uint64_t sum_period
     void fd_run(const fd_job *job, uint64_t start, uint64_t n)
     ctypedef struct fd_blocks:
         fd_job job
@@ -120,6 +69,8 @@ cdef extern from "kernels/kernels.h" nogil:
     void fd_drop_blocks(const fd_blocks *blocks, uint64_t sample, uint64_t *scratch)
     void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uint64_t n,
                   uint32_t *out)
+    void fd_key_init(fd_key *key, uint64_t seed, uint64_t call)
+    uint64_t fd_threshold(double p)
 
 fd_max_threads()    # LLVM's OpenMP reads its environment at its first call
 
@@ -548,11 +499,11 @@ cdef int check_apart(cnp.ndarray out, cnp.ndarray other, str name) except -1:
     return 0
 
 
-cdef int check_out(cnp.ndarray x, out) except -1:
+cdef int check_out(cnp.ndarray x, out, str name="x") except -1:
     check_like(x, out, "out")
     if not cnp.PyArray_ISWRITEABLE(out):
         raise ValueError("out: expected a writeable array, got a read-only one")
-    return check_apart(out, x, "x")
+    return check_apart(out, x, name)
 
 
 def identity(x, out):

@@ -34,8 +34,6 @@ cdef extern from "dlfcn.h" nogil:
     void *dlsym(void *library, const char *name)
 
 cdef extern from "blas_threads.h" nogil:
-    ctypedef int (*fd_get_threads)() noexcept nogil
-    ctypedef void (*fd_set_threads)(int n) noexcept nogil
     int fd_blas_enter(fd_get_threads get, fd_set_threads set)
     void fd_blas_leave(fd_get_threads get, fd_set_threads set)
     void fd_blas_after_fork(fd_set_threads set)
@@ -662,25 +660,17 @@ def update(params, grads, rules, dict state, str optimizer, *, double rate, doub
 
 # ---- products, and the parts of weights that have part in them ---------------------------------
 
-ctypedef void (*sgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
-                       int64_t k, float alpha, const float *a, int64_t a_stride, const float *b,
-                       int64_t b_stride, float beta, float *c, int64_t c_stride) noexcept nogil
-ctypedef void (*dgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
-                       int64_t k, double alpha, const double *a, int64_t a_stride, const double *b,
-                       int64_t b_stride, double beta, double *c, int64_t c_stride) noexcept nogil
+cdef blas_functions blas = blas_functions(NULL, NULL, NULL, NULL)
+
+
+cdef const blas_functions *numpy_blas() noexcept:
+    return &blas if blas.get != NULL else NULL
+
 
 cdef enum:    # CBLAS's
     ROW_MAJOR = 101
     PLAIN = 111
     TRANSPOSED = 112
-
-cdef struct blas_functions:
-    sgemm multiply_floats
-    dgemm multiply_doubles
-    fd_get_threads get
-    fd_set_threads set
-
-cdef blas_functions blas = blas_functions(NULL, NULL, NULL, NULL)
 
 
 # What the functions are called in NumPy's wheels since 1.26, and before: they take 64-bit integers.
@@ -716,7 +706,7 @@ def use_blas(bytes path):
         s, d = dlsym(library, <bytes>floats), dlsym(library, <bytes>doubles)
         g, n = dlsym(library, <bytes>get), dlsym(library, <bytes>set_)
         if s != NULL and d != NULL and g != NULL and n != NULL:
-            blas.multiply_floats, blas.multiply_doubles = <sgemm>s, <dgemm>d
+            blas.multiply_floats, blas.multiply_doubles = <fd_sgemm>s, <fd_dgemm>d
             blas.get, blas.set = <fd_get_threads>g, <fd_set_threads>n
             return True
     return False

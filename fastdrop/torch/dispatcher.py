@@ -8,6 +8,9 @@ Whoever asks for dropout, in Python or in C++, asks PyTorch's dispatcher, and th
     a plain tensor, in eager mode                      fastdrop's
     Inductor compiles (compilers.py)                   fastdrop's operator, where that is quicker
     all else                                           PyTorch's own
+
+Attention is made of other operators, and its dropout is reached like any other's. Where
+attention.py takes it, all of it is fastdrop's.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from torch.autograd.graph import increment_version
 
 from fastdrop.compiled import _core
 from fastdrop.torch import compilers, repeats
+from fastdrop.torch.attention import attend, fits
 from fastdrop.torch.autograd import (
     again,
     at_once,
@@ -75,6 +79,8 @@ def kernels() -> list[Kernel]:
             for key in ("AutogradCPU", "CPU"):
                 function = _kernel(operator, kind, axes, inplace, key == "CPU")
                 table.append(Kernel(operator, key, function))
+    for key in ("AutogradCPU", "CPU"):
+        table.append(Kernel("scaled_dot_product_attention", key, _attention))
     return table
 
 
@@ -138,20 +144,44 @@ def _kernel(
     return kernel
 
 
-def _pytorchs(operator: Any) -> Callable[[Tensor, float, bool], Tensor]:
+def _pytorchs(operator: Any) -> Callable[..., Tensor]:
     """Return what PyTorch itself would call for an operator that it makes of others."""
     included = torch._C._dispatch_tls_is_dispatch_key_included
     compilers_key = torch._C.DispatchKey.PythonDispatcher
     own_key = torch._C.DispatchKey.CompositeImplicitAutograd
 
-    def own(x: Tensor, p: float, train: bool) -> Tensor:
+    def own(*args: Any, **kwargs: Any) -> Tensor:
         if included(compilers_key):  # compilers have a version of their own
-            y: Tensor = operator.decompose(x, p, train)
+            y: Tensor = operator.decompose(*args, **kwargs)
         else:
-            y = operator._op_dk(own_key, x, p, train)
+            y = operator._op_dk(own_key, *args, **kwargs)
         return y
 
     return own
+
+
+_own_attention = _pytorchs(torch.ops.aten.scaled_dot_product_attention.default)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Compute attention by blocks where there is dropout; all else is PyTorch's."""
+    if fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
+        seed = _claim(dropout_p)
+        if seed is not None:
+            return attend(query, key, value, attn_mask, dropout_p, is_causal, scale, seed)
+    return _own_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
 
 
 def _is_nearly_usual(x: Tensor) -> bool:

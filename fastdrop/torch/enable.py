@@ -36,6 +36,8 @@ PRIVATE = (  # what kernels need of PyTorch that it does not promise to keep
     "ops.aten.dropout.default._op_dk",
     "ops.aten.dropout.default.decompose",
     "ops.aten.native_dropout.default",
+    "ops.aten.scaled_dot_product_attention.default",
+    "_safe_softmax",
 )
 
 _lock = threading.RLock()

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fastdrop.compiled import _chain, _core, _losses, _train
+from fastdrop.compiled import _attention, _chain, _core, _losses, _train
 from fastdrop.compiled._train import ProductGradient
 from fastdrop.layers import ACTIVATIONS
 from fastdrop.layers.base import PartialGradient, WeightRule
@@ -271,6 +271,53 @@ class Fuzzer:
         y = self.like(x)
         return [x, y, self.r.random() < 0.5, *self.common(x), self.out(x), self.threads()]
 
+    def softmax_dropout(self):
+        x = self.x()
+        p, scale, seed, call, _, offset = self.common(x)
+        shape = shape_of(x)
+        mask = None
+        if self.r.random() < 0.7 and shape:
+            start = self.r.randrange(len(shape))
+            own = [self.r.choice([1, length]) for length in shape[start:-1]]
+            number = np.float64 if x.dtype == np.float64 else np.float32
+            mask = self.array((*own, shape[-1]), self.r.choice([bool, number]))
+        causal = self.r.random() < 0.5
+        return [x, mask, causal, p, scale, seed, call, offset, self.out(x), self.threads()]
+
+    def softmax_dropout_backward(self):
+        x, *others = self.softmax_dropout()
+        return [x, self.like(x), *others]
+
+    def heads(self, *shape, dtype=np.float32):
+        """An array of four axes, as attention takes them, or nearly so."""
+        if self.r.random() < 0.2:
+            return np.swapaxes(self.array((shape[0], shape[2], shape[1], shape[3]), dtype, 0), 1, 2)
+        return self.array(shape, dtype, 0.05)
+
+    def attention(self):
+        r = self.r
+        batch, groups, heads = r.choice([1, 2]), r.choice([1, 2]), r.choice([1, 3])
+        queries, keys, width, values = (r.choice([1, 3, 40, 130]) for _ in range(4))
+        dtype = r.choice([np.float32, np.float64])
+        q = self.heads(batch, groups * heads, queries, width, dtype=dtype)
+        k = self.heads(batch, heads, keys, width, dtype=dtype)
+        v = self.heads(batch, heads, keys, values, dtype=dtype)
+        shape, mask = (batch, groups * heads, queries, keys), None
+        if r.random() < 0.6:
+            own = [r.choice([1, length]) for length in shape[:-1]]
+            mask = np.broadcast_to(self.array((*own, keys), r.choice([bool, dtype]), 0), shape)
+        out = self.heads(batch, groups * heads, queries, values, dtype=dtype)
+        p, keep_scale, seed, *_ = self.common(out)
+        options = [mask, r.random() < 0.5, p, keep_scale, 0.1, seed]
+        return [q, k, v, *options, out, self.threads()]
+
+    def attention_backward(self):
+        *tensors, mask, causal, p, keep_scale, scale, seed, out, threads = self.attention()
+        outs = [self.like(x, 0.05) for x in tensors]
+        if self.r.random() < 0.4:  # several sums
+            outs[1:] = [self.array((3 * len(x), *x.shape[1:]), x.dtype, 0.05) for x in tensors[1:]]
+        return [out, *tensors, mask, causal, p, keep_scale, scale, seed, *outs, threads]
+
     def apply_packed(self):
         x = self.x()
         axes = self.axes(x.ndim)
@@ -488,7 +535,7 @@ class Fuzzer:
 # These take no arguments; each process calls them once.
 PLAIN = {
     *("active_isa", "available_isas", "get_num_threads", "cache_bytes", "openmp_version"),
-    *("compiler", "openmp_max_threads", "after_fork_in_child"),
+    *("compiler", "openmp_max_threads", "after_fork_in_child", "has_products"),
 }
 
 # Whose right addresses cannot be told from wrong ones: these arguments stay as they are.
@@ -498,7 +545,7 @@ ADDRESSES = {"memory": [0], "masked_scale_memory": [0, 1, 2, 3]}
 def functions():
     """All that a compiled module lets be called, by name."""
     found = {}
-    for module in (_core, _train, _chain, _losses):
+    for module in (_attention, _core, _train, _chain, _losses):
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == module.__name__
             if callable(value) and own and not name.startswith("_"):

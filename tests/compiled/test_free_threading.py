@@ -54,6 +54,8 @@ CALLS = {
     "mask applied": lambda: F.apply_mask(X, MASK, 0.3),
     "bias": lambda: F.bias_act_dropout(X, BIAS, "relu", 0.5, key=KEY),
     "add": lambda: F.dropout_add(X, X, 0.5, key=KEY, num_threads=2),
+    "softmax": lambda: fastdrop.softmax_dropout(X, 0.5, key=KEY, causal=True, num_threads=2),
+    "softmax's backward": lambda: fastdrop.softmax_dropout_backward(X, X, 0.5, key=KEY),
     "alpha": lambda: fastdrop.alpha_dropout(X, 0.5, key=KEY),
     "noise": lambda: fastdrop.gaussian_dropout(X, 0.5, key=KEY),
     "blocks": lambda: fastdrop.drop_block2d(MAPS, 0.3, 3, key=KEY, num_threads=2),

@@ -45,6 +45,8 @@ def calls(n):
         fastdrop.dropout(x, 0.1, key=key, num_threads=n, shared_axes=0),
         fastdrop.dropout(x[:, ::-1], 0.1, key=key, num_threads=n, return_mask=True)[1],
         fastdrop.dropout_add(x, x, key=key, num_threads=n),
+        fastdrop.softmax_dropout(x, key=key, num_threads=n),
+        fastdrop.softmax_dropout_backward(x, x, key=key, num_threads=n),
         fastdrop.alpha_dropout(x, key=key, num_threads=n),
         fastdrop.gaussian_noise(x, 1, key=key, num_threads=n),
         fastdrop.zoneout(x, x + 1, key=key, num_threads=n),

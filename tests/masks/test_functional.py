@@ -307,6 +307,8 @@ SMALL = 40_000  # Python's own objects, and a bias with a tile's length of repet
         (lambda x, y: fastdrop.dropout_add(x, y, key=KEY), 4 * N),
         (lambda x, y: fastdrop.bias_act_dropout(x, y[0], "relu", key=KEY), 4 * N),
         (lambda x, y: fastdrop.bias_act_dropout_backward(x, y, "relu", out=x), 16 * 4 * 1024),
+        (lambda x, y: fastdrop.softmax_dropout(x, key=KEY, mask=y[:1] > 0, causal=True), 4 * N),
+        (lambda x, y: fastdrop.softmax_dropout_backward(x, y, key=KEY, out=x), 0),
     ],
 )
 def test_no_memory_beyond_the_result(call, allowed):

@@ -39,6 +39,17 @@ ARGUMENTS = {
         lambda y: fastdrop.bias_act_dropout_backward(X, y, "relu")[0],
         False,
     ),
+    "softmax_dropout, scores": (lambda scores: fastdrop.softmax_dropout(scores, **KEY), True),
+    "softmax_dropout, mask": (lambda mask: fastdrop.softmax_dropout(X, mask=mask, **KEY), False),
+    "softmax_dropout, out": (lambda out: fastdrop.softmax_dropout(X, out=out, **KEY), False),
+    "softmax_dropout_backward, dy": (
+        lambda dy: fastdrop.softmax_dropout_backward(dy, X, **KEY),
+        True,
+    ),
+    "softmax_dropout_backward, scores": (
+        lambda scores: fastdrop.softmax_dropout_backward(X, scores, **KEY),
+        False,
+    ),
     "alpha_dropout, x": (lambda x: fastdrop.alpha_dropout(x, **KEY), True),
     "alpha_dropout of nothing, x": (lambda x: fastdrop.alpha_dropout(x, 0, **KEY), True),
     "alpha_dropout_backward, dy": (lambda dy: fastdrop.alpha_dropout_backward(dy, **KEY), True),

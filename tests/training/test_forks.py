@@ -95,6 +95,7 @@ MADE_THERE = {
     "dropout": lambda: fastdrop.dropout(X).tobytes(),
     "dropout_add": lambda: fastdrop.dropout_add(X, X).tobytes(),
     "bias_act_dropout": lambda: fastdrop.bias_act_dropout(X, X[0], None).tobytes(),
+    "softmax_dropout": lambda: fastdrop.softmax_dropout(X).tobytes(),
     "layer": lambda: Dropout(0.5)(X, training=True).tobytes(),
     "model": lambda: Sequential().seed,
     "model's weights": lambda: mlp().get_weights()[0].tobytes(),

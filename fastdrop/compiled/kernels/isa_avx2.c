@@ -1,12 +1,14 @@
 /* AVX2 and F16C: four 64-bit lanes; a tile is two halves of eight blocks. */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #include "kernels.h"
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "softmax.h"
 #include "target.h"
 
 FD_TARGET_BEGIN("avx2,f16c")
@@ -58,6 +60,15 @@ static inline vf32 vf32_div(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
 static inline vf32 vf32_min(vf32 a, vf32 b) { return _mm256_min_ps(a, b); }
 static inline vf32 vf32_max(vf32 a, vf32 b) { return _mm256_max_ps(a, b); }
 static inline vf32 vf32_sqrt(vf32 a) { return _mm256_sqrt_ps(a); }
+static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit)
+{
+    return _mm256_andnot_ps(_mm256_cmp_ps(d, limit, _CMP_LT_OQ), a);
+}
+static inline vf32 vf32_power(vf32 t)
+{
+    const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(ONE_F32)));
+}
 static inline __m256i edge256(__m256i a)
 {
     return _mm256_xor_si256(_mm256_xor_si256(a, _mm256_srai_epi32(a, 31)),
@@ -104,6 +115,15 @@ static inline vf64 vf64_div(vf64 a, vf64 b) { return _mm256_div_pd(a, b); }
 static inline vf64 vf64_min(vf64 a, vf64 b) { return _mm256_min_pd(a, b); }
 static inline vf64 vf64_max(vf64 a, vf64 b) { return _mm256_max_pd(a, b); }
 static inline vf64 vf64_sqrt(vf64 a) { return _mm256_sqrt_pd(a); }
+static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit)
+{
+    return _mm256_andnot_pd(_mm256_cmp_pd(d, limit, _CMP_LT_OQ), a);
+}
+static inline vf64 vf64_power(vf64 t)
+{
+    const __m256i n = _mm256_slli_epi64(_mm256_castpd_si256(t), 52);
+    return _mm256_castsi256_pd(_mm256_add_epi64(n, _mm256_set1_epi64x(ONE_F64)));
+}
 static inline vf64 vf64_of_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 static inline __m128i signed128(const uint32_t *w)
 {

@@ -1,12 +1,14 @@
 /* AVX-512: eight 64-bit lanes, so a tile's 16 blocks are two vectors; masks are mask registers. */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #include "kernels.h"
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "softmax.h"
 #include "target.h"
 
 FD_TARGET_BEGIN("popcnt,avx512f,avx512bw,avx512dq,avx512vl")
@@ -58,6 +60,15 @@ static inline vf32 vf32_div(vf32 a, vf32 b) { return _mm512_div_ps(a, b); }
 static inline vf32 vf32_min(vf32 a, vf32 b) { return _mm512_min_ps(a, b); }
 static inline vf32 vf32_max(vf32 a, vf32 b) { return _mm512_max_ps(a, b); }
 static inline vf32 vf32_sqrt(vf32 a) { return _mm512_sqrt_ps(a); }
+static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(d, limit, _CMP_NLT_UQ), a);
+}
+static inline vf32 vf32_power(vf32 t)
+{
+    const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(ONE_F32)));
+}
 static inline __m512i signed512(const uint32_t *w)
 {
     return _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi32((int)0x80000000));
@@ -98,6 +109,15 @@ static inline vf64 vf64_div(vf64 a, vf64 b) { return _mm512_div_pd(a, b); }
 static inline vf64 vf64_min(vf64 a, vf64 b) { return _mm512_min_pd(a, b); }
 static inline vf64 vf64_max(vf64 a, vf64 b) { return _mm512_max_pd(a, b); }
 static inline vf64 vf64_sqrt(vf64 a) { return _mm512_sqrt_pd(a); }
+static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit)
+{
+    return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(d, limit, _CMP_NLT_UQ), a);
+}
+static inline vf64 vf64_power(vf64 t)
+{
+    const __m512i n = _mm512_slli_epi64(_mm512_castpd_si512(t), 52);
+    return _mm512_castsi512_pd(_mm512_add_epi64(n, _mm512_set1_epi64(ONE_F64)));
+}
 static inline vf64 vf64_of_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 static inline __m256i signed256(const uint32_t *w)
 {

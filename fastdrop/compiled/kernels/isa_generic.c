@@ -7,6 +7,7 @@
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "softmax.h"
 #include "target.h"
 
 typedef uint64_t vu64;
@@ -42,6 +43,8 @@ static inline vf32 vf32_div(vf32 a, vf32 b) { return a / b; }
 static inline vf32 vf32_min(vf32 a, vf32 b) { return a < b ? a : b; }
 static inline vf32 vf32_max(vf32 a, vf32 b) { return a > b ? a : b; }
 static inline vf32 vf32_sqrt(vf32 a) { return sqrtf(a); }
+static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit) { return d < limit ? 0.0f : a; }
+static inline vf32 vf32_power(vf32 t) { return fd_float_of((fd_bits_of(t) << 23) + ONE_F32); }
 static inline int32_t signed_word(uint32_t w) { return (int32_t)(w ^ 0x80000000u); }
 static inline int32_t edge_word(uint32_t w) { return (int32_t)(w >> 31 ? ~w : w); }
 static inline vf32 vf32_signed(const uint32_t *w) { return (float)signed_word(*w); }
@@ -82,6 +85,8 @@ static inline vf64 vf64_div(vf64 a, vf64 b) { return a / b; }
 static inline vf64 vf64_min(vf64 a, vf64 b) { return a < b ? a : b; }
 static inline vf64 vf64_max(vf64 a, vf64 b) { return a > b ? a : b; }
 static inline vf64 vf64_sqrt(vf64 a) { return sqrt(a); }
+static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit) { return d < limit ? 0.0 : a; }
+static inline vf64 vf64_power(vf64 t) { return double_of((bits_of(t) << 52) + ONE_F64); }
 static inline vf64 vf64_of_f32(const float *p) { return *p; }
 static inline vf64 vf64_signed(const uint32_t *w) { return signed_word(*w); }
 static inline vf64 vf64_edge(const uint32_t *w) { return edge_word(*w); }

@@ -1,12 +1,14 @@
 /* NEON (AArch64): two 64-bit lanes; a tile is four quarters of four blocks. */
 #if defined(__aarch64__)
 #include <arm_neon.h>
+#include <math.h>
 #include <string.h>
 
 #include "kernels.h"
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "softmax.h"
 #include "target.h"
 
 typedef uint64x2_t vu64;
@@ -55,6 +57,15 @@ static inline vf32 vf32_div(vf32 a, vf32 b) { return vdivq_f32(a, b); }
 static inline vf32 vf32_min(vf32 a, vf32 b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 static inline vf32 vf32_max(vf32 a, vf32 b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vf32 vf32_sqrt(vf32 a) { return vsqrtq_f32(a); }
+static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit)
+{
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), vcltq_f32(d, limit)));
+}
+static inline vf32 vf32_power(vf32 t)
+{
+    const uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);
+    return vreinterpretq_f32_u32(vaddq_u32(n, vdupq_n_u32(ONE_F32)));
+}
 static inline int32x4_t signed_words(uint32x4_t w)
 {
     return vreinterpretq_s32_u32(veorq_u32(w, vdupq_n_u32(0x80000000)));
@@ -102,6 +113,15 @@ static inline vf64 vf64_div(vf64 a, vf64 b) { return vdivq_f64(a, b); }
 static inline vf64 vf64_min(vf64 a, vf64 b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
 static inline vf64 vf64_max(vf64 a, vf64 b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 static inline vf64 vf64_sqrt(vf64 a) { return vsqrtq_f64(a); }
+static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit)
+{
+    return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(a), vcltq_f64(d, limit)));
+}
+static inline vf64 vf64_power(vf64 t)
+{
+    const uint64x2_t n = vshlq_n_u64(vreinterpretq_u64_f64(t), 52);
+    return vreinterpretq_f64_u64(vaddq_u64(n, vdupq_n_u64(ONE_F64)));
+}
 static inline vf64 vf64_of_f32(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
 static inline vf64 vf64_of_int(int32x4_t a) { return vcvtq_f64_s64(vmovl_s32(vget_low_s32(a))); }
 static inline uint32x4_t two_words(const uint32_t *w)

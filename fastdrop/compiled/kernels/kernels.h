@@ -64,7 +64,7 @@ enum { FD_DOMAIN_MASK = 0, FD_DOMAIN_WORDS = 1, FD_DOMAIN_FOLD = 2 };
 enum { FD_MAX_DIMS = 64 };                         /* NumPy's limit since 2.0 */
 
 typedef enum { FD_FLOAT16, FD_BFLOAT16, FD_FLOAT32, FD_FLOAT64, FD_NUM_DTYPES } fd_dtype;
-extern const size_t fd_itemsize[FD_NUM_DTYPES];
+static const size_t fd_itemsize[FD_NUM_DTYPES] = {2, 2, 4, 8};
 
 /* What is done to an element. Half types are computed in float32. */
 typedef enum {
@@ -104,6 +104,7 @@ typedef struct {
 } fd_operands;
 
 struct fd_optimizer_loops;    /* optimizers.h */
+struct fd_softmax_loops;      /* softmax.h */
 
 typedef struct {
     const char *name;
@@ -126,6 +127,7 @@ typedef struct {
     /* after streamed stores, before another thread reads them */
     void (*fence)(void);
     const struct fd_optimizer_loops *optimizers;
+    const struct fd_softmax_loops *softmax;
 } fd_kernels;
 
 extern const fd_kernels fd_generic, fd_avx2, fd_avx512, fd_neon;    /* those this build has */

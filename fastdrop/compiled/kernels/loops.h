@@ -363,6 +363,7 @@ FD_DEFINE_DTYPE(f32, float, vf32, VF32_LANES, float, f32)
 FD_DEFINE_DTYPE(f64, double, vf64, VF64_LANES, double, f64)
 
 #include "optimizer_loops.h"
+#include "softmax_loops.h"
 
 #define FD_STRING2(name) #name
 #define FD_STRING(name) FD_STRING2(name)
@@ -386,4 +387,5 @@ const fd_kernels FD_NAME3(fd_, FD_ISA, ) = {
                    FD_FN(accumulate_f64)},
     .fence = stream_fence,
     .optimizers = &FD_FN(optimizer_loops),
+    .softmax = &FD_FN(softmax_loops),
 };

@@ -4,8 +4,6 @@
 #include "bits.h"
 #include "kernels.h"
 
-const size_t fd_itemsize[FD_NUM_DTYPES] = {2, 2, 4, 8};
-
 static fd_operands operands_at(const fd_job *job, uint64_t at)
 {
     const size_t size = fd_itemsize[job->dtype];

@@ -1,5 +1,6 @@
 /* All kernels, without Python: every instruction set of this machine against the reference's masks
- * and values (make_cases.py), optimisers against the portable ones, and Philox against the published answers.
+ * and values (make_cases.py), optimisers and softmax against the portable ones, and Philox against the
+ * published answers.
  *
  *     test_kernels known_answers.txt cases.bin
  *
@@ -13,6 +14,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/optimizers.h"
+#include "kernels/softmax.h"
 
 static unsigned long failures, checks;
 
@@ -341,6 +343,79 @@ static void optimizers(const fd_kernels *isa)
         }
 }
 
+/* Equal bits; NaNs are equal whatever theirs. */
+static int same_numbers(const void *a, const void *b, uint64_t n, fd_dtype dtype)
+{
+    const size_t size = fd_itemsize[dtype];
+    /* the bits of infinity: what is more, without its sign, is NaN */
+    const uint64_t infinite[FD_NUM_DTYPES] = {0x7C00, 0x7F80, 0x7F800000, 0x7FF0000000000000};
+    const uint64_t magnitude = (1ull << (8 * size - 1)) - 1;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t u = 0, v = 0;
+        memcpy(&u, (const char *)a + i * size, size);
+        memcpy(&v, (const char *)b + i * size, size);
+        const int nan = (u & magnitude) > infinite[dtype];
+        if (nan ? (v & magnitude) <= infinite[dtype] : u != v)
+            return 0;
+    }
+    return 1;
+}
+
+/* Softmax forward and backward: rows of any length, causal, with each kind of mask, as the portable
+   loops have them. */
+static void softmax(const fd_kernels *isa)
+{
+    enum { ROWS = 5, MOST = 100 };
+    static double x[ROWS * MOST], dy[ROWS * MOST], add[MOST], found[2][2][ROWS * MOST];
+    static uint8_t taken[MOST];
+    static uint64_t scratch[4096];
+    for (unsigned long number = 0; number < 400; number++) {
+        const fd_dtype dtype = (fd_dtype)(number % FD_NUM_DTYPES);
+        const uint64_t keys = 1 + random_below(MOST);
+        fd_bits bits = {.threshold = number % 5 ? fd_threshold(0.3) : 1ull << 32,
+                        .offset = random_below(5000)};
+        fd_softmax s = {.bits = &bits, .dtype = dtype, .x = x, .dy = dy, .keys = keys,
+                        .stride = keys, .queries = ROWS, .causal = number % 3 == 0,
+                        .scale = 1 / 0.7, .ndim = 0};
+        fd_key_init(&bits.key, number, 1);
+        fill_randomly((uint8_t *)x, sizeof x);    /* of all magnitudes, infinite and NaN, too */
+        fill_randomly((uint8_t *)dy, sizeof dy);
+        fill_randomly(taken, sizeof taken);
+        for (uint64_t i = 0; i < ROWS * MOST && number % 2; i++) {    /* or such as there are */
+            const double value = (double)random_below(1000) / 100 - 5;
+            if (dtype == FD_FLOAT64)
+                x[i] = value;
+            else if (dtype == FD_FLOAT32)
+                ((float *)x)[i] = (float)value;
+            else
+                ((uint16_t *)x)[i] = (uint16_t)(random_below(0x4000) | random_below(2) << 15);
+        }
+        for (uint64_t i = 0; i < MOST; i++) {
+            taken[i] = (uint8_t)(taken[i] & (number % 7 ? 3 : 0));
+            if (dtype == FD_FLOAT64)
+                add[i] = (double)i / 10;
+            else
+                ((float *)add)[i] = (float)i / 10;
+        }
+        if (number % 4 == 1)
+            s.taken = taken;
+        else if (number % 4 == 2)
+            s.add = add;
+        memset(found, 0, sizeof found);
+        for (int own = 0; own < 2; own++) {
+            s.kernels = bits.kernels = own ? isa : &fd_generic;
+            s.y = found[own][0];
+            s.dx = found[own][1];
+            check(fd_softmax_scratch(&s) <= sizeof scratch, "softmax, scratch", isa->name, number);
+            fd_softmax_rows(&s, 0, ROWS, scratch);
+        }
+        const uint64_t n = ROWS * keys;
+        for (int of = 0; of < 2; of++)
+            check(same_numbers(found[0][of], found[1][of], n, dtype), of ? "softmax, backward" : "softmax",
+                  isa->name, number);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const size_t sizes[FD_NUM_DTYPES] = {2, 2, 4, 8};
@@ -374,6 +449,7 @@ int main(int argc, char **argv)
         normal_variates(*isa);
         optimizers(*isa);
         flushed_states(*isa);
+        softmax(*isa);
         for (number = 1; number <= 300; number++) {
             shared_axes(*isa, number);
             blocks(*isa, number);
