@@ -22,6 +22,7 @@ PRIVATE = (  # what kernels need of PyTorch that it does not promise to keep
     "_C._autograd._get_creation_meta",
     "_C._autograd._top_saved_tensors_default_hooks",
     "_C._current_graph_task_id",
+    "_C._dispatch_dump_table",
     "_C._dispatch_has_kernel_for_dispatch_key",
     "_C._dispatch_tls_is_dispatch_key_excluded",
     "_C._dispatch_tls_is_dispatch_key_included",
@@ -67,8 +68,8 @@ def enable() -> Block:
         if not switch.on:
             _check_torch()
             _remove()  # kernels that were left, to see whether there are others
+            _check_nobody_else()
             if _library is None:
-                _check_nobody_else()
                 _register()
         block = Block()
         _holders.add(block)
@@ -187,11 +188,18 @@ def _check_torch() -> None:
 def _check_nobody_else() -> None:
     """Raise if kernels of somebody else's would be overwritten, or no longer be reached."""
     for operator in sorted({kernel.operator for kernel in kernels()}):
-        composite = operator != "native_dropout"  # by PyTorch made of other operators
-        for key in ("AutogradCPU", "CPU", "Autograd", "CompositeImplicitAutograd"):
-            there = torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{operator}", key)
-            builtin = not composite or key == "CompositeImplicitAutograd"
-            if f"aten/{operator}/{key}" in torch.library._impls or (there and not builtin):
+        table = torch._C._dispatch_dump_table(f"aten::{operator}")
+        for key in ("CompositeImplicitAutograd", "Autograd", "AutogradCPU", "CPU"):
+            found = re.search(rf"^{key}: (.*)", table, flags=re.MULTILINE)
+            entry = found[1] if found else ""  # where that kernel was registered
+            theirs = ".py:" in entry and __file__ not in entry
+            if key in ("AutogradCPU", "CPU"):
+                there = torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{operator}", key)
+                # by PyTorch itself only native_dropout is, all others are made of operators
+                theirs |= there and __file__ not in entry and operator != "native_dropout"
+            else:
+                theirs |= f"aten/{operator}/{key}" in torch.library._impls
+            if theirs:
                 raise RuntimeError(
                     f"enable: expected PyTorch's own {operator}, "
                     f"got a kernel that somebody registered for {key}"
