@@ -55,7 +55,7 @@ def _static_p(p: Any) -> float:
     return checked_p(p)
 
 
-def _offset_words(offset: Any, n: int, bits: int = 55) -> Array:
+def _offset_words(offset: Any, n: Any, bits: int = 55) -> Array:
     """The offset's two words, the high one first."""
     if isinstance(offset, jax.core.Tracer):
         if offset.shape or not jnp.issubdtype(offset.dtype, jnp.integer):
@@ -63,7 +63,8 @@ def _offset_words(offset: Any, n: int, bits: int = 55) -> Array:
         wide = offset.dtype.itemsize > 4
         high = offset >> 32 if wide else jnp.zeros_like(offset)
         return jnp.stack([high.astype(jnp.uint32), offset.astype(jnp.uint32)])
-    start = checked_offset(offset, n, bits)
+    # while a program is exported, lengths may be unknown
+    start = checked_offset(offset, n if isinstance(n, int) else 0, bits)
     return np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)  # type: ignore[return-value]
 
 
@@ -135,7 +136,7 @@ def dropout(
         if p.shape or not jnp.issubdtype(p.dtype, jnp.floating):
             raise TypeError(f"p: expected a number, got {p.dtype} {p.shape}")
         kind = jnp.promote_types(p.dtype, jnp.float32)
-        rate = jax.lax.stop_gradient(p).astype(kind)[None]
+        rate = jnp.asarray(jax.lax.stop_gradient(p), kind)[None]
         rule = Rule("scale", None, 0.0, shared=axes)
         return _masked(key, array, rule, offset, p=(rate,)) if training else array
     p = checked_p(p)

@@ -51,15 +51,28 @@ def _bind(operands: Sequence[Any], rule: Rule, batch: int) -> Array:
 
 def _varying(operands: Sequence[Array], rule: Rule) -> Sequence[Array]:
     """Let x, and what is added to it, vary over all axes of a `shard_map` that an operand does."""
-    axes = [getattr(jax.typeof(operand), "vma", frozenset()) for operand in operands]
+    axes = [_axes_of(operand) for operand in operands]
     every = frozenset().union(*axes)
     many = 2 if rule.has_second else 1
     return [
-        jax.lax.pcast(operand, tuple(every - own), to="varying")
-        if i < many and every - own
-        else operand
+        _vary(operand, tuple(every - own)) if i < many and every - own else operand
         for i, (operand, own) in enumerate(zip(operands, axes))
     ]
+
+
+def _axes_of(operand: Any) -> frozenset[Any]:
+    """The axes of a `shard_map` over which it varies; an error where JAX has another name for it."""
+    kind: Any = jax.typeof(operand)
+    axes: frozenset[Any] = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
+    return axes
+
+
+def _vary(operand: Any, axes: tuple[Any, ...]) -> Array:
+    if hasattr(jax.lax, "pcast"):
+        y: Array = jax.lax.pcast(operand, axes, to="varying")
+    else:  # before JAX 0.9
+        y = jax.lax.pvary(operand, axes)
+    return y
 
 
 @_masked.def_abstract_eval
