@@ -4,17 +4,15 @@ Functions of a key of `jax.random` and an array; `fastdrop.jax.nnx`, `.linen` an
 are imported only when asked for, have the layers of Flax and Equinox. docs/jax.md has the details.
 """
 
-_NEEDED = (0, 8)
+_NEEDED = (0, 8, 1)  # 0.8.0 crashes where a key differs between the devices of a shard_map
 
 try:
     import jax as _jax
 except ImportError as error:
+    raise ImportError(f"fastdrop.jax needs JAX: pip install 'fastdrop-nn[jax]' ({error})") from None
+if _jax.__version_info__ < _NEEDED:
     raise ImportError(
-        f"fastdrop.jax needs JAX: pip install 'fastdrop-nn[jax]' ({error})"
-    ) from None
-if _jax.__version_info__[:2] < _NEEDED:
-    raise ImportError(
-        f"fastdrop.jax needs JAX {_NEEDED[0]}.{_NEEDED[1]} or later, got {_jax.__version__}: "
+        f"fastdrop.jax needs JAX {'.'.join(map(str, _NEEDED))} or later, got {_jax.__version__}: "
         "pip install -U jax"
     )
 

@@ -65,7 +65,7 @@ def _offset_words(offset: Any, n: Any, bits: int = 55) -> Array:
         return jnp.stack([high.astype(jnp.uint32), offset.astype(jnp.uint32)])
     # while a program is exported, lengths may be unknown
     start = checked_offset(offset, n if isinstance(n, int) else 0, bits)
-    return np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)  # type: ignore[return-value]
+    return np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
 
 
 def _masked(
@@ -92,8 +92,8 @@ def dropout(
 ) -> Array:
     """Drop elements with probability p, scale the others by 1 / (1 - p).
 
-    A pure function: jit, gradients of any order, vmap, scan, remat and shardings leave the mask as it
-    is, and nothing is kept for the backward pass but the key.
+    A pure function: jit, gradients of any order, vmap, scan, remat and shardings leave the mask as
+    it is, and nothing is kept for the backward pass but the key.
 
     Parameters
     ----------

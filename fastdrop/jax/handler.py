@@ -41,7 +41,7 @@ def register() -> None:
         If the interface of the installed jaxlib is not one that the handler knows.
     """
     jax.devices("cpu")  # an error comes now, with one line, not from there
-    needs = f"fastdrop.jax needs a jaxlib whose foreign functions have version 0, got {_interface()}"
+    needs = f"fastdrop.jax needs a jaxlib with foreign functions of version 0, got {_interface()}"
     if _interface()[0] not in ("0", "?"):
         raise ImportError(needs)
     try:

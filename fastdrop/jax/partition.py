@@ -1,10 +1,9 @@
-"""An array on several devices: each has the whole array's mask for its block, and gathers nothing."""
+"""An array on several devices: each draws its block of the mask, and gathers nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -43,9 +42,7 @@ def whole(*operands: Array, rule: Rule, batch: int) -> Array:
 def _strides(shape: Sequence[int], shared: Sequence[int]) -> tuple[int, ...]:
     """Of the axes in the mask of an array of this shape; 0 along shared axes."""
     own = [1 if axis in shared else length for axis, length in enumerate(shape)]
-    return tuple(
-        0 if axis in shared else math.prod(own[axis + 1 :]) for axis in range(len(shape))
-    )
+    return tuple(0 if axis in shared else math.prod(own[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _bind(
@@ -86,7 +83,7 @@ def _kinds(rule: Rule) -> list[str]:
     return ["array", *second, "words", "words", *(["words"] if rule.p is None else [])]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _partitioned(rule: Rule, batch: int) -> custom_partitioning:
     kinds = _kinds(rule)
 

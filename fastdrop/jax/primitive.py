@@ -7,7 +7,7 @@ primitive, which draws the mask again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -61,7 +61,7 @@ def _varying(operands: Sequence[Array], rule: Rule) -> Sequence[Array]:
 
 
 def _axes_of(operand: Any) -> frozenset[Any]:
-    """The axes of a `shard_map` over which it varies; an error where JAX has another name for it."""
+    """The axes of a `shard_map` over which it varies; an error where JAX calls them otherwise."""
     kind: Any = jax.typeof(operand)
     axes: frozenset[Any] = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
     return axes
@@ -80,7 +80,7 @@ def _like_x(x: Any, *_: Any, **params: Any) -> Any:
     return x.update(weak_type=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(rule: Rule, batch: int) -> Any:
     return jax.jit(partial(_masked.bind, rule=rule, batch=batch))
 
@@ -134,11 +134,7 @@ ad.primitive_transposes[_masked] = _transpose
 
 def _batched(operands: Any, axes: Any, *, rule: Rule, batch: int) -> Any:
     """One call for the whole batch: an axis more; of length 1 where an operand has none."""
-    (size,) = {
-        operand.shape[axis]
-        for operand, axis in zip(operands, axes)
-        if axis is not None
-    }
+    (size,) = {operand.shape[axis] for operand, axis in zip(operands, axes) if axis is not None}
     arrays = 2 if rule.op == "add" else 1
     moved = []
     for i, (operand, axis) in enumerate(zip(operands, axes)):

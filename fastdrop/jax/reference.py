@@ -1,8 +1,8 @@
 """The mask contract in jax.numpy: what GPUs and TPUs run, and CPUs' kernels are tested against.
 
 XLA has no 64-bit integers unless asked for them: a number of 64 bits is a pair of uint32, high
-first. A word of 32 mask bits is drawn with a counter of its own, as it needs no neighbours then; the
-generator's other three words are wasted.
+first. A word of 32 mask bits is drawn with a counter of its own, as it needs no neighbours then;
+the generator's other three words are wasted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _philox(counter: Sequence[Array], seed: Pair) -> list[Array]:
 def _words(key: Sequence[Array], domain: int, plane: Any, number: Pair) -> Array:
     """Words of a domain and plane, by their numbers: 64 to a tile, 16 blocks side by side."""
     high, low = number
-    counter = (
+    counter: Sequence[Any] = (
         (low >> 2 | high << 30) & ~_u32(15) | low & 15,
         high >> 2 | _u32(plane) << 16 | domain << 21,
         key[3],
@@ -79,7 +79,7 @@ def _words(key: Sequence[Array], domain: int, plane: Any, number: Pair) -> Array
 
 
 def _threshold(p: Array) -> tuple[Array, Array]:
-    """T of a traced p, and whether it is 2**32; in float32 exactly what float64 gives for this p."""
+    """T of a traced p, and whether it is 2**32: from float32 what float64 would give."""
     p = jnp.where(p > 1, 1, jnp.where(p >= 0, p, 0)).astype(p.dtype)
     if p.dtype == jnp.float64:
         t = jnp.round((1 - p) * 2.0**32).astype(jnp.uint64)
@@ -125,16 +125,14 @@ def _numbers(
     for axis, stride in enumerate(strides):
         first = _plus(first, _times(starts[axis], stride))
     outer, length = _rows(shape, strides)
-    number: Pair = tuple(jnp.broadcast_to(word, outer) for word in first)  # type: ignore[assignment]
+    number: Pair = tuple(jnp.broadcast_to(word, outer) for word in first)
     for axis in range(len(outer)):
         steps = lax.broadcasted_iota(jnp.uint32, outer, axis)
         number = _plus(number, _times(steps, strides[axis]))
-    return tuple(word.reshape(-1, 1) for word in number), length  # type: ignore[return-value]
+    return tuple(word.reshape(-1, 1) for word in number), length
 
 
-def _mask(
-    key: Sequence[Array], rule: Rule, p: Array | None, number: Pair, length: int
-) -> Array:
+def _mask(key: Sequence[Array], rule: Rule, p: Array | None, number: Pair, length: int) -> Array:
     """Bool, (rows, length)."""
     if p is None:
         t = round((1 - (rule.p or 0.0)) * 2**32)
@@ -148,9 +146,7 @@ def _mask(
     count = (length + 31) // 32 + 1
     steps = lax.broadcasted_iota(jnp.uint32, (1, count), 1)
     high, low = number
-    words = _kept_words(
-        key, t, planes, _plus((high >> 5, low >> 5 | high << 27), (_u32(0), steps))
-    )
+    words = _kept_words(key, t, planes, _plus((high >> 5, low >> 5 | high << 27), (_u32(0), steps)))
     shift = low & 31
     words = words[:, :-1] >> shift | words[:, 1:] << 1 << (31 - shift)
     bits = words[:, :, None] >> lax.broadcasted_iota(jnp.uint32, (1, 1, 32), 2) & 1
@@ -207,9 +203,7 @@ def _member(
     return (y + second if rule.op == "add" else y).astype(x.dtype)
 
 
-def masked(
-    *operands: Array, rule: Rule, batch: int, strides: tuple[int, ...]
-) -> Array:
+def masked(*operands: Array, rule: Rule, batch: int, strides: tuple[int, ...]) -> Array:
     """What the handler in ``compiled/xla.h`` computes, of the same operands.
 
     Parameters
@@ -248,5 +242,3 @@ def masked(
     y = jax.vmap(function, (*axes[:4], None, axes[4]))(*flat[:4], starts, flat[4])
     result: Array = y.reshape(x.shape)
     return result
-
-

@@ -238,7 +238,11 @@ WRONG = {
         TypeError,
         "key: expected a key of jax.random or its uint32 words, got int32",
     ),
-    "a seed": (lambda: fjax.dropout(42, X), TypeError, "key: expected a key of jax.random, got int"),
+    "a seed": (
+        lambda: fjax.dropout(42, X),
+        TypeError,
+        "key: expected a key of jax.random, got int",
+    ),
     "no key": (lambda: fjax.dropout(None, X), TypeError, "key: expected a key of jax.random"),
     "integers": (lambda: fjax.dropout(key, np.arange(3)), TypeError, "x: expected an array of fl"),
     "complex": (lambda: fjax.dropout(key, X + 1j), TypeError, "x: expected an array of float16"),
@@ -319,8 +323,8 @@ def test_the_library_imports_no_jax():
     [
         ("sys.modules['jax'] = None", "fastdrop.jax needs JAX: pip install 'fastdrop-nn[jax]'"),
         (
-            "import jax; jax.__version_info__ = (0, 7, 9); jax.__version__ = '0.7.9'",
-            "fastdrop.jax needs JAX 0.8 or later, got 0.7.9",
+            "import jax; jax.__version_info__ = (0, 8, 0); jax.__version__ = '0.8.0'",
+            "fastdrop.jax needs JAX 0.8.1 or later, got 0.8.0",
         ),
     ],
 )

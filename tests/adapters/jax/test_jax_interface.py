@@ -1,4 +1,4 @@
-"""XLA's interface of foreign functions: our declarations of it, versions, what the handler refuses."""
+"""XLA's interface of foreign functions: our declarations, versions, what the handler refuses."""
 
 import ctypes
 import re
@@ -104,7 +104,8 @@ def test_our_declarations_are_jaxlibs(tmp_path):
         same(f"sizeof({ours})", f"sizeof({STRUCTS[ours][0]})", f"size of {ours}")
     for ours, theirs in NUMBERS.items():
         same(f"(int){ours}", f"(int){theirs}", theirs)
-    declared = set(re.findall(r"^} (fd_xla_\w+);|^typedef struct (fd_xla_\w+) {", XLA_H.read_text(), re.M))
+    declaration = r"^} (fd_xla_\w+);|^typedef struct (fd_xla_\w+) {"
+    declared = set(re.findall(declaration, XLA_H.read_text(), re.MULTILINE))
     names = {name for pair in declared for name in pair if name}
     assert names == {*STRUCTS, "fd_xla_type", "fd_xla_settings"}
     source = tmp_path / "same.c"
@@ -160,9 +161,7 @@ def test_the_version_that_xla_is_told(theirs, expected):
     """Never a newer one than it knows: that would break a user's whole CPU backend."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    call = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(
-        pointer(_core.xla_handler(), None)
-    )
+    call = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(pointer(_core.xla_handler(), None))
     metadata = Metadata(ctypes.sizeof(Metadata))
     extension = Extension(ctypes.sizeof(Extension), 1, None, ctypes.pointer(metadata))
     api = Api(ctypes.sizeof(Api), 0, Version(24, 0, *theirs))
@@ -192,7 +191,7 @@ def test_an_interface_that_does_not_fit(change, message, monkeypatch):
     change(monkeypatch)
     with pytest.raises(ImportError, match=message) as error:
         fjax.register()
-    assert str(error.value).startswith("fastdrop.jax needs a jaxlib whose foreign functions")
+    assert str(error.value).startswith("fastdrop.jax needs a jaxlib with foreign functions")
     assert len(str(error.value)) <= 200
     assert "\n" not in str(error.value)
     handler.register.cache_clear()

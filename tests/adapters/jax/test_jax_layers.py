@@ -38,7 +38,9 @@ def equinox():
 
 def same_arguments(ours, theirs):
     def names(function):
-        return [(p.name, p.default, p.kind) for p in inspect.signature(function).parameters.values()]
+        return [
+            (p.name, p.default, p.kind) for p in inspect.signature(function).parameters.values()
+        ]
 
     assert names(ours) == names(theirs)
     assert names(ours.__call__) == names(theirs.__call__)
@@ -255,7 +257,9 @@ def test_equinox_with_p_as_an_array(equinox):
     assert gradient.p == 0
     keys = jax.random.split(key, 6)
     y = jax.vmap(lambda k, x: layer(x, key=k))(keys, X)
-    assert_same(np.asarray(y[2]), fastdrop.dropout(X[2], float(np.float32(0.1)), key=key_of(keys[2])))
+    assert_same(
+        np.asarray(y[2]), fastdrop.dropout(X[2], float(np.float32(0.1)), key=key_of(keys[2]))
+    )
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,13 @@ def no_kernels():
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*((name, "float32") for name in FAMILY), *(("alpha", dtype) for dtype in DTYPES)]
-    + [("gaussian", "float64"), ("gaussian", "bfloat16"), ("bias relu", "float16")],
+    [
+        *((name, "float32") for name in FAMILY),
+        *(("alpha", dtype) for dtype in DTYPES),
+        ("gaussian", "float64"),
+        ("gaussian", "bfloat16"),
+        ("bias relu", "float16"),
+    ],
 )
 def test_the_family(name, dtype, no_kernels):
     function = FAMILY[name]

@@ -1,4 +1,4 @@
-"""fastdrop.jax on several devices: each has its block of the whole array's mask, and gathers nothing."""
+"""fastdrop.jax on several devices: each has its block of the mask, and gathers nothing."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ jax = pytest.importorskip("jax", reason="needs JAX")
 
 import jax.numpy as jnp
 from dtypes import assert_same
-from jax_family import FAMILY, KEY, key_of, numbers
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax_family import FAMILY, KEY, key_of, numbers
 
 import fastdrop
 import fastdrop.jax as fjax
@@ -154,7 +154,9 @@ def test_a_traced_p_and_offset():
 
 
 @pytest.mark.parametrize("lengths", [(7, 12, 64), (16, 5, 64), (16, 12, 3), (3, 3, 3)])
-@pytest.mark.parametrize("spec", [P("a"), P("a", "b"), P(None, "b", "a"), P(None, None, ("a", "b"))])
+@pytest.mark.parametrize(
+    "spec", [P("a"), P("a", "b"), P(None, "b", "a"), P(None, None, ("a", "b"))]
+)
 def test_lengths_that_do_not_divide(lengths, spec):
     mesh = mesh_of("2x2")
     x = numbers(lengths)
@@ -194,7 +196,7 @@ def test_a_layer_of_a_scan():
     check_gathers_nothing(text)
 
 
-# ---- shard_map: the user sees a block --------------------------------------------------------------
+# ---- shard_map: the user sees a block ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -245,9 +247,7 @@ def test_shard_map_of_the_family(name):
 
     step = jax.shard_map(block, mesh=mesh, in_specs=P("a"), out_specs=P("a"))
     owns = [key_of(jax.random.fold_in(key, i)) for i in range(4)]
-    expected = [
-        function.numpy(X[4 * i : 4 * i + 4], 0.3, key=own) for i, own in enumerate(owns)
-    ]
+    expected = [function.numpy(X[4 * i : 4 * i + 4], 0.3, key=own) for i, own in enumerate(owns)]
     assert_same(np.asarray(jax.jit(step)(X)), np.concatenate(expected))
 
 

@@ -181,9 +181,7 @@ def test_vmap_of_what_is_added():
     y = jax.vmap(lambda b: fjax.bias_act_dropout(key, X, b, "relu", 0.3))(biases)
     expected = [fastdrop.bias_act_dropout(X, b, "relu", 0.3, key=KEY) for b in biases]
     assert_same(np.asarray(y), np.stack(expected))
-    loss = jax.vmap(
-        jax.grad(lambda b: fjax.bias_act_dropout(key, X, b, "relu", 0.3).sum()), 0
-    )
+    loss = jax.vmap(jax.grad(lambda b: fjax.bias_act_dropout(key, X, b, "relu", 0.3).sum()), 0)
     one = jax.grad(lambda b: fjax.bias_act_dropout(key, X, b, "relu", 0.3).sum())
     np.testing.assert_allclose(loss(biases), np.stack([one(b) for b in biases]), rtol=1e-5)
 
@@ -261,8 +259,9 @@ def test_scan_and_its_gradient():
     dx = np.ones_like(X[0])
     for own in reversed(OWN):
         dx = dropped(dx, 0.1, own)
-    for wrap in (lambda f: f, jax.checkpoint):
-        assert_same(np.asarray(jax.grad(lambda x: wrap(run)(x)[0].sum())(X[0])), dx)
+    for function in (run, jax.checkpoint(run)):
+        gradient = jax.grad(lambda x, function=function: function(x)[0].sum())
+        assert_same(np.asarray(gradient(X[0])), dx)
 
 
 def test_loops_and_branches():
@@ -409,10 +408,6 @@ def test_exported_shapes_may_be_symbols():
     (b,) = export.symbolic_shape("b")
     check = export.DisabledSafetyCheck.custom_call("fastdrop")
     make = export.export(jax.jit(lambda x: fjax.dropout(key, x, 0.3)), disabled_checks=[check])
-    try:
-        program = make(jax.ShapeDtypeStruct((b, 7), jnp.float32))
-    except Exception as error:
-        assert "b" in str(error)
-        pytest.fail(f"{type(error).__name__}: {error}")
+    program = make(jax.ShapeDtypeStruct((b, 7), jnp.float32))
     x = numbers((5, 7))
     assert_same(np.asarray(program.call(x)), dropped(x))
