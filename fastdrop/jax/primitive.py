@@ -7,7 +7,7 @@ primitive, which draws the mask again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
