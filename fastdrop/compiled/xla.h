@@ -2,7 +2,7 @@
  *
  * The declarations are XLA's own (jaxlib/include/xla/ffi/api/c_api.h) in our names: so the compiled
  * module needs no jaxlib, neither when it is built nor when it is loaded, and one build serves all.
- * These fields lie at the same places in all versions of the interface from 0.1 to 0.4;
+ * These fields lie at the same places in all versions of the interface from 0.1 to 0.5;
  * tests/adapters/jax/test_jax_interface.py compares them with the header of the installed jaxlib.
  */
 #ifndef FASTDROP_XLA_H
@@ -14,7 +14,7 @@
 #include "kernels/kernels.h"
 
 /* The newest version that the comparison was made with. */
-enum { FD_XLA_MAJOR = 0, FD_XLA_MINOR = 4 };
+enum { FD_XLA_MAJOR = 0, FD_XLA_MINOR = 5 };
 
 typedef enum {
     FD_XLA_U32 = 8, FD_XLA_F16 = 10, FD_XLA_F32 = 11, FD_XLA_F64 = 12, FD_XLA_BF16 = 16,

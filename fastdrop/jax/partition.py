@@ -8,9 +8,10 @@ from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.experimental.custom_partitioning import SdyShardingRule, custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, use_abstract_mesh
 
 from fastdrop.jax.handler import block
 from fastdrop.jax.rules import Rule
@@ -46,6 +47,25 @@ def _strides(shape: Sequence[int], shared: Sequence[int]) -> tuple[int, ...]:
     return tuple(0 if axis in shared else math.prod(own[axis + 1 :]) for axis in range(len(shape)))
 
 
+def _with_mesh(sharding: Any, ndim: int) -> Any:
+    """A sharding that comes without a mesh, of one of its own; or one that splits nothing.
+
+    Devices know their place in a mesh by counting them, so they have to be in order.
+    """
+    if isinstance(sharding, NamedSharding):
+        return sharding
+    tiles, devices = sharding._hlo_sharding, sharding._device_assignment
+    if not tiles.is_replicated() and list(tiles.tile_assignment_devices()) == list(
+        range(len(devices))
+    ):
+        lengths = tiles.tile_assignment_dimensions()
+        names = [f"axis_{i}" for i in range(len(lengths))]
+        spec = [name if n > 1 else None for name, n in zip(names[:ndim], lengths)]
+        mesh = Mesh(np.array(devices).reshape(lengths), names)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+    return type(sharding).get_replicated(devices)
+
+
 def _bind(
     operands: Sequence[Array], starts: Array, rule: Rule, batch: int, strides: tuple[int, ...]
 ) -> Array:
@@ -55,10 +75,16 @@ def _bind(
     return y
 
 
+def _no_mesh() -> Any:
+    """Let JAX annotate no arrays for an explicit mesh: on one device nothing reads that."""
+    return use_abstract_mesh(AbstractMesh((), ()))
+
+
 def _unpartitioned(rule: Rule, batch: int) -> Callable[..., Array]:
     def function(*operands: Array) -> Array:
         shape = operands[0].shape[batch:]
-        starts = jnp.zeros(max(len(shape), 1), jnp.uint32)
+        with _no_mesh():
+            starts = jnp.zeros(max(len(shape), 1), jnp.uint32)
         return _bind(operands, starts, rule, batch, _strides(shape, rule.shared))
 
     return function
@@ -92,21 +118,21 @@ def _partitioned(rule: Rule, batch: int) -> custom_partitioning:
         return operands[0].sharding
 
     def partition(mesh: Any, operands: Any, result: Any) -> Any:
-        sharding = result.sharding
-        if not isinstance(sharding, NamedSharding):  # no mesh to speak of: the same everywhere
-            alone = type(sharding).get_replicated(sharding._device_assignment)
-            return mesh, _unpartitioned(rule, batch), alone, tuple(alone for _ in operands)
+        sharding = _with_mesh(result.sharding, len(result.shape))
+        if not isinstance(sharding, NamedSharding):
+            return mesh, _unpartitioned(rule, batch), sharding, tuple(sharding for _ in operands)
         spec = [*sharding.spec, *[None] * (len(result.shape) - len(sharding.spec))]
         strides = _strides(result.shape[batch:], rule.shared)
 
         def on_device(*parts: Array) -> Array:
             lengths = parts[0].shape[batch:]
-            starts = [
-                (lax.axis_index(names) if names else 0) * length
-                for names, length in zip(spec[batch:], lengths)
-            ]
-            words = jnp.stack([jnp.asarray(start).astype(jnp.uint32) for start in starts or [0]])
-            return _bind(parts, words, rule, batch, strides)
+            with _no_mesh():
+                starts = [
+                    (lax.axis_index(names) if names else 0) * length
+                    for names, length in zip(spec[batch:], lengths)
+                ]
+                words = [jnp.asarray(start).astype(jnp.uint32) for start in starts or [0]]
+                return _bind(parts, jnp.stack(words), rule, batch, strides)
 
         split = [
             NamedSharding(

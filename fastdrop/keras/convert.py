@@ -37,7 +37,9 @@ def convert(model: Any) -> list[str]:
     changed = _change(model, LAYERS)
     left = [layer.path or layer.name for layer in model._flatten_layers() if _keeps_its_own(layer)]
     if left:
-        warnings.warn(f"convert: Keras's own dropout stays in {', '.join(left)}"[:200], stacklevel=2)
+        warnings.warn(
+            f"convert: Keras's own dropout stays in {', '.join(left)}"[:200], stacklevel=2
+        )
     return changed
 
 

@@ -7,7 +7,7 @@ s has the mask of ``fastdrop.Key(s, n)``. It is saved with the layer's variables
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,28 +21,27 @@ _register = keras.saving.register_keras_serializable("fastdrop")
 
 _STATE = "seed_generator_state"  # in files
 
-if TYPE_CHECKING:
-    _Layer: Any = object
-else:
-    _Layer = object
-
 
 def _on_cpu(x: Any) -> bool:
     """Can kernels have it? JAX's run everywhere; a program of TensorFlow's fetches it."""
     return keras.backend.backend() != "torch" or x.device.type in ("cpu", "meta")
 
 
-class _Masked(_Layer):
+class _Masked:
     """What all of these layers share; stands before Keras's own class."""
+
+    rate: float
+    seed_generator: Any
 
     @property
     def supports_jit(self) -> bool:
         """Tell Keras whether XLA can compile the layer."""
-        return bool(_backend.SUPPORTS_JIT) or keras.backend.backend() == "torch"
+        return bool(_backend.SUPPORTS_JIT and self.__dict__.get("supports_jit", True))
 
     @supports_jit.setter
     def supports_jit(self, value: bool) -> None:
-        """Take what Keras's own class sets; it is no option."""
+        """Keep what Keras's own class sets, also for when `revert` makes it that again."""
+        self.__dict__["supports_jit"] = value
 
     def _rule(self, inputs: Any) -> Rule:
         raise NotImplementedError
@@ -51,7 +50,7 @@ class _Masked(_Layer):
         """Apply the layer; see Keras's own class."""
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         if not training or dtype not in DTYPES or not _on_cpu(inputs):
-            return super().call(inputs, training=training)
+            return super().call(inputs, training=training)  # type: ignore[misc]
         rule = self._rule(inputs)
         if rule.p == 0:
             return inputs
@@ -59,15 +58,15 @@ class _Masked(_Layer):
 
     def save_own_variables(self, store: Any) -> None:
         """Save the seed generator's state, too: Keras's own layer forgets it."""
-        super().save_own_variables(store)
+        super().save_own_variables(store)  # type: ignore[misc]
         if hasattr(self, "seed_generator"):
             state = keras.ops.convert_to_numpy(self.seed_generator.state)
             store[_STATE] = state.astype(np.int64) & 0xFFFFFFFF
 
     def load_own_variables(self, store: Any) -> None:
-        """Go on where the saved layer was; a file of Keras's own layer leaves the state as it is."""
+        """Go on where the saved layer was; a file of Keras's own layer leaves the state alone."""
         rest = {name: store[name] for name in store.keys() if name != _STATE}  # noqa: SIM118
-        super().load_own_variables(rest)
+        super().load_own_variables(rest)  # type: ignore[misc]
         if hasattr(self, "seed_generator") and _STATE in store.keys():  # noqa: SIM118
             state = np.asarray(store[_STATE], np.int64)
             if keras.backend.backend() != "tensorflow":  # 32 bits, signed on torch

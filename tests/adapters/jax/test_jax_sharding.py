@@ -1,5 +1,7 @@
 """fastdrop.jax on several devices: each has its block of the mask, and gathers nothing."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -166,6 +168,33 @@ def test_lengths_that_do_not_divide(lengths, spec):
         return fjax.dropout(key, x * 1, 0.3) * 1
 
     assert_same(np.asarray(jax.jit(step)(x)), fastdrop.dropout(x, 0.3, key=KEY))
+
+
+@pytest.mark.filterwarnings("ignore:.with mesh")  # an older way, which is still in use
+@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("spec", [P("a"), P(None, "b", "a"), P(("a", "b")), P(("b", "a"))], ids=str)
+def test_devices_in_another_order(spec, context):
+    devices = np.array(jax.devices())[[2, 0, 3, 1]].reshape(2, 2)
+    mesh = jax.sharding.Mesh(devices, ("a", "b"))
+    x = jax.device_put(X, NamedSharding(mesh, spec))
+    with mesh if context else nullcontext():
+        y, text = compiled(lambda x: fjax.dropout(key, x, 0.3), x)
+    assert_same(np.asarray(y), fastdrop.dropout(X, 0.3, key=KEY))
+    check_gathers_nothing(text)
+
+
+@pytest.mark.parametrize("spec", [P("a"), P(None, "b", "a"), P(("b", "a")), P(None, "b")], ids=str)
+def test_arrays_that_are_split_inside(spec):
+    """No argument tells a mesh."""
+    split = NamedSharding(mesh_of("2x2"), spec)
+
+    def step(seed):
+        x = jax.lax.with_sharding_constraint(jnp.full(X.shape, seed), split)
+        return jax.lax.with_sharding_constraint(fjax.dropout(key, x, 0.3), split)
+
+    y, text = compiled(step, np.float32(1))
+    assert_same(np.asarray(y), fastdrop.dropout(np.ones_like(X), 0.3, key=KEY))
+    check_gathers_nothing(text)
 
 
 def test_next_to_a_product():

@@ -393,6 +393,8 @@ def test_exported_programs(tmp_path):
 
     from jax import export
 
+    pytest.importorskip("flatbuffers", reason="needs flatbuffers, as jax.export does")
+
     check = export.DisabledSafetyCheck.custom_call("fastdrop")
     program = export.export(
         jax.jit(lambda key, x: fjax.dropout(key, x, 0.3)), disabled_checks=[check]
