@@ -87,7 +87,8 @@ $(VENV)/.tools:
 
 # what all targets and .ci/run have made, but bench's figures, which are tracked
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel build dist demo fastdrop_nn.egg-info \
+	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel .venv-frameworks .venv-oldest-jax .venv-newest-jax \
+	    build dist demo fastdrop_nn.egg-info \
 	    fastdrop/compiled/_core.c fastdrop/compiled/_core.*.so \
 	    fastdrop/compiled/_train.c fastdrop/compiled/_train.*.so \
 	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
