@@ -89,8 +89,7 @@ $(VENV)/.tools:
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel .venv-frameworks .venv-oldest-jax .venv-newest-jax \
 	    build dist demo fastdrop_nn.egg-info \
-	    fastdrop/compiled/_core.c fastdrop/compiled/_core.*.so \
-	    fastdrop/compiled/_train.c fastdrop/compiled/_train.*.so \
+	    fastdrop/compiled/_*.c fastdrop/compiled/_*.so \
 	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
 	find fastdrop tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 	find . -maxdepth 1 -name .benchmarks -empty -delete    # not with what somebody saved there

@@ -113,6 +113,8 @@ EXTENSIONS = [
             "fastdrop/compiled/kernels/optimizers.c",
         ],
     ),
+    ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
+    ("fastdrop.compiled._losses", ["fastdrop/compiled/_losses.pyx"]),
 ]
 
 setup(

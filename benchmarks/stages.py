@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections import Counter
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -23,14 +22,15 @@ from fastdrop import optimizers
 from fastdrop.callbacks import Callback
 from fastdrop.commands.bench.keep import keep
 from fastdrop.commands.bench.machine import results_folder
-from fastdrop.compiled import _core
-from fastdrop.training import batches, blocks, figures, loop, step
+from fastdrop.compiled._train import submatrix
+from fastdrop.training import batches, figures, shared_masks, step
 
 TABLE = "stages.md"
 LARGE, SMALL = (INPUTS, 1024, 1024, CLASSES), (INPUTS, 256, 256, CLASSES)
 POINTS = [Point(LARGE, 128, EACH), Point(SMALL, 64, EACH), Point(LARGE, 128, ONE)]
 STEPS, UNTIMED = 100, 10
 PYTHON, ALL = "Python between them", "all"
+UPDATE = "update, with the products that are weights' gradients"
 FLOOR = "the products alone, of all units"
 
 
@@ -63,17 +63,14 @@ class Clocks(Callback):
 
     @contextlib.contextmanager
     def running(self):
-        core = SimpleNamespace(**vars(_core))
-        core.masked_bias = self.around("bias, ReLU, dropout: forward", _core.masked_bias)
-        core.bias_backward = self.around("bias, ReLU, dropout: backward", _core.bias_backward)
         clocked = [
-            (blocks, "_core", core),
-            (loop, "matmul", self.around("products", loop.matmul)),
-            (blocks, "submatrix", self.around("gathering kept weights", blocks.submatrix)),
-            (optimizers, "update", self.around("optimiser", optimizers.update)),
-            (step.Step, "_loss", self.around("loss", step.Step._loss)),
-            (figures.Figures, "add", self.around("metrics", figures.Figures.add)),
             (batches._Samples, "take", self.around("gathering a batch", batches._Samples.take)),
+            (step.Step, "_forward", self.around("forward", step.Step._forward)),
+            (shared_masks, "submatrix", self.around("gathering kept weights", submatrix)),
+            (step.Step, "_loss", self.around("loss", step.Step._loss)),
+            (step.Step, "_gradients", self.around("backward", step.Step._gradients)),
+            (optimizers, "update", self.around(UPDATE, optimizers.update)),
+            (figures.Figures, "add", self.around("metrics", figures.Figures.add)),
         ]
         with contextlib.ExitStack() as stack:
             for target, name, function in clocked:

@@ -1,10 +1,11 @@
 """When do threads pay, and what does dropout cost behind a matrix product?
 
-    python benchmarks/threads.py
+    python benchmarks/threads.py --out docs/bench
 
 The first table is where the cut-off in _core.pyx comes from; docs/threads.md has the results.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -12,11 +13,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from rows import keep_rows
+from rows import add_out, keep_rows
 
 import fastdrop
 
 KEY = fastdrop.Key(1)
+TABLE = "threads.md"
 
 
 def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -67,8 +69,9 @@ def behind_a_product(name: str) -> str:
 
 
 def main():
-    fastdrop.show_config()
-    print()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_out(parser)
+    arguments = parser.parse_args()
     cut_offs = [
         (f"2^{power} elements at p = {p}", partial(cut_off, p, power))
         for p in (0.5, 0.1)
@@ -81,7 +84,7 @@ def main():
     ]
     behind = "| behind a product 128x1024x1024 | alone, us | added, us | ratio |"
     behind += "\n|---|---:|---:|---:|"
-    return keep_rows([(head, cut_offs), (behind, followers)])
+    return keep_rows([(head, cut_offs), (behind, followers)], TABLE, arguments.out)
 
 
 if __name__ == "__main__":

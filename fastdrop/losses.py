@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described, lookup
 from fastdrop._quiet import quiet
-from fastdrop._serialization import Configurable, deserialize, serialize
-from fastdrop.compiled._train import softmax_cross_entropy
+from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
+from fastdrop.compiled._losses import mean_loss, softmax_cross_entropy
 from fastdrop.layers import Array, Shape, batch_shape
 
 __all__ = [
@@ -51,6 +51,7 @@ class Loss(Configurable):
 
     folds: ClassVar[str | None] = None
     from_logits = False
+    delta = 1.0  # Huber's
     _probabilities = False  # whether labels have to lie in [0, 1]
     _compares_classes = False  # along the last axis, by their shares of its sum
     _shape_hint = ""
@@ -148,6 +149,10 @@ class Loss(Configurable):
         outputs, y = as_numbers("outputs", outputs), as_numbers("y", y)
         if sample_weight is not None:
             sample_weight = as_numbers("sample_weight", sample_weight)
+        if is_ours(type(self)):
+            found = self.compiled(outputs, y, from_logits, sample_weight)
+            if found is not None:
+                return found
         with np.errstate(all="ignore"):  # the value tells when something is not finite
             losses, gradient = self._losses(outputs, y, from_logits or self.from_logits)
             scale: Any = 1 / losses.size
@@ -160,6 +165,26 @@ class Loss(Configurable):
             gradient *= scale
         return value, gradient
 
+    def compiled(
+        self, outputs: Array, y: Array, from_logits: bool, sample_weight: Array | None
+    ) -> tuple[float, Array] | None:
+        """Return what a call of a class of ours returns, by compiled code.
+
+        Arguments are those of a call. None where there is no such code for them.
+        """
+        name = self._compiled(from_logits or self.from_logits)
+        if name is None:
+            return None
+        return mean_loss(name, outputs, self._smoothed(y), sample_weight, self.delta)
+
+    def _compiled(self, from_logits: bool) -> str | None:
+        """Return the name of the compiled loop that does what `_losses` does, if there is one."""
+        return None
+
+    def _smoothed(self, y: Array) -> Array:
+        """Return the labels as the loss compares them."""
+        return y
+
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         """Return the losses that are averaged, and the gradient of their sum, a new array."""
         raise NotImplementedError
@@ -168,6 +193,9 @@ class Loss(Configurable):
 class MeanSquaredError(Loss):
     """mean((outputs - y)^2)."""
 
+    def _compiled(self, from_logits: bool) -> str | None:
+        return "squared"
+
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         error = outputs - y
         return error * error, 2 * error
@@ -175,6 +203,9 @@ class MeanSquaredError(Loss):
 
 class MeanAbsoluteError(Loss):
     """mean(|outputs - y|)."""
+
+    def _compiled(self, from_logits: bool) -> str | None:
+        return "absolute"
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         error = outputs - y
@@ -202,6 +233,9 @@ class Huber(Loss):
     def __init__(self, delta: float = 1.0) -> None:
         check_number("delta", delta, above_zero=True)
         self.delta = delta
+
+    def _compiled(self, from_logits: bool) -> str | None:
+        return "huber"
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         error = outputs - y
@@ -250,9 +284,16 @@ class CategoricalCrossentropy(Loss):
         check_number("label_smoothing", label_smoothing, below=1)
         self.label_smoothing = label_smoothing
 
+    def _compiled(self, from_logits: bool) -> str | None:
+        return "softmax" if from_logits else None
+
+    def _smoothed(self, y: Array) -> Array:
+        if not self.label_smoothing:
+            return y
+        return y * (1 - self.label_smoothing) + self.label_smoothing / y.shape[-1]
+
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
-        if self.label_smoothing:
-            y = y * (1 - self.label_smoothing) + self.label_smoothing / y.shape[-1]
+        y = self._smoothed(y)
         if from_logits:
             return _from_logits(outputs, y)
         total = outputs.sum(axis=-1, keepdims=True)
@@ -316,6 +357,9 @@ class SparseCategoricalCrossentropy(Loss):
             )
         return array.astype(np.intp, copy=False)
 
+    def _compiled(self, from_logits: bool) -> str | None:
+        return "softmax" if from_logits else None
+
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         if from_logits:
             return _from_logits(outputs, y)
@@ -356,9 +400,16 @@ class BinaryCrossentropy(Loss):
         check_number("label_smoothing", label_smoothing, below=1)
         self.label_smoothing = label_smoothing
 
+    def _compiled(self, from_logits: bool) -> str | None:
+        return "sigmoid" if from_logits else None
+
+    def _smoothed(self, y: Array) -> Array:
+        if not self.label_smoothing:
+            return y
+        return y * (1 - self.label_smoothing) + self.label_smoothing / 2
+
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
-        if self.label_smoothing:
-            y = y * (1 - self.label_smoothing) + self.label_smoothing / 2
+        y = self._smoothed(y)
         if from_logits:
             e = np.exp(-np.abs(outputs))
             losses = np.maximum(outputs, 0) - outputs * y + np.log1p(e)

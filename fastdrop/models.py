@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 from os import PathLike
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -24,6 +25,7 @@ from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key, generator_of
 from fastdrop.training import files, loop, saving
 from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
+from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
 from fastdrop.training.given import INFERENCE_BATCH, batch_size_for, batches_for_fit
 from fastdrop.training.network import Metrics, Network, OfNetwork, metrics_of
@@ -711,10 +713,25 @@ class Sequential(Declared):
         class_weight: Mapping[int, float] | None = None,
         y_needed: bool = True,
     ) -> Minibatch:
+        expected = self._kept.expected(self.network)
+        plain = y_needed and class_weight is None and sample_weight is None
+        if (
+            expected is not None
+            and plain
+            and type(y) is np.ndarray
+            and self._is_ready_for(x)
+            and x.shape[:1] == y.shape[:1]
+        ):
+            expected.check_values("x", x)
+            targets = expected.targets("y", y)
+            expected.check_labels("y", targets)
+            return Minibatch(x, targets, None, 0, len(x))
         if y_needed:
             self.network.compiled()
         batches = ArrayBatches(as_array("x", x), y, sample_weight, ("x", "y", "sample_weight"))
         loop.prepare(self.network, batches, None, class_weight, y_needed)
+        if y_needed and class_weight is None:
+            self._kept.last_expected = batches.expected
         return next(batches.epoch("this call"))
 
     def _is_ready_for(self, x: ArrayLike) -> TypeGuard[Array]:
@@ -770,9 +787,19 @@ def load_model(path: str | PathLike[str]) -> Sequential:
 
 
 class _Kept(threading.local):
-    """The step for calls on single batches: one a thread, for its buffers are rewritten."""
+    """For calls on single batches, which take a few us: one a thread, for buffers are rewritten."""
 
     step: Step | None = None
+    last_expected: Expected | None = None
+
+    def expected(self, network: Network) -> Expected | None:
+        """Return what a batch has to be, if all that decides it is what it was."""
+        expected = self.last_expected
+        if expected is None or self.step is None or not self.step.is_current():
+            return None
+        metrics = [*network.metrics, *network.weighted_metrics]
+        same = expected.loss is network.loss and len(metrics) == len(expected.metrics)
+        return expected if same and all(map(is_, metrics, expected.metrics)) else None
 
 
 def _returned(

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from fastdrop._checks import check_number, lookup
 from fastdrop._serialization import Configurable
-from fastdrop.compiled._train import STATES, update
-from fastdrop.layers.base import Array, PartialGradient, ProductGradient, WeightRule
+from fastdrop.compiled._train import STATES, ProductGradient, update
+from fastdrop.layers.base import Array, PartialGradient, WeightRule
 from fastdrop.learning_rates import (
     LearningRate,
     checked_learning_rate,

@@ -10,11 +10,13 @@ import core_fight
 import numpy as np
 import pytest
 import stages
+import streaming
 import training
 from training_sides import EACH, FOUR, LIBRARIES, NONE, ONE, Point
 
 import fastdrop
 from fastdrop.commands.bench import keep as keeping
+from fastdrop.compiled import _core
 
 FOLDER = Path(training.__file__).parent
 NO_DATA = Path("nowhere")
@@ -129,13 +131,24 @@ def test_torch_calls(monkeypatch, tmp_path):
     assert all(float(us) > 0 for row in (pieces, ours, theirs) for us in row.split("|")[2:-1])
 
 
+def test_streaming(monkeypatch, tmp_path):
+    monkeypatch.setattr(streaming, "POWERS", [10, 11])
+    monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path)])
+    known = _core.cache_bytes()
+    assert not streaming.main()
+    assert _core.cache_bytes() == known
+    rows = (tmp_path / streaming.TABLE).read_text().splitlines()[2:]
+    assert len(rows) == 4 * len({1, fastdrop.get_num_threads()})
+    assert all(float(us) > 0 for row in rows for us in row.split("|")[4:-1])
+
+
 def test_stages(monkeypatch, capsys):
     monkeypatch.setattr(stages, "POINTS", [Point(SMALL, 4, EACH), Point(SMALL, 4, ONE)])
     monkeypatch.setattr(sys, "argv", ["", "--epochs", "1"])
     stages.main()
     table = [line[1:-1].split("|") for line in capsys.readouterr().out.splitlines()]
     rows = {name.strip(): [cell.strip() for cell in cells] for name, *cells in table}
-    assert {"products", "optimiser", "loss", "metrics", stages.PYTHON} < rows.keys()
+    assert {"forward", "backward", stages.UPDATE, "loss", "metrics", stages.PYTHON} < rows.keys()
     assert rows["gathering kept weights"][0] == ""  # none with a mask for each sample
     assert rows["gathering kept weights"][1]
     assert all(float(cell) > 0 for cell in rows["all"])

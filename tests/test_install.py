@@ -216,6 +216,7 @@ MADE = (
     "examples/__pycache__/a.pyc",
     "fastdrop/__pycache__/a.pyc",
     "fastdrop/compiled/_core.abi3.so",
+    "fastdrop/compiled/_chain.c",
     "fastdrop/compiled/_core.c",
     "fastdrop/compiled/_train.c",
     "fastdrop/compiled/_train.cpython-314t-x86_64-linux-gnu.so",

@@ -171,22 +171,32 @@ class ProgressBar(Callback):
             )
             self._validation: Logs = {}
             self._due = 0.0
-        self._bar.set_description(f"{self.title}, epoch {epoch + 1}/{epochs}", refresh=False)
+        self._description = f"{self.title}, epoch {epoch + 1}/{epochs}"
+        self._last: Logs = {}
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        start = time.monotonic()
-        if start >= self._due:
-            self._bar.set_postfix({**logs, **self._validation}, refresh=False)
-            end = time.monotonic()  # figures may take their time: at most a twentieth of it
-            self._due = end + max(self._interval, 20 * (end - start))
+        if time.monotonic() >= self._due:
+            self._show(logs, self._validation)
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self._validation = {name: logs[name] for name in logs if name.startswith("val_")}
-        self._bar.set_postfix(logs, refresh=False)
+        self._last = logs
+        if time.monotonic() >= self._due:
+            self._show(logs)
+
+    def _show(self, logs: Logs, more: Logs | None = None) -> None:
+        """Put figures beside the bar, which takes as long as some steps of a small network."""
+        start = time.monotonic()
+        self._bar.set_description(self._description, refresh=False)
+        self._bar.set_postfix({**logs, **(more or {})}, refresh=False)
+        end = time.monotonic()  # at most a twentieth of the time
+        self._due = end + max(self._interval, 20 * (end - start))
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self._bar is not None:
+            if self._last:
+                self._show(self._last)
             self._bar.close()
             self._bar = None
 

@@ -362,18 +362,22 @@ cdef int most_threads() noexcept:
 
 
 cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
+    if num_threads is None:
+        return paying_threads(n, nanoseconds, most_threads())
+    if type(num_threads) is AtMost:
+        return paying_threads(n, nanoseconds, min(<uint64_t>most_threads(),
+                                                  (<AtMost>num_threads).n))
+    return at_most_tiles(n, checked_threads(num_threads) if FD_OPENMP else 1)
+
+
+cdef int paying_threads(uint64_t n, double nanoseconds, uint64_t most) noexcept:
+    """As many as gain on n elements that take one thread so long."""
+    return 1 if nanoseconds < THREADS_PAY else at_most_tiles(n, most)
+
+
+cdef int at_most_tiles(uint64_t n, uint64_t threads) noexcept:
     cdef uint64_t tiles = (n + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
-    cdef uint64_t count
-    cdef bint limited = type(num_threads) is AtMost
-    if num_threads is not None and not limited:
-        count = checked_threads(num_threads) if FD_OPENMP else 1
-    elif nanoseconds < THREADS_PAY:
-        count = 1
-    else:
-        count = most_threads()
-        if limited:
-            count = min(count, (<AtMost>num_threads).n)
-    return <int>max(<uint64_t>1, min(count, tiles))
+    return <int>max(<uint64_t>1, min(threads, tiles))
 
 
 cdef void run_shares(fd_share f, int shares, void *argument, bint spin) noexcept nogil:
@@ -435,6 +439,9 @@ cdef void run_blocks(fd_job *job, uint64_t n, cnp.ndarray partial, int threads) 
         sums=<char *>cnp.PyArray_DATA(partial), stride=cnp.PyArray_STRIDE(partial, 0),
     )
     job.sum_period = units * <uint64_t>cnp.PyArray_DIM(partial, 1)
+    if threads == 1 and n < GIL_RELEASE_PAYS:
+        summing_share(0, 1, &s)
+        return
     with nogil:
         fd_pool_run(summing_share, threads, &s, False)
 
@@ -970,14 +977,18 @@ cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
     dims[0] = units + FD_TILE
     cdef cnp.ndarray result = cnp.PyArray_EMPTY(1, dims, cnp.PyArray_TYPE(x), 0)
     (<object>result)[:units] = bias
-    cdef char *data = <char *>cnp.PyArray_DATA(result)
-    cdef size_t done = units * cnp.PyArray_ITEMSIZE(x), total = cnp.PyArray_NBYTES(result)
+    go_on(<char *>cnp.PyArray_DATA(result), units * cnp.PyArray_ITEMSIZE(x),
+          cnp.PyArray_NBYTES(result))
+    return result
+
+
+cdef void go_on(char *data, size_t done, size_t total) noexcept:
+    """Repeat the first bytes, which are done, until there are `total`."""
     cdef size_t piece
     while 0 < done < total:
         piece = min(done, total - done)
         memcpy(data + done, data, piece)
         done += piece
-    return result
 
 
 def masked_bias(x, bias, bint relu, double p, double scale, uint64_t seed, uint64_t call,
@@ -995,16 +1006,15 @@ def masked_bias(x, bias, bint relu, double p, double scale, uint64_t seed, uint6
 cdef Py_ssize_t SUMMED_APART = 1 << 15
 
 
-cdef cnp.ndarray block_sums(cnp.ndarray x):
-    """Zeros for the column sums of 1 to 16 blocks of x's rows; short rows are summed in bundles."""
-    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
-    cdef Py_ssize_t units = max(1, cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1))
+cdef cnp.ndarray block_sums(cnp.npy_intp n, cnp.npy_intp units, bint is_double):
+    """Zeros for the column sums of 1 to 16 blocks of rows, n elements; short rows are summed in
+    bundles."""
+    cdef cnp.npy_intp rows = n // max(1, units)
     cdef cnp.npy_intp dims[3]
-    dims[0] = max(1, min(16, size // units, size // SUMMED_APART))
-    dims[1] = max(1, min(512 // units, size // units // dims[0]))
-    dims[2] = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
-    cdef int sums = cnp.NPY_FLOAT64 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64 else cnp.NPY_FLOAT32
-    return cnp.PyArray_ZEROS(3, dims, sums, 0)
+    dims[0] = max(1, min(16, rows, n // SUMMED_APART))
+    dims[1] = max(1, min(512 // max(1, units), rows // dims[0]))
+    dims[2] = units
+    return cnp.PyArray_ZEROS(3, dims, cnp.NPY_FLOAT64 if is_double else cnp.NPY_FLOAT32, 0)
 
 
 ctypedef fused real:
@@ -1014,6 +1024,12 @@ ctypedef fused real:
 
 cdef void add_rows(const real *x, Py_ssize_t rows, Py_ssize_t units, real *total) noexcept nogil:
     cdef Py_ssize_t i, j
+    cdef double sum = 0
+    if units == 1:    # a number for each row of a batch: they may be many
+        for i in range(rows):
+            sum += x[i]
+        total[0] = <real>sum
+        return
     for j in range(units):
         total[j] = x[j]
     for i in range(1, rows):
@@ -1021,21 +1037,14 @@ cdef void add_rows(const real *x, Py_ssize_t rows, Py_ssize_t units, real *total
             total[j] += x[i * units + j]
 
 
-cdef sum_of(cnp.ndarray partial):
-    """The sum of the blocks, row after row; NumPy's takes longer to be called than to add."""
+cdef void sum_of(cnp.ndarray partial, void *total) noexcept nogil:
+    """The sum of the blocks, row after row."""
     cdef cnp.npy_intp rows = cnp.PyArray_DIM(partial, 0) * cnp.PyArray_DIM(partial, 1)
     cdef cnp.npy_intp units = cnp.PyArray_DIM(partial, 2)
-    cdef cnp.ndarray total
-    if units < 2:    # NumPy adds pairs there
-        return (<object>partial).sum(axis=(0, 1))
-    total = cnp.PyArray_EMPTY(1, &units, cnp.PyArray_TYPE(partial), 0)
     if cnp.PyArray_TYPE(partial) == cnp.NPY_FLOAT64:
-        add_rows[double](<const double *>cnp.PyArray_DATA(partial), rows, units,
-                         <double *>cnp.PyArray_DATA(total))
+        add_rows[double](<const double *>cnp.PyArray_DATA(partial), rows, units, <double *>total)
     else:
-        add_rows[float](<const float *>cnp.PyArray_DATA(partial), rows, units,
-                        <float *>cnp.PyArray_DATA(total))
-    return total
+        add_rows[float](<const float *>cnp.PyArray_DATA(partial), rows, units, <float *>total)
 
 
 def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint64_t call,
@@ -1046,14 +1055,16 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
     """
     cdef fd_job job
     cdef fd_bits bits
-    cdef cnp.ndarray a = as_input(dy, "dy"), partial, z, mask
+    cdef cnp.ndarray a = as_input(dy, "dy"), partial, total, z, mask
     cdef uint64_t shared = set_of(axes, cnp.PyArray_NDIM(a)), n
+    cdef cnp.npy_intp units
     if relu:
         z = second(a, y, "y", out)
     if cnp.PyArray_NDIM(a) == 0:
         raise ValueError("dy: expected at least one axis, got a 0-d array")
-    partial = block_sums(a)
     n = cnp.PyArray_SIZE(a)
+    units = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    partial = block_sums(n, units, cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64)
     if relu:
         set_op(&job, FD_RELU_BACKWARD, scale)
         job.z = cnp.PyArray_DATA(z)
@@ -1065,7 +1076,74 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
             generate(&bits, p, seed, call, offset)
         job.bits = &bits
     dx = apply(&job, n, a, out, num_threads, partial)
-    return dx, sum_of(partial)
+    total = cnp.PyArray_EMPTY(1, &units, cnp.PyArray_TYPE(partial), 0)
+    sum_of(partial, cnp.PyArray_DATA(total))
+    return dx, total
+
+
+# ---- the same on memory that another compiled module has checked ---------------------------------
+
+cdef int own_job(fd_job *job, fd_op op, fd_bits *bits, const mask_rule *mask, bint is_double,
+                 const void *x, void *y) except -1:
+    """A job on n elements of float32 or float64 with an element-wise mask."""
+    set_op(job, op, mask.scale)
+    generate(bits, mask.p, mask.seed, mask.call, mask.offset)
+    job.kernels = active
+    job.bits = bits
+    job.dtype = FD_FLOAT64 if is_double else FD_FLOAT32
+    job.x = x
+    job.y = y
+    return 0
+
+
+cdef int own_threads(const fd_job *job, uint64_t n, uint64_t itemsize) noexcept:
+    return paying_threads(n, estimate(job, n, n * itemsize), most_threads())
+
+
+cdef int mask_memory(const void *x, void *y, uint64_t n, bint is_double,
+                     const mask_rule *mask) except -1:
+    """masked_scale."""
+    cdef fd_job job
+    cdef fd_bits bits
+    cdef uint64_t itemsize = 8 if is_double else 4
+    own_job(&job, FD_SCALE, &bits, mask, is_double, x, y)
+    run_aligned(&job, n, itemsize, own_threads(&job, n, itemsize))
+    return 0
+
+
+cdef int bias_memory(void *z, const void *bias, char *cyclic, uint64_t n, uint64_t units,
+                     bint is_double, bint relu, const mask_rule *mask) except -1:
+    """masked_bias in place; `cyclic` has room for `cyclic_bytes`."""
+    cdef fd_job job
+    cdef fd_bits bits
+    cdef uint64_t itemsize = 8 if is_double else 4
+    memcpy(cyclic, bias, units * itemsize)
+    go_on(cyclic, units * itemsize, (units + min(n, <uint64_t>FD_TILE)) * itemsize)
+    own_job(&job, FD_BIAS_RELU if relu else FD_BIAS, &bits, mask, is_double, z, z)
+    job.z = cyclic
+    job.z_period = units
+    run_aligned(&job, n, itemsize, own_threads(&job, n, itemsize))
+    return 0
+
+
+cdef size_t cyclic_bytes(uint64_t units, bint is_double) noexcept:
+    return (units + FD_TILE) * (8 if is_double else 4)
+
+
+cdef int bias_backward_memory(void *dy, const void *y, uint64_t n, bint is_double, bint relu,
+                              const mask_rule *mask, cnp.ndarray partial, void *dbias) except -1:
+    """bias_backward in place; `partial` is what `block_sums` returns for dy."""
+    cdef fd_job job
+    cdef fd_bits bits
+    cdef uint64_t itemsize = 8 if is_double else 4
+    own_job(&job, FD_RELU_BACKWARD if relu else FD_SCALE, &bits, mask, is_double, dy, dy)
+    if relu:
+        job.bits = NULL    # y tells what was kept
+        job.z = y
+    memset(cnp.PyArray_DATA(partial), 0, cnp.PyArray_NBYTES(partial))
+    run_blocks(&job, n, partial, own_threads(&job, n, itemsize))
+    sum_of(partial, dbias)
+    return 0
 
 
 def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):

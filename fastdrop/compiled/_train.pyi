@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -8,6 +8,23 @@ STATES: Mapping[str, tuple[str, ...]]
 class Layouts:
     def __init__(self, arrays: dict[str, NDArray[Any]], written: bool = False) -> None: ...
     def check(self) -> None: ...
+
+class Watched:
+    def __init__(self, layers: list[Any], settings: list[tuple[Any, str]]) -> None: ...
+    def is_still(self, layers: list[Any]) -> bool: ...
+
+class ProductGradient:
+    a: NDArray[Any]
+    b: NDArray[Any]
+    out: NDArray[Any]
+    matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
+    def __init__(
+        self,
+        a: NDArray[Any],
+        b: NDArray[Any],
+        out: NDArray[Any],
+        matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
+    ) -> None: ...
 
 def update(
     params: Mapping[str, NDArray[Any]],
@@ -36,6 +53,3 @@ def submatrix(
 def use_blas(path: bytes) -> bool: ...
 def after_fork_in_child() -> None: ...
 def matmul(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]: ...
-def softmax_cross_entropy(
-    logits: NDArray[Any], y: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]: ...

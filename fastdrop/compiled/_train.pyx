@@ -5,7 +5,7 @@
 Optimisers: checks a model's parameters, gradients and states, and updates all in one go. The
 formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
 describes the optimiser itself is checked in optimizers.py, the only caller. At the end, matrix
-products, parts of weights and softmax with cross-entropy (losses.py).
+products and parts of weights.
 
 Callbacks, and other threads, may assign an array's shape or dtype at any time. Every function reads
 what it is given anew in each call, and nothing beyond it.
@@ -16,7 +16,7 @@ from weakref import ref
 import numpy as np
 cimport numpy as cnp
 from cpython.ref cimport PyObject
-from libc.math cimport INFINITY, exp, expf, log, logf, sqrt
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -24,6 +24,8 @@ from fastdrop.compiled._core cimport active_kernels, fd_kernels, most_threads, r
 from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
+
+cdef object numpy_matmul = np.matmul
 
 cdef extern from "dlfcn.h" nogil:
     int RTLD_LAZY
@@ -254,6 +256,48 @@ cdef class Layouts:
         return 0
 
 
+cdef class Watched:
+    """Layers, their parameters and settings when something was made for them.
+
+    Parameters
+    ----------
+    layers : list of Layer
+    settings : list of (Layer, str)
+        Attributes, by layer and name, of these layers or of layers inside them.
+    """
+
+    cdef list layers, params, owners, names, values
+
+    def __init__(self, list layers, list settings):
+        self.layers = list(layers)
+        self.params = [list(layer.params.values()) for layer in layers]
+        self.owners = [owner for owner, _ in settings]
+        self.names = [name for _, name in settings]
+        self.values = [getattr(owner, name) for owner, name in settings]
+
+    def is_still(self, list layers):
+        """Tell whether these are the layers, with the same arrays and equal settings."""
+        cdef Py_ssize_t i, j
+        cdef list params
+        if len(layers) != len(self.layers):
+            return False
+        for i in range(len(self.layers)):
+            layer = layers[i]
+            if layer is not self.layers[i]:
+                return False
+            params = list(layer.params.values())
+            if len(params) != len(<list>self.params[i]):
+                return False
+            for j in range(len(params)):
+                if params[j] is not (<list>self.params[i])[j]:
+                    return False
+        for i in range(len(self.owners)):
+            value = getattr(self.owners[i], self.names[i])
+            if value is not self.values[i] and value != self.values[i]:
+                return False
+        return True
+
+
 cdef object owner_of(array):
     """The array whose memory it looks at."""
     while isinstance(array.base, np.ndarray):
@@ -276,6 +320,28 @@ cdef bint is_as_it_was(const layout *l, bint written) noexcept:
 
 # ---- updates -------------------------------------------------------------------------------------
 
+cdef class ProductGradient:
+    """The gradient of a matrix that is yet to be multiplied, by the update itself.
+
+    So all matrices of a model can have their gradients in the same memory, one after the other.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        Whose product it is.
+    out : ndarray
+        Where it is to be written; of the matrix's shape.
+    matmul : callable
+        ``matmul(a, b, out)`` does it.
+    """
+
+    def __init__(self, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, matmul):
+        self.a, self.b, self.out, self.matmul = a, b, out, matmul
+
+    cdef int multiply(self) except -1:
+        return multiply_by(self.matmul, self.a, self.b, self.out)
+
+
 cdef class Updates:
     """The updates of all parameters, and what keeps their memory alive."""
 
@@ -287,7 +353,7 @@ cdef class Updates:
     cdef bint by_rows    # is something asked of every gradient's rows?
     cdef dict state
     cdef list arrays, new_states
-    cdef list products   # of update i its gradient's (a, b, out, matmul), or None
+    cdef list products   # of update i its gradient as a product, or None
 
     def __cinit__(self, count):
         self.updates = <fd_update *>calloc(max(count, 1), sizeof(fd_update))
@@ -327,28 +393,16 @@ cdef class Updates:
         update.n = cnp.PyArray_SIZE(param)
         if rule is not None:
             self.add_rule(update, name, param, rule)
-        product = grad if hasattr(grad, "matmul") and hasattr(grad, "out") else None
-        self.products.append(product)
-        if product is not None:
-            if self.by_rows:
-                raise TypeError(
-                    f"grads[{name!r}]: expected an array where norms are clipped, got a product"
-                )
-            grad = product.out
-            check_array(grad, "grads", name)
-            a, b = product.a, product.b
-            if ((a.shape[:1] + b.shape[1:], a.shape[1:], a.dtype, b.dtype)
-                    != (grad.shape, b.shape[:1], grad.dtype, grad.dtype)):
-                raise ValueError(
-                    f"grads[{name!r}]: expected factors of a product of shape {grad.shape} and "
-                    f"dtype {grad.dtype}, got {a.shape} {a.dtype} and {b.shape} {b.dtype}"
-                )
-        if isinstance(grad, np.ndarray):
+        self.products.append(None)
+        if type(grad) is ProductGradient:
+            self.products[self.count - 1] = grad
+            grad = self.out_of(name, grad)
+        if isinstance(grad, cnp.ndarray):
             check_like(param, grad, "grads", name)
             if not is_plain(grad):
                 grad = np.array(grad, (<object>param).dtype, order="C")
                 check_like(param, grad, "grads", name)
-            update.d = cnp.PyArray_DATA(grad)
+            update.d = cnp.PyArray_DATA(<cnp.ndarray>grad)
             self.arrays.append(grad)
         else:
             self.add_parts(update, name, param, rows, columns, grad)
@@ -357,6 +411,27 @@ cdef class Updates:
         update.columns = columns if ndim > 1 and by_rows else PIECE
         self.arrays.append(param)
         return 0
+
+    cdef cnp.ndarray out_of(self, name, ProductGradient product):
+        """Where the gradient will be, if its factors fit."""
+        cdef cnp.ndarray a = product.a, b = product.b, out = product.out
+        cdef int type = cnp.PyArray_TYPE(out)
+        if self.by_rows:
+            raise TypeError(
+                f"grads[{name!r}]: expected an array where norms are clipped, got a product"
+            )
+        check_array(out, "grads", name)
+        if (cnp.PyArray_NDIM(a) != 2 or cnp.PyArray_NDIM(b) != 2 or cnp.PyArray_NDIM(out) != 2
+                or cnp.PyArray_TYPE(a) != type or cnp.PyArray_TYPE(b) != type
+                or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)
+                or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0)
+                or cnp.PyArray_DIM(b, 1) != cnp.PyArray_DIM(out, 1)):
+            raise ValueError(
+                f"grads[{name!r}]: expected factors of a product of shape {(<object>out).shape} "
+                f"and dtype {out.dtype}, got {(<object>a).shape} {a.dtype} and "
+                f"{(<object>b).shape} {b.dtype}"
+            )
+        return out
 
     cdef int add_states(self, fd_update *update, name, cnp.ndarray param) except -1:
         cdef dict states = self.state.get(name)
@@ -444,15 +519,27 @@ cdef class Updates:
 
     cdef int run_all(self) except -1:
         """Update all parameters, a gradient that is a product just after that is multiplied."""
+        cdef bint ours = False
+        for product in self.products:
+            ours = ours or (product is not None and (<ProductGradient>product).matmul is matmul)
+        enter_blas(ours)
+        try:
+            self.run_each()
+        finally:
+            leave_blas(ours)
+        return 0
+
+    cdef int run_each(self) except -1:
         cdef uint64_t i, first = 0
         for i in range(self.count):
             if self.products[i] is not None:
-                self.run(first, i)
-                a, b, out, matmul = self.products[i]
-                matmul(a, b, out)
+                if first < i:
+                    self.run(first, i)
+                (<ProductGradient>self.products[i]).multiply()
                 self.run(i, i + 1)
                 first = i + 1
-        self.run(first, self.count)
+        if first < self.count:
+            self.run(first, self.count)
         return 0
 
     cdef int run(self, uint64_t first, uint64_t last, double *sums=NULL) except -1:
@@ -641,6 +728,18 @@ def after_fork_in_child():
         fd_blas_after_fork(blas.set)
 
 
+cdef void enter_blas(bint ours) noexcept:
+    """Let products by `matmul`, if they are, share the change of BLAS's threads until `leave_blas`:
+    it takes its time."""
+    if ours and blas.get != NULL:
+        fd_blas_enter(blas.get, blas.set)
+
+
+cdef void leave_blas(bint ours) noexcept:
+    if ours and blas.get != NULL:
+        fd_blas_leave(blas.get, blas.set)
+
+
 cdef struct operand:
     const char *data
     int64_t stride      # elements from one row to the next, of what is in memory
@@ -710,30 +809,64 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
     As many threads as NumPy's BLAS would use, but those of pool.h: BLAS's own would go on spinning
     for 0.1 s, and keep the cores from all that follows.
     """
-    cdef product p
-    cdef int type = cnp.PyArray_TYPE(a), threads, shares = 1
+    multiply(a, b, out)
+    return out
+
+
+cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, product *p):
+    """Is it one for BLAS?"""
+    cdef int type = cnp.PyArray_TYPE(a)
     if (blas.get == NULL or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
             or not cnp.PyArray_ISWRITEABLE(out) or not describe(out, type, &p.c)
             or p.c.order != PLAIN or not describe(a, type, &p.a) or not describe(b, type, &p.b)
             or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)
             or cnp.PyArray_DIM(b, 1) != cnp.PyArray_DIM(out, 1)
             or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0)):
-        return np.matmul(a, b, out=out)
+        return False
     p.m, p.n, p.k = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1), cnp.PyArray_DIM(a, 1)
     p.is_double = type == cnp.NPY_FLOAT64
     # The longer axis has the weights on it, so that nothing large is read twice. Gradients, d.T @ x, go
     # by rows: with 256 units and 784 inputs a step takes 3 % less, with 1024 units 1 % more.
     p.by_rows = p.m > p.n or (p.a.order == TRANSPOSED and p.m >= 2 * WIDE)
+    return True
+
+
+cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
+    """by(a, b, out), without Python in between where that is `matmul`, or NumPy's and a small one.
+
+    A small product has one thread with NumPy, too.
+    """
+    cdef product p
+    if by is matmul:
+        return multiply(a, b, out)
+    if by is numpy_matmul and describe_product(a, b, out, &p) and is_small(&p):
+        product_share(0, 1, &p)
+        return 0
+    by(a, b, out)
+    return 0
+
+
+cdef bint is_small(const product *p) noexcept:
+    return p.m * p.n * p.k < MULTIPLYING_PAYS
+
+
+cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
+    """`matmul`."""
+    cdef product p
+    cdef int threads, shares = 1
+    if not describe_product(a, b, out, &p):
+        np.matmul(a, b, out=out)
+        return 0
     threads = fd_blas_enter(blas.get, blas.set)
     if p.m * p.n * p.k > MULTIPLYING_PAYS:
         shares = <int>max(1, min(<int64_t>threads, (p.m if p.by_rows else p.n) // WIDE))
-    if shares == 1 and p.m * p.n * p.k < MULTIPLYING_PAYS:
+    if shares == 1 and is_small(&p):
         product_share(0, 1, &p)
     else:
         with nogil:
             run_shares(product_share, shares, &p, True)
     fd_blas_leave(blas.get, blas.set)
-    return out
+    return 0
 
 
 cdef struct picking:
@@ -821,115 +954,3 @@ cdef intptr_t picked(indices, intptr_t length, bint ascending) noexcept:
     for i in range(n):
         ok = ok & (0 <= index[i] < length)
     return n if ok else -1
-
-
-ctypedef fused real:
-    float
-    double
-
-
-cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noexcept nogil:
-    """e = exp(z - top), top the largest of z; their sum."""
-    cdef uint64_t j
-    cdef real total = 0
-    top[0] = z[0]
-    for j in range(1, classes):
-        if z[j] > top[0]:
-            top[0] = z[j]
-    for j in range(classes):
-        e[j] = expf(z[j] - top[0]) if real is float else exp(z[j] - top[0])
-        total += e[j]
-    return total
-
-
-cdef uint64_t with_labels(const real *z, const intptr_t *labels, uint64_t n, uint64_t classes,
-                          real *losses, real *gradient) noexcept nogil:
-    """Returns the index of the first label that is no class number, n if all are."""
-    cdef uint64_t i, j, label
-    cdef real top, total
-    for i in range(n):
-        label = labels[i]    # read once: who has them may write to them
-        if label >= classes:
-            return i
-        total = exponentials(z, classes, &top, gradient)
-        losses[i] = (logf(total) if real is float else log(total)) - (z[label] - top)
-        for j in range(classes):
-            gradient[j] /= total
-        gradient[label] -= 1
-        z += classes
-        gradient += classes
-    return n
-
-
-cdef void with_probabilities(const real *z, const real *y, uint64_t n, uint64_t classes,
-                             real *losses, real *gradient) noexcept nogil:
-    cdef uint64_t i, j
-    cdef real top, total, sum, hit
-    for i in range(n):
-        total = exponentials(z, classes, &top, gradient)
-        sum = hit = 0
-        for j in range(classes):
-            sum += y[j]
-            hit += y[j] * (z[j] - top)
-        losses[i] = sum * (logf(total) if real is float else log(total)) - hit
-        for j in range(classes):
-            gradient[j] = gradient[j] * (sum / total) - y[j]
-        z += classes
-        y += classes
-        gradient += classes
-
-
-def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
-    """-sum(y log(softmax(logits))) of each row, and the gradient of the sum of all.
-
-    `logits` is C-contiguous, (n, classes), float32 or float64; `y` C-contiguous, labels of intp,
-    (n,), or like `logits`. A row with NaN or infinity has a loss of NaN.
-    """
-    cdef uint64_t n, classes, wrong
-    cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
-    cdef int type = cnp.PyArray_TYPE(logits)
-    if (cnp.PyArray_NDIM(logits) != 2 or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
-            or not is_plain(logits) or dims[1] == 0):
-        raise ValueError(
-            "outputs: expected C-contiguous float32 or float64 of shape (samples, classes), "
-            f"got {logits.dtype} of shape {(<object>logits).shape}"
-        )
-    n, classes = dims[0], dims[1]
-    cdef bint labelled = cnp.PyArray_NDIM(y) == 1
-    cdef bint fits = (cnp.PyArray_NDIM(y) in (1, 2) and cnp.PyArray_DIM(y, 0) == dims[0]
-                      and is_plain(y))
-    if labelled:
-        fits = fits and cnp.PyArray_TYPE(y) == cnp.NPY_INTP
-    else:
-        fits = fits and cnp.PyArray_DIM(y, 1) == dims[1] and cnp.PyArray_TYPE(y) == type
-    if not fits:
-        raise ValueError(
-            f"y: expected labels or probabilities for outputs of shape {(n, classes)}, "
-            f"got shape {(<object>y).shape} of {y.dtype}"
-        )
-    cdef cnp.ndarray losses = cnp.PyArray_EMPTY(1, dims, type, 0)
-    cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(2, dims, type, 0)
-    cdef bint is_float = type == cnp.NPY_FLOAT32
-    cdef const void *z = cnp.PyArray_DATA(logits)
-    cdef const void *t = cnp.PyArray_DATA(y)
-    cdef const intptr_t *label = <const intptr_t *>t
-    cdef void *l = cnp.PyArray_DATA(losses)
-    cdef void *g = cnp.PyArray_DATA(gradient)
-    if not labelled:
-        with nogil:
-            if is_float:
-                with_probabilities[float](<const float *>z, <const float *>t, n, classes,
-                                          <float *>l, <float *>g)
-            else:
-                with_probabilities[double](<const double *>z, <const double *>t, n, classes,
-                                           <double *>l, <double *>g)
-        return losses, gradient
-    with nogil:
-        if is_float:
-            wrong = with_labels[float](<const float *>z, label, n, classes, <float *>l, <float *>g)
-        else:
-            wrong = with_labels[double](<const double *>z, label, n, classes, <double *>l,
-                                        <double *>g)
-    if wrong < n:
-        raise ValueError(f"y: expected class numbers in [0, {classes}), got {label[wrong]}")
-    return losses, gradient

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import cheb2poly
 
 from fastdrop._quiet import bare, underflowing, underflowing_both_ways
+from fastdrop.compiled._losses import softmax_of
 from fastdrop.layers.base import Array, Backward
 
 __all__ = ["ACTIVATIONS", "ActivationFunction", "sigmoid", "softmax"]
@@ -51,6 +52,9 @@ def sigmoid(z: Array, out: Array | None = None) -> Array:
 @underflowing
 def softmax(z: Array, out: Array | None = None) -> Array:
     """Return exp(z) / sum(exp(z)) over the last axis, without overflow for any finite z."""
+    y = np.empty_like(z) if out is None else out
+    if softmax_of(z, y):
+        return y
     y = np.subtract(z, z.max(axis=-1, keepdims=True), out=out)
     np.exp(y, out=y)
     y /= y.sum(axis=-1, keepdims=True)

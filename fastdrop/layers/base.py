@@ -101,27 +101,6 @@ class PartialGradient(NamedTuple):
         return gradient
 
 
-class ProductGradient(NamedTuple):
-    """The gradient of a matrix that is yet to be multiplied, by the update itself.
-
-    So all matrices of a model can have their gradients in the same memory, one after the other.
-
-    Attributes
-    ----------
-    a, b : ndarray
-        Whose product it is.
-    out : ndarray
-        Where it is to be written; of the matrix's shape.
-    matmul : callable
-        ``matmul(a, b, out)`` does it.
-    """
-
-    a: Array
-    b: Array
-    out: Array
-    matmul: Callable[[Array, Array, Array], Array]
-
-
 def batch_shape(shape: Shape) -> str:
     """Return the shape of a batch of samples of `shape`, for messages."""
     return f"(samples, {', '.join(map(str, shape))})" if shape else "(samples,)"

@@ -250,9 +250,17 @@ class _Samples:
         if self.on_disk:
             check_complete(argument, array)
         self.array = array if self.on_disk else as_array(argument, array)
-        self._buffer: Array | None = None
+        self._buffer = np.empty((0, *self.array.shape[1:]), self.array.dtype)
+        self._latest = self._buffer
         own = {argument: self.array} if isinstance(self.array, np.ndarray) else {}
         self._check_layout = Layouts(own).check
+        # Of another array NumPy's `take` would copy the whole.
+        self._plain = isinstance(self.array, np.ndarray) and (
+            self.array.flags.c_contiguous and self.array.flags.aligned and self.array.dtype.isnative
+        )
+        self._compiled = (
+            self._plain and self.array.ndim == 2 and self.array.dtype in (np.float32, np.float64)
+        )
 
     def facts(self) -> dict[str, Any]:
         array = self.array
@@ -272,23 +280,27 @@ class _Samples:
         """
         self._check_layout()
         array = self.array
-        if not isinstance(array, np.ndarray):
-            if isinstance(rows, slice):
-                return as_array(self.argument, array[rows])
-            ascending = np.argsort(rows)  # HDF5 takes no others
-            samples = np.empty((len(rows), *array.shape[1:]), array.dtype)
-            samples[ascending] = as_array(self.argument, array[rows[ascending]])
-            return samples
-        plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
-        if isinstance(rows, slice) or not plain:  # `take` would copy the whole of another array
+        if self._plain and type(rows) is not slice:
+            samples = self._room_for(len(rows))
+            if self._compiled:
+                submatrix(array, rows, None, samples)
+                return samples
+            return array.take(rows, 0, samples, "clip")  # "raise" copies once more
+        if isinstance(array, np.ndarray):
             return np.asarray(array[rows])
-        if self._buffer is None or len(self._buffer) < len(rows):
-            self._buffer = np.empty((len(rows), *array.shape[1:]), array.dtype)
-        samples = self._buffer[: len(rows)]
-        if array.ndim == 2 and array.dtype in (np.float32, np.float64):
-            submatrix(array, rows, None, samples)
-            return samples
-        return array.take(rows, 0, samples, "clip")  # "raise" copies once more
+        if isinstance(rows, slice):
+            return as_array(self.argument, array[rows])
+        ascending = np.argsort(rows)  # HDF5 takes no others
+        samples = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        samples[ascending] = as_array(self.argument, array[rows[ascending]])
+        return samples
+
+    def _room_for(self, rows: int) -> Array:
+        if len(self._latest) != rows:  # mostly it is the batch before's
+            if len(self._buffer) < rows:
+                self._buffer = np.empty((rows, *self.array.shape[1:]), self.array.dtype)
+            self._latest = self._buffer[:rows]
+        return self._latest.view()  # to which others may assign another shape
 
 
 _name = cache(str)  # of a dtype: NumPy takes 2 us

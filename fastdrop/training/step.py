@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
 
 from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
-from fastdrop.compiled._train import Layouts
-from fastdrop.layers import Array, Batch, Layer, shapes_between
+from fastdrop.compiled._chain import Chain
+from fastdrop.compiled._train import Layouts, Watched
+from fastdrop.layers import Array, Batch, Dense, Layer, shapes_between
 from fastdrop.layers.base import sum_over_ranks
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key
-from fastdrop.training.blocks import (
-    Block,
-    Buffers,
-    Gradient,
-    Matmul,
-    Part,
-    make_blocks,
-    whole,
-)
+from fastdrop.training.block import Block, Buffers, Gradient, Matmul, Part, whole
+from fastdrop.training.blocks import make_blocks
+from fastdrop.training.chains import ChainBlock
 from fastdrop.training.network import Network
 from fastdrop.training.ranks import ALONE, Ranks
 from fastdrop.training.sums import GradientSums
@@ -68,27 +62,28 @@ class Step:
         self._dtype = network.dtype
         self._x = Buffers(self._dtype)
         self._layouts = Layouts({})
-        self._made_of: list[object] = []
-        self._settings: list[object] = []
+        self._made_of: tuple[int, bool] | None = None
+        self._loss_made_for: object = None
+        self._watched = Watched([], [])
         self._rates: list[object] = []
-        self._layers: list[tuple[Layer, Callable[[Layer], object]]] = []
 
     def changed(self) -> bool:
         """Tell whether layers are others, or drop otherwise, than when this was last asked."""
         before, self._rates = self._rates, [layer.p for layer in self._dropping]
-        return self._rates != before or not self._fits()
+        return self._rates != before or not self.is_current()
 
-    def _fits(self) -> bool:
-        parts = self._parts_of_network()
+    def is_current(self) -> bool:
+        """Tell whether the network consists of what it did at the last batch."""
+        network = self.network
         return (
-            len(parts) == len(self._made_of)
-            and all(map(is_, parts, self._made_of))
-            and self._settings == [read(layer) for layer, read in self._layers]
+            network.loss is self._loss_made_for
+            and self._choices() == self._made_of
+            and self._watched.is_still(network.layers)
         )
 
     def _follow_network(self) -> None:
         """Make what is computed, unless it has been made for what the network consists of now."""
-        if self._fits():
+        if self.is_current():
             self._layouts.check()
             return
         network = self.network
@@ -98,6 +93,7 @@ class Step:
         self.from_logits = (
             network.loss is not None and network.loss.folds == network.layers[-1].activation
         )
+        self._own_loss = is_ours(type(network.loss))
         self._params = {
             f"{number}.{name}": array
             for number, layer in enumerate(network.layers)
@@ -119,27 +115,24 @@ class Step:
         self._layouts = Layouts(
             {f"weights[{name!r}]": array for name, array in weights.items()}, written=True
         )
-        self._made_of = self._parts_of_network()
+        self._made_of, self._loss_made_for = self._choices(), network.loss
         inner = [layer for outer in network.layers for layer in outer.flattened()]
-        self._layers = [
-            (layer, attrgetter(*(name for name in SETTINGS if hasattr(layer, name))))
-            if is_ours(type(layer))
-            else (layer, attrgetter("trainable", "activation"))
-            for layer in inner
-        ]
-        self._settings = [read(layer) for layer, read in self._layers]
+        self._watched = Watched(
+            network.layers,
+            [
+                (layer, name)
+                for layer in inner
+                for name in (SETTINGS if is_ours(type(layer)) else ("trainable", "activation"))
+                if hasattr(layer, name)
+            ],
+        )
+        self._penalised = [layer for layer in network.layers if _may_add_penalty(layer)]
         self._dropping: list[Any] = [layer for layer in inner if "p" in vars(layer)]
         self._rates = [layer.p for layer in self._dropping]
 
-    def _parts_of_network(self) -> list[object]:
-        network = self.network
-        return [
-            network.seed,
-            network.loss,
-            self._leaves_products(),
-            *network.layers,
-            *(array for layer in network.layers for array in layer.params.values()),
-        ]
+    def _choices(self) -> tuple[int, bool]:
+        """Return what else than layers and loss decides how the network is computed."""
+        return self.network.seed, self._leaves_products()
 
     def _leaves_products(self) -> bool:
         """Tell whether the optimiser may multiply gradients, one after the other in one memory."""
@@ -185,9 +178,7 @@ class Step:
             outputs = self._forward(self._blocks, x, training=True)
             loss, dy = self._loss(outputs, y, sample_weight)
             loss += self._penalty()
-            grads: dict[str, Gradient] = {}
-            self._backward(dy, grads.update)
-            self._update(optimizer, grads)
+            self._update(optimizer, self._gradients(dy))
         return loss, outputs, self.from_logits
 
     def test(
@@ -257,12 +248,23 @@ class Step:
         shapes = shapes_between(network.layers, network.input_shape)
         shared = Buffers(self._dtype) if self._leaves_products() else None
         return make_blocks(
-            network.layers, shapes, network.seed, logits, self._dtype, self._matmul, shared
+            network.layers,
+            shapes,
+            network.seed,
+            logits,
+            self._dtype,
+            self._matmul,
+            shared,
+            in_chains=self._ranks is None,  # ranks sum gradients as soon as a block has them
         )
 
     def _loss(self, outputs: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         loss = self.network.loss
         assert loss is not None  # `fit` and `evaluate` have checked it
+        if self._own_loss:
+            found = loss.compiled(outputs, y, self.from_logits, sample_weight)
+            if found is not None:
+                return found
         weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
         value, dy = loss(outputs, y, self.from_logits, **weighted)
         if dy.shape != outputs.shape:
@@ -286,7 +288,7 @@ class Step:
         return loss * share, dy
 
     def _penalty(self) -> float:
-        return sum(layer.penalty() for layer in self.network.layers if layer.trainable)
+        return sum(layer.penalty() for layer in self._penalised if layer.trainable)
 
     def _forward(
         self,
@@ -299,12 +301,22 @@ class Step:
         if x.dtype != self._dtype:
             given, x = x, self._x("x", *x.shape)
             np.copyto(x, given, casting="unsafe")
+        if (chain := _only_chain(blocks)) is not None:
+            return chain.forward(x, training, self.network.step, row)
         key = Key(self.network.seed, self.network.step) if training else None
         batch = Batch(training, key, row, len(x) if rows is None else rows)
         parts = [Part(0, len(x), None, x)]
         for block in blocks:
             parts = block.forward(parts, batch)
         return whole(parts)
+
+    def _gradients(self, dy: Array) -> Mapping[str, Gradient]:
+        if (chain := _only_chain(self._blocks)) is not None:
+            chain.backward(dy, need_dx=False)
+            return chain.grads
+        grads: dict[str, Gradient] = {}
+        self._backward(dy, grads.update)
+        return grads
 
     def _backward(self, dy: Array, take: Callable[[dict[str, Any]], None]) -> None:
         """Work out gradients, block by block from the last one; `take` gets each block's."""
@@ -316,3 +328,15 @@ class Step:
     def _trained(self, grads: dict[str, Gradient]) -> dict[str, Gradient]:
         """Return the gradients of parameters that are not frozen."""
         return {name: g for name, g in grads.items() if name in self._params}
+
+
+def _only_chain(blocks: list[Block]) -> Chain | None:
+    """Return the chain that computes the whole network, if one does."""
+    block = blocks[0]
+    return block.chain if type(block) is ChainBlock and len(blocks) == 1 else None
+
+
+def _may_add_penalty(layer: Layer) -> bool:
+    if type(layer) is Dense:
+        return bool(layer.l1 or layer.l2)
+    return type(layer).penalty is not Layer.penalty

@@ -17,12 +17,17 @@ import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-from fastdrop.compiled import _core, _train
-from fastdrop.layers.base import PartialGradient, ProductGradient, WeightRule
+from fastdrop.compiled import _chain, _core, _losses, _train
+from fastdrop.compiled._train import ProductGradient
+from fastdrop.layers import ACTIVATIONS
+from fastdrop.layers.base import PartialGradient, WeightRule
+from fastdrop.layers.schedules import Linear, rate_at
 from fastdrop.training import blas
+from fastdrop.training.block import Buffers
 
 try:
     from ml_dtypes import bfloat16
@@ -345,6 +350,22 @@ class Fuzzer:
         ]
         return [matrix, rows, columns, self.array(tuple(counts), dtype, 0.1)]
 
+    def mean_loss(self):
+        r = self.r
+        shape = r.choice([(3, 4), (64, 10), (2, 3, 5), (0, 3), (5,)])
+        outputs = self.array(shape, r.choice([np.float32, np.float64]))
+        y = self.like(outputs)
+        name = r.choice(["squared", "absolute", "huber", "sigmoid", "softmax"])
+        if name == "softmax" and r.random() < 0.5:
+            y = self.array(outputs.shape[:-1], np.intp)
+            y[...] = r.choice([0, 2, 9, -1])
+        weights = r.choice([None, self.array(outputs.shape[:1], outputs.dtype)])
+        return [name, outputs, y, weights, 1.0]
+
+    def softmax_of(self):
+        z = self.array(dtype=self.r.choice([np.float32, np.float64]))
+        return [z, self.r.choice([z, self.like(z), z[1:], z[:0]]) if z.ndim else z]
+
     def softmax_cross_entropy(self):
         n, classes = self.r.choice([0, 1, 5, 64]), self.r.choice([0, 1, 3, 10])
         dtype = self.r.choice([np.float32, np.float64])
@@ -405,6 +426,53 @@ class Fuzzer:
     def layouts(self):
         return [{"x": self.array(), "y": self.any_array()}]
 
+    def productgradient(self):
+        a, b, out = self.matmul()
+        return [a, b, out, self.r.choice([_train.matmul, np.matmul])]
+
+    def watched(self):
+        layer = SimpleNamespace(params={"w": self.array()}, p=0.5)
+        return [[layer], [(layer, "p")]]
+
+    def link(self, inputs=None, dtype=None):
+        r = self.r
+        inputs, units = inputs or r.choice([1, 7, 40]), r.choice([1, 3, 50])
+        dtype = dtype or r.choice([np.float32, np.float64])
+        dropout = r.choice([None, SimpleNamespace(p=0.5), SimpleNamespace(p=Linear(0, 1, 5))])
+        if r.random() < 0.2:
+            return [inputs, None, None, ("", ""), "linear", dropout or SimpleNamespace(p=0.1), 3]
+        activation = r.choice(["linear", "relu", ACTIVATIONS["tanh"], ACTIVATIONS["softmax"]])
+        bias = r.choice([None, self.array((units,), dtype)])
+        weight = self.array((units, inputs), dtype)
+        return [units, weight, bias, ("w", "b"), activation, dropout, 3, r.random() < 0.8]
+
+    def chain(self):
+        dtype = self.r.choice([np.float32, np.float64])
+        self.inputs = width = self.r.choice([1, 7, 40])
+        links = []
+        for _ in range(self.r.randrange(1, 4)):
+            arguments = self.link(width, dtype)
+            try:
+                links.append(_chain.Link(*arguments))
+            except (TypeError, ValueError):  # of an array that lies oddly
+                continue
+            width = arguments[0]
+        buffers, matmul = Buffers(dtype), self.r.choice([_train.matmul, np.matmul])
+        return [links, self.inputs, dtype, buffers, matmul, self.r.choice([None, buffers]), rate_at]
+
+    def pass_through(self, chain):
+        """Use a chain, and let others meddle with its arrays."""
+        for n in (3, self.r.choice([0, 1, 3, 700])):
+            dtype = self.r.choice([np.float32, np.float64])
+            y = chain.forward(self.array((n, self.inputs), dtype), self.r.random() < 0.8, 1, 5)
+            meddle(self.r, self.r.choice(self.given))
+            dy = self.like(np.ones(y.shape, dtype))
+            meddle(self.r, y)
+            chain.backward(dy, self.r.random() < 0.5)
+            for gradient in chain.grads.values():
+                if isinstance(gradient, np.ndarray):
+                    meddle(self.r, gradient)
+
     def use_blas(self):
         libraries = [b"libc.so.6", b"", b"x" * 5000, b"/", b"libm.so.6", os.fsencode(np.__file__)]
         return [self.r.choice(libraries)]
@@ -434,7 +502,7 @@ ADDRESSES = {"memory": [0], "masked_scale_memory": [0, 1, 2, 3]}
 def functions():
     """All that a compiled module lets be called, by name."""
     found = {}
-    for module in (_core, _train):
+    for module in (_core, _train, _chain, _losses):
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == module.__name__
             if callable(value) and own and not name.startswith("_"):
@@ -486,6 +554,11 @@ def perform(name, arguments, options, fuzzer):
             if name == "Layouts":
                 meddle(fuzzer.r, fuzzer.given[0])
                 result.check()
+            if name == "Watched":
+                result.is_still([fuzzer.anything()])
+                result.is_still(arguments[0])
+            if name == "Chain":
+                fuzzer.pass_through(result)
         return "returned"
     except SystemError:  # of a function that does not keep Python's rules
         raise

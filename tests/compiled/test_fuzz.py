@@ -13,7 +13,7 @@ from processes import run
 
 import fastdrop as fd
 from fastdrop import Key
-from fastdrop.compiled import _core, _train
+from fastdrop.compiled import _core, _losses, _train
 
 KEY = Key(1)
 
@@ -148,7 +148,7 @@ def test_layouts_that_another_thread_changes():
     calls = [
         *operations(x, z, out, 2).values(),
         lambda: _train.submatrix(matrix, rows, None, taken),
-        lambda: _train.softmax_cross_entropy(matrix, labels),
+        lambda: _losses.softmax_cross_entropy(matrix, labels),
         lambda: _train.update({"w": x}, {"w": z}, None, {}, "adam", rate=0.1),
         lambda: fd.apply_mask(x, np.full(15_000, 255, np.uint8), 0.5, out=out),
         lambda: _core.drop_blocks(x[None, None], 3, 0.1, 1, 1, 0, None, 2),
@@ -234,15 +234,15 @@ def test_lists_and_mappings_that_lie_about_their_length():
             "matrix: expected C-contiguous floats",
         ),
         (
-            lambda: _train.softmax_cross_entropy(np.ones(3), np.zeros(3, np.intp)),
+            lambda: _losses.softmax_cross_entropy(np.ones(3), np.zeros(3, np.intp)),
             "outputs: expected C-contiguous",
         ),
         (
-            lambda: _train.softmax_cross_entropy(np.ones((3, 2)), np.zeros(3, np.int32)),
+            lambda: _losses.softmax_cross_entropy(np.ones((3, 2)), np.zeros(3, np.int32)),
             "y: expected labels or probabilities",
         ),
         (
-            lambda: _train.softmax_cross_entropy(np.ones((3, 2)), np.array([0, -1, 0])),
+            lambda: _losses.softmax_cross_entropy(np.ones((3, 2)), np.array([0, -1, 0])),
             r"y: expected class numbers in \[0, 2\), got -1",
         ),
         (lambda: _core.philox((1, 2, 3), 0), "need more than 3 values"),
@@ -263,7 +263,7 @@ def test_refused(call, message):
         lambda: _core.stream_copy(None, np.ones(8), 1),
         lambda: _train.matmul(None, np.ones((2, 2)), np.ones((2, 2))),
         lambda: _train.submatrix(None, None, None, None),
-        lambda: _train.softmax_cross_entropy(None, None),
+        lambda: _losses.softmax_cross_entropy(None, None),
         lambda: _train.update({}, {}, None, None, "adam", rate=0.1),
     ],
 )

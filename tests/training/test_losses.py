@@ -261,3 +261,56 @@ def test_labels_of_other_samples_are_refused(labels):
     kind = "sparse_categorical_crossentropy" if labels.ndim == 1 else "categorical_crossentropy"
     with pytest.raises(ValueError, match=r"y: expected labels or .* \(6, 3\), got shape"):
         losses.get(kind)(np.zeros((6, 3)), labels, True)
+
+
+OUTPUTS = {
+    "plain": lambda n: np.linspace(-3, 3, 5 * n).reshape(n, 5),
+    "large": lambda n: np.linspace(-1e4, 1e4, 5 * n).reshape(n, 5),
+    "not finite": lambda n: np.resize([np.nan, np.inf, -np.inf, 0.0, 1.0, 2.0, 3.0], (n, 5)),
+}
+COMPILED = {
+    "mse": losses.MeanSquaredError(),
+    "mae": losses.MeanAbsoluteError(),
+    "huber": losses.Huber(0.7),
+    "bce": losses.BinaryCrossentropy(True),
+    "bce, smoothed": losses.BinaryCrossentropy(True, label_smoothing=0.1),
+    "crossentropy": losses.CategoricalCrossentropy(True),
+    "crossentropy, smoothed": losses.CategoricalCrossentropy(True, label_smoothing=0.1),
+    "sparse crossentropy": losses.SparseCategoricalCrossentropy(True),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("outputs", OUTPUTS)
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_losses_are_those_of_numpy(name, outputs, weighted, dtype):
+    """A class of one's own computes with NumPy: what is compiled is for ours only."""
+    loss = COMPILED[name]
+    own = type("Own", (type(loss),), {})(**loss.get_config())
+    for n in (1, 3, 70):
+        given = OUTPUTS[outputs](n).astype(dtype)
+        y = (np.arange(5 * n) % 3 / 2).reshape(n, 5).astype(dtype)
+        if "sparse" in name:
+            y = np.arange(n) % 5
+        weights = {"sample_weight": np.linspace(0, 2, n).astype(dtype)} if weighted else {}
+        value, gradient = loss(given, y, **weights)
+        expected, expected_gradient = own(given, y, **weights)
+        rtol = 1e-5 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(value, expected, rtol)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol, rtol / 10)
+        assert gradient.dtype == dtype
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_loss_derived_from_ours_computes_what_it_says(name):
+    loss = COMPILED[name]
+
+    def own_losses(self, outputs, y, from_logits):
+        return np.full(len(outputs), 7.0), np.full_like(outputs, 3)
+
+    own = type("Own", (type(loss),), {"_losses": own_losses})(**loss.get_config())
+    y = np.zeros(4, int) if "sparse" in name else np.zeros((4, 5), np.float32)
+    value, gradient = own(np.ones((4, 5), np.float32), y)
+    assert value == 7
+    np.testing.assert_array_equal(gradient, 3 / np.float32(4))

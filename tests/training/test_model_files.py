@@ -453,7 +453,7 @@ def test_many_of_everything(tmp_path):
         files.write(tmp_path / "file", "model", whole, arrays)
         start = time.process_time()
         model_files.outcome("model", tmp_path / "file")
-        assert time.process_time() - start < 3
+        assert time.process_time() - start < 15  # minutes if it were quadratic
 
 
 def test_classes_of_ones_own_may_raise_anything(tmp_path):

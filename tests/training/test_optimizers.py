@@ -10,7 +10,8 @@ from dtypes import assert_same
 
 import fastdrop
 from fastdrop import learning_rates, optimizers
-from fastdrop.layers.base import PartialGradient, ProductGradient, WeightRule
+from fastdrop.compiled._train import ProductGradient
+from fastdrop.layers.base import PartialGradient, WeightRule
 from fastdrop.optimizers import SGD, Adam, AdamW, RMSprop
 
 # ---- the twin: one operation after the other, in the parameter's dtype --------------------------
@@ -326,7 +327,8 @@ BAD_PRODUCTS = {
 def test_products_that_do_not_fit_change_nothing(bad):
     grads, _ = products(np.empty(600, np.float32), np.float32, 0)
     params = {"v": np.ones((11, 30), np.float32), "w": np.ones((20, 30), np.float32)}
-    a, b, out, matmul = grads["w"]
+    product = grads["w"]
+    a, b, out, matmul = product.a, product.b, product.out, product.matmul
     wrong = ProductGradient(*BAD_PRODUCTS[bad](a, b, out), matmul)
     optimizer = Adam()
     with pytest.raises(ValueError, match=r"grads\['w'\]: expected"):

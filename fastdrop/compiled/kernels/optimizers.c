@@ -174,6 +174,10 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
     fd_restore_float_mode(before);
 }
 
+/* Rows of a shuffled batch lie far apart: each is asked for so many rows before it is copied, and
+   so many bytes of it; the processor goes on by itself from there. */
+enum { ROWS_AHEAD = 8, BYTES_AHEAD = 256 };
+
 void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
                   const intptr_t *rows, uint64_t first, uint64_t last, const uint64_t *column_bits,
                   const intptr_t *columns, uint64_t num_columns, void *values)
@@ -181,6 +185,12 @@ void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, 
     const size_t size = is_double ? sizeof(double) : sizeof(float);
     for (uint64_t i = first; i < last; i++) {
         const uint64_t row = rows ? (uint64_t)rows[i] : i;
+        if (rows && i + ROWS_AHEAD < last) {
+            const char *const next =
+                (const char *)matrix + (uint64_t)rows[i + ROWS_AHEAD] * width * size;
+            for (size_t at = 0; at < width * size && at < BYTES_AHEAD; at += 64)
+                __builtin_prefetch(next + at);
+        }
         const char *const from = (const char *)matrix + row * width * size;
         char *const to = (char *)values + i * num_columns * size;
         if (columns)

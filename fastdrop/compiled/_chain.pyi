@@ -1,0 +1,34 @@
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from fastdrop.compiled._train import ProductGradient
+
+class Link:
+    def __init__(
+        self,
+        width: int,
+        weight: NDArray[Any] | None = None,
+        bias: NDArray[Any] | None = None,
+        names: tuple[str | None, str | None] = (None, None),
+        activation: str | Callable[..., Any] = "linear",
+        dropout: Any = None,
+        seed: int = 0,
+        trains: bool = False,
+    ) -> None: ...
+
+class Chain:
+    grads: dict[str, NDArray[Any] | ProductGradient]
+    def __init__(
+        self,
+        links: list[Link],
+        inputs: int,
+        dtype: DTypeLike,
+        buffers: Callable[..., NDArray[Any]],
+        matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
+        shared: Callable[..., NDArray[Any]] | None,
+        rate_at: Callable[[Any, int], float],
+    ) -> None: ...
+    def forward(self, x: NDArray[Any], training: bool, step: int, row: int) -> NDArray[Any]: ...
+    def backward(self, dy: NDArray[Any], need_dx: bool) -> NDArray[Any]: ...

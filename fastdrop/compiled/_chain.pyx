@@ -1,0 +1,321 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True, allow_none_for_extension_args=False
+"""Runs of `Dense` layers with their activations and dropout: forward one call, backward another.
+
+    forward     x --product--> z --bias, activation, dropout, in place--> y, the next link's x
+    backward    dy --dropout, activation, in place--> dz --product--> dx, the link's dy before
+                dz.T --product with x--> weight's gradient; dz, columns added up --> bias's
+
+What each of these does is in kernels/ and in `_train.matmul`; here is only their order. Each call
+looks anew at what it is given and at arrays that others can reach; see the top of `_core.pyx`.
+"""
+
+import numpy as np
+cimport numpy as cnp
+from libc.stdint cimport uint64_t
+
+from fastdrop.compiled import _train
+from fastdrop.compiled._core cimport (
+    bias_backward_memory, bias_memory, block_sums, cyclic_bytes, mask_memory, mask_rule,
+)
+from fastdrop.compiled._train cimport ProductGradient, enter_blas, leave_blas, multiply_by
+from fastdrop.compiled.arrays cimport is_plain
+
+cnp.import_array()
+
+cdef mask_rule NOTHING_DROPPED = mask_rule(p=0, scale=1, seed=0, call=0, offset=0)
+
+
+cdef class Link:
+    """A `Dense`, its activation, and the `Dropout` behind it; or only the dropout.
+
+    Parameters
+    ----------
+    width : int
+        Units, or features where there is only the dropout.
+    weight, bias : ndarray, optional
+        float32 or float64, C-contiguous, (units, inputs) and (units,).
+    names : tuple of str
+        By which the gradients of weight and bias go.
+    activation : {"linear", "relu"} or callable
+        What is none of the two is called with (z, z) and returns y and its gradient's function.
+    dropout : Dropout, optional
+        An element-wise one; `p` is read in every batch.
+    seed : int
+        Of the dropout's key in the model.
+    trains : bool
+        Whether gradients of weight and bias are wanted.
+    """
+
+    cdef cnp.ndarray weight, transposed, bias, cyclic
+    cdef cnp.npy_intp width, inputs
+    cdef int type
+    cdef bint relu, has_bias, trains
+    cdef object weight_name, bias_name, activate, dropout    # activate: None where kernels do it
+    cdef uint64_t seed
+    # For batches of as many samples as the last one:
+    cdef cnp.ndarray z, masked, gradient, dbias, partial
+    # Of the last batch:
+    cdef cnp.ndarray x, y
+    cdef object activation_gradient
+    cdef mask_rule mask
+
+    def __cinit__(self, cnp.npy_intp width, cnp.ndarray weight=None, cnp.ndarray bias=None,
+                  tuple names=(None, None), activation="linear", dropout=None, uint64_t seed=0,
+                  bint trains=False):
+        self.width, self.weight, self.has_bias = width, weight, bias is not None
+        self.weight_name, self.bias_name = names
+        self.relu = isinstance(activation, str) and activation == "relu"
+        self.activate = None if isinstance(activation, str) else activation
+        self.dropout, self.seed, self.trains = dropout, seed, trains
+        if weight is None:
+            return
+        self.type = cnp.PyArray_TYPE(weight)
+        self.inputs = cnp.PyArray_DIM(weight, 1) if cnp.PyArray_NDIM(weight) == 2 else -1
+        self.bias = np.zeros(max(0, width), weight.dtype) if bias is None else bias
+        if not (is_matrix(weight, width, self.inputs, self.type)
+                and self.type in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+                and is_vector(self.bias, width, self.type)):
+            raise ValueError(
+                f"weight, bias: expected arrays for {width} units, got {weight.dtype} "
+                f"{(<object>weight).shape} and {self.bias.dtype} {(<object>self.bias).shape}"
+            )
+        self.transposed = cnp.PyArray_Transpose(weight, NULL)
+        self.cyclic = np.empty(cyclic_bytes(width, self.type == cnp.NPY_FLOAT64), np.uint8)
+        self.dbias = np.empty(width, weight.dtype)
+
+
+cdef bint is_matrix(cnp.ndarray a, cnp.npy_intp rows, cnp.npy_intp columns, int type) noexcept:
+    return (cnp.PyArray_NDIM(a) == 2 and cnp.PyArray_DIM(a, 0) == rows
+            and cnp.PyArray_DIM(a, 1) == columns and cnp.PyArray_TYPE(a) == type and is_plain(a))
+
+
+cdef bint is_vector(cnp.ndarray a, cnp.npy_intp length, int type) noexcept:
+    return (cnp.PyArray_NDIM(a) == 1 and cnp.PyArray_DIM(a, 0) == length
+            and cnp.PyArray_TYPE(a) == type and is_plain(a))
+
+
+cdef class Chain:
+    """Links, each fed by the one before.
+
+    Parameters
+    ----------
+    links : list of Link
+    inputs : int
+        Features of a sample.
+    dtype : {float32, float64}
+        Of all arrays.
+    buffers : callable
+        ``buffers(name, *shape)`` returns an array of this dtype that is the chain's.
+    matmul : callable
+        `_train.matmul`, or what does the same.
+    shared : callable, optional
+        As `buffers`: where weights' gradients go if they are left as products for the update:
+        nothing may change the chain's input until then. Otherwise they are multiplied at once.
+    rate_at : callable
+        ``rate_at(p, step)`` returns the number that a dropout's `p` is in this step.
+
+    Attributes
+    ----------
+    grads : dict of str to ndarray or ProductGradient
+        After a backward pass, by the links' names.
+    """
+
+    cdef list links
+    cdef cnp.npy_intp inputs, samples
+    cdef int type, first_trained
+    cdef object dtype, buffers, matmul, shared, rate_at
+    cdef bint ours    # is `matmul`?
+    cdef readonly dict grads
+
+    def __cinit__(self, list links, cnp.npy_intp inputs, dtype, buffers, matmul, shared, rate_at):
+        cdef Link link
+        cdef cnp.npy_intp width = inputs
+        self.links, self.inputs, self.samples = list(links), inputs, -1
+        self.dtype = np.dtype(dtype)
+        self.type = self.dtype.num
+        self.buffers, self.matmul, self.shared = buffers, matmul, shared
+        self.rate_at, self.grads = rate_at, {}
+        self.ours = matmul is _train.matmul
+        self.first_trained = len(self.links)
+        if self.type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not self.links:
+            raise ValueError(f"links, dtype: expected links of float32 or float64, got {dtype}")
+        for number, link in enumerate(self.links):
+            if (link.weight is None and link.width != width) or (
+                    link.weight is not None and (link.inputs, link.type) != (width, self.type)):
+                raise ValueError(f"links: expected link {number} to take {width} of {self.dtype}")
+            width = link.width
+            if link.trains and number < self.first_trained:
+                self.first_trained = number
+
+    def forward(self, cnp.ndarray x, bint training, uint64_t step, uint64_t row):
+        """The outputs for x, (samples, inputs), whose first row is row `row` of the whole batch."""
+        cdef Link link
+        cdef cnp.npy_intp n = cnp.PyArray_DIM(x, 0) if cnp.PyArray_NDIM(x) else -1
+        for link in self.links:
+            link.mask = NOTHING_DROPPED
+            if training and link.dropout is not None:
+                self.choose(link, step, row)
+        if n != self.samples:
+            self.make(n)
+        if not is_matrix(x, n, self.inputs, self.type):
+            x = self.fitting(x, "x", self.inputs)
+        enter_blas(self.ours)
+        try:
+            for link in self.links:
+                link.x = x
+                if link.weight is not None:
+                    x = self.computed(link, x)
+                if drops(link) and (link.weight is None or link.activate is not None):
+                    self.mask(link, x, link.masked)
+                    x = link.masked
+                link.y = x
+        finally:
+            leave_blas(self.ours)
+        return (<object>x).view()    # to which others may assign another shape
+
+    def backward(self, dy, bint need_dx):
+        """The input's gradient, given the outputs' of the last forward pass in training.
+
+        `dy` may be overwritten. Without `need_dx` what is returned means nothing.
+        """
+        self.grads = {}
+        enter_blas(self.ours)
+        try:
+            dy = self.gone_back(dy, need_dx)
+        finally:
+            leave_blas(self.ours)
+        return dy.view()
+
+    # ---- what these consist of -------------------------------------------------------------------
+
+    cdef object gone_back(self, dy, bint need_dx):
+        cdef Link link
+        cdef cnp.ndarray d
+        cdef int number, last = 0 if need_dx else self.first_trained
+        for number in range(len(self.links) - 1, last - 1, -1):
+            link = self.links[number]
+            d = self.fitting(dy, "dy", link.width)
+            dy = d
+            if link.weight is None:
+                if drops(link):
+                    self.mask(link, d, d)
+                continue
+            d = self.activation_passed(link, d)
+            if link.trains:
+                self.add_gradients(link, d)
+            if need_dx or number > last:
+                dy = self.buffer("dx", number, self.samples, link.inputs)
+                multiply_by(self.matmul, d, link.weight, dy)
+        return dy
+
+    cdef int choose(self, Link link, uint64_t step, uint64_t row) except -1:
+        """Choose the mask of this step."""
+        p = link.dropout.p
+        link.mask.p = p if type(p) is float else self.rate_at(p, step)
+        link.mask.scale = 1 / (1 - link.mask.p) if link.mask.p < 1 else 0
+        link.mask.seed, link.mask.call = link.seed, step
+        link.mask.offset = row * <uint64_t>link.width
+        return 0
+
+    cdef cnp.ndarray computed(self, Link link, cnp.ndarray x):
+        """The activation of x @ weight.T + bias, and what kernels can drop of it at once."""
+        cdef cnp.ndarray z = link.z
+        multiply_by(self.matmul, x, link.transposed, z)
+        self.check(link, z)
+        bias_memory(cnp.PyArray_DATA(z), cnp.PyArray_DATA(link.bias),
+                    <char *>cnp.PyArray_DATA(link.cyclic), cnp.PyArray_SIZE(z), link.width,
+                    self.type == cnp.NPY_FLOAT64, link.relu,
+                    &link.mask if link.activate is None else &NOTHING_DROPPED)
+        if link.activate is None:
+            return z
+        y, link.activation_gradient = link.activate(z, z)
+        return self.fitting(y, "activation", link.width)
+
+    cdef cnp.ndarray activation_passed(self, Link link, cnp.ndarray d):
+        """The gradient of x @ weight.T + bias, whose columns' sums are in dbias then."""
+        cdef cnp.ndarray y = link.y, partial = link.partial
+        if link.activate is not None:
+            if drops(link):
+                self.mask(link, d, d)
+            d = self.fitting(link.activation_gradient(d), "activation", link.width)
+        self.check(link, y)
+        bias_backward_memory(cnp.PyArray_DATA(d), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(d),
+                             self.type == cnp.NPY_FLOAT64, link.relu,
+                             &link.mask if link.activate is None else &NOTHING_DROPPED,
+                             partial, cnp.PyArray_DATA(link.dbias))
+        return d
+
+    cdef int add_gradients(self, Link link, cnp.ndarray d) except -1:
+        d = cnp.PyArray_Transpose(d, NULL)
+        if self.shared is None:
+            multiply_by(self.matmul, d, link.x, link.gradient)
+            self.grads[link.weight_name] = link.gradient
+        else:
+            self.grads[link.weight_name] = ProductGradient(d, link.x, link.gradient, self.matmul)
+        if link.has_bias:
+            self.grads[link.bias_name] = link.dbias
+        return 0
+
+    cdef int mask(self, Link link, cnp.ndarray a, cnp.ndarray out) except -1:
+        self.check(link, a)
+        self.check(link, out)
+        mask_memory(cnp.PyArray_DATA(a), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(a),
+                    self.type == cnp.NPY_FLOAT64, &link.mask)
+        return 0
+
+    # ---- arrays ----------------------------------------------------------------------------------
+
+    cdef int make(self, cnp.npy_intp n) except -1:
+        """Take arrays for batches of n samples."""
+        cdef Link link
+        self.samples = -1
+        for number, link in enumerate(self.links):
+            if link.weight is not None:
+                link.z = self.buffer("z", number, n, link.width)
+                link.partial = block_sums(n * link.width, link.width, self.type == cnp.NPY_FLOAT64)
+                if link.trains and self.shared is None:
+                    link.gradient = self.buffer("gradient", number, link.width, link.inputs)
+                elif link.trains:
+                    link.gradient = self.shared("gradient", link.width, link.inputs)
+            if link.weight is None or (link.activate is not None and link.dropout is not None):
+                link.masked = self.buffer("masked", number, n, link.width)
+        self.samples = n
+        return 0
+
+    cdef cnp.ndarray buffer(self, name, number, cnp.npy_intp rows, cnp.npy_intp columns):
+        cdef cnp.ndarray array = self.buffers((name, number), rows, columns)
+        if not is_matrix(array, rows, columns, self.type) or not cnp.PyArray_ISWRITEABLE(array):
+            raise ValueError(
+                f"buffers: expected a writeable array of {self.dtype} and shape {(rows, columns)}"
+            )
+        return array
+
+    cdef cnp.ndarray fitting(self, a, str name, cnp.npy_intp columns):
+        """`a` as a writeable C-contiguous array of the chain's dtype, (samples, columns)."""
+        cdef cnp.ndarray array = a
+        if (cnp.PyArray_TYPE(array) != self.type or not is_plain(array)
+                or not cnp.PyArray_ISWRITEABLE(array)):
+            array = np.array(a, self.dtype, order="C")
+        if not is_matrix(array, self.samples, columns, self.type):
+            raise ValueError(
+                f"{name}: expected shape {(self.samples, columns)}, got {(<object>a).shape}"
+            )
+        return array
+
+    cdef int check(self, Link link, cnp.ndarray rows) except -1:
+        """Have these rows, and what belongs to the layer, still the layouts that they had?"""
+        cdef bint fit = is_matrix(rows, self.samples, link.width, self.type)
+        if link.weight is not None:
+            fit = fit and (is_vector(link.bias, link.width, self.type)
+                           and is_vector(link.dbias, link.width, self.type))
+        if not fit:
+            raise ValueError(
+                f"weights, activations: expected {self.dtype} for {self.samples} samples and "
+                f"{link.width} units, got another layout, assigned in place"
+            )
+        return 0
+
+
+cdef bint drops(Link link) noexcept:
+    return link.mask.p != 0 or link.mask.scale != 1

@@ -1,0 +1,15 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+def mean_loss(
+    name: str,
+    outputs: NDArray[Any],
+    y: NDArray[Any],
+    weights: NDArray[Any] | None,
+    delta: float,
+) -> tuple[float, NDArray[Any]] | None: ...
+def softmax_cross_entropy(
+    logits: NDArray[Any], y: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def softmax_of(z: NDArray[Any], out: NDArray[Any]) -> bool: ...

@@ -1,0 +1,364 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True, allow_none_for_extension_args=False
+"""Losses of a batch with their gradients, in one pass each, and softmax by itself.
+
+The formulas are those of losses.py and of layers/activations.py.
+
+Values are added up in double precision, so that they depend on no instruction set. Each call looks
+anew at what it is given; see the top of `_core.pyx`.
+"""
+
+import numpy as np
+cimport numpy as cnp
+from libc.math cimport exp, expf, fabs, fabsf, log, log1p, log1pf, logf
+from libc.stdint cimport intptr_t, uint64_t
+
+from fastdrop.compiled.arrays cimport do_meet, is_plain
+
+cnp.import_array()
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum:
+    SQUARED
+    ABSOLUTE
+    HUBER
+    SIGMOID
+    SOFTMAX
+
+cdef dict LOSSES = {
+    "squared": SQUARED, "absolute": ABSOLUTE, "huber": HUBER, "sigmoid": SIGMOID,
+    "softmax": SOFTMAX,
+}
+
+
+cdef inline real magnitude(real x) noexcept nogil:
+    if real is float:
+        return fabsf(x)
+    else:
+        return fabs(x)
+
+
+cdef inline real exponential(real x) noexcept nogil:
+    if real is float:
+        return expf(x)
+    else:
+        return exp(x)
+
+
+cdef inline real logarithm(real x) noexcept nogil:
+    if real is float:
+        return logf(x)
+    else:
+        return log(x)
+
+
+cdef inline real logarithm_of_1_and(real x) noexcept nogil:
+    if real is float:
+        return log1pf(x)
+    else:
+        return log1p(x)
+
+
+cdef inline real one(int kind, real output, real y, real delta, real *gradient) noexcept nogil:
+    """The loss of one element, and its slope."""
+    cdef real error = output - y, e, top
+    if kind == SQUARED:
+        gradient[0] = 2 * error
+        return error * error
+    if kind == ABSOLUTE:
+        gradient[0] = error if error != error else <real>((error > 0) - (error < 0))
+        return magnitude(error)
+    if kind == HUBER:
+        gradient[0] = -delta if error < -delta else delta if error > delta else error
+        return gradient[0] * (error - gradient[0] / 2)
+    # the cross-entropy of sigmoid(output), without overflow
+    e = exponential(-magnitude(output))
+    top = 1 if output >= 0 else e
+    gradient[0] = top / (1 + e) - y
+    top = 0 if output < 0 else output
+    return top - output * y + logarithm_of_1_and(e)
+
+
+cdef double elementwise(int kind, const real *outputs, const real *y, const real *weights,
+                        uint64_t n, uint64_t columns, double scale, double delta,
+                        real *gradient) noexcept nogil:
+    """The sum of all losses times weight and scale, and its gradient."""
+    cdef uint64_t i, j, k, lane, at = 0
+    cdef real w = <real>scale, slope
+    cdef double total = 0
+    cdef double[8] lanes    # side by side: one sum would wait for each addition
+    for i in range(n):
+        if weights != NULL:
+            w = <real>(weights[i] * scale)
+        for lane in range(8):
+            lanes[lane] = 0
+        j = 0
+        while j < columns:
+            k = min(<uint64_t>8, columns - j)
+            for lane in range(k):
+                lanes[lane] += one(kind, outputs[at], y[at], <real>delta, &slope)
+                gradient[at] = slope * w
+                at += 1
+            j += k
+        for lane in range(1, 8):
+            lanes[0] += lanes[lane]
+        total += lanes[0] * (<double>w if weights != NULL else scale)
+    return total
+
+
+cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noexcept nogil:
+    """e = exp(z - top), top the largest of z; their sum."""
+    cdef uint64_t j
+    cdef real total = 0
+    top[0] = z[0]
+    for j in range(1, classes):
+        if z[j] > top[0]:
+            top[0] = z[j]
+    for j in range(classes):
+        e[j] = exponential(z[j] - top[0])
+        total += e[j]
+    return total
+
+
+cdef void probabilities(const real *z, uint64_t rows, uint64_t classes, real *y) noexcept nogil:
+    cdef uint64_t i, j
+    cdef real top, total
+    for i in range(rows):
+        total = exponentials(z, classes, &top, y)
+        for j in range(classes):
+            y[j] /= total
+        z += classes
+        y += classes
+
+
+cdef real of_label(const real *z, uint64_t label, uint64_t classes, real *gradient) noexcept nogil:
+    """The cross-entropy of softmax(z), and its gradient."""
+    cdef uint64_t j
+    cdef real top, total = exponentials(z, classes, &top, gradient)
+    for j in range(classes):
+        gradient[j] /= total
+    gradient[label] -= 1
+    return logarithm(total) - (z[label] - top)
+
+
+cdef real of_probabilities(const real *z, const real *y, uint64_t classes,
+                           real *gradient) noexcept nogil:
+    cdef uint64_t j
+    cdef real top, total = exponentials(z, classes, &top, gradient), sum = 0, hit = 0
+    for j in range(classes):
+        sum += y[j]
+        hit += y[j] * (z[j] - top)
+    for j in range(classes):
+        gradient[j] = gradient[j] * (sum / total) - y[j]
+    return sum * logarithm(total) - hit
+
+
+cdef uint64_t softmax(const real *z, const intptr_t *labels, const real *y, const real *weights,
+                      uint64_t n, uint64_t classes, double scale, real *gradient, real *losses,
+                      double *total) noexcept nogil:
+    """As `elementwise`, of rows with a label or with probabilities y, and each row's loss if
+    `losses` are wanted; returns the index of the first label that is no class number, n if all
+    are."""
+    cdef uint64_t i, j, label
+    cdef real w = <real>scale, loss
+    total[0] = 0
+    for i in range(n):
+        if labels != NULL:
+            label = labels[i]    # read once: who has them may write to them
+            if label >= classes:
+                return i
+            loss = of_label(z, label, classes, gradient)
+        else:
+            loss = of_probabilities(z, y, classes, gradient)
+            y += classes
+        if weights != NULL:
+            w = <real>(weights[i] * scale)
+        for j in range(classes):
+            gradient[j] *= w
+        total[0] += loss * (<double>w if weights != NULL else scale)
+        if losses != NULL:
+            losses[i] = loss
+        z += classes
+        gradient += classes
+    return n
+
+
+cdef cnp.ndarray plain(cnp.ndarray a):
+    """The array, or a copy that lies as kernels read it: sums do not depend on how it lay."""
+    if is_plain(a):
+        return a
+    return np.require(a, (<object>a).dtype.newbyteorder("="), ["C", "A"])
+
+
+cdef bint fit(int kind, cnp.ndarray outputs, cnp.ndarray y, cnp.ndarray weights):
+    """Can `mean_loss` read them as they lie?"""
+    cdef int ndim = cnp.PyArray_NDIM(outputs), type = cnp.PyArray_TYPE(outputs), d
+    cdef bint labelled = kind == SOFTMAX and cnp.PyArray_NDIM(y) == ndim - 1
+    if (ndim < 2 or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not is_plain(outputs)
+            or not is_plain(y) or cnp.PyArray_TYPE(y) != (cnp.NPY_INTP if labelled else type)
+            or cnp.PyArray_NDIM(y) != ndim - labelled):
+        return False
+    for d in range(cnp.PyArray_NDIM(y)):
+        if cnp.PyArray_DIM(y, d) != cnp.PyArray_DIM(outputs, d):
+            return False
+    if weights is None:
+        return True
+    return ((ndim == 2 or kind != SOFTMAX) and cnp.PyArray_NDIM(weights) == 1
+            and cnp.PyArray_DIM(weights, 0) == cnp.PyArray_DIM(outputs, 0)
+            and cnp.PyArray_TYPE(weights) == type and is_plain(weights))
+
+
+def mean_loss(str name, cnp.ndarray outputs, cnp.ndarray y, weights, double delta):
+    """A loss, mean over all elements or, with softmax, over all rows, and its gradient.
+
+    Parameters
+    ----------
+    name : str
+        Out of LOSSES; the last two are cross-entropies of logits.
+    outputs : ndarray, (samples, ...)
+    y : ndarray
+        Like `outputs`; for softmax also labels, intp, of one axis less.
+    weights : ndarray or None
+        (samples,), factors of the samples' losses.
+    delta : float
+        Huber's.
+
+    Returns
+    -------
+    tuple of float and ndarray, or None
+        None where these arrays are not float32 or float64, of shapes that fit.
+
+    Raises
+    ------
+    ValueError
+        When a label is no class number.
+    """
+    cdef int kind = LOSSES[name]
+    outputs, y = plain(outputs), plain(y)
+    if weights is not None:
+        weights = plain(weights)
+    if not fit(kind, outputs, y, weights) or cnp.PyArray_SIZE(outputs) == 0:
+        return None
+    cdef int ndim = cnp.PyArray_NDIM(outputs), type = cnp.PyArray_TYPE(outputs)
+    cdef uint64_t size = cnp.PyArray_SIZE(outputs), wrong, rows = cnp.PyArray_DIM(outputs, 0)
+    cdef uint64_t columns = size // rows
+    cdef const void *labels = NULL
+    cdef const void *w = NULL if weights is None else cnp.PyArray_DATA(<cnp.ndarray>weights)
+    cdef const void *z = cnp.PyArray_DATA(outputs)
+    cdef const void *t = cnp.PyArray_DATA(y)
+    cdef double total
+    cdef cnp.ndarray gradient = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(outputs), type, 0)
+    cdef void *g = cnp.PyArray_DATA(gradient)
+    if kind != SOFTMAX:
+        with nogil:
+            if type == cnp.NPY_FLOAT32:
+                total = elementwise[float](kind, <const float *>z, <const float *>t,
+                                           <const float *>w, rows, columns, 1 / <double>size, delta,
+                                           <float *>g)
+            else:
+                total = elementwise[double](kind, <const double *>z, <const double *>t,
+                                            <const double *>w, rows, columns, 1 / <double>size,
+                                            delta, <double *>g)
+        return total, gradient
+    columns = cnp.PyArray_DIM(outputs, ndim - 1)
+    rows = size // columns
+    if cnp.PyArray_NDIM(y) < ndim:
+        labels = t
+    with nogil:
+        if type == cnp.NPY_FLOAT32:
+            wrong = softmax[float](<const float *>z, <const intptr_t *>labels, <const float *>t,
+                                   <const float *>w, rows, columns, 1 / <double>rows, <float *>g,
+                                   NULL, &total)
+        else:
+            wrong = softmax[double](<const double *>z, <const intptr_t *>labels,
+                                    <const double *>t, <const double *>w, rows, columns,
+                                    1 / <double>rows, <double *>g, NULL, &total)
+    if wrong < rows:
+        raise no_class((<const intptr_t *>t)[wrong], columns)
+    return total, gradient
+
+
+cdef object no_class(intptr_t label, uint64_t classes):
+    return ValueError(f"y: expected class numbers in [0, {classes}), got {label}")
+
+
+def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
+    """-sum(y log(softmax(logits))) of each row, and the gradient of the sum of all.
+
+    `logits` is C-contiguous, (n, classes), float32 or float64; `y` C-contiguous, labels of intp,
+    (n,), or like `logits`. A row with NaN or infinity has a loss of NaN.
+    """
+    cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
+    cdef int type = cnp.PyArray_TYPE(logits)
+    cdef cnp.ndarray losses, gradient
+    cdef const void *labels = NULL
+    cdef const void *t = cnp.PyArray_DATA(y)
+    cdef uint64_t n, classes, wrong
+    cdef double total
+    if (cnp.PyArray_NDIM(logits) != 2 or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
+            or not is_plain(logits) or dims[1] == 0):
+        raise ValueError(
+            "outputs: expected C-contiguous float32 or float64 of shape (samples, classes), "
+            f"got {logits.dtype} of shape {(<object>logits).shape}"
+        )
+    n, classes = dims[0], dims[1]
+    if not fit(SOFTMAX, logits, y, None):
+        raise ValueError(
+            f"y: expected labels or probabilities for outputs of shape {(n, classes)}, "
+            f"got shape {(<object>y).shape} of {y.dtype}"
+        )
+    losses = cnp.PyArray_EMPTY(1, dims, type, 0)
+    gradient = cnp.PyArray_EMPTY(2, dims, type, 0)
+    cdef void *l = cnp.PyArray_DATA(losses)
+    cdef void *g = cnp.PyArray_DATA(gradient)
+    if cnp.PyArray_NDIM(y) == 1:
+        labels = t
+    with nogil:
+        if type == cnp.NPY_FLOAT32:
+            wrong = softmax[float](<const float *>cnp.PyArray_DATA(logits),
+                                   <const intptr_t *>labels, <const float *>t, NULL, n, classes, 1,
+                                   <float *>g, <float *>l, &total)
+        else:
+            wrong = softmax[double](<const double *>cnp.PyArray_DATA(logits),
+                                    <const intptr_t *>labels, <const double *>t, NULL, n, classes,
+                                    1, <double *>g, <double *>l, &total)
+    if wrong < n:
+        raise no_class((<const intptr_t *>t)[wrong], classes)
+    return losses, gradient
+
+
+def softmax_of(cnp.ndarray z, cnp.ndarray out):
+    """out = softmax(z) over the last axis, which may be z itself.
+
+    Returns
+    -------
+    bool
+        False, and nothing is done, where these are no C-contiguous arrays of one shape with an axis
+        or more, float32 or float64.
+    """
+    cdef int d, ndim = cnp.PyArray_NDIM(z), type = cnp.PyArray_TYPE(z)
+    cdef uint64_t classes, rows
+    cdef bint fits = (
+        ndim > 0 and ndim == cnp.PyArray_NDIM(out) and type == cnp.PyArray_TYPE(out)
+        and type in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) and is_plain(z) and is_plain(out)
+        and cnp.PyArray_ISWRITEABLE(out)
+        and (cnp.PyArray_DATA(z) == cnp.PyArray_DATA(out) or not do_meet(z, out))
+    )
+    if not fits or cnp.PyArray_SIZE(z) == 0:
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(z, d) != cnp.PyArray_DIM(out, d):
+            return False
+    classes = cnp.PyArray_DIM(z, ndim - 1)
+    rows = cnp.PyArray_SIZE(z) // classes
+    cdef const void *data = cnp.PyArray_DATA(z)
+    cdef void *y = cnp.PyArray_DATA(out)
+    with nogil:
+        if type == cnp.NPY_FLOAT32:
+            probabilities[float](<const float *>data, rows, classes, <float *>y)
+        else:
+            probabilities[double](<const double *>data, rows, classes, <double *>y)
+    return True

@@ -1,0 +1,13 @@
+"""What other compiled modules take from this one: matrix products."""
+
+cimport numpy as cnp
+
+cdef void enter_blas(bint ours) noexcept
+cdef void leave_blas(bint ours) noexcept
+cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1
+
+
+cdef class ProductGradient:
+    cdef readonly cnp.ndarray a, b, out
+    cdef readonly object matmul
+    cdef int multiply(self) except -1

@@ -1,0 +1,95 @@
+"""Blocks of `Dense` layers one after the other, with their activations and element-wise dropout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from numpy.typing import DTypeLike
+
+from fastdrop._quiet import bare
+from fastdrop.compiled._chain import Chain, Link
+from fastdrop.layers import ACTIVATIONS, Batch, Dense, Dropout, Shape
+from fastdrop.layers.schedules import rate_at
+from fastdrop.training.block import Block, Buffers, Matmul, Part, whole
+
+__all__ = ["ChainBlock", "dense_link", "dropout_link"]
+
+
+def dense_link(
+    number: int, dense: Dense, activation: str, dropout: Dropout | None, seed: int
+) -> Link:
+    """Return a `Dense`, number `number` in the model, with what follows it.
+
+    `activation` is the name of what follows the bias, `seed` that of the dropout's key.
+    """
+    return Link(
+        dense.units,
+        dense.params["weight"],
+        dense.params.get("bias"),
+        (f"{number}.weight", f"{number}.bias"),
+        activation if activation in ("linear", "relu") else bare(ACTIVATIONS[activation]),
+        dropout,
+        seed,
+        dense.trainable,
+    )
+
+
+def dropout_link(features: int, dropout: Dropout, seed: int) -> Link:
+    """Return a dropout without a `Dense` in front of it."""
+    return Link(features, dropout=dropout, seed=seed)
+
+
+class ChainBlock(Block):
+    """Layers that are computed by one compiled call forward, and one backward.
+
+    Attributes
+    ----------
+    chain : Chain
+        Does it, on arrays instead of parts.
+
+    Parameters
+    ----------
+    links : sequence of Link
+        In their order.
+    trains : bool
+        Whether any of them is trained.
+    shape : tuple of int
+        Of an input sample; of more than one axis only for a dropout alone.
+    dtype : dtype
+        The model's.
+    matmul : callable
+        `np.matmul`, or what does the same.
+    shared : Buffers, optional
+        Where weights' gradients go if they are left as products for the update: nothing may
+        change the block's inputs until then. Without it the block multiplies at once.
+    """
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        trains: bool,
+        shape: Shape,
+        dtype: DTypeLike,
+        matmul: Matmul,
+        shared: Buffers | None,
+    ) -> None:
+        self.trains, self._flat = trains, len(shape) == 1
+        self._features = math.prod(shape)
+        self.chain = Chain(
+            list(links), self._features, dtype, Buffers(dtype), matmul, shared, rate_at
+        )
+        self.grads = {}
+
+    def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
+        x = whole(parts)
+        flat = x if self._flat else x.reshape(len(x), self._features)
+        y = self.chain.forward(flat, batch.training, batch.step, batch.row)
+        return [Part(0, len(x), None, y if self._flat else y.reshape(x.shape))]
+
+    def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
+        dy = whole(parts)
+        flat = dy if self._flat else dy.reshape(len(dy), self._features)
+        dx = self.chain.backward(flat, need_dx)
+        self.grads = {**self.chain.grads}
+        return [Part(0, len(dy), None, dx if self._flat else dx.reshape(dy.shape))]
