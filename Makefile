@@ -87,7 +87,8 @@ $(VENV)/.tools:
 
 # what all targets and .ci/run have made, but bench's figures, which are tracked
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel build dist demo fastdrop_nn.egg-info \
+	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel .venv-frameworks .venv-oldest-jax .venv-newest-jax \
+	    build dist demo fastdrop_nn.egg-info \
 	    fastdrop/compiled/_*.c fastdrop/compiled/_*.so \
 	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
 	find fastdrop tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +

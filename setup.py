@@ -113,6 +113,7 @@ EXTENSIONS = [
         [
             "fastdrop/compiled/_core.pyx",
             "fastdrop/compiled/pool.c",
+            "fastdrop/compiled/xla.c",
             "fastdrop/compiled/kernels/philox.c",
             "fastdrop/compiled/kernels/bits.c",
             "fastdrop/compiled/kernels/run.c",

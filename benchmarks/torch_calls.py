@@ -18,7 +18,7 @@ from torch.autograd import Function
 import fastdrop.torch as fnn
 from fastdrop.commands.bench.keep import keep
 from fastdrop.commands.bench.machine import results_folder
-from fastdrop.commands.bench.torch import take_turns
+from fastdrop.commands.bench.turns import take_turns
 from fastdrop.torch.keys import draw_seed
 from fastdrop.torch.rules import scale_elements
 

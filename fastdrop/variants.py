@@ -38,6 +38,14 @@ def _alpha_scale(p: float) -> float:
     return 1 / math.sqrt((SELU_ALPHA * SELU_ALPHA * p + 1) * (1 - p))
 
 
+def alpha_coefficients(p: float) -> tuple[float, float, float]:
+    """Return a and b of `alpha_dropout`'s formula, and what dropped elements become; 0 at p = 1."""
+    if p == 1:
+        return 0.0, 0.0, 0.0
+    a = _alpha_scale(p)
+    return a, SELU_ALPHA * a * p, SELU_ALPHA * a * p - SELU_ALPHA * a
+
+
 def alpha_dropout(
     x: ArrayLike,
     p: float = 0.5,
@@ -80,12 +88,7 @@ def alpha_dropout(
     x = as_array("x", x)
     if not training or p == 0:
         return _core.identity(x, out)
-    if p == 1:
-        a = shift = fill = 0.0
-    else:
-        a = _alpha_scale(p)
-        shift = SELU_ALPHA * a * p
-        fill = SELU_ALPHA * a * p - SELU_ALPHA * a
+    a, shift, fill = alpha_coefficients(p)
     seed, call = checked_key(key)
     axes = checked_axes(shared_axes, x.ndim)
     start = checked_offset(offset, math.prod(mask_shape(x.shape, axes)))

@@ -124,7 +124,7 @@ def test_torch_calls(monkeypatch, tmp_path):
     pytest.importorskip("torch")
     import torch_calls
 
-    monkeypatch.setattr("fastdrop.commands.bench.torch.SECONDS", 1e-3)
+    monkeypatch.setattr("fastdrop.commands.bench.turns.SECONDS", 1e-3)
     monkeypatch.setattr(sys, "argv", ["", "--rounds", "1", "--out", str(tmp_path)])
     torch_calls.main()
     *_, pieces, ours, theirs = (tmp_path / torch_calls.TABLE).read_text().splitlines()
@@ -218,6 +218,6 @@ def test_stopped_torch_calls(monkeypatch, tmp_path, stopped):
     pytest.importorskip("torch")
     import torch_calls
 
-    monkeypatch.setattr("fastdrop.commands.bench.torch.SECONDS", 1e-3)
+    monkeypatch.setattr("fastdrop.commands.bench.turns.SECONDS", 1e-3)
     _, text, _ = stopped(torch_calls.main, "--rounds", 4, "--out", tmp_path)
     assert (tmp_path / torch_calls.TABLE).read_text() == text

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import re
 import shutil
 from importlib.util import find_spec
@@ -21,6 +22,18 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
     if path.name not in ("__init__.py", "__main__.py")
 )
+KERAS_BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
+NEEDED = {  # by packages and modules, what they import
+    "fastdrop.torch": ["torch"],
+    "fastdrop.jax": ["jax"],
+    "fastdrop.jax.nnx": ["flax"],
+    "fastdrop.jax.linen": ["flax"],
+    "fastdrop.jax.equinox": ["equinox"],
+    "fastdrop.keras": [KERAS_BACKEND, "keras"],
+    "fastdrop.keras.on_torch": ["torch"],
+    "fastdrop.keras.on_jax": ["jax"],
+    "fastdrop.keras.on_tensorflow": ["tensorflow"],
+}
 README = ROOT / "README.md"
 OWN_LAYER = ROOT / "docs" / "own_layer.md"
 
@@ -29,8 +42,10 @@ OWN_LAYER = ROOT / "docs" / "own_layer.md"
 def test_docstrings(name):
     if name.endswith("pictures"):
         pytest.importorskip("matplotlib")
-    if name.startswith("fastdrop.torch"):
-        pytest.importorskip("torch")
+    for package, needed in NEEDED.items():
+        if f"{name}.".startswith(f"{package}."):
+            for library in needed:
+                pytest.importorskip(library)
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
 
@@ -78,7 +93,10 @@ def test_readme(capsys, tmp_path, monkeypatch):
     }
     threads = fastdrop.get_num_threads()
     for block in blocks:
-        if "import torch" not in block or find_spec("torch"):
+        needed = re.findall(r"^import (torch|jax|keras)", block, flags=re.MULTILINE)
+        if "keras" in needed:
+            needed.append(KERAS_BACKEND)
+        if all(map(find_spec, needed)):
             exec(block, names)
     fastdrop.set_num_threads(threads)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from fastdrop import __version__, get_num_threads
 from fastdrop._messages import one_line
 from fastdrop.commands import info, train
+from fastdrop.commands.bench import jax as bench_jax
+from fastdrop.commands.bench import keras as bench_keras
 from fastdrop.commands.bench import kernels
 from fastdrop.commands.bench import torch as bench_torch
 from fastdrop.optimizers import OPTIMIZERS
@@ -189,6 +191,23 @@ def _add_bench(commands: Commands) -> None:
         const=bench_torch.run,
         help="measure fastdrop.torch beside torch.nn instead, forward and backward, and a training "
         f"step of a transformer; files {bench_torch.TABLE} and {bench_torch.RESULTS}",
+    )
+    add(
+        "--jax",
+        action="store_const",
+        dest="run",
+        const=bench_jax.run,
+        help="measure fastdrop.jax beside jax.random.bernoulli instead, and a training step; files "
+        f"{bench_jax.TABLE} and {bench_jax.RESULTS}",
+    )
+    add(
+        "--keras",
+        action="store_const",
+        dest="run",
+        const=bench_keras.run,
+        help="measure Keras's fit without dropout, with Keras's and with fastdrop.keras's instead, "
+        "on each backend that is installed, with all of --threads' CPUs; files "
+        f"{bench_keras.TABLE} and {bench_keras.RESULTS}",
     )
     add(
         "--rounds",

@@ -14,6 +14,7 @@ from operator import index
 import numpy as np
 cimport numpy as cnp
 from cpython.object cimport PyTypeObject
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
@@ -71,6 +72,18 @@ cdef extern from "kernels/kernels.h" nogil:
                   uint32_t *out)
     void fd_key_init(fd_key *key, uint64_t seed, uint64_t call)
     uint64_t fd_threshold(double p)
+
+cdef extern from "xla.h" nogil:
+    ctypedef struct fd_xla_call_frame:
+        pass
+    ctypedef struct fd_xla_error:
+        pass
+    ctypedef struct fd_xla_settings:
+        const fd_kernels *const *kernels
+        const uint64_t *cache_bytes
+        int (*threads_pay)(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil
+    void fd_xla_use(const fd_xla_settings *settings)
+    fd_xla_error *fd_xla_masked(fd_xla_call_frame *frame)
 
 fd_max_threads()    # LLVM's OpenMP reads its environment at its first call
 
@@ -249,7 +262,7 @@ cdef class AtMost:
         self.n = checked_threads(n)
 
 
-cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
+cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil:
     """Nanoseconds that n elements take one thread of a Zen 4: bytes written, planes drawn."""
     cdef double planes = 0
     cdef uint32_t digits
@@ -263,7 +276,7 @@ cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
     return 0.022 * bytes_moved + 0.008 * planes * n
 
 
-cdef int size_class(uint64_t nbytes) noexcept:
+cdef int size_class(uint64_t nbytes) noexcept nogil:
     cdef int bits = 0
     while nbytes:
         nbytes >>= 1
@@ -289,7 +302,7 @@ cdef void learn(uint64_t nbytes, double times) noexcept:
     known[0] += (times - known[0]) / (2 if times < known[0] else 4)
 
 
-cdef double estimate(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept:
+cdef double estimate(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil:
     """Nanoseconds that n elements take one thread of this machine, as far as it has been seen."""
     return work(job, n, bytes_moved) * slowness[size_class(bytes_moved)]
 
@@ -1089,6 +1102,32 @@ def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):
     cdef fd_job job
     set_op(&job, FD_COPY, 1)
     return apply(&job, cnp.PyArray_SIZE(x), as_input(x), out, num_threads)
+
+# ---- XLA ---------------------------------------------------------------------------------------
+
+cdef int threads_pay(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil:
+    return estimate(job, n, bytes_moved) >= THREADS_PAY
+
+
+OPS = {    # of the handler
+    "scale": FD_SCALE,
+    "add": FD_ADD,
+    "bias": FD_BIAS,
+    "bias relu": FD_BIAS_RELU,
+    "alpha": FD_ALPHA,
+    "gaussian": FD_NORMAL_SCALE,
+    "noise": FD_NORMAL_ADD,
+}
+
+
+def xla_handler():
+    """The handler of xla.h, as a capsule that XLA's registry of foreign functions takes."""
+    cdef fd_xla_settings settings
+    settings.kernels = &active
+    settings.cache_bytes = &last_cache_bytes
+    settings.threads_pay = threads_pay
+    fd_xla_use(&settings)
+    return PyCapsule_New(<void *>fd_xla_masked, NULL, NULL)
 
 # ---- the generator itself ----------------------------------------------------------------------
 

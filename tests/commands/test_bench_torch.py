@@ -13,7 +13,7 @@ QUICK = ["bench", "--torch", "--sizes", "1024,3000", "--p", "0.5", "--rounds", "
 
 def test_results(tmp_path, capsys, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(bench_torch, "SECONDS", 1e-4)
+    monkeypatch.setattr("fastdrop.commands.bench.turns.SECONDS", 1e-4)
     monkeypatch.setattr(bench_torch, "TRANSFORMER", bench_torch.Transformer(1, 16, 2, 4, 0.1))
     before = torch.get_num_threads()
     try:

@@ -373,6 +373,10 @@ class Fuzzer:
     def want_huge_pages(self):
         return [self.r.choice([0, 1, PAGE, 2**64 - 1]), self.r.choice([0, 5, 2**22, 2**64 - 1])]
 
+    def xla_handler(self):
+        """The handler's own arguments: tests/adapters/jax/test_jax_interface.py."""
+        return []
+
     def matmul(self):
         m, k, n = (self.r.choice([1, 3, 40, 128, 300]) for _ in range(3))
         dtype = self.r.choice([np.float32, np.float64])

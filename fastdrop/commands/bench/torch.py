@@ -12,26 +12,24 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastdrop._version import __version__
 from fastdrop.commands.bench.keep import keep
 from fastdrop.commands.bench.machine import machine, results_folder
+from fastdrop.commands.bench.turns import Times, take_turns
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RESULTS", "TABLE", "run", "table", "take_turns"]
+__all__ = ["RESULTS", "TABLE", "run", "table"]
 
 RESULTS, TABLE = "bench_torch.json", "bench_torch.md"
-
-SECONDS = 0.1  # of measuring, for each side in each round
 
 
 class Transformer(NamedTuple):
@@ -55,9 +53,6 @@ class Point(NamedTuple):
     dtype: str
     p: float
     elements: int
-
-
-Times: TypeAlias = dict[str, list[float]]  # seconds of calls, by what was called
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -105,30 +100,6 @@ def run(arguments: argparse.Namespace) -> None:
     failed = keep(steps, arguments.rounds, lambda step, _: step(), files, out, turns.failures)
     if failed:
         raise ChildProcessError(f"{failed:.160}")
-
-
-def take_turns(steps: Mapping[str, Callable[[], object]], times: Times) -> None:
-    """Give each step SECONDS, and an untimed call in its first turn.
-
-    Parameters
-    ----------
-    steps : dict
-        Functions by name.
-    times : dict
-        Gets the seconds of their calls, by name.
-    """
-    for side, step in steps.items():
-        if side not in times:
-            step()
-    for side, step in steps.items():
-        end = time.perf_counter() + SECONDS
-        while True:
-            start = time.perf_counter()
-            step()
-            now = time.perf_counter()
-            times.setdefault(side, []).append(now - start)
-            if now >= end:
-                break
 
 
 class _Turns:

@@ -4,6 +4,8 @@
  *     const fd_float_mode before = fd_flush_denormals();
  *     ...                              in functions of other files: a compiler moves arithmetic
  *     fd_restore_float_mode(before);   across these two, not across a call
+ *
+ * fd_ieee_float_mode(mode) is a mode without that.
  */
 #ifndef FASTDROP_DENORMALS_H
 #define FASTDROP_DENORMALS_H
@@ -32,6 +34,11 @@ static inline fd_float_mode fd_flush_denormals(void)
     return before;
 }
 
+static inline fd_float_mode fd_ieee_float_mode(fd_float_mode mode)
+{
+    return mode & ~(fd_float_mode)(1u << 15 | 1u << 6);
+}
+
 #elif defined(__aarch64__)
 
 static inline fd_float_mode fd_get_float_mode(void)
@@ -53,6 +60,11 @@ static inline fd_float_mode fd_flush_denormals(void)
     return before;
 }
 
+static inline fd_float_mode fd_ieee_float_mode(fd_float_mode mode)
+{
+    return mode & ~(fd_float_mode)(1u << 24);
+}
+
 #else    /* denormal numbers as ever */
 
 static inline fd_float_mode fd_get_float_mode(void)
@@ -68,6 +80,11 @@ static inline void fd_restore_float_mode(fd_float_mode mode)
 static inline fd_float_mode fd_flush_denormals(void)
 {
     return 0;
+}
+
+static inline fd_float_mode fd_ieee_float_mode(fd_float_mode mode)
+{
+    return mode;
 }
 
 #endif

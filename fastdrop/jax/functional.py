@@ -1,0 +1,383 @@
+"""What users call: dropout and its family as functions of a key and an array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from fastdrop._checks import (
+    Axes,
+    checked_axes,
+    checked_offset,
+    checked_p,
+    checked_stddev,
+    mask_shape,
+)
+from fastdrop.functional import inverted_scale
+from fastdrop.jax.keys import key_words
+from fastdrop.jax.primitive import apply
+from fastdrop.jax.rules import Rule
+from fastdrop.variants import alpha_coefficients
+
+__all__ = [
+    "alpha_dropout",
+    "bias_act_dropout",
+    "drop_path",
+    "dropout",
+    "dropout_add",
+    "gaussian_dropout",
+    "gaussian_noise",
+]
+
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_NORMAL_BITS = 50  # domain 1 has 2**48 blocks of four words
+
+
+def _checked_x(x: ArrayLike, name: str = "x") -> Array:
+    array = jnp.asarray(x)
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(
+            f"{name}: expected an array of float16, bfloat16, float32 or float64, got {array.dtype}"
+        )
+    return array
+
+
+def _static_p(p: Any) -> float:
+    if isinstance(p, jax.core.Tracer):
+        raise TypeError(f"p: expected a number, got a traced {p.aval}; `dropout` alone takes that")
+    return checked_p(p)
+
+
+def _offset_words(offset: Any, n: Any, bits: int = 55) -> Array:
+    """The offset's two words, the high one first."""
+    if isinstance(offset, jax.core.Tracer):
+        if offset.shape or not jnp.issubdtype(offset.dtype, jnp.integer):
+            raise TypeError(f"offset: expected an integer, got {offset.dtype} {offset.shape}")
+        wide = offset.dtype.itemsize > 4
+        high = offset >> 32 if wide else jnp.zeros_like(offset)
+        return jnp.stack([high.astype(jnp.uint32), offset.astype(jnp.uint32)])
+    # while a program is exported, lengths may be unknown
+    start = checked_offset(offset, n if isinstance(n, int) else 0, bits)
+    return np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
+
+
+def _masked(
+    key: Any,
+    x: Array,
+    rule: Rule,
+    offset: Any,
+    second: tuple[Array, ...] = (),
+    p: tuple[Array, ...] = (),
+    bits: int = 55,
+) -> Array:
+    n = math.prod(mask_shape(x.shape, rule.shared))
+    return apply(rule, x, *second, key_words(key), _offset_words(offset, n, bits), *p)
+
+
+def dropout(
+    key: Array,
+    x: ArrayLike,
+    p: Any = 0.5,
+    *,
+    shared_axes: Axes = (),
+    offset: Any = 0,
+    training: bool = True,
+) -> Array:
+    """Drop elements with probability p, scale the others by 1 / (1 - p).
+
+    A pure function: jit, gradients of any order, vmap, scan, remat and shardings leave the mask as
+    it is, and nothing is kept for the backward pass but the key.
+
+    Parameters
+    ----------
+    key : Array
+        A key of `jax.random`, typed or raw. ``jax.random.key(42)`` gives the mask of
+        ``fastdrop.Key(42)``: two words are the seed, the high one first; four are seed and call.
+        Keys of different implementations with the same words give the same mask.
+    x : array_like of float16, bfloat16, float32 or float64
+    p : float
+        Probability of dropping, 0 <= p <= 1. It may be traced: then what is below 0 or no number
+        counts as 0, what is above 1 as 1, and no gradient flows to it.
+    shared_axes : int or iterable of int
+        Axes along which the mask is shared: one decision for the whole axis.
+    offset : int
+        Index of x's first element in a larger array, in elements of the mask's own shape (x's with
+        the shared axes set to 1). It may be traced: then nothing checks that it is not negative.
+    training : bool
+        If False, x itself is returned; likewise with p = 0.
+
+    Returns
+    -------
+    Array
+        x's shape and dtype; a dropped element is +0.0, also where x is infinite or NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is not of a supported float type, key is no key, or p, an axis or offset is out of
+        bounds.
+
+    Examples
+    --------
+    >>> import jax, fastdrop.jax
+    >>> fastdrop.jax.dropout(jax.random.key(42), jax.numpy.ones(8), 0.5)
+    Array([0., 0., 2., 2., 0., 2., 0., 2.], dtype=float32)
+    """
+    array = _checked_x(x)
+    axes = checked_axes(shared_axes, array.ndim)
+    if isinstance(p, jax.core.Tracer):
+        if p.shape or not jnp.issubdtype(p.dtype, jnp.floating):
+            raise TypeError(f"p: expected a number, got {p.dtype} {p.shape}")
+        kind = jnp.promote_types(p.dtype, jnp.float32)
+        rate = jnp.asarray(jax.lax.stop_gradient(p), kind)[None]
+        rule = Rule("scale", None, 0.0, shared=axes)
+        return _masked(key, array, rule, offset, p=(rate,)) if training else array
+    p = checked_p(p)
+    if not training or p == 0:
+        _check_unused(key, array, axes, offset)
+        return array
+    return _masked(key, array, Rule("scale", p, inverted_scale(p), shared=axes), offset)
+
+
+def _check_unused(
+    key: Any, x: Array, axes: Iterable[int] = (), offset: Any = 0, bits: int = 55
+) -> None:
+    """Check what is not needed where nothing is dropped; there may be no key."""
+    if key is not None:
+        key_words(key)
+    _offset_words(offset, math.prod(mask_shape(x.shape, tuple(axes))), bits)
+
+
+def alpha_dropout(
+    key: Array,
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    shared_axes: Axes = (),
+    offset: Any = 0,
+    training: bool = True,
+) -> Array:
+    """Set elements to SELU's lower limit, and keep mean 0 and variance 1.
+
+    Parameters
+    ----------
+    key, x, p, shared_axes, offset, training
+        As in `dropout`; p is not traced. ``shared_axes=range(2, x.ndim)`` drops whole channels.
+
+    Returns
+    -------
+    Array
+        What `fastdrop.alpha_dropout` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`.
+    """
+    array, p = _checked_x(x), _static_p(p)
+    axes = checked_axes(shared_axes, array.ndim)
+    if not training or p == 0:
+        _check_unused(key, array, axes, offset)
+        return array
+    scale, shift, fill = alpha_coefficients(p)
+    return _masked(key, array, Rule("alpha", p, scale, shift, fill, axes), offset)
+
+
+def gaussian_dropout(
+    key: Array, x: ArrayLike, p: float = 0.5, *, offset: Any = 0, training: bool = True
+) -> Array:
+    """Multiply by normal noise of mean 1 and the variance of dropout, p / (1 - p).
+
+    Parameters
+    ----------
+    key, x, p, offset, training
+        As in `dropout`; p < 1 and not traced.
+
+    Returns
+    -------
+    Array
+        On CPUs what `fastdrop.gaussian_dropout` returns, elsewhere that to rounding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; ValueError also for p = 1, where the variance is infinite.
+    """
+    array, p = _checked_x(x), _static_p(p)
+    if p == 1:
+        raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
+    if not training or p == 0:
+        _check_unused(key, array, (), offset, _NORMAL_BITS)
+        return array
+    rule = Rule("gaussian", 0.0, math.sqrt(p / (1 - p)))
+    return _masked(key, array, rule, offset, bits=_NORMAL_BITS)
+
+
+def gaussian_noise(
+    key: Array, x: ArrayLike, stddev: float, *, offset: Any = 0, training: bool = True
+) -> Array:
+    """Add normal noise of mean 0. Its gradient is dy.
+
+    Parameters
+    ----------
+    stddev : float
+        Standard deviation of the noise, at least 0 and finite.
+    key, x, offset, training
+        As in `gaussian_dropout`.
+
+    Returns
+    -------
+    Array
+        On CPUs what `fastdrop.gaussian_noise` returns, elsewhere that to rounding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; also for a standard deviation that is negative or not finite.
+    """
+    array, stddev = _checked_x(x), checked_stddev(stddev)
+    if not training or stddev == 0:
+        _check_unused(key, array, (), offset, _NORMAL_BITS)
+        return array
+    return _masked(key, array, Rule("noise", 0.0, stddev), offset, bits=_NORMAL_BITS)
+
+
+def drop_path(
+    key: Array,
+    x: ArrayLike,
+    p: Any = 0.5,
+    *,
+    mode: str = "row",
+    offset: Any = 0,
+    training: bool = True,
+) -> Array:
+    """Stochastic depth: drop the whole residual branch of a sample, or of the batch.
+
+    Parameters
+    ----------
+    x : array_like, (samples, ...)
+    mode : {"row", "batch"}
+        One decision for each sample, or one for all.
+    key, p, training
+        As in `dropout`.
+    offset : int
+        Index of x's first sample in the whole batch; 0 with mode "batch".
+
+    Returns
+    -------
+    Array
+        x / (1 - p) where kept, else +0.0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; ValueError also for a 0-d x or an unknown mode.
+    """
+    array = _checked_x(x)
+    if array.ndim == 0:
+        raise ValueError("x: expected shape (samples, ...), got a 0-d array")
+    if mode not in ("row", "batch"):
+        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+    shared = range(mode == "row", array.ndim)
+    return dropout(key, array, p, shared_axes=shared, offset=offset, training=training)
+
+
+def _check_second(x: Array, other: ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
+    array = _checked_x(other, name)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    if array.dtype != x.dtype:
+        raise TypeError(f"{name}: expected dtype {x.dtype}, got {array.dtype}")
+    return array
+
+
+def dropout_add(
+    key: Array,
+    x: ArrayLike,
+    residual: ArrayLike,
+    p: float = 0.5,
+    *,
+    shared_axes: Axes = (),
+    offset: Any = 0,
+    training: bool = True,
+) -> Array:
+    """``dropout(key, x, p) + residual`` in one pass: the end of a residual branch.
+
+    Parameters
+    ----------
+    residual : array_like
+        Of x's shape and dtype.
+    key, x, p, shared_axes, offset, training
+        As in `dropout`; p is not traced.
+
+    Returns
+    -------
+    Array
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; also if the residual's shape or dtype is not x's.
+    """
+    array, p = _checked_x(x), _static_p(p)
+    other = _check_second(array, residual, "residual", array.shape)
+    axes = checked_axes(shared_axes, array.ndim)
+    if not training or p == 0:
+        _check_unused(key, array, axes, offset)
+        return array + other
+    return _masked(key, array, Rule("add", p, inverted_scale(p), shared=axes), offset, (other,))
+
+
+def bias_act_dropout(
+    key: Array,
+    x: ArrayLike,
+    bias: ArrayLike,
+    activation: str | None,
+    p: float = 0.5,
+    *,
+    shared_axes: Axes = (),
+    offset: Any = 0,
+    training: bool = True,
+) -> Array:
+    """``dropout(key, activation(x + bias), p)`` in one pass: what follows a matrix product.
+
+    Behind a ReLU the backward pass needs neither mask nor key, only the output.
+
+    Parameters
+    ----------
+    x : array_like, (..., units)
+    bias : array_like, (units,)
+        Of x's dtype.
+    activation : {None, "relu"}
+    key, p, shared_axes, offset, training
+        As in `dropout`; p is not traced.
+
+    Returns
+    -------
+    Array
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`; also if the bias does not fit x, or for another activation.
+    """
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    array, p = _checked_x(x), _static_p(p)
+    if array.ndim == 0:
+        raise ValueError("x: expected at least one axis, got a 0-d array")
+    other = _check_second(array, bias, "bias", array.shape[-1:])
+    axes = checked_axes(shared_axes, array.ndim)
+    if not training or p == 0:
+        _check_unused(key, array, axes, offset)
+        y = array + other
+        return jax.nn.relu(y) if activation else y
+    op = "bias relu" if activation else "bias"
+    return _masked(key, array, Rule(op, p, inverted_scale(p), shared=axes), offset, (other,))

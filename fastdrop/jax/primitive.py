@@ -1,0 +1,161 @@
+"""How JAX sees a masked operation: one primitive, with its derivatives and batches.
+
+Nothing is kept for a backward pass but the key: tangents and gradients are masked by the same
+primitive, which draws the mask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from fastdrop.jax.partition import whole
+from fastdrop.jax.rules import Rule
+
+__all__ = ["apply"]
+
+# x, [z,] key, offset, [p]: as `partition.whole`
+_masked = Primitive("fastdrop")
+
+
+def apply(rule: Rule, *operands: Array) -> Array:
+    """Apply a rule.
+
+    Parameters
+    ----------
+    rule : Rule
+    *operands : Array
+        x, z where the rule's operation has it (a residual of x's shape, or a bias along its last
+        axis), key (1, 2 or 4 words), offset (2 words), p (one number, of shape (1,)) where the rule
+        has none.
+
+    Returns
+    -------
+    Array
+        Like x.
+    """
+    return _bind(_varying(operands, rule), rule, 0)
+
+
+def _bind(operands: Sequence[Any], rule: Rule, batch: int) -> Array:
+    y: Array = _masked.bind(*operands, rule=rule, batch=batch)
+    return y
+
+
+def _varying(operands: Sequence[Array], rule: Rule) -> Sequence[Array]:
+    """Let x, and what is added to it, vary over all axes of a `shard_map` that an operand does."""
+    axes = [_axes_of(operand) for operand in operands]
+    every = frozenset().union(*axes)
+    many = 2 if rule.has_second else 1
+    return [
+        _vary(operand, tuple(every - own)) if i < many and every - own else operand
+        for i, (operand, own) in enumerate(zip(operands, axes))
+    ]
+
+
+def _axes_of(operand: Any) -> frozenset[Any]:
+    """The axes of a `shard_map` over which it varies; an error where JAX calls them otherwise."""
+    kind: Any = jax.typeof(operand)
+    axes: frozenset[Any] = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
+    return axes
+
+
+def _vary(operand: Any, axes: tuple[Any, ...]) -> Array:
+    if hasattr(jax.lax, "pcast"):
+        y: Array = jax.lax.pcast(operand, axes, to="varying")
+    else:  # before JAX 0.9
+        y = jax.lax.pvary(operand, axes)
+    return y
+
+
+@_masked.def_abstract_eval
+def _like_x(x: Any, *_: Any, **params: Any) -> Any:
+    return x.update(weak_type=False)
+
+
+@cache
+def _compiled(rule: Rule, batch: int) -> Any:
+    return jax.jit(partial(_masked.bind, rule=rule, batch=batch))
+
+
+@_masked.def_impl
+def _run(*operands: Any, rule: Rule, batch: int) -> Any:
+    with jax.disable_jit(False):
+        return _compiled(rule, batch)(*operands)
+
+
+# ---- derivatives --------------------------------------------------------------------------------
+
+
+def _spread(bias: Array, x: Any, batch: int) -> Array:
+    """A bias with the axes of x."""
+    between = (1,) * (x.ndim - batch - 1)
+    return bias.reshape((*bias.shape[:batch], *between, bias.shape[-1]))
+
+
+def _jvp(primals: Any, tangents: Any, *, rule: Rule, batch: int) -> Any:
+    y = _bind(primals, rule, batch)
+    x = primals[0]
+    dx = ad.instantiate_zeros(tangents[0])
+    words = primals[2:] if rule.has_second else primals[1:]
+    if rule.op == "noise":
+        return y, dx
+    if rule.op in ("bias", "bias relu"):
+        dx = dx + _spread(ad.instantiate_zeros(tangents[1]), x, batch)
+    if rule.op == "bias relu":  # y > 0 is ReLU's and dropout's mask in one
+        kind = jnp.promote_types(x.dtype, jnp.float32)
+        scaled = (dx.astype(kind) * jnp.asarray(rule.scale, kind)).astype(x.dtype)
+        return y, jnp.where(y > 0, scaled, jnp.zeros((), x.dtype))
+    dy = _bind((dx, *words), rule.linear, batch)
+    if rule.op == "add":
+        dy = dy + ad.instantiate_zeros(tangents[1])
+    return y, dy
+
+
+def _transpose(dy: Any, x: Any, *words: Any, rule: Rule, batch: int) -> Any:
+    assert rule == rule.linear
+    assert ad.is_undefined_primal(x)
+    dx = ad.Zero(x.aval) if type(dy) is ad.Zero else _bind((dy, *words), rule, batch)
+    return dx, *(None for _ in words)
+
+
+ad.primitive_jvps[_masked] = _jvp
+ad.primitive_transposes[_masked] = _transpose
+
+# ---- batches ------------------------------------------------------------------------------------
+
+
+def _batched(operands: Any, axes: Any, *, rule: Rule, batch: int) -> Any:
+    """One call for the whole batch: an axis more; of length 1 where an operand has none."""
+    (size,) = {operand.shape[axis] for operand, axis in zip(operands, axes) if axis is not None}
+    arrays = 2 if rule.op == "add" else 1
+    moved = []
+    for i, (operand, axis) in enumerate(zip(operands, axes)):
+        if axis is not None:
+            moved.append(jnp.moveaxis(operand, axis, 0))
+        elif i < arrays:
+            moved.append(jnp.broadcast_to(operand, (size, *operand.shape)))
+        else:
+            moved.append(operand[None])
+    return _bind(moved, rule, batch + 1), 0
+
+
+batching.primitive_batchers[_masked] = _batched
+
+# ---- programs -----------------------------------------------------------------------------------
+
+mlir.register_lowering(_masked, mlir.lower_fun(whole, multiple_results=False))
+
+try:  # not public (jax issue 25802): a program is told its devices where a primitive asks for them
+    from jax._src.dispatch import prim_requires_devices_during_lowering
+
+    prim_requires_devices_during_lowering.add(_masked)
+except ImportError:  # then XLA gathers an array that lies on several devices; the mask is the same
+    pass

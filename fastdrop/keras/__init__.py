@@ -1,0 +1,48 @@
+"""Keras's dropout by fastdrop's kernels: ``from fastdrop.keras import Dropout``.
+
+Layers with the names and arguments of Keras 3, whose masks are the same on its backends torch, jax
+and tensorflow; `convert` and `revert` for whole models. docs/keras.md has the details.
+"""
+
+_NEEDED, _BACKENDS = (3, 10), ("torch", "jax", "tensorflow")
+
+try:
+    import keras as _keras
+except ImportError as error:
+    raise ImportError(
+        f"fastdrop.keras needs Keras: pip install 'fastdrop-nn[keras]' ({error})"
+    ) from None
+_version = getattr(_keras, "__version__", "0")
+if tuple(map(int, _version.split(".")[:2])) < _NEEDED:
+    raise ImportError(
+        f"fastdrop.keras needs Keras {'.'.join(map(str, _NEEDED))} or later, got {_version}: "
+        "pip install -U keras"
+    )
+if _keras.backend.backend() not in _BACKENDS:
+    raise ImportError(
+        f"fastdrop.keras needs Keras's backend {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}, "
+        f"got {_keras.backend.backend()}: set KERAS_BACKEND"
+    )
+
+from fastdrop.keras.convert import convert, revert
+from fastdrop.keras.layers import (
+    AlphaDropout,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
+
+__all__ = [
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "convert",
+    "revert",
+]

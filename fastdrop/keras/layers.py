@@ -1,0 +1,160 @@
+"""Keras's layers, by fastdrop's kernels.
+
+The state of a layer's seed generator is (seed, number of calls): the n-th call of a layer with seed
+s has the mask of ``fastdrop.Key(s, n)``. It is saved with the layer's variables.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from fastdrop.keras.rules import DTYPES, Rule
+
+__all__ = ["LAYERS"]
+
+_backend: Any = importlib.import_module(f"fastdrop.keras.on_{keras.backend.backend()}")
+_register = keras.saving.register_keras_serializable("fastdrop")
+
+_STATE = "seed_generator_state"  # in files
+
+
+def _on_cpu(x: Any) -> bool:
+    """Can kernels have it? JAX's run everywhere; a program of TensorFlow's fetches it."""
+    return keras.backend.backend() != "torch" or x.device.type in ("cpu", "meta")
+
+
+class _Masked:
+    """What all of these layers share; stands before Keras's own class."""
+
+    rate: float
+    seed_generator: Any
+
+    @property
+    def supports_jit(self) -> bool:
+        """Tell Keras whether XLA can compile the layer."""
+        return bool(_backend.SUPPORTS_JIT and self.__dict__.get("supports_jit", True))
+
+    @supports_jit.setter
+    def supports_jit(self, value: bool) -> None:
+        """Keep what Keras's own class sets, also for when `revert` makes it that again."""
+        self.__dict__["supports_jit"] = value
+
+    def _rule(self, inputs: Any) -> Rule:
+        raise NotImplementedError
+
+    def call(self, inputs: Any, training: Any = False) -> Any:
+        """Apply the layer; see Keras's own class."""
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if not training or dtype not in DTYPES or not _on_cpu(inputs):
+            return super().call(inputs, training=training)  # type: ignore[misc]
+        rule = self._rule(inputs)
+        if rule.p == 0:
+            return inputs
+        return _backend.apply(inputs, rule, self.seed_generator.next())
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the seed generator's state, too: Keras's own layer forgets it."""
+        super().save_own_variables(store)  # type: ignore[misc]
+        if hasattr(self, "seed_generator"):
+            state = keras.ops.convert_to_numpy(self.seed_generator.state)
+            store[_STATE] = state.astype(np.int64) & 0xFFFFFFFF
+
+    def load_own_variables(self, store: Any) -> None:
+        """Go on where the saved layer was; a file of Keras's own layer leaves the state alone."""
+        rest = {name: store[name] for name in store.keys() if name != _STATE}  # noqa: SIM118
+        super().load_own_variables(rest)  # type: ignore[misc]
+        if hasattr(self, "seed_generator") and _STATE in store.keys():  # noqa: SIM118
+            state = np.asarray(store[_STATE], np.int64)
+            if keras.backend.backend() != "tensorflow":  # 32 bits, signed on torch
+                dtype = keras.backend.standardize_dtype(self.seed_generator.state.dtype)
+                state = state.astype(np.uint32).view(dtype)
+            self.seed_generator.state.assign(state)
+
+
+@_register
+class Dropout(_Masked, keras.layers.Dropout):
+    """`keras.layers.Dropout`, by fastdrop's kernels.
+
+    Parameters
+    ----------
+    rate : float
+        Probability of dropping.
+    noise_shape : tuple of (int or None), optional
+        The mask's shape: 1 where a decision is shared, None or the input's length elsewhere.
+    seed : int, optional
+        The n-th call has the mask of ``fastdrop.Key(seed, n)``.
+    **kwargs
+        As in Keras.
+    """
+
+    def _rule(self, inputs: Any) -> Rule:
+        return Rule("dropout", self.rate, self.noise_shape)
+
+
+class _Spatial(_Masked):
+    """Whole channels."""
+
+    def _rule(self, inputs: Any) -> Rule:
+        first = getattr(self, "data_format", "channels_last") == "channels_first"
+        between = (1,) * (len(inputs.shape) - 2)
+        shape = (None, None, *between) if first else (None, *between, None)
+        return Rule("dropout", self.rate, shape)
+
+
+@_register
+class SpatialDropout1D(_Spatial, keras.layers.SpatialDropout1D):
+    """`keras.layers.SpatialDropout1D`, by fastdrop's kernels; see `Dropout`."""
+
+
+@_register
+class SpatialDropout2D(_Spatial, keras.layers.SpatialDropout2D):
+    """`keras.layers.SpatialDropout2D`, by fastdrop's kernels; see `Dropout`."""
+
+
+@_register
+class SpatialDropout3D(_Spatial, keras.layers.SpatialDropout3D):
+    """`keras.layers.SpatialDropout3D`, by fastdrop's kernels; see `Dropout`."""
+
+
+@_register
+class AlphaDropout(_Masked, keras.layers.AlphaDropout):
+    """`keras.layers.AlphaDropout`, by fastdrop's kernels; see `Dropout`."""
+
+    def _rule(self, inputs: Any) -> Rule:
+        shape = self.noise_shape
+        return Rule("alpha", self.rate, None if shape is None else tuple(shape))
+
+
+@_register
+class GaussianDropout(_Masked, keras.layers.GaussianDropout):
+    """`keras.layers.GaussianDropout`, by fastdrop's kernels; see `Dropout`."""
+
+    def _rule(self, inputs: Any) -> Rule:
+        return Rule("gaussian", self.rate)
+
+
+@_register
+class GaussianNoise(_Masked, keras.layers.GaussianNoise):
+    """`keras.layers.GaussianNoise`, by fastdrop's kernels; see `Dropout`."""
+
+    def _rule(self, inputs: Any) -> Rule:
+        return Rule("noise", self.stddev)
+
+
+# ours by Keras's
+LAYERS: dict[type, type] = {
+    getattr(keras.layers, layer.__name__): layer
+    for layer in (
+        Dropout,
+        SpatialDropout1D,
+        SpatialDropout2D,
+        SpatialDropout3D,
+        AlphaDropout,
+        GaussianDropout,
+        GaussianNoise,
+    )
+}

@@ -1,0 +1,93 @@
+"""What is done to an array, whatever the backend."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from fastdrop.functional import dropout
+from fastdrop.noise import gaussian_dropout, gaussian_noise
+from fastdrop.random import Key
+from fastdrop.variants import alpha_dropout, alpha_dropout_backward
+
+__all__ = ["DTYPES", "Rule", "key_of", "run"]
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+class Rule(NamedTuple):
+    """One of the family, with its parameters.
+
+    Attributes
+    ----------
+    kind : {"dropout", "alpha", "alpha gradient", "gaussian", "noise"}
+    p : float
+        Probability of dropping; of "noise" the standard deviation.
+    noise_shape : tuple of (int or None), optional
+        The mask's own shape: 1 where a decision is shared, None or the input's length elsewhere;
+        axes that it has fewer than the input are shared, the first ones.
+    """
+
+    kind: str
+    p: float
+    noise_shape: tuple[int | None, ...] | None = None
+
+    @property
+    def gradient(self) -> Rule | None:
+        """What is done to dy; None where that is nothing."""
+        if self.kind == "noise":
+            return None
+        return self._replace(kind="alpha gradient") if self.kind == "alpha" else self
+
+    def shared(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the axes of an input of this shape along which a decision is shared."""
+        if self.noise_shape is None:
+            return ()
+        first = len(shape) - len(self.noise_shape)
+        own = (1,) * first + self.noise_shape
+        fits = first >= 0 and all(
+            length in (None, 1) or length == known for length, known in zip(own, shape)
+        )
+        if not fits:
+            raise ValueError(
+                f"noise_shape: expected one that broadcasts to {shape}, got {self.noise_shape}"
+            )
+        return tuple(axis for axis, length in enumerate(own) if length == 1)
+
+
+def key_of(seed: int, call: int) -> Key:
+    """Return the key of a seed generator's state, which some backends keep in signed integers."""
+    return Key(seed & 0xFFFFFFFF, call & 0xFFFFFFFF)
+
+
+def run(
+    x: NDArray[Any],
+    rule: Rule,
+    key: Key,
+    out: NDArray[Any] | None = None,
+    num_threads: Any = None,
+) -> NDArray[Any]:
+    """Apply a rule to a NumPy array.
+
+    Parameters
+    ----------
+    x : ndarray
+    rule : Rule
+    key : Key
+    out : ndarray, optional
+    num_threads : int, optional
+
+    Returns
+    -------
+    ndarray
+    """
+    more: dict[str, Any] = {"key": key, "out": out, "num_threads": num_threads}
+    if rule.kind == "gaussian":
+        return gaussian_dropout(x, rule.p, **more)
+    if rule.kind == "noise":
+        return gaussian_noise(x, rule.p, **more)
+    functions = {"alpha": alpha_dropout, "alpha gradient": alpha_dropout_backward}
+    function: Any = functions.get(rule.kind, dropout)
+    y: NDArray[Any] = function(x, rule.p, shared_axes=rule.shared(x.shape), **more)
+    return y
