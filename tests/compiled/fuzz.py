@@ -103,6 +103,13 @@ class LongDict(dict):
         return LongList([*super().items()] * 50)
 
 
+class Parametrised:
+    """Like a layer with one parameter."""
+
+    def __init__(self, w):
+        self.params, self.p = {"w": w}, 0.5
+
+
 class Meddler:
     """A number which, when it is read, assigns another layout to arrays; or what gives arrays."""
 
@@ -478,7 +485,7 @@ class Fuzzer:
         return [a, b, out, self.r.choice([_train.matmul, np.matmul])]
 
     def watched(self):
-        layer = SimpleNamespace(params={"w": self.array()}, p=0.5)
+        layer = Parametrised(self.array())
         return [[layer], [(layer, "p")]]
 
     def link(self, inputs=None, dtype=None):
