@@ -52,6 +52,9 @@ class Loss(Configurable):
     folds: ClassVar[str | None] = None
     from_logits = False
     delta = 1.0  # Huber's
+    label_smoothing = 0.0
+    # The compiled loop that does what `_losses` does; of a loss that folds, what it does of logits.
+    _loop: ClassVar[str | None] = None
     _probabilities = False  # whether labels have to lie in [0, 1]
     _compares_classes = False  # along the last axis, by their shares of its sum
     _shape_hint = ""
@@ -172,14 +175,12 @@ class Loss(Configurable):
 
         Arguments are those of a call. None where there is no such code for them.
         """
-        name = self._compiled(from_logits or self.from_logits)
-        if name is None:
+        logits = from_logits or self.from_logits
+        if self._loop is None or (self.folds is not None and not logits):
             return None
-        return mean_loss(name, outputs, self._smoothed(y), sample_weight, self.delta)
-
-    def _compiled(self, from_logits: bool) -> str | None:
-        """Return the name of the compiled loop that does what `_losses` does, if there is one."""
-        return None
+        if self.label_smoothing:
+            y = self._smoothed(y)
+        return mean_loss(self._loop, outputs, y, sample_weight, self.delta)
 
     def _smoothed(self, y: Array) -> Array:
         """Return the labels as the loss compares them."""
@@ -193,8 +194,7 @@ class Loss(Configurable):
 class MeanSquaredError(Loss):
     """mean((outputs - y)^2)."""
 
-    def _compiled(self, from_logits: bool) -> str | None:
-        return "squared"
+    _loop = "squared"
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         error = outputs - y
@@ -204,8 +204,7 @@ class MeanSquaredError(Loss):
 class MeanAbsoluteError(Loss):
     """mean(|outputs - y|)."""
 
-    def _compiled(self, from_logits: bool) -> str | None:
-        return "absolute"
+    _loop = "absolute"
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         error = outputs - y
@@ -230,12 +229,11 @@ class Huber(Loss):
     .. [1] Huber 1964, Robust estimation of a location parameter, Annals of Mathematical Statistics.
     """
 
+    _loop = "huber"
+
     def __init__(self, delta: float = 1.0) -> None:
         check_number("delta", delta, above_zero=True)
         self.delta = delta
-
-    def _compiled(self, from_logits: bool) -> str | None:
-        return "huber"
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         error = outputs - y
@@ -276,6 +274,7 @@ class CategoricalCrossentropy(Loss):
     """
 
     folds = "softmax"
+    _loop = "softmax"
     _probabilities = _compares_classes = True
     _shape_hint = "; class numbers need loss='sparse_categorical_crossentropy'"
 
@@ -283,9 +282,6 @@ class CategoricalCrossentropy(Loss):
         self.from_logits = from_logits
         check_number("label_smoothing", label_smoothing, below=1)
         self.label_smoothing = label_smoothing
-
-    def _compiled(self, from_logits: bool) -> str | None:
-        return "softmax" if from_logits else None
 
     def _smoothed(self, y: Array) -> Array:
         if not self.label_smoothing:
@@ -314,6 +310,7 @@ class SparseCategoricalCrossentropy(Loss):
     """
 
     folds = "softmax"
+    _loop = "softmax"
     _compares_classes = True
 
     def __init__(self, from_logits: bool = False) -> None:
@@ -357,9 +354,6 @@ class SparseCategoricalCrossentropy(Loss):
             )
         return array.astype(np.intp, copy=False)
 
-    def _compiled(self, from_logits: bool) -> str | None:
-        return "softmax" if from_logits else None
-
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         if from_logits:
             return _from_logits(outputs, y)
@@ -393,15 +387,13 @@ class BinaryCrossentropy(Loss):
     """
 
     folds = "sigmoid"
+    _loop = "sigmoid"
     _probabilities = True
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = from_logits
         check_number("label_smoothing", label_smoothing, below=1)
         self.label_smoothing = label_smoothing
-
-    def _compiled(self, from_logits: bool) -> str | None:
-        return "sigmoid" if from_logits else None
 
     def _smoothed(self, y: Array) -> Array:
         if not self.label_smoothing:

@@ -192,7 +192,9 @@ class Optimizer(Configurable):
         -----
         `clipnorm` and `global_clipnorm` need the norm first: one more pass over the gradients.
         """
-        rate = self.current_learning_rate
+        rate = self._learning_rate
+        if callable(rate):
+            rate = self.current_learning_rate
         name, constants = self._step(rate)
         self.iterations += 1  # now: an interrupt comes as soon as compiled code is through
         try:

@@ -20,6 +20,7 @@ class Link:
 
 class Chain:
     grads: dict[str, NDArray[Any] | ProductGradient]
+    calls_functions: bool
     def __init__(
         self,
         links: list[Link],

@@ -119,6 +119,8 @@ cdef class Chain:
     ----------
     grads : dict of str to ndarray or ProductGradient
         After a backward pass, by the links' names.
+    calls_functions : bool
+        Whether any activation is a function.
     """
 
     cdef list links
@@ -127,6 +129,7 @@ cdef class Chain:
     cdef object dtype, buffers, matmul, shared, rate_at
     cdef bint ours    # is `matmul`?
     cdef readonly dict grads
+    cdef readonly bint calls_functions
 
     def __cinit__(self, list links, cnp.npy_intp inputs, dtype, buffers, matmul, shared, rate_at):
         cdef Link link
@@ -145,6 +148,7 @@ cdef class Chain:
                     link.weight is not None and (link.inputs, link.type) != (width, self.type)):
                 raise ValueError(f"links: expected link {number} to take {width} of {self.dtype}")
             width = link.width
+            self.calls_functions = self.calls_functions or link.activate is not None
             if link.trains and number < self.first_trained:
                 self.first_trained = number
 

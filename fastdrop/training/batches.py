@@ -216,24 +216,25 @@ class ArrayBatches:
         end = min(begin + rows_an_epoch, self.samples)
         for step, start in enumerate(range(begin, end, self.batch_size), 1):
             whole = min(self.batch_size, self.samples - start)
-            own = share.of(whole)
+            own = slice(0, whole) if share is WHOLE else share.of(whole)
             rows: Any = slice(start + own.start, start + own.stop)
             if order is not None:
                 rows = order[rows]
-            place = f", batch {step} of {title}"
             x = self.x.take(rows)
             if self.x.on_disk:
-                self.expected.check_values(self.names[0] + place, x)
+                self.expected.check_values(f"{self.names[0]}, batch {step} of {title}", x)
             if self.y is None:
                 yield Minibatch(x, None, None, own.start, whole)
                 continue
             y = self.y.take(rows)
             if not self._y_is_ready:
-                y = self.expected.targets(self.names[1] + place, y)
+                y = self.expected.targets(f"{self.names[1]}, batch {step} of {title}", y)
             if self.y.on_disk:
-                self.expected.check_labels(self.names[1] + place, y)
+                self.expected.check_labels(f"{self.names[1]}, batch {step} of {title}", y)
             weights = None if self.sample_weight is None else self.sample_weight.take(rows)
-            yield Minibatch(x, y, self.expected.weights(y, weights), own.start, whole)
+            if weights is not None or self.expected.class_weight is not None:
+                weights = self.expected.weights(y, weights)
+            yield Minibatch(x, y, weights, own.start, whole)
 
 
 _CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls

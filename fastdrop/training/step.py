@@ -62,8 +62,6 @@ class Step:
         self._dtype = network.dtype
         self._x = Buffers(self._dtype)
         self._layouts = Layouts({})
-        self._made_of: tuple[int, bool] | None = None
-        self._loss_made_for: object = None
         self._watched = Watched([], [])
         self._rates: list[object] = []
 
@@ -74,16 +72,11 @@ class Step:
 
     def is_current(self) -> bool:
         """Tell whether the network consists of what it did at the last batch."""
-        network = self.network
-        return (
-            network.loss is self._loss_made_for
-            and self._choices() == self._made_of
-            and self._watched.is_still(network.layers)
-        )
+        return self._watched.is_still(self.network.layers)
 
     def _follow_network(self) -> None:
         """Make what is computed, unless it has been made for what the network consists of now."""
-        if self.is_current():
+        if self._watched.is_still(self.network.layers):
             self._layouts.check()
             return
         network = self.network
@@ -115,24 +108,33 @@ class Step:
         self._layouts = Layouts(
             {f"weights[{name!r}]": array for name, array in weights.items()}, written=True
         )
-        self._made_of, self._loss_made_for = self._choices(), network.loss
         inner = [layer for outer in network.layers for layer in outer.flattened()]
-        self._watched = Watched(
-            network.layers,
-            [
-                (layer, name)
-                for layer in inner
-                for name in (SETTINGS if is_ours(type(layer)) else ("trainable", "activation"))
-                if hasattr(layer, name)
-            ],
-        )
         self._penalised = [layer for layer in network.layers if _may_add_penalty(layer)]
         self._dropping: list[Any] = [layer for layer in inner if "p" in vars(layer)]
         self._rates = [layer.p for layer in self._dropping]
+        self._chain = self._chain_alone()
+        self._watched = self._watch(inner)
 
-    def _choices(self) -> tuple[int, bool]:
-        """Return what else than layers and loss decides how the network is computed."""
-        return self.network.seed, self._leaves_products()
+    def _watch(self, layers: list[Layer]) -> Watched:
+        """Return what to look at before each batch: all that decides what is computed."""
+        network, optimizer = self.network, self.network.optimizer
+        parts: list[tuple[Any, tuple[str, ...]]] = [
+            (layer, SETTINGS if is_ours(type(layer)) else ("trainable", "activation"))
+            for layer in layers
+        ]
+        parts.append((network, ("seed", "loss", "optimizer")))
+        if optimizer is not None:  # whether it takes products
+            parts.append((optimizer, ("clipnorm", "global_clipnorm", "update")))
+        settings = [(part, name) for part, names in parts for name in names if hasattr(part, name)]
+        return Watched(network.layers, settings)
+
+    def _chain_alone(self) -> Chain | None:
+        """Return the chain that is the whole network where also the rest of a step is compiled."""
+        chain = _only_chain(self._blocks)
+        if chain is None or chain.calls_functions or self._penalised:
+            return None
+        ours = self._own_loss and is_ours(type(self.network.optimizer))
+        return chain if ours and self._leaves_products() else None
 
     def _leaves_products(self) -> bool:
         """Tell whether the optimiser may multiply gradients, one after the other in one memory."""
@@ -169,9 +171,18 @@ class Step:
         from_logits : bool
             Whether they stop before the last activation.
         """
-        optimizer = self.network.optimizer
+        network = self.network
+        optimizer = network.optimizer
         assert optimizer is not None  # `fit` has checked it
         self._follow_network()
+        if (chain := self._chain) is not None:  # no NumPy, and no Python in between
+            x = self._cast(x)
+            outputs = chain.forward(x, True, network.step, 0)
+            loss, dy = self._loss(outputs, y, sample_weight)
+            chain.backward(dy, False)
+            network.step += 1  # see `_update`
+            optimizer.update(self._params, chain.grads, self._rules)
+            return loss, outputs, self.from_logits
         with np.errstate(all="ignore"):  # the loss tells
             if self._ranks is not None:
                 return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
@@ -298,9 +309,7 @@ class Step:
         row: int = 0,
         rows: int | None = None,
     ) -> Array:
-        if x.dtype != self._dtype:
-            given, x = x, self._x("x", *x.shape)
-            np.copyto(x, given, casting="unsafe")
+        x = self._cast(x)
         if (chain := _only_chain(blocks)) is not None:
             return chain.forward(x, training, self.network.step, row)
         key = Key(self.network.seed, self.network.step) if training else None
@@ -309,6 +318,15 @@ class Step:
         for block in blocks:
             parts = block.forward(parts, batch)
         return whole(parts)
+
+    def _cast(self, x: Array) -> Array:
+        """Return x in the network's dtype."""
+        if x.dtype == self._dtype:
+            return x
+        own = self._x("x", *x.shape)
+        with np.errstate(all="ignore"):
+            np.copyto(own, x, casting="unsafe")
+        return own
 
     def _gradients(self, dy: Array) -> Mapping[str, Gradient]:
         if (chain := _only_chain(self._blocks)) is not None:
