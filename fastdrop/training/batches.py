@@ -216,7 +216,7 @@ class ArrayBatches:
         end = min(begin + rows_an_epoch, self.samples)
         for step, start in enumerate(range(begin, end, self.batch_size), 1):
             whole = min(self.batch_size, self.samples - start)
-            own = slice(0, whole) if share is WHOLE else share.of(whole)
+            own = share.of(whole) if share.ranks > 1 else slice(0, whole)
             rows: Any = slice(start + own.start, start + own.stop)
             if order is not None:
                 rows = order[rows]
