@@ -29,6 +29,7 @@ PUBLIC = (
     "noise",
     "optimizers",
     "random",
+    "softmax",
     "variants",
 )
 THEIRS = {  # what matters of fastdrop 0.1.0
@@ -113,7 +114,7 @@ for name in {PUBLIC}:
 
 def test_public_modules_are_all_there():
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    private = {"commands", "compiled", "training", "data", "torch"}
+    private = {"commands", "compiled", "training", "data", "jax", "keras", "torch"}
     assert sorted(name for name in found - private if name[0] != "_") == sorted(PUBLIC)
 
 
@@ -157,9 +158,9 @@ def test_messages_name_our_extras():
     ]
     sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     named = set(re.findall(r"'fastdrop-nn\[(\w+)\]'", sources))
-    assert named == {"bfloat16", "mpi", "plot", "torch"}
+    assert named == {"bfloat16", "jax", "keras", "mpi", "plot", "torch"}
     assert named <= extras.keys()
-    assert not re.search(r"pip install (?!'?fastdrop-nn|-e \.|--force)", sources)
+    assert not re.search(r"pip install (?!'?fastdrop-nn|-e \.|--force|flax|equinox)", sources)
 
 
 TOOLS = {"setuptools": "77.0.3", "Cython": "3.1.0", "numpy": "2.0.0rc1"}

@@ -13,7 +13,7 @@ except ImportError as error:
 if _jax.__version_info__ < _NEEDED:
     raise ImportError(
         f"fastdrop.jax needs JAX {'.'.join(map(str, _NEEDED))} or later, got {_jax.__version__}: "
-        "pip install -U jax"
+        "pip install 'fastdrop-nn[jax]'"
     )
 
 from fastdrop.jax.functional import (

@@ -16,7 +16,7 @@ _version = getattr(_keras, "__version__", "0")
 if tuple(map(int, _version.split(".")[:2])) < _NEEDED:
     raise ImportError(
         f"fastdrop.keras needs Keras {'.'.join(map(str, _NEEDED))} or later, got {_version}: "
-        "pip install -U keras"
+        "pip install 'fastdrop-nn[keras]'"
     )
 if _keras.backend.backend() not in _BACKENDS:
     raise ImportError(
