@@ -1,0 +1,106 @@
+"""Parts of one's own, derived from ours: what they define is what is computed, everywhere."""
+
+import numpy as np
+import pytest
+
+from fastdrop import Sequential
+from fastdrop.layers import Dense, Dropout
+from fastdrop.losses import MeanSquaredError
+from fastdrop.metrics import MeanAbsoluteError
+from fastdrop.optimizers import Adam
+
+X = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
+Y = X.sum(axis=1, keepdims=True)
+
+OURS = {
+    "first": lambda: Dense(7, "relu"),
+    "dropout": lambda: Dropout(0.3),
+    "second": lambda: Dense(6, "relu"),
+    "last": lambda: Dense(1),
+    "loss": MeanSquaredError,
+    "optimizer": Adam,
+    "metric": lambda: MeanAbsoluteError(name="error"),
+}
+
+
+def derived(base, method, calls, change=lambda result: result):
+    """A class that counts the calls of a method and passes on what the base's returns."""
+
+    def own(self, *args, **named):
+        calls.append(method)
+        return change(getattr(super(cls, self), method)(*args, **named))
+
+    cls = type("Own", (base,), {method: own})
+    return cls
+
+
+def trained(**parts):
+    made = {name: parts.get(name, ours)() for name, ours in OURS.items()}
+    layers = [made[name] for name in ("first", "dropout", "second", "last")]
+    model = Sequential(layers, seed=3)
+    model.compile(made["optimizer"], made["loss"], metrics=[made["metric"]])
+    history = model.fit(X, Y, batch_size=8, epochs=2, verbose=0).history
+    return model.get_weights(), history, model.evaluate(X, Y, verbose=0)
+
+
+def double_forward(result):
+    y, backward = result
+    return 2 * y, lambda dy, *rest, **named: backward(2 * dy, *rest, **named)
+
+
+PARTS = {
+    "first dense": ("first", Dense, "forward", (7, "relu"), double_forward),
+    "dropout": ("dropout", Dropout, "forward", (0.3,), double_forward),
+    "dense inside": ("second", Dense, "forward", (6, "relu"), double_forward),
+    "last dense": ("last", Dense, "forward", (1,), double_forward),
+    "loss": ("loss", MeanSquaredError, "_losses", (), lambda r: (r[0], abs(r[1]))),
+    "loss, whole": ("loss", MeanSquaredError, "__call__", (), lambda r: (r[0], abs(r[1]))),
+    "step of the optimiser": (
+        "optimizer",
+        Adam,
+        "_step",
+        (),
+        lambda r: (r[0], {**r[1], "rate": 3 * r[1]["rate"]}),
+    ),
+    "metric": ("metric", MeanAbsoluteError, "result", (), lambda r: 2 * r),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_one_defines_is_what_is_computed(part):
+    place, base, method, arguments, change = PARTS[part]
+    named = {"name": "error"} if place == "metric" else {}
+    weights, history, measured = trained()
+    found = []
+    for how in ({}, {"change": change}):
+        calls = []
+        cls = derived(base, method, calls, **how)
+        found.append(trained(**{place: lambda cls=cls: cls(*arguments, **named)}))
+        assert len(calls) >= (2 if place == "metric" else 6)  # in each epoch, or batch
+    same, other = found
+    for w, expected in zip(same[0], weights, strict=True):
+        np.testing.assert_allclose(w, expected, 1e-4, 1e-6)
+    np.testing.assert_allclose(same[1]["loss"], history["loss"], 1e-5)
+    np.testing.assert_allclose(same[1]["error"], history["error"], 1e-5)
+    np.testing.assert_allclose(same[2], measured, 1e-5)
+    if place == "metric":
+        np.testing.assert_allclose(other[1]["error"], 2 * np.array(history["error"]), 1e-5)
+    else:
+        assert not np.allclose(other[0][0], weights[0], 1e-4)
+
+
+def test_an_update_of_ones_own_is_called():
+    calls = []
+
+    class Own(Adam):
+        def update(self, params, grads, rules=None):
+            calls.append(sorted(grads))
+            for gradient in grads.values():
+                assert isinstance(gradient, np.ndarray)
+            super().update(params, grads, rules)
+
+    weights, _, _ = trained(optimizer=Own)
+    expected, _, _ = trained()
+    assert len(calls) == 6
+    for w, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(w, other, 1e-4, 1e-6)
