@@ -1,9 +1,12 @@
 """Parts of one's own, derived from ours: what they define is what is computed, everywhere."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from fastdrop import Sequential
+from fastdrop.callbacks import LambdaCallback
 from fastdrop.layers import Dense, Dropout
 from fastdrop.losses import MeanSquaredError
 from fastdrop.metrics import MeanAbsoluteError
@@ -104,3 +107,62 @@ def test_an_update_of_ones_own_is_called():
     assert len(calls) == 6
     for w, other in zip(weights, expected, strict=True):
         np.testing.assert_allclose(w, other, 1e-4, 1e-6)
+
+
+def replaced(model):
+    layer = model.layers[0]
+    layer.params = {name: array * 0.5 for name, array in layer.params.items()}
+
+
+CHANGES = {
+    "nothing": lambda model: None,
+    "p": lambda model: setattr(model.layers[1], "p", 0.8),
+    "frozen": lambda model: setattr(model.layers[2], "trainable", False),
+    "learning rate": lambda model: setattr(model.optimizer, "learning_rate", 0.1),
+    "schedule": lambda model: setattr(model.optimizer, "learning_rate", lambda step: 0.1 / step),
+    "beta": lambda model: setattr(model.optimizer, "beta_1", 0.1),
+    "clipping": lambda model: setattr(model.optimizer, "clipnorm", 0.01),
+    "clipped values": lambda model: setattr(model.optimizer, "clipvalue", 0.001),
+    "activation": lambda model: setattr(model.layers[0], "activation", "tanh"),
+    "penalty": lambda model: setattr(model.layers[0], "l2", 0.1),
+    "norm": lambda model: setattr(model.layers[0], "max_norm", 0.5),
+    "other arrays": replaced,
+    "other values": lambda model: model.set_weights([w * 0.5 for w in model.get_weights()]),
+    "loss": lambda model: setattr(model, "loss", "mae"),
+    "seed": lambda model: setattr(model, "seed", 99),
+    "mode": lambda model: setattr(model.layers[1], "mode", "vanilla"),
+    "shared mask": lambda model: setattr(model.layers[1], "shared_axes", (0,)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_between_batches_is_followed(change):
+    """An optimiser of one's own takes a step's general way, which looks at everything anew."""
+
+    class Own(Adam):
+        pass
+
+    found = []
+    for optimizer in (Adam, Own):
+        layers = [OURS[name]() for name in ("first", "dropout", "second", "last")]
+        model = Sequential(layers, seed=3)
+        model.compile(optimizer(), "mse")
+        hook = LambdaCallback(
+            on_train_batch_end=lambda batch, logs, m=model: CHANGES[change](m) if batch == 1 else 0
+        )
+        losses = model.fit(X, Y, batch_size=4, epochs=1, verbose=0, callbacks=[hook]).history
+        found.append([*model.get_weights(), np.array(losses["loss"])])
+    for ours, general in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, general, 1e-5, 1e-7)
+    if change != "nothing":
+        weights = unchanged()
+        assert not all(np.allclose(a, b, 1e-4, 1e-6) for a, b in zip(found[0], weights))
+
+
+@functools.cache
+def unchanged():
+    layers = [OURS[name]() for name in ("first", "dropout", "second", "last")]
+    model = Sequential(layers, seed=3)
+    model.compile("adam", "mse")
+    model.fit(X, Y, batch_size=4, epochs=1, verbose=0)
+    return model.get_weights()
