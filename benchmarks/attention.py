@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import fastdrop.torch as fnn
 from fastdrop.commands.bench.keep import keep
 from fastdrop.commands.bench.machine import results_folder
-from fastdrop.commands.bench.torch import take_turns
+from fastdrop.commands.bench.turns import take_turns
 
 TABLE = "attention.md"
 P = 0.1

@@ -135,7 +135,7 @@ def test_attention(monkeypatch, tmp_path):
     pytest.importorskip("torch")
     import attention
 
-    monkeypatch.setattr("fastdrop.commands.bench.torch.SECONDS", 1e-3)
+    monkeypatch.setattr("fastdrop.commands.bench.turns.SECONDS", 1e-3)
     monkeypatch.setattr(attention, "SHAPES", [(1, 2, 64, 8), (1, 1, 5, 4)])
     monkeypatch.setattr(sys, "argv", ["", "--rounds", "1", "--out", str(tmp_path)])
     attention.main()
