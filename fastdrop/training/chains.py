@@ -46,7 +46,9 @@ class ChainBlock(Block):
     Attributes
     ----------
     chain : Chain
-        Does it, on arrays instead of parts.
+        Does it, on arrays of two axes instead of parts.
+    flat : bool
+        Whether samples have one axis, so that these are the block's own arrays.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ class ChainBlock(Block):
         matmul: Matmul,
         shared: Buffers | None,
     ) -> None:
-        self.trains, self._flat = trains, len(shape) == 1
+        self.trains, self.flat = trains, len(shape) == 1
         self._features = math.prod(shape)
         self.chain = Chain(
             list(links), self._features, dtype, Buffers(dtype), matmul, shared, rate_at
@@ -83,13 +85,13 @@ class ChainBlock(Block):
 
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
         x = whole(parts)
-        flat = x if self._flat else x.reshape(len(x), self._features)
+        flat = x if self.flat else x.reshape(len(x), self._features)
         y = self.chain.forward(flat, batch.training, batch.step, batch.row)
-        return [Part(0, len(x), None, y if self._flat else y.reshape(x.shape))]
+        return [Part(0, len(x), None, y if self.flat else y.reshape(x.shape))]
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
         dy = whole(parts)
-        flat = dy if self._flat else dy.reshape(len(dy), self._features)
+        flat = dy if self.flat else dy.reshape(len(dy), self._features)
         dx = self.chain.backward(flat, need_dx)
         self.grads = {**self.chain.grads}
-        return [Part(0, len(dy), None, dx if self._flat else dx.reshape(dy.shape))]
+        return [Part(0, len(dy), None, dx if self.flat else dx.reshape(dy.shape))]

@@ -351,7 +351,9 @@ class Step:
 def _only_chain(blocks: list[Block]) -> Chain | None:
     """Return the chain that computes the whole network, if one does."""
     block = blocks[0]
-    return block.chain if type(block) is ChainBlock and len(blocks) == 1 else None
+    if type(block) is ChainBlock and block.flat and len(blocks) == 1:
+        return block.chain
+    return None
 
 
 def _may_add_penalty(layer: Layer) -> bool:

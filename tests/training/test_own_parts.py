@@ -166,3 +166,14 @@ def unchanged():
     model.compile("adam", "mse")
     model.fit(X, Y, batch_size=4, epochs=1, verbose=0)
     return model.get_weights()
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 3, 2)])
+def test_a_model_may_be_one_dropout(shape):
+    model = Sequential([Dropout(0.5, input_shape=shape)], seed=1)
+    model.compile("adam", "mse")
+    x = np.ones((6, *shape), np.float32)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), x)
+    assert model.evaluate(x, x, verbose=0) == 0
+    model.fit(x, x, verbose=0)
+    assert 0 < model.train_on_batch(x, x) < 2  # what is dropped is 1 off, what is kept, too

@@ -178,6 +178,8 @@ def test_registering_again_is_fine():
     fjax.register()
     handler.register.cache_clear()
     fjax.register()
+    y = fjax.dropout(jax.random.key(1), np.ones(8, np.float32), 1.0)
+    np.testing.assert_array_equal(y, np.zeros(8, np.float32))
 
 
 @pytest.mark.parametrize(
