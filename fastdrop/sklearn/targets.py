@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
@@ -39,6 +40,25 @@ class Labels:
         self.classes: Array = self._binarizer.classes_
         self.kind: str = self._binarizer.y_type_
 
+    def facts(self) -> dict[str, Any]:
+        """Return what `from_facts` makes equal labels of."""
+        return {
+            "kind": self.kind,
+            "classes": self.classes,
+            "sparse": bool(self._binarizer.sparse_input_),
+        }
+
+    @classmethod
+    def from_facts(cls, kind: str, classes: Array, sparse: bool) -> Labels:
+        """Return the labels that `facts` was called of."""
+        y: Any = classes
+        if kind == "multilabel-indicator":
+            y = np.eye(len(classes), dtype=np.intp)
+        labels = cls(csr_array(y) if sparse else y)
+        if labels.kind != kind:
+            raise ValueError(f"labels: expected those of {labels.kind}, got {kind!r}")
+        return labels
+
     @property
     def outputs(self) -> int:
         """How many a network has."""
@@ -60,7 +80,9 @@ class Labels:
         if self.kind == "multiclass":
             return outputs.argmax(axis=1)
         chosen = (outputs > 0.5).astype(np.intp)
-        return chosen[:, 0] if self.kind == "binary" else chosen
+        if self.kind != "binary":
+            return chosen
+        return np.minimum(chosen[:, 0], len(self.classes) - 1)
 
     def decoded(self, outputs: Array) -> Any:
         """Return labels, of the type that they were given in."""
