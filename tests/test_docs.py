@@ -29,6 +29,7 @@ NEEDED = {  # by packages and modules, what they import
     "fastdrop.jax.nnx": ["flax"],
     "fastdrop.jax.linen": ["flax"],
     "fastdrop.jax.equinox": ["equinox"],
+    "fastdrop.sklearn": ["sklearn"],
     "fastdrop.keras": [KERAS_BACKEND, "keras"],
     "fastdrop.keras.on_torch": ["torch"],
     "fastdrop.keras.on_jax": ["jax"],

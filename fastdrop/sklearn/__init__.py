@@ -1,4 +1,4 @@
-"""scikit-learn's multi-layer perceptrons, with dropout: ``from fastdrop.sklearn import MLPClassifier``.
+"""scikit-learn's perceptrons, with dropout: ``from fastdrop.sklearn import MLPClassifier``.
 
 Estimators with the parameters and attributes of scikit-learn's own, which compute the same faster,
 and `load` for the files that their `save` writes. docs/sklearn.md has the details.

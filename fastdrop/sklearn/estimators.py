@@ -15,7 +15,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from fastdrop.layers import Array
 from fastdrop.sklearn import files
-from fastdrop.sklearn.perceptron import FLOATS, Perceptron
+from fastdrop.sklearn.perceptron import Perceptron
 from fastdrop.sklearn.targets import Labels
 
 __all__ = ["MLPClassifier", "MLPRegressor", "load"]

@@ -31,6 +31,9 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 
+# Of the means and variances that are used to predict: tables give few batches to follow them.
+MOMENTUM = 0.9
+
 
 @dataclass(frozen=True)
 class Design:
@@ -71,7 +74,7 @@ class Design:
         for units, p in zip(hidden, self.dropout[1:], strict=True):
             rule = {"max_norm": self.max_norm, "kernel_initializer": "zeros"}
             if self.batch_norm:
-                layers += [Dense(units, **rule), BatchNormalization(), Activation(name)]
+                layers += [Dense(units, **rule), BatchNormalization(MOMENTUM), Activation(name)]
             else:
                 layers += [Dense(units, name, **rule)]
             layers.append(self._dropout(p))

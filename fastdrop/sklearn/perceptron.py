@@ -219,20 +219,23 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     def _go_on(self, design: Design, seed: int) -> None:
         """Keep what was learnt, in a new network where parameters are others."""
         own = self._network(design, seed)
-        if self._design == design:
+        weights = list(own.network.weights().values())
+        writeable = all(weight.flags.writeable for weight in weights)  # not in a memory map
+        if self._design == design and writeable:
             return
-        weights = {name: w for name, w in own.network.weights().items()}
         model = design.network(own.seed)
-        mine = model.network.weights()
-        if [w.shape for w in mine.values()] != [w.shape for w in weights.values()]:
+        shapes = [[w.shape for w in each.network.weights().values()] for each in (own, model)]
+        if shapes[0] != shapes[1]:
             raise ValueError(
                 "warm_start and partial_fit can only be used with layers of the same sizes as in "
                 f"the previous call to fit. Previously got {self._design.units}, now "
                 f"{design.units}."
             )
-        model.set_weights(list(weights.values()))
+        model.set_weights(weights)
         model.network.step = own.network.step  # masks that have been used are not used again
         self._take(design, model)
+        if not writeable and hasattr(self, "_optimizer"):
+            self._optimizer = copy.deepcopy(self._optimizer)
 
     def _take(self, design: Design, model: Sequential) -> None:
         self._design, self._model = design, model
@@ -280,7 +283,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
                 self._model, samples, float(self.alpha), options, after_iteration
             )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=3)
+            warnings.warn("Training interrupted by user.", stacklevel=5)
             return
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
 
@@ -298,7 +301,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
                 warnings.warn(
                     "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                     "clipped",
-                    stacklevel=3,
+                    stacklevel=5,
                 )
             size = min(self.batch_size, count)
         batches = Batches(self._model, self._optimizer, samples, float(self.alpha))
@@ -329,10 +332,10 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
                         f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and "
                         "the optimization hasn't converged yet.",
                         ConvergenceWarning,
-                        stacklevel=3,
+                        stacklevel=5,
                     )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=3)
+            warnings.warn("Training interrupted by user.", stacklevel=5)
         if self._best_weights is not None:
             self._model.set_weights(self._best_weights)
             self._best_weights = None

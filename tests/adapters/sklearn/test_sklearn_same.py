@@ -193,9 +193,7 @@ def test_what_is_printed(capsys):
 
 def test_parameters_are_theirs_and_more():
     for name in ("MLPClassifier", "MLPRegressor"):
-        theirs, mine = (
-            getattr(package, name)().get_params() for package in (neural_network, ours)
-        )
+        theirs, mine = (getattr(package, name)().get_params() for package in (neural_network, ours))
         assert theirs.items() <= mine.items()
         own = {"dropout", "input_dropout", "shared_dropout", "max_norm", "batch_norm", "dtype"}
         own |= {"class_weight"} if name == "MLPClassifier" else set()
