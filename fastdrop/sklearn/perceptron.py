@@ -219,9 +219,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     def _go_on(self, design: Design, seed: int) -> None:
         """Keep what was learnt, in a new network where parameters are others."""
         own = self._network(design, seed)
-        weights = list(own.network.weights().values())
-        writeable = all(weight.flags.writeable for weight in weights)  # not in a memory map
-        if self._design == design and writeable:
+        if self._design == design:
             return
         model = design.network(own.seed)
         shapes = [[w.shape for w in each.network.weights().values()] for each in (own, model)]
@@ -231,11 +229,9 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
                 f"the previous call to fit. Previously got {self._design.units}, now "
                 f"{design.units}."
             )
-        model.set_weights(weights)
+        model.set_weights(own.get_weights())
         model.network.step = own.network.step  # masks that have been used are not used again
         self._take(design, model)
-        if not writeable and hasattr(self, "_optimizer"):
-            self._optimizer = copy.deepcopy(self._optimizer)
 
     def _take(self, design: Design, model: Sequential) -> None:
         self._design, self._model = design, model
@@ -290,6 +286,9 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     def _fit_batches(self, samples: Samples, random: Any, incremental: bool) -> None:
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_optimizer()
+        states = (a for state in self._optimizer.state.values() for a in state.values())
+        if not all(array.flags.writeable for array in states):  # in a memory map
+            self._optimizer = copy.deepcopy(self._optimizer)
         validated = getattr(self, "validation_scores_", None) is not None
         if not hasattr(self, "loss_curve_") or validated != bool(self.early_stopping):
             self._begin_curves()  # those of another solver, or another rule for stopping
@@ -435,6 +434,7 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_model" in vars(self):
+            self._model.build()  # with arrays of its own in place of memory maps
             self._take(self._design, self._model)
 
     def __sklearn_tags__(self) -> Any:

@@ -111,7 +111,8 @@ def test_weights_are_routed():
     with sklearn.config_context(enable_metadata_routing=True):
         net = MLPClassifier(**SMALL).set_fit_request(sample_weight=True)
         net.set_score_request(sample_weight=True)
-        pipe = make_pipeline(StandardScaler(), net)
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipe = make_pipeline(scaler, net)
         search = GridSearchCV(pipe, {"mlpclassifier__dropout": [0.0]}, cv=3)
         search.fit(X, Y, sample_weight=weights)
         assert set(search.predict(X)) <= set(range(5))
@@ -161,6 +162,8 @@ def test_a_memory_mapped_pickle(tmp_path):
     net = MLPClassifier(**SMALL, dropout=0.2).fit(X, Y)
     joblib.dump(net, tmp_path / "net")
     mapped = joblib.load(tmp_path / "net", mmap_mode="r")
+    np.testing.assert_array_equal(mapped.predict_proba(X), net.predict_proba(X))
+    mapped.coefs_[0][0] = net.coefs_[0][0] = 0.5
     np.testing.assert_array_equal(mapped.predict_proba(X), net.predict_proba(X))
     for each in (mapped, net):
         each.partial_fit(X, Y)
