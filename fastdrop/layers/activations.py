@@ -158,7 +158,6 @@ def _normal_cdf(z: Array) -> Array:
 
 _ACTIVATIONS: dict[str, ActivationFunction] = {
     "elu": _of_output(_elu, lambda dy, y: dy * (np.minimum(y, 0) + 1)),
-    "exponential": _of_output(np.exp, lambda dy, y: dy * y),
     "gelu": _gelu,
     "leaky_relu": _of_output(_leaky_relu, _leaky_relu_gradient),
     "linear": _of_output(_linear, lambda dy, y: dy),

@@ -21,7 +21,7 @@ from fastdrop.sklearn.targets import Labels
 __all__ = ["MLPClassifier", "MLPRegressor", "load"]
 
 
-class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, Perceptron):
     """A multi-layer perceptron with dropout, as a classifier [1]_.
 
     Parameters, attributes and results are those of `sklearn.neural_network.MLPClassifier`, which
@@ -198,7 +198,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         self.class_weight = class_weight
         self.dtype = dtype
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
 
@@ -223,8 +223,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
-    @available_if(lambda self: self._check_solver())  # type: ignore[untyped-decorator]
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @available_if(lambda self: self._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch more.
 
@@ -333,7 +333,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return tags
 
 
-class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, Perceptron):
     """A multi-layer perceptron with dropout, as a regressor [1]_.
 
     Parameters, attributes and results are those of `sklearn.neural_network.MLPRegressor`, which has
@@ -508,7 +508,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         self.batch_norm = batch_norm
         self.dtype = dtype
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
 
@@ -533,8 +533,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
-    @available_if(lambda self: self._check_solver())  # type: ignore[untyped-decorator]
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @available_if(lambda self: self._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch more; arguments as for `fit`."""
         return self._fit(X, y, sample_weight, incremental=True)

@@ -55,15 +55,11 @@ class SummedBinaryCrossentropy(BinaryCrossentropy):
 
 
 class HalfPoissonDeviance(Loss):
-    """y log(y / outputs) - y + outputs, summed over a sample's outputs, which are exp(logits)."""
-
-    folds = "exponential"
+    """y log(y / mean) - y + mean, summed over a sample's outputs, which are log(mean)."""
 
     def compiled(
         self, outputs: Array, y: Array, from_logits: bool, sample_weight: Array | None
-    ) -> tuple[float, Array] | None:
-        if not from_logits:
-            return None
+    ) -> tuple[float, Array]:
         with np.errstate(all="ignore"):  # the value tells
             means = np.exp(outputs)
             entropy = y * np.log(np.where(y > 0, y, 1))

@@ -23,7 +23,7 @@ __all__ = ["Design", "dense_layers", "first_weights", "views", "weight_rules"]
 
 # scikit-learn's names, and ours.
 ACTIVATIONS = {
-    "exp": "exponential",
+    "exp": "linear",  # the loss is of logarithms; whoever predicts takes the exponential
     "identity": "linear",
     "logistic": "sigmoid",
     "relu": "relu",
@@ -72,11 +72,10 @@ class Design:
         layers: list[Input | Layer] = [Input((features,)), self._dropout(self.dropout[0])]
         name = ACTIVATIONS[self.activation]
         for units, p in zip(hidden, self.dropout[1:], strict=True):
-            rule = {"max_norm": self.max_norm, "kernel_initializer": "zeros"}
+            first = "linear" if self.batch_norm else name
+            layers.append(Dense(units, first, kernel_initializer="zeros", max_norm=self.max_norm))
             if self.batch_norm:
-                layers += [Dense(units, **rule), BatchNormalization(MOMENTUM), Activation(name)]
-            else:
-                layers += [Dense(units, name, **rule)]
+                layers += [BatchNormalization(MOMENTUM), Activation(name)]
             layers.append(self._dropout(p))
         last = ACTIVATIONS[self.out_activation]
         layers.append(Dense(outputs, last, kernel_initializer="zeros"))

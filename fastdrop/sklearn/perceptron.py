@@ -39,7 +39,7 @@ SHARE = Interval(Real, 0, 1, closed="left")  # 1 is not one
 COUNT = Interval(Integral, 1, None, closed="left")
 
 
-class Perceptron(BaseEstimator):  # type: ignore[misc]
+class Perceptron(BaseEstimator):
     """Base of both estimators; their docstrings have the parameters.
 
     Attributes
@@ -213,8 +213,8 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-        self.best_validation_score_ = -np.inf if self.early_stopping else None
-        self.best_loss_ = None if self.early_stopping else np.inf
+        self.best_validation_score_: Any = -np.inf if self.early_stopping else None
+        self.best_loss_: Any = None if self.early_stopping else np.inf
 
     def _go_on(self, design: Design, seed: int) -> None:
         """Keep what was learnt, in a new network where parameters are others."""
@@ -411,14 +411,14 @@ class Perceptron(BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
         return self._outputs(self._network(), Rows(X))
 
-    @staticmethod
-    def _outputs(model: Sequential, rows: Rows) -> Array:
+    def _outputs(self, model: Sequential, rows: Rows) -> Array:
         parts = []
         for some in chunks(rows):
             with quiet(over="ignore"):  # the model says what is too large for it
                 x = rows.take(some).astype(model.dtype, copy=False)
             parts.append(model(x))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        outputs = np.concatenate(parts)
+        return np.exp(outputs, out=outputs) if self.out_activation_ == "exp" else outputs
 
     # Pickles and copies: each weight once.
 

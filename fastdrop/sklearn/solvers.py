@@ -100,9 +100,9 @@ class Batches:
         """
         total = 0.0
         for start in range(0, samples, size):
-            rows: Chosen = slice(start, min(start + size, samples))
-            count = rows.stop - start
-            total += count * self._train(rows if order is None else order[rows])
+            end = min(start + size, samples)
+            rows = slice(start, end) if order is None else order[start:end]
+            total += (end - start) * self._train(rows)
         return total / samples
 
     def _train(self, chosen: Chosen) -> float:
@@ -174,7 +174,7 @@ def lbfgs(
                 loss += weight * value
                 total += weight
                 for name, part in zip(params, _parts(gradient, params)):
-                    part += weight * gradients[name]
+                    part += weight * np.asarray(gradients[name])
         penalty = alpha / 2 * _squares(all_weights)
         for name, param, part in zip(params, params.values(), _parts(gradient, params)):
             if alpha and name.endswith(".weight"):
