@@ -18,6 +18,8 @@ if tuple(map(int, _sklearn.__version__.split(".")[:2])) < _NEEDED:
         f"got {_sklearn.__version__}: pip install 'fastdrop-nn[sklearn]'"
     )
 
-from fastdrop.sklearn.estimators import MLPClassifier, MLPRegressor, load
+from fastdrop.sklearn.classifier import MLPClassifier
+from fastdrop.sklearn.loading import load
+from fastdrop.sklearn.regressor import MLPRegressor
 
 __all__ = ["MLPClassifier", "MLPRegressor", "load"]

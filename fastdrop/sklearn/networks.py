@@ -69,22 +69,22 @@ class Design:
     def network(self, seed: int) -> Sequential:
         """Return a network with weights of 0; `seed` is that of its masks."""
         features, *hidden, outputs = self.units
-        layers: list[Input | Layer] = [Input((features,)), self._dropout(self.dropout[0])]
+        layers: list[Input | Layer] = [Input((features,)), *self._dropout(self.dropout[0])]
         name = ACTIVATIONS[self.activation]
         for units, p in zip(hidden, self.dropout[1:], strict=True):
             first = "linear" if self.batch_norm else name
             layers.append(Dense(units, first, kernel_initializer="zeros", max_norm=self.max_norm))
             if self.batch_norm:
                 layers += [BatchNormalization(MOMENTUM), Activation(name)]
-            layers.append(self._dropout(p))
+            layers += self._dropout(p)
         last = ACTIVATIONS[self.out_activation]
         layers.append(Dense(outputs, last, kernel_initializer="zeros"))
         model = Sequential(layers, seed=seed, dtype=self.dtype)
         model.network.loss = LOSSES[self.out_activation]()
         return model
 
-    def _dropout(self, p: float) -> Dropout:
-        return Dropout(p, shared_axes=0 if self.shared_dropout and p else ())
+    def _dropout(self, p: float) -> list[Layer]:
+        return [Dropout(p, shared_axes=0 if self.shared_dropout else ())] if p else []
 
 
 def dense_layers(model: Sequential) -> dict[str, Dense]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -17,7 +18,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -29,6 +30,7 @@ from fastdrop.sklearn import files, solvers
 from fastdrop.sklearn.networks import Design, first_weights, views
 from fastdrop.sklearn.rows import Rows, chunks
 from fastdrop.sklearn.solvers import Batches, Samples
+from fastdrop.uncertainty import Prediction
 
 __all__ = ["Perceptron"]
 
@@ -231,6 +233,10 @@ class Perceptron(BaseEstimator):
             )
         model.set_weights(own.get_weights())
         model.network.step = own.network.step  # masks that have been used are not used again
+        if hasattr(self, "_optimizer"):
+            names = dict(zip(own.params, model.params))  # there may be another layer in front
+            state = self._optimizer.state
+            self._optimizer.state = {names[name]: arrays for name, arrays in state.items()}
         self._take(design, model)
 
     def _take(self, design: Design, model: Sequential) -> None:
@@ -370,7 +376,7 @@ class Perceptron(BaseEstimator):
                 self.best_loss_ = loss
         else:
             weights = None if samples.weights is None else samples.weights[validation]
-            outputs = self._outputs(self._model, Rows(samples.rows.X[validation]))
+            outputs = self._outputs(Rows(samples.rows.X[validation]))
             score = self._score_of(outputs, samples.targets[validation], weights)
             assert self.validation_scores_ is not None
             self.validation_scores_.append(score)
@@ -405,20 +411,33 @@ class Perceptron(BaseEstimator):
 
     # Outputs.
 
-    def _outputs_for(self, X: Any) -> Array:
-        """Check X, and return the network's outputs for it."""
+    def _rows_for(self, X: Any) -> Rows:
+        """Check X, and return its rows."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False)
-        return self._outputs(self._network(), Rows(X))
+        return Rows(validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False))
 
-    def _outputs(self, model: Sequential, rows: Rows) -> Array:
-        parts = []
-        for some in chunks(rows):
-            with quiet(over="ignore"):  # the model says what is too large for it
-                x = rows.take(some).astype(model.dtype, copy=False)
-            parts.append(model(x))
-        outputs = np.concatenate(parts)
+    def _outputs(self, rows: Rows) -> Array:
+        """Return the network's outputs, of the last activation."""
+        model = self._network()
+        outputs = np.concatenate([model(x) for x in _dense(rows, model.dtype)])
         return np.exp(outputs, out=outputs) if self.out_activation_ == "exp" else outputs
+
+    def _prediction(self, rows: Rows, mc_samples: int | None = None) -> Prediction:
+        """Return outputs with their uncertainty: by sampling or, without `mc_samples`, moments.
+
+        Samples depend on the network's seed, so that every call gives the same.
+        """
+        if not any(self._design.dropout):
+            raise ValueError(
+                "uncertainty comes from dropout, and this estimator was fitted without any: "
+                "expected dropout or input_dropout above 0"
+            )
+        model = self._network()
+        batches = _dense(rows, model.dtype)
+        if mc_samples is None:
+            return model.predict_moments(batches)
+        samples = check_scalar(mc_samples, "mc_samples", Integral, min_val=1)
+        return model.predict_mc(batches, int(samples), seed=model.seed, verbose=0)
 
     # Pickles and copies: each weight once.
 
@@ -474,3 +493,11 @@ class Perceptron(BaseEstimator):
         """
         check_is_fitted(self)
         files.save(self, self._network(), path)
+
+
+def _dense(rows: Rows, dtype: np.dtype[Any]) -> Iterator[Array]:
+    """Give all rows, some at a time, as dense arrays."""
+    for some in chunks(rows):
+        with quiet(over="ignore"):  # the model says what is too large for it
+            x = rows.take(some).astype(dtype, copy=False)
+        yield x

@@ -1,5 +1,7 @@
 """What scikit-learn's perceptrons lack: dropout, and what goes with it."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def test_it_trains_as_a_sequential_does():
 
 def test_each_layer_has_its_own():
     assert rates(net(dropout=[0.3, 0.1], input_dropout=0.2).fit(X, Y)) == [0.2, 0.3, 0.1]
-    assert rates(net(dropout=0.3).fit(X, Y)) == [0, 0.3, 0.3]
+    assert rates(net(dropout=0.3).fit(X, Y)) == [0.3, 0.3]
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
@@ -88,7 +90,16 @@ def test_no_mask_comes_twice():
     assert trained._model.step == 3 * 2
     changed = trained.set_params(dropout=[0.1, 0.2]).partial_fit(X, Y)
     assert changed._model.step == 4 * 2
-    assert rates(changed) == [0, 0.1, 0.2]
+    assert rates(changed) == [0.1, 0.2]
+    momenta = changed._optimizer.state
+    for settings in ({"dropout": [0, 0.2]}, {"input_dropout": 0.3}, {"dropout": 0}):
+        other = copy.deepcopy(changed).set_params(**settings, learning_rate_init=1e-300)
+        other._optimizer.learning_rate = 1e-300
+        other.partial_fit(X[:1], Y[:1])
+        for a, b in zip(changed.coefs_, other.coefs_, strict=True):
+            np.testing.assert_array_equal(a, b)
+        shapes = [{part.shape for part in state.values()} for state in momenta.values()]
+        assert shapes == [{p.shape for p in s.values()} for s in other._optimizer.state.values()]
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3])
