@@ -28,6 +28,7 @@ from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
 from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
 from fastdrop.training.given import INFERENCE_BATCH, batch_size_for, batches_for_fit
+from fastdrop.training.moments import Moments
 from fastdrop.training.network import Metrics, Network, OfNetwork, metrics_of
 from fastdrop.training.ranks import ALONE, Ranks, facts_of, facts_of_model
 from fastdrop.training.sampling import Sampler
@@ -536,6 +537,39 @@ class Sequential(Declared):
             ranks.check_same("the beginning of predict_mc", facts)
             sampler.seed(Key(*ranks.broadcast(tuple(key))))
             return loop.predict_mc(sampler, batches, ranks, quiet, options)
+
+    def predict_moments(self, x: Any) -> Prediction:
+        """Return about what `predict_mc` does with many samples, without sampling.
+
+        One pass forward and one backward for each output; docs/uncertainty.md tells by which rules
+        and where they are bad [1]_.
+
+        Parameters
+        ----------
+        x : array_like, (samples, ...), or iterable of batches
+            As for `predict`.
+
+        Returns
+        -------
+        Prediction
+            Without `quantiles` and `samples`.
+
+        Raises
+        ------
+        ValueError
+            When the model is not built, has no layer of the dropout family, or one through which
+            moments do not go: the message names it. When `x` does not fit the model.
+
+        References
+        ----------
+        .. [1] Wang and Manning 2013, Fast dropout training, ICML.
+        """
+        moments = Moments(self.network)
+        batches = batches_of(x, None, None, ("x", "y", "sample_weight", "steps"), INFERENCE_BATCH)
+        loop.prepare(self.network, batches, y_needed=False)
+        return Prediction.concatenate(
+            [moments.predict(batch.x) for batch in batches.epoch("this call")]
+        )
 
     def train_on_batch(
         self,

@@ -72,16 +72,12 @@ class Sampler:
     """
 
     def __init__(self, network: Network, consistent: bool = False) -> None:
-        if network.input_shape is None or not network.layers:
-            raise ValueError(
-                "model: expected a built one, got one whose input shape is not known yet; "
-                "fit it, load its weights, or call build(input_shape)"
-            )
+        input_shape = network.built_shape()
         self.network, self.consistent = network, consistent
         layers, step = network.layers, network.step
-        network.build(network.input_shape)  # parameters may be anybody's arrays
+        network.build(input_shape)  # parameters may be anybody's arrays
         self._number = first_random(layers)
-        self._shapes = shapes_between(layers, network.input_shape)
+        self._shapes = shapes_between(layers, input_shape)
         self.activation = layers[-1].activation
         before, behind = layers[: self._number], layers[self._number :]
         shapes = self._shapes[: self._number + 1]
