@@ -7,7 +7,7 @@ noise that enters there, and how a path goes back through the layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -37,16 +37,19 @@ from fastdrop.layers import (
     LockedDropout,
     ReLU,
     Residual,
+    Shape,
 )
 from fastdrop.layers.activations import LEAKY_SLOPE, normal_cdf, sigmoid
 from fastdrop.layers.schedules import rate_at
+from fastdrop.training.sampled_layers import is_element_wise
 from fastdrop.variants import alpha_coefficients
 
-__all__ = ["Noise", "Passed", "Step", "gone_back", "steps_of"]
+__all__ = ["Noise", "Passed", "Step", "few_inputs", "gone_back", "steps_of", "takes_few_inputs"]
 
 Back: TypeAlias = Callable[[Array], Array]
 INFERENCE = Batch(training=False)
 FAR = 8.0  # standard deviations from where on a kink is not felt
+FEW = 16  # inputs, of which each one's effect is worked out
 NODES = 24  # of the quadrature through smooth activations
 
 
@@ -229,17 +232,27 @@ def _activation(name: str) -> Iterator[Step]:
         yield partial(_smooth, name)
 
 
-def _kinked(slope: float, mean: Array, variance: Array) -> Passed:
-    """max(z, slope z) of a normal variate z."""
+def _relu_of(mean: Array, variance: Array) -> tuple[Array, Array, Array]:
+    """Return mean and variance of max(z, 0) of a normal variate z, and the probability of z > 0.
+
+    That is the mean's derivative, too, and times the variance of z it is the covariance of both.
+    """
     s = np.sqrt(variance)
     t = np.clip(mean / np.maximum(s, np.finfo(s.dtype).tiny), -FAR, FAR)
-    positive = normal_cdf(t)  # the probability that z > 0, and the derivative of the mean
+    positive = normal_cdf(t)
     density = np.exp(t * t * -0.5) * t.dtype.type(math.sqrt(0.5 / math.pi))
-    relu = mean * positive + s * density
-    unit = t * positive + density  # relu's mean for the variance 1
+    unit = t * positive + density  # the mean for the variance 1
     square = (t * t + 1) * positive + t * density
-    relu_variance = np.maximum(square - unit * unit, 0) * variance
-    # max(z, slope z) = slope z + (1 - slope) relu(z), and Cov(z, relu(z)) = positive Var(z)
+    return (
+        mean * positive + s * density,
+        np.maximum(square - unit * unit, 0) * variance,
+        positive,
+    )
+
+
+def _kinked(slope: float, mean: Array, variance: Array) -> Passed:
+    """max(z, slope z) of a normal variate z: slope z + (1 - slope) max(z, 0)."""
+    relu, relu_variance, positive = _relu_of(mean, variance)
     rest = 1 - slope
     gain = slope + rest * positive
     total = slope * (slope + 2 * rest * positive) * variance + rest * rest * relu_variance
@@ -268,6 +281,63 @@ def _smooth(name: str, mean: Array, variance: Array) -> Passed:
     total = np.maximum(second - first * first, 0)
     noise = Noise(np.maximum(total - gain * gain * variance, 0))
     return _through(gain, noise, centre + first, total)
+
+
+# ---- few inputs -----------------------------------------------------------------------------------
+
+
+def takes_few_inputs(layers: Sequence[Layer], shape: Shape) -> bool:
+    """Tell whether `few_inputs` is a step for the first two layers."""
+    if len(layers) < 2 or len(shape) != 1 or shape[0] > FEW:
+        return False
+    dropout, dense = layers[:2]
+    return (
+        is_element_wise(dropout)
+        and type(dense) is Dense
+        and dense.activation == "relu"
+        and 0 < getattr(dropout, "p", 0) < 1
+    )
+
+
+def few_inputs(dropout: Dropout, dense: Dense, mean: Array, variance: Array) -> Passed:
+    """Dropout of a few inputs that are known, a Dense and its ReLU, as one step.
+
+    What a Dense makes of a few inputs, each there or not, is no normal variate: with p = 0.05 most
+    often all of them are there, and one that drops is no small change. So an input's path to a unit
+    is the difference between the unit's mean with it and without it, not a slope. What two inputs
+    make of a unit together is left out. The unit's own mean and variance are added up over all
+    inputs kept, each one of them dropped, and all else, which is taken for normal.
+    """
+    p, kept = float(dropout.p), 1 - float(dropout.p)  # type: ignore[arg-type]
+    weight, bias = dense.params["weight"], dense.params.get("bias", 0.0)
+    parts = mean[:, :, np.newaxis] * weight.T / kept  # (rows, inputs, units), where kept
+    z = kept * parts.sum(axis=1) + bias
+    each = p * kept * np.square(parts)
+    spread = each.sum(axis=1)
+    others = np.maximum(spread[:, np.newaxis] - each, 0)
+    there, away = (_relu_of(z[:, np.newaxis] + a * parts, others)[0] for a in (p, -kept))
+
+    def back(paths: Array, add: Callable[[Array, Noise], None]) -> Array:
+        to_inputs = paths @ np.swapaxes(there - away, 1, 2)
+        add(to_inputs, Noise(np.full_like(mean, p * kept)))
+        return to_inputs
+
+    inputs = parts.shape[1]
+    whole = z + p * parts.sum(axis=1)
+    outcomes = np.concatenate([whole[:, np.newaxis], whole[:, np.newaxis] - parts], axis=1)
+    chances = np.full((inputs + 1, 1), p * kept ** (inputs - 1), mean.dtype)
+    chances[0] = kept**inputs
+    else_ = max(0.0, 1 - float(chances.sum()))
+    first = (chances * outcomes).sum(axis=1)
+    second = (chances * np.square(outcomes)).sum(axis=1)
+    relu = np.maximum(outcomes, 0)
+    y, square = (chances * relu).sum(axis=1), (chances * np.square(relu)).sum(axis=1)
+    if else_ > 1e-6:
+        centre = (z - first) / else_
+        rest = np.maximum((spread + z * z - second) / else_ - centre * centre, 0)
+        its_mean, its_variance, _ = _relu_of(centre, rest)
+        y, square = y + else_ * its_mean, square + else_ * (its_variance + its_mean * its_mean)
+    return Passed(y, np.maximum(square - y * y, 0), back)
 
 
 # ---- the dropout family ---------------------------------------------------------------------------
@@ -305,9 +375,7 @@ def _dropout(layer: Dropout, training_step: int) -> Iterator[Step]:
 def _drop_path(layer: DropPath, training_step: int) -> Iterator[Step]:
     p = rate_at(layer.p, training_step)
     factor, spread = (1.0, p / (1 - p)) if p < 1 else (0.0, 0.0)
-    yield lambda mean, variance: _times(
-        factor, spread, tuple(range(1, mean.ndim)), mean, variance
-    )
+    yield lambda mean, variance: _times(factor, spread, tuple(range(1, mean.ndim)), mean, variance)
 
 
 def _gaussian_dropout(layer: GaussianDropout, training_step: int) -> Iterator[Step]:

@@ -23,14 +23,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from statistics import NormalDist
 
 import numpy as np
 
 from fastdrop._quiet import quiet
-from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer
-from fastdrop.training.moment_rules import Noise, Step, gone_back, steps_of
+from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer, shapes_between
+from fastdrop.training.moment_rules import (
+    Noise,
+    Step,
+    few_inputs,
+    gone_back,
+    steps_of,
+    takes_few_inputs,
+)
 from fastdrop.training.network import Network
 from fastdrop.training.sampled_layers import first_random
 from fastdrop.uncertainty import Accumulator, Prediction
@@ -63,7 +70,12 @@ class Moments:
         self.activation = behind[-1].activation
         if self.activation in PROBABILITIES:
             behind = [*behind[:-1], *_without_end(behind[-1])]
-        self._steps = [step for layer in behind for step in steps_of(layer, network.step)]
+        self._steps: list[Step] = []
+        shape = shapes_between(layers, network.built_shape())[number]
+        if takes_few_inputs(behind, shape):
+            dropout, dense, *behind = behind
+            self._steps.append(partial(few_inputs, dropout, dense))
+        self._steps += [step for layer in behind for step in steps_of(layer, network.step)]
 
     def predict(self, x: Array) -> Prediction:
         """Return what moments say of some rows of finite numbers."""

@@ -230,8 +230,11 @@ class Sampler:
         """Give the rows [row, last) in parts, and whether each is computed row by row."""
 
         def pays(rows: int) -> bool:
-            """Tell whether samples of a row side by side take fewer lines than rows do."""
-            return self._together and rows * -(-samples // LINES) < samples
+            """Tell whether samples of a row side by side take far fewer lines than rows do.
+
+            They take more time for each: a mask is drawn for every line by itself.
+            """
+            return self._together and 2 * rows * -(-samples // LINES) < samples
 
         while row < last:
             stop = min(last, row + most)
@@ -291,12 +294,20 @@ class Lines(NamedTuple):
     places: Array
 
 
-@lru_cache(maxsize=64)
 def lines_of(start: int, stop: int, first: int, last: int, by_rows: bool) -> Lines:
     """Return the lines of samples [first, last) of rows [start, stop).
 
     Each product has `LINES` rows of one sample or, `by_rows`, at most `LINES` samples of one row.
     """
+    turn, place = first % LINES, start % LINES
+    lines = _lines_of(place, place + stop - start, turn, turn + last - first, by_rows)
+    segments = lines.segments.copy()
+    segments[:, 3] += (first - turn) * (segments[:, 3] >= 0)
+    return lines._replace(segments=segments)
+
+
+@lru_cache(maxsize=2 * LINES)
+def _lines_of(start: int, stop: int, first: int, last: int, by_rows: bool) -> Lines:
     row, sample = np.arange(start, stop), np.arange(first, last)[:, np.newaxis]
     tile = row // LINES - start // LINES
     product = row - start if by_rows else (sample - first) * (tile[-1] + 1) + tile
