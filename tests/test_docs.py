@@ -94,7 +94,7 @@ def test_readme(capsys, tmp_path, monkeypatch):
     }
     threads = fastdrop.get_num_threads()
     for block in blocks:
-        needed = re.findall(r"^import (torch|jax|keras)", block, flags=re.MULTILINE)
+        needed = re.findall(r"^import (torch|jax|keras|sklearn)", block, flags=re.MULTILINE)
         if "keras" in needed:
             needed.append(KERAS_BACKEND)
         if all(map(find_spec, needed)):
