@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, Options, StrOptions
@@ -235,8 +235,10 @@ class Perceptron(BaseEstimator):
         model.network.step = own.network.step  # masks that have been used are not used again
         if hasattr(self, "_optimizer"):
             names = dict(zip(own.params, model.params))  # there may be another layer in front
-            state = self._optimizer.state
-            self._optimizer.state = {names[name]: arrays for name, arrays in state.items()}
+            self._optimizer.state = {
+                names[name]: {part: a.astype(model.dtype) for part, a in arrays.items()}
+                for name, arrays in self._optimizer.state.items()
+            }
         self._take(design, model)
 
     def _take(self, design: Design, model: Sequential) -> None:
@@ -253,7 +255,11 @@ class Perceptron(BaseEstimator):
         """
         given = [*self.coefs_, *self.intercepts_]
         if "_model" not in vars(self):
-            assert design is not None
+            if design is None:
+                raise NotFittedError(
+                    f"This {type(self).__name__} instance is not fitted yet: it was given weights, "
+                    "and takes them over in partial_fit."
+                )
             self._take(design, design.network(seed))
             self.t_ = 0
         own = self._own
@@ -324,7 +330,7 @@ class Perceptron(BaseEstimator):
                 self.loss_curve_.append(self.loss_)
                 if self.verbose:
                     print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
-                self._count_no_improvement(samples, validation)
+                self._count_no_improvement(validation)
                 if self.solver == "sgd" and self.learning_rate == "invscaling":
                     rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
                     self._optimizer.learning_rate = float(rate)
@@ -351,8 +357,8 @@ class Perceptron(BaseEstimator):
             return solvers.sgd(rate, self.momentum, bool(self.nesterovs_momentum))
         return solvers.adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon))
 
-    def _split(self, samples: Samples, random: Any) -> tuple[Array | None, Array | None]:
-        """Return which samples to train on, and which to validate on; None for all and none."""
+    def _split(self, samples: Samples, random: Any) -> tuple[Array | None, Samples | None]:
+        """Return which samples to train on, None for all, and those to validate on."""
         if not self.early_stopping:
             return None, None
         training, validation = train_test_split(
@@ -366,18 +372,17 @@ class Perceptron(BaseEstimator):
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        return training, validation
+        return training, samples.some(validation)
 
-    def _count_no_improvement(self, samples: Samples, validation: Array | None) -> None:
+    def _count_no_improvement(self, validation: Samples | None) -> None:
         if validation is None:
             loss = self.loss_curve_[-1]
             improved = not loss > self.best_loss_ - self.tol
             if loss < self.best_loss_:
                 self.best_loss_ = loss
         else:
-            weights = None if samples.weights is None else samples.weights[validation]
-            outputs = self._outputs(Rows(samples.rows.X[validation]))
-            score = self._score_of(outputs, samples.targets[validation], weights)
+            outputs = self._outputs(validation.rows)
+            score = self._score_of(outputs, validation.targets, validation.weights)
             assert self.validation_scores_ is not None
             self.validation_scores_.append(score)
             if self.verbose:

@@ -41,6 +41,11 @@ class Samples:
     targets: Array
     weights: Array | None
 
+    def some(self, chosen: Array) -> Samples:
+        """Return these samples, as a part of its own."""
+        weights = None if self.weights is None else self.weights[chosen]
+        return Samples(Rows(self.rows.X[chosen]), self.targets[chosen], weights)
+
     def batch(self, chosen: Chosen) -> tuple[Array, Array, Array | None, float]:
         """Return x, targets, weights of mean 1, and the sum of the weights as they were."""
         x = self.rows.take(chosen)

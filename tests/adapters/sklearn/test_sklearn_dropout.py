@@ -176,6 +176,12 @@ def test_class_weight_of_several_labels():
     assert shares[1] > shares[0]
 
 
+def test_another_dtype_goes_on():
+    fitted = net(dropout=0.2).fit(X, Y)
+    fitted.set_params(dtype="float32").partial_fit(X, Y)
+    assert fitted.coefs_[0].dtype == fitted.predict_proba(X).dtype == np.float32
+
+
 def test_weights_may_be_written_and_replaced():
     fitted = net(dropout=0.2, solver="sgd", momentum=0).fit(X, Y)
     before = fitted.predict_proba(X)

@@ -196,6 +196,13 @@ def test_too_large_for_float32():
         net.predict(X * 1e300)
 
 
+def test_weights_alone_predict_nothing():
+    net = ours.MLPRegressor()
+    net.coefs_, net.intercepts_, net.n_features_in_ = [np.ones((64, 1))], [np.ones(1)], 64
+    with pytest.raises(NotFittedError, match="was given weights"):
+        net.predict(X)
+
+
 def test_saving_what_is_not_fitted(tmp_path):
     with pytest.raises(NotFittedError):
         ours.MLPClassifier().save(tmp_path / "file")
