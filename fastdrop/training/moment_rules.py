@@ -296,8 +296,11 @@ def few_inputs_step(layers: Sequence[Layer], shape: Shape) -> Step | None:
     if len(layers) < 2 or len(shape) != 1 or shape[0] > FEW:
         return None
     dropout, dense = layers[:2]
-    fits = type(dense) is Dense and dense.activation == "relu" and is_element_wise(dropout)
-    if not fits or not isinstance(dropout, Dropout) or not isinstance(dropout.p, float):
+    if not isinstance(dense, Dense) or type(dense) is not Dense or dense.activation != "relu":
+        return None
+    if not isinstance(dropout, Dropout) or not is_element_wise(dropout):
+        return None
+    if not isinstance(dropout.p, float):
         return None
     return partial(few_inputs, dropout.p, dense) if 0 < dropout.p < 1 else None
 

@@ -149,8 +149,8 @@ def normal_points(dimensions: int) -> Array:
 
     Half of them are multiples of irrational numbers, modulo 1 (Roberts 2018, The unreasonable
     effectiveness of quasirandom sequences), through the inverse distribution function; the others
-    are their mirror images. The mean of each column is 0 and its variance 1, and columns are not correlated where
-    there are enough points for that.
+    are their mirror images. The mean of each column is 0 and its variance 1, and columns are not
+    correlated where there are enough points for that.
     """
     ratio = 2.0
     for _ in range(64):  # the root of ratio^(dimensions + 1) = ratio + 1
