@@ -133,12 +133,10 @@ class Perceptron(BaseEstimator):
             dtype=self._dtype_for(X, first),
         )
         random = check_random_state(self.random_state)
-        # Of a copy: with dropout and without it all else is drawn alike.
-        seed = int(copy.deepcopy(random).randint(1 << 31))
         if first:
-            self._begin(design, random, seed)
+            self._begin(design, random)
         else:
-            self._go_on(design, seed)
+            self._go_on(design, random)
         targets = self._encoded(y, self._model.dtype)
         samples = Samples(Rows(X), targets, self._cast(self._weights(y, targets, sample_weight)))
         if self.solver == "lbfgs":
@@ -203,9 +201,9 @@ class Perceptron(BaseEstimator):
         with quiet():
             return weights.astype(self._model.dtype, copy=False)
 
-    def _begin(self, design: Design, random: Any, seed: int) -> None:
+    def _begin(self, design: Design, random: Any) -> None:
         """Forget what was learnt before."""
-        self._take(design, design.network(seed))
+        self._take(design, design.network(mask_seed(random)))
         first_weights(self._model, design.activation, random)
         self.n_iter_ = self.t_ = 0
         if self.solver != "lbfgs":
@@ -218,9 +216,13 @@ class Perceptron(BaseEstimator):
         self.best_validation_score_: Any = -np.inf if self.early_stopping else None
         self.best_loss_: Any = None if self.early_stopping else np.inf
 
-    def _go_on(self, design: Design, seed: int) -> None:
+    def _go_on(self, design: Design, random: Any) -> None:
         """Keep what was learnt, in a new network where parameters are others."""
-        own = self._network(design, seed)
+        if "_model" not in vars(self):  # it was given weights, and never fitted
+            given = self.coefs_, self.intercepts_
+            self._take(design, design.network(mask_seed(random)))
+            (self.coefs_, self.intercepts_), self.t_ = given, 0
+        own = self._network()
         if self._design == design:
             return
         model = design.network(own.seed)
@@ -248,20 +250,14 @@ class Perceptron(BaseEstimator):
         self.n_layers_, self.n_outputs_ = len(design.units), design.units[-1]
         self.out_activation_ = design.out_activation
 
-    def _network(self, design: Design | None = None, seed: int = 0) -> Sequential:
-        """Return the network, with the weights that are in `coefs_` and `intercepts_` now.
-
-        `design` and `seed` are for an estimator that was given weights and never fitted.
-        """
-        given = [*self.coefs_, *self.intercepts_]
+    def _network(self) -> Sequential:
+        """Return the network, with the weights that are in `coefs_` and `intercepts_` now."""
         if "_model" not in vars(self):
-            if design is None:
-                raise NotFittedError(
-                    f"This {type(self).__name__} instance is not fitted yet: it was given weights, "
-                    "and takes them over in partial_fit."
-                )
-            self._take(design, design.network(seed))
-            self.t_ = 0
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet: it was given weights, "
+                "and takes them over in partial_fit."
+            )
+        given = [*self.coefs_, *self.intercepts_]
         own = self._own
         if len(given) != len(own) or any(a is not b for a, b in zip(given, own)):
             shapes = [np.shape(array) for array in given]
@@ -506,3 +502,8 @@ def _dense(rows: Rows, dtype: np.dtype[Any]) -> Iterator[Array]:
         with quiet(over="ignore"):  # the model says what is too large for it
             x = rows.take(some).astype(dtype, copy=False)
         yield x
+
+
+def mask_seed(random: Any) -> int:
+    """Return a seed of masks, drawn from a copy: dropout changes nothing else that is drawn."""
+    return int(copy.deepcopy(random).randint(1 << 31))
