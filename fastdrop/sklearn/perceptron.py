@@ -133,12 +133,15 @@ class Perceptron(BaseEstimator):
             dtype=self._dtype_for(X, first),
         )
         random = check_random_state(self.random_state)
+        targets = self._encoded(y, np.dtype(design.dtype))
+        weights = self._weights(y, targets, sample_weight)
+        if weights is not None:
+            weights = weights.astype(design.dtype, copy=False)
+        samples = Samples(Rows(X), targets, weights)
         if first:
             self._begin(design, random)
         else:
             self._go_on(design, random)
-        targets = self._encoded(y, self._model.dtype)
-        samples = Samples(Rows(X), targets, self._cast(self._weights(y, targets, sample_weight)))
         if self.solver == "lbfgs":
             self._fit_lbfgs(samples)
         else:
@@ -194,12 +197,6 @@ class Perceptron(BaseEstimator):
         if self.dtype is not None:
             return str(self.dtype)
         return str(X.dtype.name if first else self.coefs_[0].dtype.name)
-
-    def _cast(self, weights: Array | None) -> Array | None:
-        if weights is None:
-            return None
-        with quiet():
-            return weights.astype(self._model.dtype, copy=False)
 
     def _begin(self, design: Design, random: Any) -> None:
         """Forget what was learnt before."""
