@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 from scipy import sparse
+from sklearn import neural_network
 from sklearn.datasets import load_digits
 
 from fastdrop.sklearn import MLPClassifier, MLPRegressor
@@ -154,3 +155,34 @@ def test_a_batch_without_weight_teaches_nothing():
     few.fit(X[:100], Y[:100])
     for a, b in zip(some.coefs_, few.coefs_):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def series(library, values, **options):
+    return pytest.importorskip(library).Series(values, **options)
+
+
+WORDS = ["one", "two", "three"]
+LABELS = {
+    "list": lambda: [WORDS[label % 3] for label in Y],
+    "objects": lambda: np.array(WORDS, dtype=object)[Y % 3],
+    "pandas": lambda: series("pandas", np.array(WORDS)[Y % 3]),
+    "categories": lambda: series("pandas", np.array(WORDS)[Y % 3], dtype="category"),
+    "polars": lambda: series("polars", np.array(WORDS)[Y % 3]),
+    "flags": lambda: series("pandas", Y > 4),
+    "negative numbers": lambda: Y - 5,
+    "whole floats": lambda: (Y % 3) * 2.0,
+    "bytes": lambda: (Y % 3).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels(kind):
+    y = LABELS[kind]()
+    theirs, mine = (
+        net(8, max_iter=3, random_state=0).fit(X, y)
+        for net in (neural_network.MLPClassifier, MLPClassifier)
+    )
+    np.testing.assert_array_equal(mine.classes_, theirs.classes_)
+    np.testing.assert_array_equal(mine.predict(X), theirs.predict(X))
+    assert mine.predict(X).dtype == theirs.predict(X).dtype
+    assert mine.score(X, y) == theirs.score(X, y)
