@@ -32,7 +32,7 @@ CLASSIFYING = [(p, q) for q in (0.0, 0.2) for p in (0.1, 0.25, 0.4, 0.5)] + [(0.
 REGRESSING = [(p, 0.0) for p in (0.0, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2)]
 SETTINGS = {
     "fashion-500": {"hidden_layer_sizes": (256, 256), "max_iter": 150, "batch_size": 50},
-    "fashion-5000": {"hidden_layer_sizes": (256, 256), "max_iter": 60, "batch_size": 100},
+    "fashion-5000": {"hidden_layer_sizes": (256, 256), "max_iter": 40, "batch_size": 100},
     "uci": {
         "hidden_layer_sizes": (50,),
         "max_iter": 400,
