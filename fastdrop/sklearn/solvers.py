@@ -90,8 +90,9 @@ class Batches:
         self._alpha = alpha
         self._params, self._weights = model.params, _weights(model)
         self._outputs = len(self._weights[-1])
-        self._step = Step(model.network, matmul=matmul)
-        self._rules: tuple[float, dict[str, WeightRule]] = (0.0, {})
+        # By samples in a batch, of which an epoch's last one has fewer: each has its own memory.
+        self._steps: dict[int, Step] = {}
+        self._rules: dict[int, dict[str, WeightRule]] = {}
 
     def epoch(self, order: Array | None, samples: int, size: int) -> float:
         """Take a step for each batch, and return the mean of their losses.
@@ -116,14 +117,19 @@ class Batches:
         if not total:  # nothing is to be learnt from samples without weight
             return 0.0
         network = self._model.network
-        loss, gradients = self._step.gradients(x, y, weights)
+        step = self._steps.get(len(x))
+        if step is None:
+            step = self._steps[len(x)] = Step(network, matmul=matmul)
+            self._rules[len(x)] = weight_rules(self._model, self._alpha, len(x))
+        loss, gradients = step.gradients(x, y, weights)
         loss = reported(network.loss, loss, self._outputs)
         if self._alpha:
             loss += self._alpha / 2 * _squares(self._weights) / total
-        if self._rules[0] != total:
-            self._rules = total, weight_rules(self._model, self._alpha, total)
+        rules = self._rules[len(x)]
+        if weights is not None:
+            rules = weight_rules(self._model, self._alpha, total)
         network.step += 1  # now: whatever interrupts the update, no mask is used again
-        self._optimizer.update(self._params, gradients, self._rules[1])
+        self._optimizer.update(self._params, gradients, rules)
         return loss
 
 

@@ -201,8 +201,11 @@ class Step:
             an optimiser that takes them.
         """
         self._follow_network()
-        with np.errstate(all="ignore"):
+        if self._chain is not None:
             loss, _, grads = self._loss_and_gradients(x, y, sample_weight)
+        else:
+            with np.errstate(all="ignore"):
+                loss, _, grads = self._loss_and_gradients(x, y, sample_weight)
         return loss, grads
 
     def _train_alone(
