@@ -187,7 +187,7 @@ def report(args: argparse.Namespace) -> None:
     """Put the tables between the two marks in a file."""
     lines = [
         "| set | splits | RMSE, samples | moments | published "
-        "| log-likelihood, samples | moments | published | CPU minutes |",
+        "| log-likelihood, samples | moments | published | minutes |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     near = [

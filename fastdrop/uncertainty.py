@@ -312,7 +312,7 @@ def entropy(probabilities: Array, activation: str) -> Array:
 
 def p_log_p(p: Array) -> Array:
     """Return p log(p), and 0 where p is 0."""
-    terms = np.maximum(p, TINY[p.dtype.itemsize])
+    terms: Array = np.maximum(p, TINY[p.dtype.itemsize])
     np.log(terms, out=terms)
     terms *= p
     return terms
