@@ -1,4 +1,4 @@
-"""Predictions that are the same in one process and on every rank: `python mpi_samples.py folder`."""
+"""Predictions that are the same in one process and on each rank: `python mpi_samples.py folder`."""
 
 import sys
 from pathlib import Path
