@@ -416,6 +416,10 @@ class Fuzzer:
         weights = r.choice([None, self.array(outputs.shape[:1], outputs.dtype)])
         return [name, outputs, y, weights, 1.0]
 
+    def count_hits(self):
+        outputs = self.array((3, 4), self.r.choice([np.float32, np.float64]))
+        return [outputs, self.array((3,), self.r.choice([np.intp, np.float32]))]
+
     def are_classes(self):
         y = self.array(dtype=self.r.choice([np.intp, np.float32]))
         return [y, self.r.choice([0, 3, -1])]
