@@ -60,8 +60,8 @@ class _Masked:
         """Save the seed generator's state, too: Keras's own layer forgets it."""
         super().save_own_variables(store)  # type: ignore[misc]
         if hasattr(self, "seed_generator"):
-            state = keras.ops.convert_to_numpy(self.seed_generator.state)
-            store[_STATE] = state.astype(np.int64) & 0xFFFFFFFF
+            state = keras.ops.convert_to_numpy(self.seed_generator.state).astype(np.int64)
+            store[_STATE] = np.where(state < 0, state & 0xFFFFFFFF, state)  # as `key_of`
 
     def load_own_variables(self, store: Any) -> None:
         """Go on where the saved layer was; a file of Keras's own layer leaves the state alone."""
