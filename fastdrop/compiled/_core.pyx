@@ -82,7 +82,9 @@ cdef extern from "xla.h" nogil:
     ctypedef struct fd_xla_settings:
         const fd_kernels *const *kernels
         const uint64_t *cache_bytes
-        int (*threads_pay)(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil
+        double (*work)(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil
+        int (*threads_pay)(double work, uint64_t bytes_moved) noexcept nogil
+        void (*learn)(uint64_t bytes_moved, double times) noexcept nogil
     void fd_xla_use(const fd_xla_settings *settings)
     fd_xla_error *fd_xla_masked(fd_xla_call_frame *frame)
 
@@ -308,11 +310,11 @@ cdef double now() noexcept:
     return time.tv_sec * 1e9 + time.tv_nsec
 
 
-cdef void learn(uint64_t nbytes, double times) noexcept:
+cdef void learn(uint64_t nbytes, double times) noexcept nogil:
     """Take in that a call on one thread took so many times as long as `work` thinks.
 
     Fresh memory and other programs can only make a call longer: shorter ones count more, and a
-    single long one does not decide.
+    single long one does not decide. Of two threads that learn at once, one may learn for nothing.
     """
     cdef double *known = &slowness[size_class(nbytes)]
     times = min(max(times, 0.25), 4.0)
@@ -1146,8 +1148,8 @@ def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):
 
 # ---- XLA ---------------------------------------------------------------------------------------
 
-cdef int threads_pay(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil:
-    return estimate(job, n, bytes_moved) >= THREADS_PAY
+cdef int threads_pay(double expected, uint64_t bytes_moved) noexcept nogil:
+    return expected * slowness[size_class(bytes_moved)] >= THREADS_PAY
 
 
 OPS = {    # of the handler
@@ -1166,7 +1168,9 @@ def xla_handler():
     cdef fd_xla_settings settings
     settings.kernels = &active
     settings.cache_bytes = &last_cache_bytes
+    settings.work = work
     settings.threads_pay = threads_pay
+    settings.learn = learn
     fd_xla_use(&settings)
     return PyCapsule_New(<void *>fd_xla_masked, NULL, NULL)
 
