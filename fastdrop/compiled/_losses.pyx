@@ -285,6 +285,43 @@ cdef object no_class(intptr_t label, uint64_t classes):
     return ValueError(f"y: expected class numbers in [0, {classes}), got {label}")
 
 
+def are_classes(cnp.ndarray y, intptr_t classes):
+    """Are they an array of intp that lies as kernels read it, each in [0, classes)?"""
+    cdef const intptr_t *labels
+    cdef cnp.npy_intp i, n
+    cdef bint fit = cnp.PyArray_TYPE(y) == cnp.NPY_INTP and is_plain(y)
+    if fit:
+        labels, n = <const intptr_t *>cnp.PyArray_DATA(y), cnp.PyArray_SIZE(y)
+        with nogil:
+            for i in range(n):
+                fit = fit & (0 <= labels[i]) & (labels[i] < classes)
+    return fit
+
+
+def are_finite(cnp.ndarray x):
+    """Are they float32 or float64 that lie as kernels read them, none of them NaN or infinite?"""
+    cdef int type = cnp.PyArray_TYPE(x)
+    cdef const void *data = cnp.PyArray_DATA(x)
+    cdef cnp.npy_intp n = cnp.PyArray_SIZE(x)
+    cdef bint fit
+    if type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not is_plain(x):
+        return False
+    with nogil:
+        if type == cnp.NPY_FLOAT32:
+            fit = finite[float](<const float *>data, n)
+        else:
+            fit = finite[double](<const double *>data, n)
+    return fit
+
+
+cdef bint finite(const real *x, cnp.npy_intp n) noexcept nogil:
+    cdef cnp.npy_intp i
+    cdef bint fit = True
+    for i in range(n):
+        fit = fit & (x[i] - x[i] == 0)    # NaN where it is not finite
+    return fit
+
+
 def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
     """-sum(y log(softmax(logits))) of each row, and the gradient of the sum of all.
 

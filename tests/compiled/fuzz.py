@@ -420,6 +420,13 @@ class Fuzzer:
         weights = r.choice([None, self.array(outputs.shape[:1], outputs.dtype)])
         return [name, outputs, y, weights, 1.0]
 
+    def are_classes(self):
+        y = self.array(dtype=self.r.choice([np.intp, np.float32]))
+        return [y, self.r.choice([0, 3, -1])]
+
+    def are_finite(self):
+        return [self.array(dtype=self.r.choice([np.float32, np.float64, np.intp]))]
+
     def softmax_of(self):
         z = self.array(dtype=self.r.choice([np.float32, np.float64]))
         return [z, self.r.choice([z, self.like(z), z[1:], z[:0]]) if z.ndim else z]
