@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -102,6 +104,15 @@ def empty(like: Tensor) -> Tensor:
 def array(x: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return an array over a contiguous tensor's memory."""
     return _core.memory(x.data_ptr(), shape, DTYPES[x.dtype])
+
+
+def _library_path() -> str:
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return os.path.join(os.path.dirname(torch.__file__), "lib", f"libtorch_cpu.{suffix}")
+
+
+# Kernels run on PyTorch's threads: these spin after an operation, and would keep ours from a core.
+_core.lend_threads(os.fsencode(_library_path()))
 
 
 @lru_cache
