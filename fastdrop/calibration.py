@@ -49,21 +49,21 @@ class Reliability(NamedTuple):
         The mean confidence of a bin's samples; NaN where there are none.
     accuracy : ndarray, (bins,)
         The share of them whose class is right; NaN where there are none.
-    count : ndarray of int, (bins,)
+    counts : ndarray of int, (bins,)
         How many they are.
     """
 
     edges: Array
     confidence: Array
     accuracy: Array
-    count: Array
+    counts: Array
 
     @property
     def error(self) -> float:
         """The expected calibration error, see `expected_calibration_error`."""
-        some = self.count > 0
+        some = self.counts > 0
         gaps = np.abs(self.accuracy[some] - self.confidence[some])
-        return float(self.count[some] @ gaps / self.count.sum())
+        return float(self.counts[some] @ gaps / self.counts.sum())
 
 
 class RiskCoverage(NamedTuple):
@@ -124,7 +124,7 @@ def reliability_diagram(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) 
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
         means = [np.bincount(place, values, bins) / count for values in (confidence, right)]
-    return Reliability(edges, *means, count)
+    return Reliability(edges, means[0], means[1], count)
 
 
 def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) -> float:

@@ -50,9 +50,9 @@ def render_reliability(diagrams: Mapping[str, Reliability], title: str) -> bytes
     panels = figure.subplots(
         2, len(diagrams), squeeze=False, sharex=True, sharey="row", height_ratios=(4, 1)
     )
-    for (name, diagram), panel, counts in zip(diagrams.items(), panels[0], panels[1]):
-        edges, confidence, accuracy, count = diagram
-        some = count > 0
+    for (name, diagram), panel, below in zip(diagrams.items(), panels[0], panels[1]):
+        edges, confidence, accuracy, counts = diagram
+        some = counts > 0
         middles, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
         panel.bar(middles[some], accuracy[some], widths[some], color=COLOURS[0], edgecolor="white")
         panel.plot(confidence[some], accuracy[some], "o", color="black", ms=3.5, zorder=3)
@@ -61,10 +61,10 @@ def render_reliability(diagrams: Mapping[str, Reliability], title: str) -> bytes
         panel.set_title(
             f"{name}\nECE {diagram.error:.3f}", loc="left", fontsize=10, parse_math=False
         )
-        counts.bar(middles, count / count.sum(), widths, color=GREY, edgecolor="white")
-        counts.set_xlabel("confidence")
-        counts.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-        _tidy(panel, counts)
+        below.bar(middles, counts / counts.sum(), widths, color=GREY, edgecolor="white")
+        below.set_xlabel("confidence")
+        below.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        _tidy(panel, below)
     panels[0][0].set_ylabel("accuracy")
     panels[1][0].set_ylabel("samples")
     return _png(figure)

@@ -59,7 +59,7 @@ def test_reliability_is_the_slow_twins(samples, classes, bins, seed):
     np.testing.assert_allclose(diagram.edges, np.arange(bins + 1) / bins)
     np.testing.assert_allclose(diagram.confidence, confidence, rtol=1e-12)
     np.testing.assert_allclose(diagram.accuracy, accuracy, rtol=1e-12)
-    np.testing.assert_array_equal(diagram.count, count)
+    np.testing.assert_array_equal(diagram.counts, count)
     assert expected_calibration_error(probabilities, y, bins) == pytest.approx(error, abs=1e-12)
     assert diagram.error == expected_calibration_error(probabilities, y, bins)
 

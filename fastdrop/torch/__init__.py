@@ -27,6 +27,7 @@ from fastdrop.torch.modules import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from fastdrop.torch.monte_carlo import predict_mc
 
 __all__ = [
     "AlphaDropout",
@@ -42,5 +43,6 @@ __all__ = [
     "disable",
     "enable",
     "functional",
+    "predict_mc",
     "revert",
 ]

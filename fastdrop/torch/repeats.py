@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from fastdrop.torch.keys import draw_seed
+from fastdrop.torch.keys import draw_plain_seed
 
 __all__ = ["are_expected", "draw", "draw_again", "forget"]
 
@@ -47,7 +47,7 @@ def draw(p: float) -> int:
     -------
     int
     """
-    seed = draw_seed(None, p)
+    seed = draw_plain_seed(None, p)
     if may_follow():
         _seeds[seed] = None
         if len(_seeds) > MOST:
@@ -70,7 +70,7 @@ def draw_again(p: float) -> int | None:
     if not _seeds:
         return None
     state = torch.default_generator.get_state()
-    seed = draw_seed(None, p)
+    seed = draw_plain_seed(None, p)
     if seed in _seeds:
         return seed
     torch.default_generator.set_state(state)
@@ -81,5 +81,5 @@ def forget(p: float) -> None:
     """Let a dropout that is PyTorch's be PyTorch's in a repeat, too, from the same state on."""
     if _seeds and may_follow():
         state = torch.default_generator.get_state()
-        _seeds.pop(draw_seed(None, p), None)
+        _seeds.pop(draw_plain_seed(None, p), None)
         torch.default_generator.set_state(state)
