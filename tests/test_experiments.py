@@ -14,6 +14,7 @@ from fastdrop.datasets import IDX_STEMS
 EXPERIMENTS = {
     "srivastava": ROOT / "examples" / "srivastava_mnist.py",
     "shared masks": ROOT / "benchmarks" / "shared_masks.py",
+    "fashion uncertainty": ROOT / "examples" / "fashion_uncertainty.py",
 }
 pytestmark = pytest.mark.skipif(
     not all(path.exists() for path in EXPERIMENTS.values()), reason="not in a checkout"
@@ -123,7 +124,46 @@ def test_shared_masks(folder, tmp_path, capsys):
     assert (tmp_path / "shared_masks.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_fashion_uncertainty(folder, tmp_path, capsys):
+    """What differs from all that it was trained on, it is uncertain of, in every way."""
+    pytest.importorskip("matplotlib")
+    others = tmp_path / "others"
+    others.mkdir()
+    rng = np.random.default_rng(1)
+    for stem, n in zip(IDX_STEMS, (600, 600, 100, 100)):  # grey without a bright column
+        shape = (n, 10, 10) if "images" in stem else (n,)
+        (others / stem).write_bytes(idx(rng.integers(0, 10, shape, dtype=np.uint8)))
+    out = tmp_path / "result.json"
+    sizes = ["--units", 64, "--p", 0.3, "--epochs", 20, "--samples", 20, "--seeds", 2]
+    run("fashion uncertainty", "--fashion", folder, "--mnist", others, "--out", out, *sizes)
+    result = json.loads(out.read_text())
+    assert result["images"] == 500
+    assert len({(r["way"], r["seed"]) for r in result["runs"]}) == len(result["runs"]) == 8
+    for found in result["runs"]:
+        assert found["auroc_entropy"] > 0.9
+        assert found["wrong"] < 20
+        assert 0 <= found["ece"] < 1
+        assert (found["auroc_mutual_information"] is None) == ("softmax" in found["way"])
+    for name in ("images", "risk", "reliability"):
+        picture = tmp_path / f"result_{name}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+    document = tmp_path / "results.md"
+    document.write_text("a <!-- made by examples/fashion_uncertainty.py -->\nold\n<!-- /made --> b\n")
+    run("fashion uncertainty", "--report", out, "--document", document)
+    text = document.read_text()
+    assert text.startswith("a <!-- made")
+    assert text.endswith("<!-- /made --> b\n")
+    assert "old" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4
+    assert len({row.count("|") for row in rows}) == 1
+    printed = capsys.readouterr().out
+    assert all(row in printed for row in rows)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_missing_data(tmp_path, name):
     with pytest.raises(SystemExit, match=r"^[^\n]*nowhere[^\n]*$"):
-        run(name, "--data", tmp_path / "nowhere", "--out", tmp_path / "out.json")
+        data = "--fashion" if name == "fashion uncertainty" else "--data"
+        run(name, data, tmp_path / "nowhere", "--out", tmp_path / "out.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from inspect import unwrap
 from itertools import pairwise
 from types import CodeType
@@ -191,12 +192,13 @@ def _handed(module: nn.Module) -> list[str]:
     ]
 
 
-def _forward_names(module: nn.Module) -> list[str]:
+def _forward_names(module: nn.Module) -> tuple[str, ...]:
     code = getattr(unwrap(type(module).forward), "__code__", None)
-    return _names(code) if code else []
+    return _names(code) if code else ()
 
 
-def _names(code: CodeType) -> list[str]:
+@lru_cache(maxsize=1024)  # reading code takes longer than running it
+def _names(code: CodeType) -> tuple[str, ...]:
     """Names that code reads from modules and objects, in their order; also in functions inside."""
     found = [
         str(step.argval)
@@ -206,4 +208,4 @@ def _names(code: CodeType) -> list[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             found += _names(constant)
-    return found
+    return tuple(found)
