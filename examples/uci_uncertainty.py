@@ -18,6 +18,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
@@ -149,16 +150,23 @@ def run(args: argparse.Namespace) -> None:
         known = {result["split"] for result in results_of(args, name)}
         if split not in known:
             todo.append((name, split))
+    for result in measured(args, todo):
+        results = [*results_of(args, result["set"]), result]
+        results.sort(key=lambda each: each["split"])
+        text = json.dumps(results, indent=1)
+        replace_file(file_of(args, result["set"]), f"{text}\n".encode())
+        print(result["set"], result["split"], result["mc"], f"{result['seconds']} s")
+
+
+def measured(args: argparse.Namespace, todo: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """Give the results of sets and splits as they come."""
+    options = (args.epochs, args.samples)
+    if args.processes == 1:
+        yield from (measure(args.data, *each, *options) for each in todo)
+        return
     with ProcessPoolExecutor(args.processes) as pool:
-        arguments = (args.epochs, args.samples)
-        futures = [pool.submit(measure, args.data, name, split, *arguments) for name, split in todo]
-        for future in as_completed(futures):
-            result = future.result()
-            results = [*results_of(args, result["set"]), result]
-            results.sort(key=lambda each: each["split"])
-            text = json.dumps(results, indent=1)
-            replace_file(file_of(args, result["set"]), f"{text}\n".encode())
-            print(result["set"], result["split"], result["mc"], f"{result['seconds']} s")
+        futures = [pool.submit(measure, args.data, *each, *options) for each in todo]
+        yield from (future.result() for future in as_completed(futures))
 
 
 def file_of(args: argparse.Namespace, name: str) -> Path:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described, lookup
 from fastdrop._quiet import quiet
 from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
-from fastdrop.compiled._losses import mean_loss, softmax_cross_entropy
+from fastdrop.compiled._losses import are_classes, mean_loss, softmax_cross_entropy
 from fastdrop.layers import Array, Shape, batch_shape
 
 __all__ = [
@@ -343,6 +343,8 @@ class SparseCategoricalCrossentropy(Loss):
                 f"each, got {np.shape(y)}; one-hot labels need loss='categorical_crossentropy'"
             )
         classes = output_shape[-1]
+        if are_classes(array, classes):
+            return array
         right = (array >= 0) & (array < classes)
         if array.dtype.kind == "f":
             right &= array == np.trunc(array)

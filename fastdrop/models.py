@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
-from fastdrop._checks import as_array, check_count, check_finite, check_flag, lookup
+from fastdrop._checks import as_array, check_count, check_flag, lookup
 from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
@@ -25,7 +25,7 @@ from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key, generator_of
 from fastdrop.training import files, loop, saving
 from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
-from fastdrop.training.expected import Expected
+from fastdrop.training.expected import Expected, check_values
 from fastdrop.training.figures import Figures
 from fastdrop.training.given import INFERENCE_BATCH, batch_size_for, batches_for_fit
 from fastdrop.training.moments import Moments
@@ -525,7 +525,7 @@ class Sequential(Declared):
                 key = self.network.generator.next_key() if seed is None else Key(seed)
                 options = (samples, levels, return_samples)
                 if ranks.alone and quiet and self._fits(x) and len(x) <= (size or 0):
-                    check_finite("x", x, self.dtype)
+                    check_values("x", x, self.dtype)
                     sampler.seed(key)
                     return sampler.predict(x, 0, len(x), *options)
                 batches = batches_of(x, None, None, ("x", "y", "sample_weight", "steps"), size)
@@ -640,7 +640,7 @@ class Sequential(Declared):
             When `x` does not fit the model.
         """
         if not training and self._is_ready_for(x):
-            check_finite("x", x, self.dtype)
+            check_values("x", x, self.dtype)
             return self._step_for_a_batch().predict(x).copy()
         batch = self._one_batch(x, y_needed=False)
         if not training:

@@ -30,11 +30,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described
+from fastdrop.compiled._losses import add_samples
 
 __all__ = ["Accumulator", "Prediction", "checked_quantiles", "entropy", "rows_at_once"]
 
 Array: TypeAlias = NDArray[Any]
 
+TINY = {4: np.finfo(np.float32).tiny, 8: np.finfo(np.float64).tiny}  # by bytes of a number
 KEPT_BYTES = 32 << 20  # of samples that are kept for quantiles, in a block of rows
 
 
@@ -215,11 +217,14 @@ class Accumulator:
         self._quantiles, self._return_samples = quantiles, return_samples
         self._kept: list[Array] = []
         self._count = 0
-        self._first = np.zeros(self._shape)
-        self._sum, self._squares = np.zeros((2, *self._shape))
-        places = self._shape[:-1] if self._activation == "softmax" else self._shape
-        self._entropies = np.zeros(places)
-        self._votes = np.zeros(self._shape, np.int64)
+        places, classes = math.prod(self._shape[:-1]), self._shape[-1]
+        self._sums = np.zeros((3, places, classes))  # the first sample; differences; their squares
+        self._entropies: Array | None = None
+        self._votes: Array | None = None
+        if self._activation != "linear":
+            softmax = self._activation == "softmax"
+            self._votes = np.zeros((places, classes), np.int64)
+            self._entropies = np.zeros((places,) if softmax else (places, classes))
 
     def add(self, outputs: Array) -> None:
         """Take more samples.
@@ -243,44 +248,38 @@ class Accumulator:
             return
         if self._quantiles is not None or self._return_samples:
             self._kept.append(outputs.copy())
+        flat = np.ascontiguousarray(outputs).reshape(-1, *self._sums.shape[1:])
         if not self._count:
-            self._first[...] = outputs[0]
-        self._count += len(outputs)
-        with np.errstate(all="ignore"):
-            differences = np.subtract(outputs, self._first, dtype=np.float64)
-            add_up(self._sum, differences)
-            add_up(self._squares, np.square(differences, out=differences))
-            if self._activation != "linear":
-                add_up(self._entropies, entropy(outputs, self._activation))
-        if self._activation == "softmax":
-            self._count_votes(outputs.argmax(axis=-1))
-        elif self._activation == "sigmoid":
-            self._votes += (outputs > 0.5).sum(axis=0)
-
-    def _count_votes(self, classes: Array) -> None:
-        width, places = self._shape[-1], math.prod(self._shape[:-1])
-        numbers = classes.reshape(-1, places) + np.arange(places) * width
-        votes = np.bincount(numbers.ravel(), minlength=places * width)
-        self._votes += votes.reshape(self._shape)
+            self._sums[0] = flat[0]
+        self._count += len(flat)
+        terms = None
+        if self._activation != "linear":
+            with np.errstate(all="ignore"):
+                terms = p_log_p(flat)
+                if self._activation == "sigmoid":
+                    terms += p_log_p(1 - flat)
+        add_samples(flat, terms, self._sums, self._entropies, self._votes)
 
     def prediction(self) -> Prediction:
         """Return what the samples say; at least one has to be there."""
         n = self._count
+        first, differences, squares = self._sums
         with np.errstate(all="ignore"):
-            shift = self._sum / n
-            variance = np.maximum(self._squares / n - shift * shift, 0)
-            mean, std = self._first + shift, np.sqrt(variance)
+            shift = differences / n
+            mean = (first + shift).reshape(self._shape)
+            variance = squares / n - shift * shift
+            std = np.sqrt(np.maximum(variance, 0, out=variance)).reshape(self._shape)
         samples = np.concatenate(self._kept) if self._kept else None
         quantiles = None
         if self._quantiles is not None and samples is not None:
             quantiles = np.quantile(samples, self._quantiles, axis=0).astype(np.float64, copy=False)
         expected, ratio = None, None
-        if self._activation != "linear":
-            expected = self._entropies / n
-            votes = self._votes
+        if self._votes is not None and self._entropies is not None:
             softmax = self._activation == "softmax"
-            most = votes.max(axis=-1) if softmax else np.maximum(votes, n - votes)
-            ratio = 1 - most / n
+            most = self._votes.max(axis=-1) if softmax else np.maximum(self._votes, n - self._votes)
+            places = self._shape[:-1] if softmax else self._shape
+            expected = (self._entropies / n).reshape(places)
+            ratio = (1 - most / n).reshape(places)
         return Prediction(
             self._activation,
             mean,
@@ -290,20 +289,6 @@ class Accumulator:
             expected,
             ratio,
         )
-
-
-def add_up(total: Array, terms: Array) -> None:
-    """Add terms, (samples, *total.shape), one sample after the other.
-
-    Along the first of several axes NumPy does so, but a single column is one axis to it, which it
-    adds up in pairs.
-    """
-    columns = terms.reshape(len(terms), -1)
-    buffer = np.empty((len(columns) + 1, max(2, columns.shape[1])))
-    buffer[0, : columns.shape[1]] = total.ravel()
-    buffer[1:, : columns.shape[1]] = columns
-    buffer[:, columns.shape[1] :] = 0
-    total[...] = np.add.reduce(buffer, axis=0)[: columns.shape[1]].reshape(total.shape)
 
 
 def entropy(probabilities: Array, activation: str) -> Array:
@@ -317,13 +302,17 @@ def entropy(probabilities: Array, activation: str) -> Array:
         one class against its opposite.
     """
     p = np.asarray(probabilities, np.float64)
-    terms = _p_log_p(p)
-    return -terms.sum(axis=-1) if activation == "softmax" else -(terms + _p_log_p(1 - p))
+    with np.errstate(all="ignore"):
+        terms = p_log_p(p)
+        return -terms.sum(axis=-1) if activation == "softmax" else -(terms + p_log_p(1 - p))
 
 
-def _p_log_p(p: Array) -> Array:
-    with np.errstate(under="ignore"):
-        return p * np.log(np.maximum(p, np.finfo(np.float64).tiny))  # 0 where p is 0
+def p_log_p(p: Array) -> Array:
+    """Return p log(p), and 0 where p is 0."""
+    terms = np.maximum(p, TINY[p.dtype.itemsize])
+    np.log(terms, out=terms)
+    terms *= p
+    return terms
 
 
 def checked_quantiles(quantiles: ArrayLike | None) -> Array | None:

@@ -120,6 +120,18 @@ def test_tables(script, arguments, lines):
     assert len({row.count("|") for row in rows}) == 1
 
 
+def test_uncertainty(monkeypatch, capsys):
+    import uncertainty
+
+    monkeypatch.setattr(uncertainty, "POINTS", [((6, 8, 3), 4, 2)])
+    monkeypatch.setattr(sys, "argv", ["uncertainty.py", "--rounds", "1", "--libraries"])
+    assert not uncertainty.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[-1].startswith("| 6-8-3 | 4 |")
+    assert len({row.count("|") for row in rows}) == 1
+    assert rows[-1].endswith("| - | - |")  # no other library
+
+
 def test_torch_calls(monkeypatch, tmp_path):
     pytest.importorskip("torch")
     import torch_calls

@@ -13,6 +13,7 @@ from fastdrop.datasets import IDX_STEMS
 
 EXPERIMENTS = {
     "srivastava": ROOT / "examples" / "srivastava_mnist.py",
+    "uci": ROOT / "examples" / "uci_uncertainty.py",
     "shared masks": ROOT / "benchmarks" / "shared_masks.py",
     "fashion uncertainty": ROOT / "examples" / "fashion_uncertainty.py",
 }
@@ -174,3 +175,34 @@ def test_missing_data(tmp_path, name):
     data = "--fashion" if name == "fashion uncertainty" else "--data"
     with pytest.raises(SystemExit, match=r"^[^\n]*nowhere[^\n]*$"):
         run(name, data, tmp_path / "nowhere", "--out", tmp_path / "out.json")
+
+
+def test_uci_goes_on_and_reports(tmp_path, capsys):
+    folder = tmp_path / "yacht"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    np.savetxt(folder / "data.txt", np.column_stack([x, x @ [1, 2, -1]]))
+    np.savetxt(folder / "index_features.txt", [0, 1, 2])
+    np.savetxt(folder / "index_target.txt", [3])
+    for split in range(2):
+        order = rng.permutation(60)
+        np.savetxt(folder / f"index_train_{split}.txt", order[:54])
+        np.savetxt(folder / f"index_test_{split}.txt", order[54:])
+    document = tmp_path / "results.md"
+    document.write_text("a\n<!-- made by examples/uci_uncertainty.py -->\n<!-- /made -->\nb\n")
+    options = ["--data", tmp_path, "--results", tmp_path, "--sets", "yacht", "--epochs", 30]
+    options += ["--samples", 40, "--processes", 1, "--document", document]
+    run("uci", *options, "--splits", 1)
+    assert capsys.readouterr().out.startswith("yacht 0")
+    run("uci", *options, "--splits", 2)
+    assert capsys.readouterr().out.startswith("yacht 1")  # the first was there
+    results = json.loads((tmp_path / "uci_yacht.json").read_text())
+    assert [r["split"] for r in results] == [0, 1]
+    assert all(0 < r["mc"]["rmse"] < 3 and r["p"] in (0.005, 0.01, 0.05, 0.1) for r in results)
+    run("uci", *options, "--report")
+    text = document.read_text()
+    assert text.startswith("a\n<!-- made")
+    assert text.endswith("<!-- /made -->\nb\n")
+    assert "| yacht | 2 |" in text
+    assert "| yacht | moments |" in text

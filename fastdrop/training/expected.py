@@ -12,11 +12,12 @@ import numpy as np
 from fastdrop._checks import as_array, check_finite, described
 from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
+from fastdrop.compiled._losses import are_finite
 from fastdrop.layers import Array, Shape, batch_shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 
-__all__ = ["Expected", "check_samples", "check_weight"]
+__all__ = ["Expected", "check_samples", "check_values", "check_weight"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Expected:
 
     def check_values(self, argument: str, x: Array) -> None:
         """Refuse numbers that are not finite."""
-        check_finite(argument, x, self.dtype)
+        check_values(argument, x, self.dtype)
 
     def targets(self, argument: str, y: Array) -> Array:
         """Return y as the loss wants it."""
@@ -123,6 +124,12 @@ def check_samples(argument: str, x: Any) -> None:
             f"{argument}: expected a non-empty array of numbers of shape (samples, ...), "
             f"got {described(x)}"
         )
+
+
+def check_values(argument: str, x: Array, dtype: np.dtype[Any]) -> None:
+    """Refuse numbers that are not finite in a model's dtype."""
+    if x.dtype != dtype or not are_finite(x):  # the quick way first: a single row is checked, too
+        check_finite(argument, x, dtype)
 
 
 def check_weight(argument: str, weights: Array, shape: Shape) -> None:

@@ -89,11 +89,9 @@ class Figures:
         self._weighted_metrics = [_copy(metric) for metric in network.weighted_metrics]
         self._loss = 0.0
         self._samples = 0
-        self._results = {"loss": lambda: self._loss / self._samples}
         for metric in self.metrics:
             metric.reset()
-            self._results[metric.name] = metric.result
-        self._unread = dict.fromkeys(self._results, math.nan)
+        self._results: dict[str, Callable[[], float]] = {}  # what callbacks may read
         self._given: weakref.ref[BatchLogs] | None = None
 
     def add(self, batch: Minibatch, loss: float, outputs: Array, from_logits: bool) -> None:
@@ -114,7 +112,9 @@ class Figures:
 
     def logs(self) -> BatchLogs:
         """Return the figures so far, for callbacks."""
-        logs = BatchLogs(self._unread)
+        if not self._results:
+            self._results = {"loss": self._mean_loss, **{m.name: m.result for m in self.metrics}}
+        logs = BatchLogs(dict.fromkeys(self._results, math.nan))
         logs.pending = self._results
         self._given = weakref.ref(logs)
         return logs
@@ -127,7 +127,10 @@ class Figures:
 
     def values(self) -> dict[str, float]:
         """Return the figures so far."""
-        return {name: float(result()) for name, result in self._results.items()}
+        return {"loss": self._mean_loss()} | {m.name: float(m.result()) for m in self.metrics}
+
+    def _mean_loss(self) -> float:
+        return float(self._loss / self._samples)
 
     def over(self, ranks: Ranks) -> dict[str, float]:
         """Return the figures of all ranks' rows; until then metrics are of this rank's."""

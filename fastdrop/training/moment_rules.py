@@ -44,7 +44,7 @@ from fastdrop.layers.schedules import rate_at
 from fastdrop.training.sampled_layers import is_element_wise
 from fastdrop.variants import alpha_coefficients
 
-__all__ = ["Noise", "Passed", "Step", "few_inputs", "gone_back", "steps_of", "takes_few_inputs"]
+__all__ = ["Noise", "Passed", "Step", "few_inputs_step", "gone_back", "steps_of"]
 
 Back: TypeAlias = Callable[[Array], Array]
 INFERENCE = Batch(training=False)
@@ -119,7 +119,7 @@ def _through(gain: Array | float, noise: Noise | None, mean: Array, variance: Ar
     return Passed(mean, variance, back, noise)
 
 
-# ---- what is linear -------------------------------------------------------------------------------
+# ---- what is linear ------------------------------------------------------------------------------
 
 
 def _dense(layer: Dense, training_step: int) -> Iterator[Step]:
@@ -154,22 +154,27 @@ def _normalized(layer: BatchNormalization, training_step: int) -> Iterator[Step]
 
 
 def _layer_normalized(layer: LayerNormalization, training_step: int) -> Iterator[Step]:
-    """Taken for linear around the mean, and its scale, for the units' variances, for constant."""
+    """Taken for linear around the mean, with the expected variance over the features.
+
+    For the units' own variances its scale is a constant.
+    """
+    gamma, beta = layer.params.get("gamma", 1.0), layer.params.get("beta", 0.0)
+
+    def average(a: Array) -> Array:
+        return a.mean(axis=-1, keepdims=True)
 
     def step(mean: Array, variance: Array) -> Passed:
-        y, _ = layer.forward(mean, INFERENCE)
-        gamma = layer.params.get("gamma", 1.0)
-        scale = gamma / np.sqrt(mean.var(axis=-1, keepdims=True) + layer.epsilon)
+        away = mean - average(mean)
+        scale = 1 / np.sqrt(average(away * away) + average(variance) + layer.epsilon)
+        normal = away * scale
 
         def back(paths: Array, add: Any) -> Array:
-            derivatives = np.empty((len(mean), *paths.shape[1:]), mean.dtype)
-            for output in range(paths.shape[1]):
-                _, backward = layer.forward(mean, INFERENCE)
-                each = np.broadcast_to(paths[:, output], mean.shape)
-                derivatives[:, output] = backward(each)
-            return derivatives
+            paths, n = paths * gamma, normal[:, np.newaxis]
+            along = paths - average(paths) - n * average(paths * n)
+            return along * scale[:, np.newaxis]
 
-        return Passed(y, variance * scale * scale, back)
+        spread = variance * np.square(gamma * scale)
+        return Passed(normal * gamma + beta, spread, back)
 
     yield step
 
@@ -214,7 +219,7 @@ def gone_back(passed: list[Passed], paths: Array, add: Callable[[Array, Noise], 
     return paths
 
 
-# ---- activations ----------------------------------------------------------------------------------
+# ---- activations ---------------------------------------------------------------------------------
 
 
 def _activations(layer: Activation, training_step: int) -> Iterator[Step]:
@@ -283,23 +288,24 @@ def _smooth(name: str, mean: Array, variance: Array) -> Passed:
     return _through(gain, noise, centre + first, total)
 
 
-# ---- few inputs -----------------------------------------------------------------------------------
+# ---- few inputs ----------------------------------------------------------------------------------
 
 
-def takes_few_inputs(layers: Sequence[Layer], shape: Shape) -> bool:
-    """Tell whether `few_inputs` is a step for the first two layers."""
+def few_inputs_step(layers: Sequence[Layer], shape: Shape) -> Step | None:
+    """Return the step that `few_inputs` is for the first two layers, if it fits them."""
     if len(layers) < 2 or len(shape) != 1 or shape[0] > FEW:
-        return False
+        return None
     dropout, dense = layers[:2]
-    return (
-        is_element_wise(dropout)
-        and type(dense) is Dense
-        and dense.activation == "relu"
-        and 0 < getattr(dropout, "p", 0) < 1
-    )
+    if not isinstance(dense, Dense) or type(dense) is not Dense or dense.activation != "relu":
+        return None
+    if not isinstance(dropout, Dropout) or not is_element_wise(dropout):
+        return None
+    if not isinstance(dropout.p, float):
+        return None
+    return partial(few_inputs, dropout.p, dense) if 0 < dropout.p < 1 else None
 
 
-def few_inputs(dropout: Dropout, dense: Dense, mean: Array, variance: Array) -> Passed:
+def few_inputs(p: float, dense: Dense, mean: Array, variance: Array) -> Passed:
     """Dropout of a few inputs that are known, a Dense and its ReLU, as one step.
 
     What a Dense makes of a few inputs, each there or not, is no normal variate: with p = 0.05 most
@@ -308,7 +314,7 @@ def few_inputs(dropout: Dropout, dense: Dense, mean: Array, variance: Array) -> 
     make of a unit together is left out. The unit's own mean and variance are added up over all
     inputs kept, each one of them dropped, and all else, which is taken for normal.
     """
-    p, kept = float(dropout.p), 1 - float(dropout.p)  # type: ignore[arg-type]
+    kept = 1 - p
     weight, bias = dense.params["weight"], dense.params.get("bias", 0.0)
     parts = mean[:, :, np.newaxis] * weight.T / kept  # (rows, inputs, units), where kept
     z = kept * parts.sum(axis=1) + bias
@@ -340,7 +346,7 @@ def few_inputs(dropout: Dropout, dense: Dense, mean: Array, variance: Array) -> 
     return Passed(y, np.maximum(square - y * y, 0), back)
 
 
-# ---- the dropout family ---------------------------------------------------------------------------
+# ---- the dropout family --------------------------------------------------------------------------
 
 
 def _times(

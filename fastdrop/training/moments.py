@@ -23,21 +23,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
 
 from fastdrop._quiet import quiet
 from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer, shapes_between
-from fastdrop.training.moment_rules import (
-    Noise,
-    Step,
-    few_inputs,
-    gone_back,
-    steps_of,
-    takes_few_inputs,
-)
+from fastdrop.training.moment_rules import Noise, Step, few_inputs_step, gone_back, steps_of
 from fastdrop.training.network import Network
 from fastdrop.training.sampled_layers import first_random
 from fastdrop.uncertainty import Accumulator, Prediction
@@ -70,11 +63,10 @@ class Moments:
         self.activation = behind[-1].activation
         if self.activation in PROBABILITIES:
             behind = [*behind[:-1], *_without_end(behind[-1])]
+        first = few_inputs_step(behind, shapes_between(layers, network.built_shape())[number])
         self._steps: list[Step] = []
-        shape = shapes_between(layers, network.built_shape())[number]
-        if takes_few_inputs(behind, shape):
-            dropout, dense, *behind = behind
-            self._steps.append(partial(few_inputs, dropout, dense))
+        if first is not None:
+            self._steps, behind = [first], behind[2:]
         self._steps += [step for layer in behind for step in steps_of(layer, network.step)]
 
     def predict(self, x: Array) -> Prediction:
@@ -157,7 +149,8 @@ def normal_points(dimensions: int) -> Array:
 
     Half of them are multiples of irrational numbers, modulo 1 (Roberts 2018, The unreasonable
     effectiveness of quasirandom sequences), through the inverse distribution function; the others
-    are their mirror images. The mean of each column is 0, and its variance 1.
+    are their mirror images. The mean of each column is 0 and its variance 1, and columns are not
+    correlated where there are enough points for that.
     """
     ratio = 2.0
     for _ in range(64):  # the root of ratio^(dimensions + 1) = ratio + 1
@@ -166,4 +159,7 @@ def normal_points(dimensions: int) -> Array:
     uniform = (0.5 + np.arange(1, POINTS // 2 + 1)[:, np.newaxis] * steps) % 1
     half = np.vectorize(NormalDist().inv_cdf)(uniform)
     points = np.concatenate([half, -half])
+    if dimensions <= POINTS // 4:
+        root = np.linalg.cholesky(points.T @ points / POINTS)
+        return np.linalg.solve(root, points.T).T
     return points / np.sqrt(np.square(points).mean(axis=0))

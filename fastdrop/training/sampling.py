@@ -301,6 +301,8 @@ def lines_of(start: int, stop: int, first: int, last: int, by_rows: bool) -> Lin
     """
     turn, place = first % LINES, start % LINES
     lines = _lines_of(place, place + stop - start, turn, turn + last - first, by_rows)
+    if first == turn:
+        return lines
     segments = lines.segments.copy()
     segments[:, 3] += (first - turn) * (segments[:, 3] >= 0)
     return lines._replace(segments=segments)

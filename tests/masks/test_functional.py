@@ -44,6 +44,24 @@ def streaming():
     _core.set_cache_bytes(before)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_both_kinds_of_stores_in_turn(threads, in_place):
+    """In a cache of which it is not known how much is ours, they are tried one after the other."""
+    x = normal(70_000, np.float32)
+    before = _core.cache_bytes()
+    _core.set_cache_bytes(int((1.5 if in_place else 3) * x.nbytes))
+    try:
+        for _ in range(20):  # until it is known, and after
+            y = x.copy()
+            options = {"key": KEY, "num_threads": threads, "out": y}
+            assert_same(
+                fastdrop.dropout(y if in_place else x, 0.3, **options), expected_dropout(x, 0.3)
+            )
+    finally:
+        _core.set_cache_bytes(before)
+
+
 @pytest.mark.usefixtures("streaming")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("threads", [1, 2, 3])

