@@ -169,12 +169,12 @@ class _Passes:
         self._row, self._rows, self._key, self._samples = row, len(x), key, samples
         steps = list(_steps(module, droppers))
         random = next(i for i, step in enumerate(steps) if droppers & set(step.modules()))
-        y: object = x.clone() if random else x
+        y, state = x.clone() if random else x, torch.default_generator.get_state()
         for step in steps[:random]:
             y = step(y)
-        if isinstance(y, Tensor):
+        if isinstance(y, Tensor) and torch.equal(state, torch.default_generator.get_state()):
             self._x, self._steps = y, steps[random:]
-        else:  # what a layer takes that is made for it
+        else:  # no tensor, as layers take that are made for it; or random in eval mode, too
             self._x, self._steps = x, [module]
         self._begins_with_dropout = type(self._steps[0]) in _LAYERS
         self._changes_x = False
@@ -353,7 +353,7 @@ def _sampling(module: nn.Module, droppers: set[nn.Module]) -> Iterator[None]:
     """
     before = [(inner, inner.training, type(inner)) for inner in module.modules()]
     compiled = any(
-        isinstance(inner, torch._dynamo.OptimizedModule) or inner._compiled_call_impl is not None
+        "_orig_mod" in inner._modules or inner._compiled_call_impl is not None
         for inner, *_ in before
     )
     classes = {} if compiled else OURS

@@ -179,7 +179,7 @@ def names_called(module: nn.Module) -> set[str]:
     set of str
     """
     if isinstance(module, torch.jit.ScriptModule):
-        return set(re.findall(r"(\w+)\(", module.code))
+        return set(re.findall(r"torch\.(?:nn\.functional\.)?(\w+)", module.code))
     return set(_forward_names(module)) - set(module._modules)
 
 

@@ -178,6 +178,13 @@ CASES = {
     "LSTM": (SEQUENCES, lambda: First(nn.LSTM(6, 6, 2, dropout=0.5, batch_first=True)), False),
     "GRU, sequence first": (SEQUENCES, lambda: First(nn.GRU(6, 6, 2, dropout=0.5)), False),
     "TorchScript": (ROWS, lambda: torch.jit.script(mlp(nn.Dropout(0.5))), True),
+    "TorchScript's channels": (
+        IMAGES,
+        lambda: torch.jit.script(images(nn.Dropout2d(0.5), nn.FeatureAlphaDropout(0.1))),
+        True,
+    ),
+    "TorchScript's functions": (ROWS, lambda: torch.jit.script(Functional()), True),
+    "compiled": (ROWS, lambda: torch.compile(mlp(nn.Dropout(0.5)), backend="eager"), True),
     "no tensor on the way": (
         SEQUENCES,
         lambda: nn.Sequential(
@@ -467,6 +474,24 @@ def test_beside_enable(enabled):
             assert not torch.equal(F.dropout(ones, 0.5), stock)
     torch.manual_seed(1)
     assert torch.equal(F.dropout(ones, 0.5), stock)
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+def test_noise_before_dropout_is_a_samples_own():
+    """What is random in eval mode, too, is not computed once for all, and follows the seed."""
+    module, x = case("layers")
+    module = nn.Sequential(Noise(), module)
+    found = [fnn.predict_mc(module, x, SAMPLES, seed=1, return_samples=True).samples]
+    torch.rand(3)
+    found.append(fnn.predict_mc(module, x, SAMPLES, seed=1, return_samples=True).samples)
+    np.testing.assert_array_equal(*found)
+    kept = nn.Sequential(Noise(), nn.Linear(6, 3), nn.Dropout(1e-9))
+    samples = fnn.predict_mc(kept, x, SAMPLES, seed=1, return_samples=True).samples
+    assert (samples.std(0) > 0).all()
 
 
 def test_hooks_of_containers_run():
