@@ -132,7 +132,9 @@ def predict_mc(
     key = Key(draw_plain_seed(None, 0) if seed is None else unsigned(seed, "seed"))
     step = len(x) if batch_size is None else int(batch_size)
     found = []
-    with torch.no_grad(), _sampling(module, droppers):
+    # not in inference mode: what a module keeps of a pass would be good for nothing elsewhere
+    with torch.inference_mode(False), torch.no_grad(), _sampling(module, droppers):
+        x = x.clone() if x.is_inference() else x
         for row in range(0, len(x), step):
             part = x[row : row + step]
             accumulator = None

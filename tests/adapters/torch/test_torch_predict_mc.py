@@ -476,6 +476,19 @@ def test_beside_enable(enabled):
     assert torch.equal(F.dropout(ones, 0.5), stock)
 
 
+@pytest.mark.parametrize("name", ["in place", "of the inputs", "functions", "encoder"])
+def test_in_inference_mode(name):
+    module, x = case(name)
+    expected = fnn.predict_mc(module, x, SAMPLES, seed=1, return_samples=True).samples
+    kept = []
+    hook = module.register_forward_hook(lambda m, x, y: kept.append(y))
+    with torch.inference_mode():
+        found = fnn.predict_mc(module, x + 0, SAMPLES, seed=1, return_samples=True).samples
+    hook.remove()
+    np.testing.assert_array_equal(found, expected)
+    assert not any(y.is_inference() or y.requires_grad for y in kept)
+
+
 class Noise(nn.Module):
     def forward(self, x):
         return x + torch.randn_like(x)
