@@ -249,3 +249,9 @@ def check_count(argument: str, value: object, least: int = 1) -> None:
     """Refuse what is no whole number of at least 1, or `least`."""
     if not is_count(value, least):
         raise ValueError(f"{argument}: expected a whole number of at least {least}, got {value!r}")
+
+
+def check_flag(argument: str, value: object) -> None:
+    """Refuse what is neither True nor False, nor 1 or 0."""
+    if value not in (True, False):
+        raise ValueError(f"{argument}: expected True or False, got {value!r}")

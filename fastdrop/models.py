@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
-from fastdrop._checks import as_array, check_count, lookup
+from fastdrop._checks import as_array, check_count, check_flag, lookup
 from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
@@ -28,9 +28,12 @@ from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
 from fastdrop.training.expected import Expected, check_values
 from fastdrop.training.figures import Figures
 from fastdrop.training.given import INFERENCE_BATCH, batch_size_for, batches_for_fit
+from fastdrop.training.moments import Moments
 from fastdrop.training.network import Metrics, Network, OfNetwork, metrics_of
-from fastdrop.training.ranks import ALONE, Ranks, facts_of
+from fastdrop.training.ranks import ALONE, Ranks, facts_of, facts_of_model
+from fastdrop.training.sampling import Sampler
 from fastdrop.training.step import Step
+from fastdrop.uncertainty import Prediction, checked_quantiles
 
 __all__ = ["Sequential", "load_model"]
 
@@ -313,8 +316,7 @@ class Sequential(Declared):
                         f"batch_size: expected at least a row for each of the {ranks.size} ranks, "
                         f"got {training.batch_size}"
                     )
-                if shuffle not in (True, False):
-                    raise ValueError(f"shuffle: expected True or False, got {shuffle!r}")
+                check_flag("shuffle", shuffle)
                 loop.prepare(self.network, training, validation, class_weight)
                 facts: dict[str, Any] = {}
                 if ranks.size > 1:
@@ -452,6 +454,122 @@ class Sequential(Declared):
             disable=quiet or sys.stderr is None,
         )
         return loop.predict(Step(self.network), bar, chain)
+
+    def predict_mc(
+        self,
+        x: Any,
+        samples: int = 100,
+        *,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        consistent: bool = False,
+        quantiles: ArrayLike | None = None,
+        return_samples: bool = False,
+        verbose: str | int = "auto",
+        comm: Any = None,
+    ) -> Prediction:
+        """Return what many outputs say, each with other dropout masks (docs/uncertainty.md).
+
+        Dropout and its family stay on, BatchNormalization and all other layers infer [1]_. A sample
+        of a row is a function of (`seed`, the sample's number, the row's number).
+
+        Parameters
+        ----------
+        x : array_like, (samples, ...), or iterable of batches
+            As for `predict`.
+        samples : int
+            How many outputs for each row of x, at least 1.
+        batch_size : int, optional
+            At least 1, by default 1024: rows to compute at once. It changes nothing but time and
+            memory, which does not grow with `samples`.
+        seed : int, optional
+            Of the masks; without it every call draws masks of its own.
+        consistent : bool
+            Whether a sample's masks are the same for all rows: the outputs of one thinned network.
+            Only kept units are multiplied then.
+        quantiles : array_like, optional
+            Numbers in [0, 1]; exact quantiles take the samples of some rows at a time in memory.
+        return_samples : bool
+            Whether to return the samples, too.
+        verbose : {"auto", 0, 1, 2}
+            0 is silent, anything else shows a progress bar.
+        comm : mpi4py.MPI.Intracomm, optional
+            Compute with all its processes, as in `fit`; all of them return the whole prediction.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        ValueError
+            When the model is not built or has no layer of the dropout family, when an argument does
+            not fit its description or the model, or `consistent` is True with a layer of which rows
+            cannot share a mask.
+
+        References
+        ----------
+        .. [1] Gal and Ghahramani 2016, Dropout as a Bayesian approximation: representing model
+           uncertainty in deep learning, ICML.
+        """
+        ranks = ALONE if comm is None else Ranks(comm)
+        with ranks.ending_together("predict_mc"):
+            with ranks.together("the arguments of predict_mc"):
+                check_count("samples", samples)
+                levels = checked_quantiles(quantiles)
+                check_flag("consistent", consistent)
+                check_flag("return_samples", return_samples)
+                size = batch_size_for("batch_size", batch_size, None, INFERENCE_BATCH)
+                quiet = not reports_of(verbose) or ranks.rank > 0
+                sampler = self._sampler(consistent)
+                key = self.network.generator.next_key() if seed is None else Key(seed)
+                options = (samples, levels, return_samples)
+                if ranks.alone and quiet and self._fits(x) and len(x) <= (size or 0):
+                    check_values("x", x, self.dtype)
+                    sampler.seed(key)
+                    return sampler.predict(x, 0, len(x), *options)
+                batches = batches_of(x, None, None, ("x", "y", "sample_weight", "steps"), size)
+                loop.prepare(self.network, batches, y_needed=False)
+                sampler.check_rows(batches)
+                given = {"samples": samples, "seed": seed, "quantiles": str(levels)}
+                given |= {"consistent": consistent, "return_samples": return_samples}
+                facts = facts_of_model(self.network) | {"data": batches.facts()} | given
+            ranks.check_same("the beginning of predict_mc", facts)
+            sampler.seed(Key(*ranks.broadcast(tuple(key))))
+            return loop.predict_mc(sampler, batches, ranks, quiet, options)
+
+    def predict_moments(self, x: Any) -> Prediction:
+        """Return about what `predict_mc` does with many samples, without sampling.
+
+        One pass forward and one backward for each output; docs/uncertainty.md tells by which rules
+        and where they are bad [1]_.
+
+        Parameters
+        ----------
+        x : array_like, (samples, ...), or iterable of batches
+            As for `predict`.
+
+        Returns
+        -------
+        Prediction
+            Without `quantiles` and `samples`.
+
+        Raises
+        ------
+        ValueError
+            When the model is not built, has no layer of the dropout family, or one through which
+            moments do not go: the message names it. When `x` does not fit the model.
+
+        References
+        ----------
+        .. [1] Wang and Manning 2013, Fast dropout training, ICML.
+        """
+        moments = Moments(self.network)
+        batches = batches_of(x, None, None, ("x", "y", "sample_weight", "steps"), INFERENCE_BATCH)
+        loop.prepare(self.network, batches, y_needed=False)
+        return Prediction.concatenate(
+            [moments.predict(batch.x) for batch in batches.epoch("this call")]
+        )
 
     def train_on_batch(
         self,
@@ -736,9 +854,12 @@ class Sequential(Declared):
 
     def _is_ready_for(self, x: ArrayLike) -> TypeGuard[Array]:
         """Tell whether nothing but x's values is to be checked: small nets take a few us."""
+        return self._kept.step is not None and self._fits(x)
+
+    def _fits(self, x: ArrayLike) -> TypeGuard[Array]:
+        """Tell whether x is an array of the model's, but for its values."""
         return (
-            self._kept.step is not None
-            and type(x) is np.ndarray
+            type(x) is np.ndarray
             and x.dtype == self.dtype
             and x.shape[1:] == self.input_shape
             and len(x) > 0
@@ -749,6 +870,13 @@ class Sequential(Declared):
         if self._kept.step is None:
             self._kept.step = Step(self.network)
         return self._kept.step
+
+    def _sampler(self, consistent: bool) -> Sampler:
+        """Return what draws samples, which is kept from call to call."""
+        sampler = self._kept.sampler
+        if sampler is None or sampler.consistent != consistent or not sampler.is_current():
+            sampler = self._kept.sampler = Sampler(self.network, consistent)
+        return sampler
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
@@ -790,6 +918,7 @@ class _Kept(threading.local):
     """For calls on single batches, which take a few us: one a thread, for buffers are rewritten."""
 
     step: Step | None = None
+    sampler: Sampler | None = None
     last_expected: Expected | None = None
 
     def expected(self, network: Network) -> Expected | None:

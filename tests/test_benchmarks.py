@@ -120,6 +120,18 @@ def test_tables(script, arguments, lines):
     assert len({row.count("|") for row in rows}) == 1
 
 
+def test_uncertainty(monkeypatch, capsys):
+    import uncertainty
+
+    monkeypatch.setattr(uncertainty, "POINTS", [((6, 8, 3), 4, 2)])
+    monkeypatch.setattr(sys, "argv", ["uncertainty.py", "--rounds", "1", "--libraries"])
+    assert not uncertainty.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[-1].startswith("| 6-8-3 | 4 |")
+    assert len({row.count("|") for row in rows}) == 1
+    assert rows[-1].endswith("| - | - |")  # no other library
+
+
 def test_torch_calls(monkeypatch, tmp_path):
     pytest.importorskip("torch")
     import torch_calls
@@ -164,6 +176,21 @@ def test_stages(monkeypatch, capsys):
     assert rows["gathering kept weights"][0] == ""  # none with a mask for each sample
     assert rows["gathering kept weights"][1]
     assert all(float(cell) > 0 for cell in rows["all"])
+
+
+def test_torch_predict_mc(monkeypatch, tmp_path):
+    torch = pytest.importorskip("torch")
+    import torch_predict_mc
+
+    monkeypatch.setattr("fastdrop.commands.bench.turns.SECONDS", 1e-3)
+    arguments = ["--rounds", "2", "--cases", "0", "2", "7", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path), *arguments])
+    threads = torch.get_num_threads()
+    assert not torch_predict_mc.main()
+    torch.set_num_threads(threads)
+    rows = (tmp_path / torch_predict_mc.TABLE).read_text().splitlines()[4:]
+    assert len(rows) == 3
+    assert all(float(ms) > 0 for row in rows for ms in row.split("|")[3:5])
 
 
 @pytest.fixture

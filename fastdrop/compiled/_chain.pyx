@@ -3,6 +3,7 @@
 """Runs of `Dense` layers with their activations and dropout: forward one call, backward another.
 
     forward     x --product--> z --bias, activation, dropout, in place--> y, the next link's x
+    sample      the same, of many samples at once: line by line with masks of their own
     backward    dy --dropout, activation, in place--> dz --product--> dx, the link's dy before
                 dz.T --product with x--> weight's gradient; dz, columns added up --> bias's
 
@@ -12,7 +13,8 @@ looks anew at what it is given and at arrays that others can reach; see the top 
 
 import numpy as np
 cimport numpy as cnp
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
 
 from fastdrop.compiled import _train
 from fastdrop.compiled._core cimport (
@@ -178,6 +180,50 @@ cdef class Chain:
             leave_blas(self.ours)
         return (<object>x).view()    # to which others may assign another shape
 
+    def sample(self, cnp.ndarray x, cnp.ndarray segments, uint64_t row, bint in_lines):
+        """The outputs of lines, each with the masks of a sample and a row of its own.
+
+        `segments` is int64, (segments, 4), and covers the lines in their order: the first line, how
+        many, the number of their first row, from `row` on, and of their sample, with which a key is
+        called; -1 where there is none: such lines drop nothing. `x` has the rows, of which the
+        first link, a dropout alone, makes lines; or, `in_lines`, the lines.
+        """
+        cdef Link link
+        cdef cnp.npy_intp n
+        segments = segments.copy()    # nobody else changes this one
+        n = self.lines_of(segments)
+        cdef bint first = not in_lines
+        cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0) if cnp.PyArray_NDIM(x) else -1
+        for link in self.links:
+            link.mask = NOTHING_DROPPED
+            if link.dropout is not None:
+                self.choose(link, 0, 0)
+        if n != self.samples:
+            self.make(n)
+        if not is_matrix(x, n if in_lines else rows, self.inputs, self.type):
+            raise ValueError(f"x: expected {self.dtype} of {self.inputs} features, C-contiguous")
+        if first and (<Link>self.links[0]).weight is not None:
+            raise ValueError("in_lines: expected lines, for there is no dropout to make them")
+        enter_blas(True)
+        try:
+            for link in self.links:
+                if link.weight is not None:
+                    x = self.computed_lines(link, x, segments, row)
+                if first or (drops(link) and (link.weight is None or link.activate is not None)):
+                    self.mask_lines(link, x, link.masked, segments, row, first)
+                    x = link.masked
+                first = False
+        finally:
+            leave_blas(True)
+        return x
+
+    def reseed(self, list seeds):
+        """Give the dropouts' keys other seeds, in their order."""
+        cdef Link link
+        cdef list dropping = [link for link in self.links if link.dropout is not None]
+        for link, seed in zip(dropping, seeds, strict=True):
+            link.seed = seed
+
     def backward(self, dy, bint need_dx):
         """The input's gradient, given the outputs' of the last forward pass in training.
 
@@ -268,6 +314,69 @@ cdef class Chain:
                     self.type == cnp.NPY_FLOAT64, &link.mask)
         return 0
 
+    # ---- lines: see `sample` ---------------------------------------------------------------------
+
+    cdef cnp.npy_intp lines_of(self, cnp.ndarray segments) except -1:
+        """How many lines the segments cover; each begins where the one before ends."""
+        cdef const int64_t *s = <const int64_t *>cnp.PyArray_DATA(segments)
+        cdef cnp.npy_intp i, n = 0
+        cdef bint fit = is_matrix(segments, cnp.PyArray_DIM(segments, 0), 4, cnp.NPY_INT64)
+        if fit:
+            for i in range(cnp.PyArray_DIM(segments, 0)):
+                fit = fit and s[4 * i] == n and s[4 * i + 1] > 0 and s[4 * i + 2] >= 0
+                n += s[4 * i + 1]
+        if not fit:
+            raise ValueError("segments: expected int64, (segments, 4), each behind the one before")
+        return n
+
+    cdef cnp.ndarray computed_lines(self, Link link, cnp.ndarray x, cnp.ndarray segments,
+                                    uint64_t row):
+        """As `computed`."""
+        cdef cnp.ndarray z = link.z
+        cdef cnp.npy_intp i, size = cnp.PyArray_ITEMSIZE(z) * link.width
+        cdef const int64_t *s = <const int64_t *>cnp.PyArray_DATA(segments)
+        cdef bint here = drops(link) and link.activate is None
+        cdef int64_t whole[4]
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(segments, 0)
+        cdef mask_rule mask
+        multiply_by(self.matmul, x, link.transposed, z)
+        self.check(link, z)
+        if not here:
+            whole[0], whole[1], whole[2], whole[3] = 0, self.samples, 0, -1
+            s, count = whole, 1
+        for i in range(count):
+            mask = mask_of(link, &s[4 * i], row)
+            bias_memory(cnp.PyArray_BYTES(z) + s[4 * i] * size, cnp.PyArray_DATA(link.bias),
+                        <char *>cnp.PyArray_DATA(link.cyclic), s[4 * i + 1] * link.width,
+                        link.width, self.type == cnp.NPY_FLOAT64, link.relu, &mask)
+        if link.activate is None:
+            return z
+        y, _ = link.activate(z, z)
+        return self.fitting(y, "activation", link.width)
+
+    cdef int mask_lines(self, Link link, cnp.ndarray x, cnp.ndarray out, cnp.ndarray segments,
+                        uint64_t row, bint gather) except -1:
+        """As `mask`; `gather` makes lines of rows."""
+        cdef const int64_t *s = <const int64_t *>cnp.PyArray_DATA(segments)
+        cdef cnp.npy_intp i, source, size = cnp.PyArray_ITEMSIZE(out) * link.width
+        cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
+        cdef mask_rule mask
+        self.check(link, out)
+        if not is_matrix(x, rows, link.width, self.type):
+            self.check(link, x)
+        for i in range(cnp.PyArray_DIM(segments, 0)):
+            mask = mask_of(link, &s[4 * i], row)
+            source = s[4 * i + 2] if gather else s[4 * i]
+            if gather and s[4 * i + 3] < 0:
+                memset(cnp.PyArray_BYTES(out) + s[4 * i] * size, 0, s[4 * i + 1] * size)
+                continue
+            if source + s[4 * i + 1] > rows:
+                raise ValueError(f"segments: expected rows below {rows}")
+            mask_memory(cnp.PyArray_BYTES(x) + source * size,
+                        cnp.PyArray_BYTES(out) + s[4 * i] * size, s[4 * i + 1] * link.width,
+                        self.type == cnp.NPY_FLOAT64, &mask)
+        return 0
+
     # ---- arrays ----------------------------------------------------------------------------------
 
     cdef int make(self, cnp.npy_intp n) except -1:
@@ -319,6 +428,15 @@ cdef class Chain:
                 f"{link.width} units, got another layout, assigned in place"
             )
         return 0
+
+
+cdef mask_rule mask_of(Link link, const int64_t *segment, uint64_t row) noexcept:
+    """The mask of a segment, see `Chain.sample`."""
+    cdef mask_rule mask = link.mask if segment[3] >= 0 else NOTHING_DROPPED
+    if segment[3] >= 0:
+        mask.call = segment[3]
+        mask.offset = (row + <uint64_t>segment[2]) * <uint64_t>link.width
+    return mask
 
 
 cdef bint drops(Link link) noexcept:

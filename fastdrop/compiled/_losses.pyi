@@ -16,3 +16,10 @@ def softmax_cross_entropy(
     logits: NDArray[Any], y: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
 def softmax_of(z: NDArray[Any], out: NDArray[Any]) -> bool: ...
+def add_samples(
+    samples: NDArray[Any],
+    terms: NDArray[Any] | None,
+    sums: NDArray[Any],
+    entropies: NDArray[Any] | None,
+    votes: NDArray[Any] | None,
+) -> None: ...

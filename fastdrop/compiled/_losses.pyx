@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
-"""Losses of a batch with their gradients, in one pass each, and softmax by itself.
+"""Losses of a batch with their gradients, in one pass each; softmax by itself; sums of samples.
 
 The formulas are those of losses.py and of layers/activations.py.
 
@@ -11,7 +11,7 @@ anew at what it is given; see the top of `_core.pyx`.
 import numpy as np
 cimport numpy as cnp
 from libc.math cimport exp, expf, fabs, fabsf, log, log1p, log1pf, logf
-from libc.stdint cimport intptr_t, uint64_t
+from libc.stdint cimport int64_t, intptr_t, uint64_t
 
 from fastdrop.compiled.arrays cimport do_meet, is_plain
 
@@ -437,3 +437,109 @@ def softmax_of(cnp.ndarray z, cnp.ndarray out):
         else:
             probabilities[double](<const double *>data, rows, classes, <double *>y)
     return True
+
+
+# ---- samples of a prediction, see uncertainty.py -------------------------------------------------
+
+cdef void add_moments(const real *x, uint64_t samples, uint64_t n, const double *first,
+                      double *total, double *squares) noexcept nogil:
+    """One sample after the other, so that their grouping changes no bit."""
+    cdef uint64_t s, i
+    cdef double d
+    for s in range(samples):
+        for i in range(n):
+            d = x[s * n + i] - first[i]
+            total[i] += d
+            squares[i] += d * d
+
+
+cdef void add_classes(const real *x, const real *terms, uint64_t samples, uint64_t places,
+                      uint64_t classes, double *entropies, int64_t *votes) noexcept nogil:
+    cdef uint64_t s, i, j, best
+    cdef double sum
+    for s in range(samples):
+        for i in range(places):
+            sum, best = 0, 0
+            for j in range(classes):
+                sum += terms[j]
+                if x[j] > x[best]:
+                    best = j
+            entropies[i] -= sum
+            votes[i * classes + best] += 1
+            x += classes
+            terms += classes
+
+
+cdef void add_each(const real *x, const real *terms, uint64_t samples, uint64_t n,
+                   double *entropies, int64_t *votes) noexcept nogil:
+    cdef uint64_t s, i
+    for s in range(samples):
+        for i in range(n):
+            entropies[i] -= terms[s * n + i]
+            votes[i] += x[s * n + i] > 0.5
+
+
+cdef bint is_like(cnp.ndarray a, cnp.npy_intp n, int type):
+    return cnp.PyArray_SIZE(a) == n and cnp.PyArray_TYPE(a) == type and is_plain(a)
+
+
+def add_samples(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes):
+    """Add samples to a prediction's sums.
+
+    Parameters
+    ----------
+    samples : ndarray of float32 or float64, (samples, places, classes)
+    terms : ndarray like samples, or None
+        Of the samples' entropies, -sum(terms) each.
+    sums : ndarray of float64, (3, places, classes)
+        The first sample, and sums of the differences from it and of their squares.
+    entropies : ndarray of float64, (places,) or (places, classes)
+        With `terms`: of each place, where classes exclude each other, or of each class.
+    votes : ndarray of int64, (places, classes)
+        With `terms`: for the likeliest class, or for each class above 1/2.
+    """
+    cdef cnp.ndarray t, e, v
+    cdef int type = cnp.PyArray_TYPE(samples)
+    cdef cnp.npy_intp count, places, classes, n
+    cdef bint fits = cnp.PyArray_NDIM(samples) == 3 and is_plain(samples) and (
+        type in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64))
+    if fits:
+        count, places = cnp.PyArray_DIM(samples, 0), cnp.PyArray_DIM(samples, 1)
+        classes = cnp.PyArray_DIM(samples, 2)
+        n = places * classes
+        fits = is_like(sums, 3 * n, cnp.NPY_FLOAT64) and cnp.PyArray_ISWRITEABLE(sums)
+    if fits and terms is not None:
+        t, e, v = terms, entropies, votes
+        fits = (is_like(t, count * n, type) and is_like(v, n, cnp.NPY_INT64)
+                and cnp.PyArray_SIZE(e) in (places, n)
+                and is_like(e, cnp.PyArray_SIZE(e), cnp.NPY_FLOAT64)
+                and cnp.PyArray_ISWRITEABLE(e) and cnp.PyArray_ISWRITEABLE(v))
+    if not fits:
+        raise ValueError("samples: expected C-contiguous floats, (samples, places, classes), and "
+                         "sums that go with them")
+    if type == cnp.NPY_FLOAT32:
+        add_all[float](samples, terms, sums, entropies, votes, count, places, classes, NULL)
+    else:
+        add_all[double](samples, terms, sums, entropies, votes, count, places, classes, NULL)
+
+
+cdef int add_all(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes,
+                 cnp.npy_intp count, cnp.npy_intp places, cnp.npy_intp classes,
+                 const real *of_type) except -1:
+    cdef const real *x = <const real *>cnp.PyArray_DATA(samples)
+    cdef const real *t
+    cdef double *s = <double *>cnp.PyArray_DATA(sums)
+    cdef double *e
+    cdef int64_t *v
+    cdef cnp.npy_intp n = places * classes
+    add_moments(x, count, n, s, s + n, s + 2 * n)
+    if terms is None:
+        return 0
+    t = <const real *>cnp.PyArray_DATA(<cnp.ndarray>terms)
+    e = <double *>cnp.PyArray_DATA(<cnp.ndarray>entropies)
+    v = <int64_t *>cnp.PyArray_DATA(<cnp.ndarray>votes)
+    if cnp.PyArray_SIZE(<cnp.ndarray>entropies) == places and classes > 1:
+        add_classes(x, t, count, places, classes, e, v)
+    else:
+        add_each(x, t, count, n, e, v)
+    return 0

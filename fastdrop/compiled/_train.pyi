@@ -1,7 +1,9 @@
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 STATES: Mapping[str, tuple[str, ...]]
 
@@ -53,3 +55,8 @@ def submatrix(
 def use_blas(path: bytes) -> bool: ...
 def after_fork_in_child() -> None: ...
 def matmul(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]: ...
+def on_one_blas_thread(function: Callable[..., T], *arguments: Any) -> T: ...
+
+class PiecesMatmul:
+    def __init__(self, rows: int) -> None: ...
+    def __call__(self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]: ...

@@ -843,6 +843,77 @@ cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) e
     return 0
 
 
+cdef struct pieces:
+    product whole
+    int64_t rows
+
+
+cdef void pieces_share(int share, int shares, void *argument) noexcept nogil:
+    """Some pieces of c, one after the other."""
+    cdef const pieces *p = <const pieces *>argument
+    cdef product piece = p.whole
+    cdef int64_t count = p.whole.m // p.rows, size = 8 if p.whole.is_double else 4, i
+    piece.m, piece.by_rows = p.rows, True
+    for i in range(count * share // shares, count * (share + 1) // shares):
+        piece.a.data = p.whole.a.data + i * p.rows * size * (
+            p.whole.a.stride if p.whole.a.order == PLAIN else 1)
+        piece.c.data = p.whole.c.data + i * p.rows * size * p.whole.c.stride
+        product_share(0, 1, &piece)
+
+
+cdef class PiecesMatmul:
+    """`matmul` in pieces of so many rows, each by one call of BLAS on one thread.
+
+    What BLAS makes of a row depends, in the last bits, on how many rows it is given, on the row's
+    place among them, and on the number of threads. Here a row's place in its piece is all that it
+    depends on.
+
+    Parameters
+    ----------
+    rows : int
+        Of a piece; arrays have a multiple of them.
+    """
+
+    cdef int64_t rows
+
+    def __cinit__(self, int64_t rows):
+        if rows < 1:
+            raise ValueError(f"rows: expected at least 1, got {rows}")
+        self.rows = rows
+
+    def __call__(self, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
+        cdef pieces p
+        cdef int threads, shares = 1
+        cdef cnp.npy_intp i
+        if cnp.PyArray_NDIM(out) != 2 or cnp.PyArray_DIM(out, 0) % self.rows:
+            raise ValueError(
+                f"out: expected a matrix of a multiple of {self.rows} rows, got {(<object>out).shape}"
+            )
+        if not describe_product(a, b, out, &p.whole):
+            for i in range(0, cnp.PyArray_DIM(out, 0), self.rows):
+                np.matmul(a[i:i + self.rows], b, out=out[i:i + self.rows])
+            return out
+        p.rows = self.rows
+        threads = fd_blas_enter(blas.get, blas.set)
+        if not is_small(&p.whole):
+            shares = <int>min(<int64_t>threads, p.whole.m // self.rows)
+            with nogil:
+                run_shares(pieces_share, max(1, shares), &p, True)
+        else:
+            pieces_share(0, 1, &p)
+        fd_blas_leave(blas.get, blas.set)
+        return out
+
+
+def on_one_blas_thread(function, *arguments):
+    """Call a function while NumPy's BLAS, one that `use_blas` knows, has one thread."""
+    enter_blas(True)
+    try:
+        return function(*arguments)
+    finally:
+        leave_blas(True)
+
+
 cdef bint is_small(const product *p) noexcept:
     return p.m * p.n * p.k < MULTIPLYING_PAYS
 

@@ -19,7 +19,7 @@ from fastdrop._quiet import bare, underflowing, underflowing_both_ways
 from fastdrop.compiled._losses import softmax_of
 from fastdrop.layers.base import Array, Backward
 
-__all__ = ["ACTIVATIONS", "ActivationFunction", "sigmoid", "softmax"]
+__all__ = ["ACTIVATIONS", "ActivationFunction", "normal_cdf", "sigmoid", "softmax"]
 
 ActivationFunction: TypeAlias = Callable[[Array, Array | None], tuple[Array, Backward]]
 
@@ -123,7 +123,7 @@ def _silu(z: Array, out: Array | None) -> tuple[Array, Backward]:
 
 
 def _gelu(z: Array, out: Array | None) -> tuple[Array, Backward]:
-    cdf = _normal_cdf(z)
+    cdf = normal_cdf(z)
 
     def backward(dy: Array) -> Array:
         limited = np.clip(z, -40, 40)  # beyond, the density is 0 in any case
@@ -133,7 +133,7 @@ def _gelu(z: Array, out: Array | None) -> tuple[Array, Backward]:
     return z * cdf, backward
 
 
-def _normal_cdf(z: Array) -> Array:
+def normal_cdf(z: Array) -> Array:
     """Return the distribution function of the standard normal, but for rounding in z's dtype.
 
     That is erfc(-z / sqrt(2)) / 2, with erfc(a) = t exp(P(2 t - 1) - a^2), t = 1 / (1 + a / 2), for

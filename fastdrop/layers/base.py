@@ -172,6 +172,8 @@ class Layer(Configurable):
         **dict.fromkeys(("trainable_variables", "trainable_weights")),
         **dict.fromkeys(("non_trainable_variables", "non_trainable_weights")),
     }
+    # Whether the layer is of the dropout family: what `predict_mc` of a model leaves on.
+    is_random: ClassVar[bool] = False
     own_methods = False  # layers that are computed together do without most of them
     # Arguments that count until the parameters are made.
     _until_built: ClassVar[frozenset[str]] = frozenset()

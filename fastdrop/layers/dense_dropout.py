@@ -50,6 +50,7 @@ class DropConnect(Dense):
        DropConnect, ICML.
     """
 
+    is_random = True
     synonyms = Dense.synonyms | {"rate": "p"}
 
     def __init__(
@@ -142,6 +143,7 @@ class ConcreteDropout(Dense):
     .. [1] Gal, Hron, Kendall 2017, Concrete dropout, NIPS.
     """
 
+    is_random = True
     synonyms = Dense.synonyms | {"rate": "p"}
     _until_built = Dense._until_built | {"p"}
 

@@ -41,12 +41,12 @@ def same(a: Array) -> Array:
 def group_spans(groups: int, start: int, stop: int, rows: int) -> list[tuple[int, int, int]]:
     """Return (group, first row, last row + 1) of the groups that rows [start, stop) are in.
 
-    Row r of `rows` is in group r * groups // rows.
+    Row r of `rows` is in group r * groups // rows; what lies behind them is in the last.
     """
     spans = []
     while start < stop:
-        group = start * groups // rows
-        end = min(stop, -(-(group + 1) * rows // groups))
+        group = min(groups - 1, start * groups // rows)
+        end = stop if group == groups - 1 else min(stop, -(-(group + 1) * rows // groups))
         spans.append((group, start, end))
         start = end
     return spans
@@ -83,6 +83,7 @@ class RandomLayer(Layer):
     be a number or a schedule, a callable of the training step (see `fastdrop.layers.schedules`).
     """
 
+    is_random = True
     sample_axes: tuple[str, ...] | None = None  # their names, where a sample's shape is fixed
     synonyms: ClassVar = {"rate": "p"}  # of those that have one
 

@@ -64,6 +64,7 @@ def make_blocks(
     matmul: Matmul = np.matmul,
     shared: Buffers | None = None,
     in_chains: bool = True,
+    first: int = 0,
 ) -> list[Block]:
     """Return the blocks that compute what a model's layers do.
 
@@ -85,8 +86,10 @@ def make_blocks(
         For gradients that are left as products for the update; without it none are.
     in_chains : bool
         Whether one block may have several `Dense` layers; their gradients come together then.
+    first : int
+        Number of the first of these layers in the model.
     """
-    seeds = [Key(seed).fold_in(number).seed for number in range(len(layers))]
+    seeds = [Key(seed).fold_in(first + number).seed for number in range(len(layers))]
     blocks: list[Block] = []
     links: list[Link] = []  # of the chain that goes on
     begin = 0  # the number of its first layer
@@ -144,16 +147,16 @@ def make_blocks(
             end += rule is not None
             if shrunk or (rule is not None and rule.shared):
                 end_chain(number)
-                blocks.append(DenseBlock(number, layer, activation, rule, matmul, memory()))
+                blocks.append(DenseBlock(first + number, layer, activation, rule, matmul, memory()))
                 shrunk = rule is not None and rule.shared
                 begin = end
             else:
                 dropout, its_seed = (rule.layer, rule.seed) if rule is not None else (None, 0)
-                links.append(dense_link(number, layer, activation, dropout, its_seed))
+                links.append(dense_link(first + number, layer, activation, dropout, its_seed))
         elif rule is None:
             end_chain(number)
             stop = logits and number == len(layers) - 1
-            blocks.append(LayerBlock(number, layer, seeds[number], stop))
+            blocks.append(LayerBlock(first + number, layer, seeds[number], stop))
             begin = end
         elif rule.shared:
             end_chain(number)

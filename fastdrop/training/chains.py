@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastdrop._quiet import bare
 from fastdrop.compiled._chain import Chain, Link
-from fastdrop.layers import ACTIVATIONS, Batch, Dense, Dropout, Shape
+from fastdrop.layers import ACTIVATIONS, Array, Batch, Dense, Dropout, Shape
 from fastdrop.layers.schedules import rate_at
 from fastdrop.training.block import Block, Buffers, Matmul, Part, whole
 
@@ -88,6 +88,12 @@ class ChainBlock(Block):
         flat = x if self.flat else x.reshape(len(x), self._features)
         y = self.chain.forward(flat, batch.training, batch.step, batch.row)
         return [Part(0, len(x), None, y if self.flat else y.reshape(x.shape))]
+
+    def sample(self, x: Array, segments: Array, row: int, in_lines: bool) -> Array:
+        """Return the outputs of lines with masks of their own, see `Chain.sample`."""
+        flat = x if self.flat else x.reshape(len(x), self._features)
+        y = self.chain.sample(flat, segments, row, in_lines)
+        return y if self.flat else y.reshape(len(y), *x.shape[1:])
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
         dy = whole(parts)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from fastdrop.callbacks import History
 from fastdrop.callbacks.base import Callback, Listener, all_of, heard
@@ -20,9 +22,11 @@ from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
 from fastdrop.training.network import Network
 from fastdrop.training.ranks import ALONE, Ranks, agreed, facts_of, process
+from fastdrop.training.sampling import Sampler
 from fastdrop.training.step import Step
+from fastdrop.uncertainty import Prediction
 
-__all__ = ["evaluate", "fit", "predict", "prepare"]
+__all__ = ["evaluate", "fit", "predict", "predict_mc", "prepare"]
 
 
 def prepare(
@@ -236,3 +240,29 @@ def predict(step: Step, batches: Iterable[Minibatch], callbacks: Sequence[Callba
         _tell(ALONE, end, number, {"outputs": outputs[-1]})
     _tell(ALONE, all_of(callbacks, "on_predict_end"), {})
     return np.concatenate(outputs)
+
+
+def predict_mc(
+    sampler: Sampler,
+    batches: Batches,
+    ranks: Ranks,
+    quiet: bool,
+    options: tuple[int, Array | None, bool],
+) -> Prediction:
+    """Return on all ranks what samples say of all rows, of which each rank draws its own.
+
+    `options` are those of `Sampler.predict`: samples, quantiles, return_samples.
+    """
+    rows = batches.samples if isinstance(batches, ArrayBatches) else None
+    total = None if rows is None else -(-rows // ranks.size) * options[0]
+    first, own = 0, []
+    with tqdm(total=total, desc="predict_mc", disable=quiet or sys.stderr is None) as bar:
+        for batch in _batches(batches, "this call", ranks):
+            own.append(
+                sampler.predict(batch.x, first + batch.row, rows, *options, tell=bar.update)
+                if len(batch.x)
+                else None
+            )
+            first += batch.rows
+    parts = [part for batch in zip(*ranks.gather(own)) for part in batch if part is not None]
+    return Prediction.concatenate(ranks.broadcast(parts))

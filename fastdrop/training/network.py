@@ -158,6 +158,21 @@ class Network:
         build_all(self.layers, input_shape, self.seed, self.dtype)
         self.input_shape = input_shape
 
+    def built_shape(self) -> Shape:
+        """Return the input shape of a network that has its parameters.
+
+        Raises
+        ------
+        ValueError
+            When it has none yet.
+        """
+        if self.input_shape is None or not self.layers:
+            raise ValueError(
+                "model: expected a built one, got one whose input shape is not known yet; "
+                "fit it, or call build(input_shape)"
+            )
+        return self.input_shape
+
     def compile(
         self,
         optimizer: Optimizer,

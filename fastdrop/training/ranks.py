@@ -50,6 +50,7 @@ __all__ = [
     "Ranks",
     "agreed",
     "facts_of",
+    "facts_of_model",
     "launched",
     "process",
     "world",
@@ -437,16 +438,22 @@ def facts_of(network: Network) -> dict[str, Any]:
     assert network.loss is not None
     assert network.optimizer is not None
     state = [array for arrays in network.optimizer.state.values() for array in arrays.values()]
+    return facts_of_model(network) | {
+        "loss": serialize(network.loss),
+        "metrics": [serialize(metric) for metric in (*network.metrics, *network.weighted_metrics)],
+        "optimizer.iterations": network.optimizer.iterations,
+        "optimizer's checksum": _crc32(state),
+    }
+
+
+def facts_of_model(network: Network) -> dict[str, Any]:
+    """Return those of them that do not say how it is trained."""
     return {
         "fastdrop's version": __version__,
         "model": network.get_config(),
         "epoch": network.epoch,
         "step": network.step,
-        "loss": serialize(network.loss),
-        "metrics": [serialize(metric) for metric in (*network.metrics, *network.weighted_metrics)],
-        "optimizer.iterations": network.optimizer.iterations,
         "weights' checksum": _crc32(network.weights().values()),
-        "optimizer's checksum": _crc32(state),
     }
 
 

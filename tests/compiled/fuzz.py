@@ -396,6 +396,12 @@ class Fuzzer:
             a = self.array((k, m), dtype).T
         return [a, b, self.array((m, n), dtype)]
 
+    def piecesmatmul(self):
+        return [self.r.choice([1, 20, 128, 0, -1])]
+
+    def on_one_blas_thread(self):
+        return [len, self.array()]
+
     def submatrix(self):
         height, width = (self.r.choice([1, 5, 64, 130]) for _ in range(2))
         dtype = self.r.choice([np.float32, np.float64])
@@ -434,6 +440,17 @@ class Fuzzer:
     def softmax_of(self):
         z = self.array(dtype=self.r.choice([np.float32, np.float64]))
         return [z, self.r.choice([z, self.like(z), z[1:], z[:0]]) if z.ndim else z]
+
+    def add_samples(self):
+        r = self.r
+        places, classes = r.choice([1, 5, 64]), r.choice([1, 3, 10])
+        samples = self.array((r.choice([0, 1, 7]), places, classes), r.choice(FLOATS[2:]))
+        sums = self.array((3, places, classes), np.float64)
+        if r.random() < 0.3:
+            return [samples, None, sums, None, None]
+        each = r.choice([(places,), (places, classes)])
+        votes = self.array((places, classes), np.int64)
+        return [samples, self.like(samples), sums, self.array(each, np.float64), votes]
 
     def softmax_cross_entropy(self):
         n, classes = self.r.choice([0, 1, 5, 64]), self.r.choice([0, 1, 3, 10])
@@ -538,9 +555,30 @@ class Fuzzer:
             dy = self.like(np.ones(y.shape, dtype))
             meddle(self.r, y)
             chain.backward(dy, self.r.random() < 0.5)
+            self.sample(chain)
             for gradient in chain.grads.values():
                 if isinstance(gradient, np.ndarray):
                     meddle(self.r, gradient)
+
+    def sample(self, chain):
+        """Lines of a chain, of right segments and of wrong ones."""
+        r = self.r
+        rows, lines = r.choice([1, 3, 60]), r.choice([1, 5, 200])
+        segments = np.array([[0, lines, 0, 3]])
+        if r.random() < 0.8:
+            counts = np.diff([0, *sorted(r.sample(range(1, 300), r.choice([1, 4]))), 300])
+            firsts = [r.choice([0, 0, 1, rows, -1]) for _ in counts]
+            samples = [r.choice([-1, 0, 9]) for _ in counts]
+            segments = np.stack([counts.cumsum() - counts, counts, firsts, samples], axis=1)
+        in_lines = r.random() < 0.5
+        x = self.array((int(segments[:, 1].sum()) if in_lines else rows, self.inputs), np.float32)
+        if r.random() < 0.2:
+            segments = self.any_array()
+        try:
+            y = chain.sample(x, segments, r.choice([0, 5, 2**50]), in_lines)
+        except (TypeError, ValueError, IndexError):
+            return
+        meddle(r, y)
 
     def use_blas(self):
         libraries = [b"libc.so.6", b"", b"x" * 5000, b"/", b"libm.so.6", os.fsencode(np.__file__)]

@@ -1,0 +1,165 @@
+"""Mean and variance of a network's outputs without sampling: `Sequential.predict_moments`.
+
+Mean and variance of each unit go forward, as if it were a normal variate and had its noise for
+itself (Wang and Manning 2013, Fast dropout training, ICML). But units of a layer share the noise of
+the layers before, so the last of these variances is not the outputs'. That is added up over all
+places where noise enters, each time along its path to the output:
+
+    noise        of a dropout             p / (1 - p) E[h^2]
+                 of an activation         what its mean slope does not explain of its variance
+    path         back from an output through weights and mean slopes, one pass for each output
+    covariance   of outputs a and b: the sum over places and units of noise path_a path_b
+
+What lies before the first layer of the dropout family is computed as at inference. The rule of each
+layer is in moment_rules.py.
+
+Where the model ends with softmax or sigmoid, all this is of its logits. They are taken for normal,
+and `POINTS` points that lie evenly in such a distribution are the samples of which `Prediction`
+tells mean, entropy and so on.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+
+from fastdrop._quiet import quiet
+from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer, shapes_between
+from fastdrop.training.moment_rules import Noise, Step, few_inputs_step, gone_back, steps_of
+from fastdrop.training.network import Network
+from fastdrop.training.sampled_layers import first_random
+from fastdrop.uncertainty import Accumulator, Prediction
+
+__all__ = ["Moments"]
+
+POINTS = 128
+ROWS = 128  # at once: the paths of so many rows fit a cache
+PROBABILITIES = ("softmax", "sigmoid")
+
+
+class Moments:
+    """Computes mean and variance of a network's outputs.
+
+    Parameters
+    ----------
+    network : Network
+
+    Raises
+    ------
+    ValueError
+        When it is not built, has no layer of the dropout family, or one without a rule.
+    """
+
+    def __init__(self, network: Network) -> None:
+        layers, self._dtype = network.layers, network.dtype
+        self._shape = network.output_shape(network.built_shape())
+        number = first_random(layers)
+        self._before, behind = layers[:number], layers[number:]
+        self.activation = behind[-1].activation
+        if self.activation in PROBABILITIES:
+            behind = [*behind[:-1], *_without_end(behind[-1])]
+        first = few_inputs_step(behind, shapes_between(layers, network.built_shape())[number])
+        self._steps: list[Step] = []
+        if first is not None:
+            self._steps, behind = [first], behind[2:]
+        self._steps += [step for layer in behind for step in steps_of(layer, network.step)]
+
+    def predict(self, x: Array) -> Prediction:
+        """Return what moments say of some rows of finite numbers."""
+        blocks = []
+        with quiet(over="ignore", invalid="ignore"):
+            for start in range(0, len(x), ROWS):
+                part = x[start : start + ROWS].astype(self._dtype, copy=False)
+                for layer in self._before:
+                    part, _ = layer.forward(part, Batch(training=False))
+                blocks.append(self._predict(part))
+        return Prediction.concatenate(blocks)
+
+    def _predict(self, x: Array) -> Prediction:
+        mean, variance = moments_of(self._steps, x, covariances=self.activation == "softmax")
+        if self.activation not in PROBABILITIES:
+            return Prediction("linear", mean, np.sqrt(variance).reshape(mean.shape))
+        flat = mean.reshape(len(mean), -1)
+        points = normal_points(flat.shape[1] if self.activation == "softmax" else 1)
+        if self.activation == "softmax":
+            away = points @ np.swapaxes(_roots(variance), 1, 2)  # (rows, points, outputs)
+            logits = flat + np.swapaxes(away, 0, 1)
+        else:  # each output for itself
+            logits = flat + points[:, np.newaxis] * np.sqrt(variance)
+        sums = Accumulator(len(x), self._shape, self.activation)
+        logits = np.ascontiguousarray(logits).reshape(POINTS, *mean.shape)
+        sums.add(ACTIVATIONS[self.activation](logits, None)[0])
+        return sums.prediction()
+
+
+def _without_end(layer: Layer) -> list[Layer]:
+    """Return what is left of the last layer without its softmax or sigmoid."""
+    if isinstance(layer, Activation):
+        return []
+    copied = copy.copy(layer)
+    copied.activation = "linear"
+    return [copied]
+
+
+def moments_of(steps: Sequence[Step], x: Array, covariances: bool) -> tuple[Array, Array]:
+    """Return mean, (rows, ...), and variance of what the steps make of x, in float64.
+
+    The variance is flat, (rows, outputs), or the matrix of `covariances`, (rows, outputs, outputs).
+    """
+    mean, spread, passed = x, np.zeros_like(x), []
+    for step in steps:
+        passed.append(step(mean, spread))
+        mean, spread = passed[-1][:2]
+    rows, outputs = len(x), math.prod(mean.shape[1:])
+    variance = np.zeros((rows, outputs, outputs) if covariances else (rows, outputs))
+
+    def add(paths: Array, noise: Noise) -> None:
+        add_noise(paths.reshape(*paths.shape[:2], -1), noise.variance.reshape(rows, 1, -1))
+        if noise.amplitude is not None:
+            along = paths * noise.amplitude[:, np.newaxis]
+            along = along.sum(axis=tuple(axis + 1 for axis in noise.axes))
+            add_noise(along.reshape(rows, outputs, -1), np.ones(1, x.dtype))
+
+    def add_noise(paths: Array, noise: Array) -> None:
+        scaled = paths * noise
+        if covariances:
+            variance[...] += scaled @ np.swapaxes(paths, 1, 2)
+        else:
+            variance[...] += np.multiply(scaled, paths, out=scaled).sum(axis=2)
+
+    eye = np.eye(outputs, dtype=x.dtype)
+    gone_back(passed, eye.reshape(1, outputs, *mean.shape[1:]), add)
+    return mean.astype(np.float64), variance
+
+
+def _roots(covariance: Array) -> Array:
+    """Return matrices that, times their transposes, are these."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))[:, np.newaxis]
+
+
+@cache
+def normal_points(dimensions: int) -> Array:
+    """Return points, (POINTS, dimensions), that lie evenly in the standard normal distribution.
+
+    Half of them are multiples of irrational numbers, modulo 1 (Roberts 2018, The unreasonable
+    effectiveness of quasirandom sequences), through the inverse distribution function; the others
+    are their mirror images. The mean of each column is 0 and its variance 1, and columns are not
+    correlated where there are enough points for that.
+    """
+    ratio = 2.0
+    for _ in range(64):  # the root of ratio^(dimensions + 1) = ratio + 1
+        ratio = (1 + ratio) ** (1 / (dimensions + 1))
+    steps = ratio ** -np.arange(1.0, dimensions + 1)
+    uniform = (0.5 + np.arange(1, POINTS // 2 + 1)[:, np.newaxis] * steps) % 1
+    half = np.vectorize(NormalDist().inv_cdf)(uniform)
+    points = np.concatenate([half, -half])
+    if dimensions <= POINTS // 4:
+        root = np.linalg.cholesky(points.T @ points / POINTS)
+        return np.linalg.solve(root, points.T).T
+    return points / np.sqrt(np.square(points).mean(axis=0))

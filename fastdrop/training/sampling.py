@@ -1,0 +1,331 @@
+"""Outputs of a network whose dropout stays on: the samples of `Sequential.predict_mc`.
+
+Sample s of row r has the masks that row r has in a training step of number s: those of the key
+Key(seed).fold_in(number of the layer), called with s, from the row's first element on. So a sample
+is a function of (seed, s, r), of weights and of the row itself.
+
+What lies before the first layer of the dropout family is computed once. Behind it a sample of a
+row is a line, and many lines are computed at once. What a BLAS makes of a line depends, in the last
+bits, on the product's size and the line's place in it. So every product has `LINES` lines, one
+thread, and each line its place there, (s + r) mod `LINES`, be its neighbours other rows of the same
+sample, or other samples of the same row:
+
+    line         0      1      2      3    ...
+    many rows    s1 r3  s1 r0  s1 r1  s1 r2        four of 1024 rows, sample 1
+    few rows     s0 r0  s1 r0  s2 r0  s3 r0        samples of the only row
+
+Only element-wise dropout is computed so. A network with others, one whose mask is the same for all
+rows or channels, say, gets one sample after the other, with row r at line r mod `LINES`; where one
+mask of a sample is all rows', only what it keeps is multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastdrop._quiet import quiet
+from fastdrop.compiled._train import Layouts, PiecesMatmul, Watched, on_one_blas_thread
+from fastdrop.layers import Array, Batch, shapes_between
+from fastdrop.random import Key
+from fastdrop.training.batches import ArrayBatches, Batches
+from fastdrop.training.block import Block, Part, whole
+from fastdrop.training.blocks import make_blocks
+from fastdrop.training.chains import ChainBlock
+from fastdrop.training.network import Network
+from fastdrop.training.sampled_layers import (
+    called,
+    first_random,
+    is_element_wise,
+    is_random,
+    sampled,
+)
+from fastdrop.uncertainty import Accumulator, Prediction, rows_at_once
+
+__all__ = ["Sampler"]
+
+LINES = (
+    128  # of a product: larger ones are hardly faster, smaller ones would waste less on few rows
+)
+ONCE = 32  # rows of a product of what is computed once: a single row has to be fast
+AT_ONCE = 1024  # lines that go through the network together
+SAMPLINGS = 2**41 + 1  # folded into the seed for samples; no layer has this number
+
+
+class Sampler:
+    """Draws samples of a network.
+
+    Parameters
+    ----------
+    network : Network
+        A built one.
+    consistent : bool
+        Whether each sample's masks are the same for all rows.
+
+    Raises
+    ------
+    ValueError
+        When no layer is of the dropout family, or, if `consistent`, one cannot share masks.
+    """
+
+    def __init__(self, network: Network, consistent: bool = False) -> None:
+        input_shape = network.built_shape()
+        self.network, self.consistent = network, consistent
+        layers, step = network.layers, network.step
+        network.build(input_shape)  # parameters may be anybody's arrays
+        self._number = first_random(layers)
+        self._shapes = shapes_between(layers, input_shape)
+        self.activation = layers[-1].activation
+        before, behind = layers[: self._number], layers[self._number :]
+        shapes = self._shapes[: self._number + 1]
+        self._once = make_blocks(
+            [called(layer, shape, ONCE) for layer, shape in zip(before, shapes)],
+            shapes,
+            0,
+            False,
+            network.dtype,
+            PiecesMatmul(ONCE),
+        )
+        self._behind = [
+            called(sampled(layer, shape, step, consistent), shape, LINES)
+            for layer, shape in zip(behind, self._shapes[self._number :])
+        ]
+        self._together = all(
+            not is_random(layer) or is_element_wise(layer) for layer in self._behind
+        )
+        self._key: Key | None = None
+        self._blocks: list[Block] = []
+        self._chain: ChainBlock | None = None
+        self._watch()
+
+    def _watch(self) -> None:
+        network = self.network
+        inner = [layer for outer in network.layers for layer in outer.flattened()]
+        settings: list[tuple[Any, str]] = [
+            (layer, name) for layer in inner for name in (*_SETTINGS, "p") if hasattr(layer, name)
+        ]
+        if any(callable(getattr(layer, "p", None)) for layer in inner):
+            settings.append((network, "step"))
+        self._layouts = Layouts({f"weights[{n!r}]": a for n, a in network.weights().items()})
+        self._watched = Watched(network.layers, settings)
+
+    def is_current(self) -> bool:
+        """Tell whether the network consists of what it did when this was made."""
+        if not self._watched.is_still(self.network.layers):
+            return False
+        self._layouts.check()
+        return True
+
+    def check_rows(self, batches: Batches) -> None:
+        """Refuse rows of unknown number where masks depend on it.
+
+        Raises
+        ------
+        ValueError
+            In that case.
+        """
+        inner = [layer for outer in self._behind for layer in outer.flattened()]
+        if any(getattr(layer, "groups", 1) > 1 for layer in inner) and not isinstance(
+            batches, ArrayBatches
+        ):
+            raise ValueError("x: expected an array, for layers have masks for groups of its rows")
+
+    def seed(self, key: Key) -> None:
+        """Take another key for the samples that follow."""
+        key = Key(key.fold_in(SAMPLINGS).seed)
+        if key == self._key:
+            return
+        if self._chain is not None:
+            numbers = [n for n, layer in enumerate(self._behind, self._number) if is_random(layer)]
+            self._chain.chain.reseed([key.fold_in(number).seed for number in numbers])
+        else:
+            dtype, matmul = self.network.dtype, PiecesMatmul(LINES)
+            shapes, number = self._shapes[self._number :], self._number
+            self._blocks = make_blocks(
+                self._behind, shapes, key.seed, False, dtype, matmul, first=number
+            )
+            first = self._blocks[0]
+            if self._together and len(self._blocks) == 1 and isinstance(first, ChainBlock):
+                self._chain = first
+        self._key = key
+
+    def predict(
+        self,
+        x: Array,
+        row: int,
+        rows: int | None,
+        samples: int,
+        quantiles: Array | None = None,
+        return_samples: bool = False,
+        tell: Callable[[int], Any] = lambda count: None,
+    ) -> Prediction:
+        """Draw samples of some rows, and return what they say.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            Finite numbers of any type, at least one row.
+        row, rows : int
+            The number of the first of these rows, and how many there are in all, None where that is
+            not known.
+        samples : int
+            At least 1.
+        quantiles, return_samples
+            As for `Accumulator`.
+        tell : callable
+            Called with the number of lines that have been computed.
+        """
+        arguments = (x, row, rows, samples, quantiles, return_samples, tell)
+        with quiet(over="ignore", invalid="ignore"):
+            return on_one_blas_thread(self._predict, *arguments)
+
+    def _predict(
+        self,
+        x: Array,
+        row: int,
+        rows: int | None,
+        samples: int,
+        quantiles: Array | None,
+        return_samples: bool,
+        tell: Callable[[int], Any],
+    ) -> Prediction:
+        last, shape = row + len(x), self._shapes[-1]
+        outputs, most = int(np.prod(shape)), len(x)
+        if quantiles is not None:
+            most = rows_at_once(samples, outputs, self.network.dtype.itemsize, most)
+        x = self._computed_once(x, row)
+        predictions = []
+        for start, stop, by_rows in self._parts(row, last, most, samples):
+            sums = Accumulator(stop - start, shape, self.activation, quantiles, return_samples)
+            part, step = x[start - row : stop - row], self._samples_at_once(start, stop, by_rows)
+            for first in range(0, samples, step):
+                end = min(samples, first + step)
+                if self._together:
+                    lines = lines_of(start, stop, first, end, by_rows)
+                    sums.add(self._draw_lines(part, start, lines))
+                else:
+                    sums.add(self._draw_alone(part, start, first, rows)[np.newaxis])
+                tell((end - first) * len(part))
+            predictions.append(sums.prediction())
+        return Prediction.concatenate(predictions)
+
+    def _computed_once(self, x: Array, row: int) -> Array:
+        """Return what lies before the first random layer."""
+        dtype, n, skipped = self.network.dtype, len(x), row % ONCE
+        if not self._once:
+            return np.ascontiguousarray(x, dtype)
+        padded = np.zeros((-(-(skipped + n) // ONCE) * ONCE, *x.shape[1:]), dtype)
+        padded[skipped : skipped + n] = x
+        parts = [Part(0, len(padded), None, padded)]
+        for block in self._once:
+            parts = block.forward(parts, Batch(training=False))
+        return np.ascontiguousarray(whole(parts)[skipped : skipped + n])
+
+    def _parts(
+        self, row: int, last: int, most: int, samples: int
+    ) -> Iterator[tuple[int, int, bool]]:
+        """Give the rows [row, last) in parts, and whether each is computed row by row."""
+
+        def pays(rows: int) -> bool:
+            """Tell whether samples of a row side by side take far fewer lines than rows do.
+
+            They take more time for each: a mask is drawn for every line by itself.
+            """
+            return self._together and 2 * rows * -(-samples // LINES) < samples
+
+        while row < last:
+            stop = min(last, row + most)
+            aligned = stop - stop % LINES
+            if row < aligned < stop and pays(stop - aligned):
+                stop = aligned
+            by_rows = stop - row < LINES and pays(stop - row)
+            if by_rows:
+                stop = min(stop, row + AT_ONCE // LINES)
+            yield row, stop, by_rows
+            row = stop
+
+    def _samples_at_once(self, start: int, stop: int, by_rows: bool) -> int:
+        if not self._together:
+            return 1
+        tiles = -(-stop // LINES) - start // LINES
+        return LINES if by_rows else max(1, AT_ONCE // (tiles * LINES))
+
+    def _draw_lines(self, x: Array, row: int, lines: Lines) -> Array:
+        """Return the samples of rows that these lines are, (samples, rows, ...)."""
+        in_lines = False
+        for block in self._blocks:
+            if isinstance(block, ChainBlock):
+                x = block.sample(x, lines.segments, row, in_lines)
+            else:
+                x = whole(block.forward([Part(0, len(x), None, x)], Batch(training=False)))
+            in_lines = True
+        return x[lines.places]
+
+    def _draw_alone(self, x: Array, row: int, sample: int, rows: int | None) -> Array:
+        """Return one sample of the rows."""
+        skipped = row % LINES
+        padded = np.zeros((-(-(skipped + len(x)) // LINES) * LINES, *x.shape[1:]), x.dtype)
+        padded[skipped : skipped + len(x)] = x
+        parts = [Part(0, len(padded), None, padded)]
+        batch = Batch(training=True, key=Key(0, sample), row=row - skipped, rows=rows)
+        for block in self._blocks:
+            parts = block.forward(parts, batch)
+        return whole(parts)[skipped : skipped + len(x)]
+
+
+_SETTINGS = ("activation", "use_bias", "shared_axes", "groups", "mode", "stddev", "block_size")
+
+
+class Lines(NamedTuple):
+    """Lines that are computed at once.
+
+    Attributes
+    ----------
+    segments : ndarray
+        As for `Chain.sample`.
+    places : ndarray of intp, (samples, rows)
+        Where the samples of the rows are.
+    """
+
+    segments: Array
+    places: Array
+
+
+def lines_of(start: int, stop: int, first: int, last: int, by_rows: bool) -> Lines:
+    """Return the lines of samples [first, last) of rows [start, stop).
+
+    Each product has `LINES` rows of one sample or, `by_rows`, at most `LINES` samples of one row.
+    """
+    turn, place = first % LINES, start % LINES
+    lines = _lines_of(place, place + stop - start, turn, turn + last - first, by_rows)
+    if first == turn:
+        return lines
+    segments = lines.segments.copy()
+    segments[:, 3] += (first - turn) * (segments[:, 3] >= 0)
+    return lines._replace(segments=segments)
+
+
+@lru_cache(maxsize=2 * LINES)
+def _lines_of(start: int, stop: int, first: int, last: int, by_rows: bool) -> Lines:
+    row, sample = np.arange(start, stop), np.arange(first, last)[:, np.newaxis]
+    tile = row // LINES - start // LINES
+    product = row - start if by_rows else (sample - first) * (tile[-1] + 1) + tile
+    places = product * LINES + (sample + row) % LINES
+    order = places.argsort(axis=None)
+    lines = places.ravel()[order]
+    samples, rows = np.divmod(order, stop - start)
+    samples += first
+    steps = [np.diff(values, prepend=-9) for values in (lines, rows, samples)]
+    begins = (steps[0] != 1) | (steps[1] != 1) | (steps[2] != 0)
+    numbers = begins.nonzero()[0]
+    counts = np.diff(numbers, append=len(lines))
+    used = np.stack([lines[numbers], counts, rows[numbers], samples[numbers]], axis=1)
+    ends = np.concatenate([[0], used[:, 0] + counts])  # behind what is used
+    total = -(-int(ends[-1]) // LINES) * LINES
+    gaps = np.append(used[:, 0], total) - ends
+    unused = np.stack([ends, gaps, np.zeros_like(ends), np.full_like(ends, -1)], axis=1)[gaps > 0]
+    segments = np.concatenate([used, unused]).astype(np.int64)
+    return Lines(segments[segments[:, 0].argsort()], places)
