@@ -145,6 +145,9 @@ def measure(folder: Path, name: str, split: int, epochs: int, samples: int) -> d
 
 
 def run(args: argparse.Namespace) -> None:
+    for name in args.sets:
+        if not (args.data / SETS[name][0]).is_dir():
+            raise ValueError(f"--data: expected a folder with {SETS[name][0]}, got {args.data}")
     todo = []
     for split, name in product(range(args.splits), args.sets):
         known = {result["split"] for result in results_of(args, name)}
@@ -170,7 +173,7 @@ def measured(args: argparse.Namespace, todo: list[tuple[str, int]]) -> Iterator[
 
 
 def file_of(args: argparse.Namespace, name: str) -> Path:
-    return args.results / f"uci_{name}.json"
+    return args.out / f"uci_{name}.json"
 
 
 def results_of(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
@@ -184,7 +187,7 @@ def report(args: argparse.Namespace) -> None:
     """Put the tables between the two marks in a file."""
     lines = [
         "| set | splits | RMSE, samples | moments | published "
-        "| log-likelihood, samples | moments | published | CPU minutes |",
+        "| log-likelihood, samples | moments | published | minutes |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     near = [
@@ -224,7 +227,7 @@ def summary(values: list[float]) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/uci"))
-    parser.add_argument("--results", type=Path, default=Path("docs", "results"))
+    parser.add_argument("--out", type=Path, default=Path("docs", "results"))
     parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--splits", type=int, default=20, help="how many, from the first")

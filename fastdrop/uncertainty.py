@@ -231,8 +231,9 @@ class Accumulator:
 
         Parameters
         ----------
-        outputs : ndarray of float32 or float64, (samples, rows, *output_shape)
-            Of the caller's, who may overwrite it afterwards.
+        outputs : ndarray of floats, (samples, rows, *output_shape)
+            Of the caller's, who may overwrite it afterwards. Other floats than float32 and float64
+            are taken as float32.
 
         Raises
         ------
@@ -246,6 +247,8 @@ class Accumulator:
             )
         if not len(outputs):
             return
+        if outputs.dtype not in (np.float32, np.float64):
+            outputs = outputs.astype(np.float32)
         if self._quantiles is not None or self._return_samples:
             self._kept.append(outputs.copy())
         flat = np.ascontiguousarray(outputs).reshape(-1, *self._sums.shape[1:])
@@ -309,7 +312,7 @@ def entropy(probabilities: Array, activation: str) -> Array:
 
 def p_log_p(p: Array) -> Array:
     """Return p log(p), and 0 where p is 0."""
-    terms = np.maximum(p, TINY[p.dtype.itemsize])
+    terms: Array = np.maximum(p, TINY[p.dtype.itemsize])
     np.log(terms, out=terms)
     terms *= p
     return terms

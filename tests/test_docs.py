@@ -30,6 +30,7 @@ NEEDED = {  # by packages and modules, what they import
     "fastdrop.jax.nnx": ["flax"],
     "fastdrop.jax.linen": ["flax"],
     "fastdrop.jax.equinox": ["equinox"],
+    "fastdrop.sklearn": ["sklearn"],
     "fastdrop.keras": [KERAS_BACKEND, "keras"],
     "fastdrop.keras.on_torch": ["torch"],
     "fastdrop.keras.on_jax": ["jax"],
@@ -94,7 +95,7 @@ def test_readme(capsys, tmp_path, monkeypatch):
     }
     threads = fastdrop.get_num_threads()
     for block in blocks:
-        needed = re.findall(r"^import (torch|jax|keras)", block, flags=re.MULTILINE)
+        needed = re.findall(r"^import (torch|jax|keras|sklearn)", block, flags=re.MULTILINE)
         if "keras" in needed:
             needed.append(KERAS_BACKEND)
         if all(map(find_spec, needed)):

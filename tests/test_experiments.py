@@ -191,7 +191,7 @@ def test_uci_goes_on_and_reports(tmp_path, capsys):
         np.savetxt(folder / f"index_test_{split}.txt", order[54:])
     document = tmp_path / "results.md"
     document.write_text("a\n<!-- made by examples/uci_uncertainty.py -->\n<!-- /made -->\nb\n")
-    options = ["--data", tmp_path, "--results", tmp_path, "--sets", "yacht", "--epochs", 30]
+    options = ["--data", tmp_path, "--out", tmp_path, "--sets", "yacht", "--epochs", 30]
     options += ["--samples", 40, "--processes", 1, "--document", document]
     run("uci", *options, "--splits", 1)
     assert capsys.readouterr().out.startswith("yacht 0")

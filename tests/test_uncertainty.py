@@ -86,6 +86,13 @@ def test_entropies(rows, shape, activation):
     np.testing.assert_allclose(got.variation_ratio, 1 - most, atol=1e-12)
 
 
+def test_other_floats_are_taken_as_float32():
+    samples = drawn(3, (2,), dtype=np.float16)
+    np.testing.assert_array_equal(
+        predicted(samples).mean, predicted(samples.astype(np.float32)).mean
+    )
+
+
 def test_certain_classes_have_no_entropy():
     certain = predicted(np.tile(np.eye(3, dtype=np.float32), (40, 1, 1)), activation="softmax")
     for name in FIGURES[2:]:
