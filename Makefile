@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# two processes: many tests wait for others that they started
+SIDE_BY_SIDE := -n 2 --dist worksteal
 
 SOURCES := pyproject.toml setup.py $(wildcard fastdrop/compiled/*.pyx fastdrop/compiled/*.pxd fastdrop/compiled/*.h \
     fastdrop/compiled/pool.c fastdrop/compiled/kernels/*)
@@ -21,7 +23,7 @@ demo: $(VENV)/.plot
 	$(BIN)/fastdrop train --out demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # this machine's figures, with the frameworks that .venv has, into its folder in docs/bench; and
 # README's table of all machines
@@ -44,7 +46,7 @@ test-sanitizers: $(VENV)/.test build/cases.bin
 	# libstdc++ beside it, or the first C++ exception of another package ends the process
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
 	    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
-	    PYTHONPATH=build/asan $(BIN)/pytest -m "not slow" $(SANITIZED)
+	    PYTHONPATH=build/asan $(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow" $(SANITIZED)
 
 # C test built for NEON and run under an emulator
 # (Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
@@ -65,9 +67,14 @@ build/cases.bin: tests/compiled/c/make_cases.py tests/reference.py $(VENV)/.test
 	@mkdir -p build
 	$(BIN)/python tests/compiled/c/make_cases.py $@
 
-# an editable install with the extra of the stamp's name, anew when a source of the build changes
-$(VENV)/.%: $(SOURCES) | $(VENV)/.tools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+# an editable install, anew when a source of the build changes
+$(VENV)/.installed: $(SOURCES) | $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# what the extra of the stamp's name brings to that
+$(VENV)/.%: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'fastdrop-nn[$*]'
 	@touch $@
 
 $(VENV)/.tools:
@@ -87,7 +94,7 @@ $(VENV)/.tools:
 
 # what all targets and .ci/run have made, but bench's figures, which are tracked
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-clang .venv-wheel .venv-frameworks .venv-oldest-jax .venv-newest-jax \
+	rm -rf $(VENV) .venv-oldest .venv-clang .venv-frameworks .venv-oldest-jax .venv-newest-jax \
 	    build dist demo fastdrop_nn.egg-info \
 	    fastdrop/compiled/_*.c fastdrop/compiled/_*.so \
 	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,6 +46,7 @@ check_tools()
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 STARTUP = "_fastdrop_startup.pth"
@@ -63,6 +65,22 @@ class BuildPy(build_py):
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         return [*super().get_outputs(include_bytecode), str(Path(self.build_lib, STARTUP))]
+
+
+class BuildExt(build_ext):
+    """As many compilers at once as there are CPUs, or `-j` says: also within an extension."""
+
+    def build_extensions(self) -> None:
+        compile_in_turn = self.compiler.compile
+
+        def compile_at_once(sources: list[str], **options: object) -> list[str]:
+            parts = compilers.map(lambda source: compile_in_turn([source], **options), sources)
+            return [made for part in parts for made in part]
+
+        self.parallel = self.parallel or os.cpu_count()
+        with ThreadPoolExecutor(self.parallel) as compilers:
+            self.compiler.compile = compile_at_once
+            super().build_extensions()
 
 
 # A free-threaded interpreter has no limited API yet: it gets a build of its own.
@@ -145,7 +163,7 @@ EXTENSIONS = [
 ]
 
 setup(
-    cmdclass={"build_py": BuildPy},
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
     ext_modules=cythonize(
         [
             Extension(

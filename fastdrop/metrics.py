@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from fastdrop._checks import as_array, as_numbers, check_count, lookup
 from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
+from fastdrop.compiled._losses import count_hits
 from fastdrop.layers import ACTIVATIONS, Array, Shape
 from fastdrop.losses import LOSSES, Loss, SparseCategoricalCrossentropy
 from fastdrop.losses import get as get_loss
@@ -59,6 +60,8 @@ class Metric(Configurable):
         **dict.fromkeys(("stateless_update_state", "stateless_result", "stateless_reset_state")),
     }
 
+    _counts_hits = False  # of the largest output, where a class of ours may by compiled code
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.reset()
@@ -93,6 +96,12 @@ class Metric(Configurable):
         ValueError
             When outputs and labels of these shapes have no such figure.
         """
+        if self._counts_hits and sample_weight is None and is_ours(type(self)):
+            hits = count_hits(outputs, y)
+            if hits is not None:
+                self._total += hits
+                self._weight += len(outputs)
+                return
         outputs, y, sample_weight = _arrays(outputs, y, sample_weight)
         self._take(self._values(outputs, y, from_logits), sample_weight)
 
@@ -153,6 +162,8 @@ class Metric(Configurable):
 class SparseCategoricalAccuracy(Metric):
     """The share of samples whose largest output is the class with number `y`."""
 
+    _counts_hits = True
+
     def __init__(self, name: str = "sparse_categorical_accuracy") -> None:
         super().__init__(name)
 
@@ -210,6 +221,8 @@ class Accuracy(Metric):
     One output is a binary decision; fewer axes in `y` than in `outputs` mean class numbers;
     anything else is one-hot.
     """
+
+    _counts_hits = True  # of class numbers
 
     def __init__(self, name: str = "accuracy") -> None:
         super().__init__(name)

@@ -1,5 +1,7 @@
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 # OpenBLAS's threads spin after each product. On a machine that has other work to do, that has made
 # training steps twenty times slower; the small models of these tests gain nothing by them.
@@ -25,3 +27,10 @@ def isa(request):
     """Each instruction set in turn, in this one process."""
     with fastdrop.use_isa(request.param):
         yield request.param
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder with a short name: messages have 200 characters, and pytest's own names are long."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

@@ -24,11 +24,13 @@ MODULES = sorted(
 )
 KERAS_BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 NEEDED = {  # by packages and modules, what they import
+    "fastdrop.diagrams": ["matplotlib"],
     "fastdrop.torch": ["torch"],
     "fastdrop.jax": ["jax"],
     "fastdrop.jax.nnx": ["flax"],
     "fastdrop.jax.linen": ["flax"],
     "fastdrop.jax.equinox": ["equinox"],
+    "fastdrop.sklearn": ["sklearn"],
     "fastdrop.keras": [KERAS_BACKEND, "keras"],
     "fastdrop.keras.on_torch": ["torch"],
     "fastdrop.keras.on_jax": ["jax"],
@@ -93,7 +95,7 @@ def test_readme(capsys, tmp_path, monkeypatch):
     }
     threads = fastdrop.get_num_threads()
     for block in blocks:
-        needed = re.findall(r"^import (torch|jax|keras)", block, flags=re.MULTILINE)
+        needed = re.findall(r"^import (torch|jax|keras|sklearn)", block, flags=re.MULTILINE)
         if "keras" in needed:
             needed.append(KERAS_BACKEND)
         if all(map(find_spec, needed)):

@@ -217,7 +217,7 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("initializer", [*NAMES, *TINY], ids=str)
+@pytest.mark.parametrize("initializer", [*NAMES, *TINY])
 def test_initializers(initializer):
     check(lambda: initializers.get(initializer)((30, 20), KEY))
 

@@ -58,17 +58,26 @@ cdef extern from "kernels/kernels.h" nogil:
 
 cdef extern from "pool.h" nogil:
     ctypedef void (*fd_share)(int share, int shares, void *argument) noexcept nogil
+    ctypedef enum fd_helpers:
+        FD_ASLEEP
+        FD_SPINNING
+        FD_LENT
 
 cdef const fd_kernels *active_kernels() noexcept
 
 
+# Who does a call's work.
+cdef struct crew:
+    int threads    # at most
+    fd_helpers helpers
+
 # As many threads as a call takes where nobody says how many; and where somebody may: None, a number
 # or AtMost, for n elements that take one thread so long.
 cdef int most_threads() noexcept
-cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1
+cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *
 
 # fd_pool_run of pool.h: all calls have the same helpers.
-cdef void run_shares(fd_share f, int shares, void *argument, bint spin) noexcept nogil
+cdef void run_shares(fd_share f, crew who, void *argument) noexcept nogil
 
 # An element-wise mask, and what kept elements are multiplied by.
 cdef struct mask_rule:

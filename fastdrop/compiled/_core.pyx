@@ -44,8 +44,17 @@ cdef extern from "openmp.h" nogil:
     int FD_OPENMP
     int fd_max_threads()
 
+cdef extern from "dlfcn.h" nogil:
+    int RTLD_LAZY
+    int RTLD_NOLOAD
+    void *dlopen(const char *path, int mode)
+    void *dlsym(void *library, const char *name)
+
 cdef extern from "pool.h" nogil:
-    void fd_pool_run(fd_share f, int shares, void *argument, int spin)
+    ctypedef void (*fd_parallel)(void (*f)(void *), void *argument, unsigned int threads,
+                                 unsigned int flags) noexcept nogil
+    void fd_pool_lend(fd_parallel parallel)
+    void fd_pool_run(fd_share f, int shares, void *argument, fd_helpers who)
 
 cdef extern from *:
     """
@@ -82,7 +91,9 @@ cdef extern from "xla.h" nogil:
     ctypedef struct fd_xla_settings:
         const fd_kernels *const *kernels
         const uint64_t *cache_bytes
-        int (*threads_pay)(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil
+        double (*work)(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil
+        int (*threads_pay)(double work, uint64_t bytes_moved) noexcept nogil
+        void (*learn)(uint64_t bytes_moved, double times) noexcept nogil
     void fd_xla_use(const fd_xla_settings *settings)
     fd_xla_error *fd_xla_masked(fd_xla_call_frame *frame)
 
@@ -157,6 +168,10 @@ def use_isa(name):
 # take 30 to 40 us to wake, and two reach memory only a little faster than one. Measured by
 # benchmarks/threads.py on 2 cores (docs/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at p = 0.1.
 cdef double THREADS_PAY = 190e3
+
+# The same of threads that somebody lends: work of theirs before and after keeps them awake.
+cdef double LENT_THREADS_PAY = 50e3
+cdef bint are_lent = False
 
 # How many times as long as `work` thinks calls on one thread have taken, by the bits of the number
 # of bytes they write: what one processor has in its cache another has to fetch.
@@ -268,6 +283,8 @@ cdef int checked_threads(n) except -1:
 cdef class AtMost:
     """As `num_threads`: the library decides, but takes no more than so many.
 
+    They are those of `lend_threads`, if there are any.
+
     Parameters
     ----------
     n : int
@@ -301,6 +318,31 @@ cdef int size_class(uint64_t nbytes) noexcept nogil:
     return bits
 
 
+def lend_threads(bytes path):
+    """Let calls with `AtMost` be done by the OpenMP threads of a library, if it is loaded and has any.
+
+    Parameters
+    ----------
+    path : bytes
+        Of the library.
+
+    Returns
+    -------
+    bool
+        Whether they are.
+    """
+    global are_lent
+    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # for ever, as who has loaded it
+    cdef void *parallel = NULL
+    if library != NULL:
+        parallel = dlsym(library, b"GOMP_parallel")    # also of what it is linked with
+    if parallel == NULL:
+        return False
+    fd_pool_lend(<fd_parallel>parallel)
+    are_lent = True
+    return True
+
+
 cdef double now() noexcept:
     """Nanoseconds on a clock."""
     cdef timespec time
@@ -308,11 +350,11 @@ cdef double now() noexcept:
     return time.tv_sec * 1e9 + time.tv_nsec
 
 
-cdef void learn(uint64_t nbytes, double times) noexcept:
+cdef void learn(uint64_t nbytes, double times) noexcept nogil:
     """Take in that a call on one thread took so many times as long as `work` thinks.
 
     Fresh memory and other programs can only make a call longer: shorter ones count more, and a
-    single long one does not decide.
+    single long one does not decide. Of two threads that learn at once, one may learn for nothing.
     """
     cdef double *known = &slowness[size_class(nbytes)]
     times = min(max(times, 0.25), 4.0)
@@ -329,18 +371,19 @@ cdef int most_threads() noexcept:
     return <int>max(1, min(default_threads, fd_max_threads()))
 
 
-cdef int threads_for(uint64_t n, double nanoseconds, num_threads) except -1:
+cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *:
     if num_threads is None:
-        return paying_threads(n, nanoseconds, most_threads())
+        return own_crew(n, nanoseconds)
     if type(num_threads) is AtMost:
-        return paying_threads(n, nanoseconds, min(<uint64_t>most_threads(),
-                                                  (<AtMost>num_threads).n))
-    return at_most_tiles(n, checked_threads(num_threads) if FD_OPENMP else 1)
+        most = min(<uint64_t>most_threads(), (<AtMost>num_threads).n)
+        pay = LENT_THREADS_PAY if are_lent else THREADS_PAY
+        return crew(1 if nanoseconds < pay else at_most_tiles(n, most), FD_LENT)
+    return crew(at_most_tiles(n, checked_threads(num_threads) if FD_OPENMP else 1), FD_ASLEEP)
 
 
-cdef int paying_threads(uint64_t n, double nanoseconds, uint64_t most) noexcept:
+cdef crew own_crew(uint64_t n, double nanoseconds) noexcept:
     """As many as gain on n elements that take one thread so long."""
-    return 1 if nanoseconds < THREADS_PAY else at_most_tiles(n, most)
+    return crew(1 if nanoseconds < THREADS_PAY else at_most_tiles(n, most_threads()), FD_ASLEEP)
 
 
 cdef int at_most_tiles(uint64_t n, uint64_t threads) noexcept:
@@ -348,8 +391,8 @@ cdef int at_most_tiles(uint64_t n, uint64_t threads) noexcept:
     return <int>max(<uint64_t>1, min(threads, tiles))
 
 
-cdef void run_shares(fd_share f, int shares, void *argument, bint spin) noexcept nogil:
-    fd_pool_run(f, shares, argument, spin)
+cdef void run_shares(fd_share f, crew who, void *argument) noexcept nogil:
+    fd_pool_run(f, who.threads, argument, who.helpers)
 
 
 cdef struct walk:
@@ -369,14 +412,14 @@ cdef void walk_share(int share, int shares, void *argument) noexcept nogil:
     fd_run(w.job, first, min(last, w.n) - first)
 
 
-cdef void run(const fd_job *job, uint64_t n, uint64_t head, int threads) noexcept:
+cdef void run(const fd_job *job, uint64_t n, uint64_t head, crew who) noexcept:
     """Elements [0, n) in tiles that start at element `head`, what lies before it first."""
     cdef walk w = walk(job=job, n=n, head=head)
-    if threads == 1 and n < GIL_RELEASE_PAYS:
+    if who.threads == 1 and n < GIL_RELEASE_PAYS:
         walk_share(0, 1, &w)
     else:
         with nogil:
-            fd_pool_run(walk_share, threads, &w, False)
+            run_shares(walk_share, who, &w)
 
 
 cdef struct summing:
@@ -399,7 +442,7 @@ cdef void summing_share(int share, int shares, void *argument) noexcept nogil:
         fd_run(&job, first, last - first)
 
 
-cdef void run_blocks(fd_job *job, uint64_t n, cnp.ndarray partial, int threads) noexcept:
+cdef void run_blocks(fd_job *job, uint64_t n, cnp.ndarray partial, crew who) noexcept:
     """n elements in as many blocks of rows as `partial` has rows: sums never depend on threads."""
     cdef uint64_t units = cnp.PyArray_DIM(partial, 2)
     cdef summing s = summing(
@@ -407,11 +450,11 @@ cdef void run_blocks(fd_job *job, uint64_t n, cnp.ndarray partial, int threads) 
         sums=<char *>cnp.PyArray_DATA(partial), stride=cnp.PyArray_STRIDE(partial, 0),
     )
     job.sum_period = units * <uint64_t>cnp.PyArray_DIM(partial, 1)
-    if threads == 1 and n < GIL_RELEASE_PAYS:
+    if who.threads == 1 and n < GIL_RELEASE_PAYS:
         summing_share(0, 1, &s)
         return
     with nogil:
-        fd_pool_run(summing_share, threads, &s, False)
+        run_shares(summing_share, who, &s)
 
 # ---- arrays ------------------------------------------------------------------------------------
 
@@ -628,24 +671,24 @@ cdef object apply(fd_job *job, uint64_t n, cnp.ndarray x, out, num_threads,
     The rows of `partial` get column sums of y, of a block of y's rows each.
     """
     cdef uint64_t itemsize = cnp.PyArray_ITEMSIZE(x)
-    cdef int threads = threads_for(n, estimate(job, n, n * itemsize), num_threads)
+    cdef crew who = crew_for(n, estimate(job, n, n * itemsize), num_threads)
     cdef cnp.ndarray y = prepare(job, n, x, out)
     if partial is not None:
-        run_blocks(job, n, partial, threads)
+        run_blocks(job, n, partial, who)
     else:
-        run_aligned(job, n, cnp.PyArray_ITEMSIZE(y), threads)
+        run_aligned(job, n, cnp.PyArray_ITEMSIZE(y), who)
     return finish(y, out)
 
 
-cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, int threads) noexcept:
+cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, crew who) noexcept:
     """`run`, by the kind of stores and of loop that suits x, y and the mask best."""
     cdef uint64_t head = 0
     cdef double expected = work(job, n, n * itemsize), start = 0, times
     cdef stores *in_doubt = NULL
     if (job.bits != NULL and touched(job, n * itemsize) >= last_cache_bytes // 2
             and not overflows(job, n * itemsize)):
-        in_doubt = &tried[threads > 1]
-    if (threads == 1 or in_doubt != NULL) and expected >= WORTH_TIMING:
+        in_doubt = &tried[who.threads > 1]
+    if (who.threads == 1 or in_doubt != NULL) and expected >= WORTH_TIMING:
         start = now()
     if job.packed == NULL and n >= ALIGNING_PAYS:
         # vectors that lie in one cache line each
@@ -655,11 +698,11 @@ cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, int threads) n
     )
     if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
         job.op = FD_SCALE_RUNS
-    run(job, n, head, threads)
+    run(job, n, head, who)
     if not start:
         return
     times = (now() - start) / expected
-    if threads == 1:
+    if who.threads == 1:
         learn(n * itemsize, times)
     if in_doubt != NULL and in_doubt.untried:
         in_doubt.quickest[job.stream] = min(in_doubt.quickest[job.stream], times)
@@ -751,10 +794,10 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
     memset(&job, 0, sizeof(job))
     job.kernels = active
     job.bits = &bits
-    cdef int threads = threads_for(n, estimate(&job, n, cnp.PyArray_SIZE(mask)), num_threads)
+    cdef crew who = crew_for(n, estimate(&job, n, cnp.PyArray_SIZE(mask)), num_threads)
     job.packed = <uint8_t *>cnp.PyArray_DATA(mask) if packed else NULL
     job.bools = NULL if packed else <uint8_t *>cnp.PyArray_DATA(mask)
-    run(&job, n, 0, threads)
+    run(&job, n, 0, who)
     return mask
 
 
@@ -828,7 +871,7 @@ def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, d
         )
     job.x = <const void *>x
     job.y = <void *>y
-    run_aligned(&job, n, itemsize, threads_for(n, estimate(&job, n, n * itemsize), num_threads))
+    run_aligned(&job, n, itemsize, crew_for(n, estimate(&job, n, n * itemsize), num_threads))
 
 
 def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threads):
@@ -925,7 +968,7 @@ def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, u
     """DropBlock on (samples, maps, height, width); gamma: the chance of a corner."""
     cdef cnp.ndarray a = as_input(x), y, scratch
     cdef uint64_t n, size
-    cdef int threads
+    cdef crew who
     cdef fd_bits bits
     cdef dropping d
     cdef fd_blocks *blocks = &d.blocks
@@ -940,10 +983,10 @@ def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, u
     set_op(&blocks.job, FD_SCALE, 1)
     generate(&bits, gamma, seed, call, offset)
     blocks.job.bits = &bits
-    threads = threads_for(n, estimate(&blocks.job, n, cnp.PyArray_NBYTES(a)), num_threads)
-    threads = <int>max(<uint64_t>1, min(<uint64_t>threads, d.samples))
+    who = crew_for(n, estimate(&blocks.job, n, cnp.PyArray_NBYTES(a)), num_threads)
+    who.threads = <int>max(<uint64_t>1, min(<uint64_t>who.threads, d.samples))
     d.words = fd_blocks_scratch(blocks) if n else 0
-    scratch = empty_bytes(8 * d.words * <uint64_t>threads)
+    scratch = empty_bytes(8 * d.words * <uint64_t>who.threads)
     d.memory = <uint64_t *>cnp.PyArray_DATA(scratch)
     y = prepare(&blocks.job, n, a, out)
     size = blocks.maps * blocks.height * blocks.width * cnp.PyArray_ITEMSIZE(y)
@@ -951,7 +994,7 @@ def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, u
                          and <uintptr_t>blocks.job.y % 64 == 0)
     if n:
         with nogil:
-            fd_pool_run(dropping_share, threads, &d, False)
+            run_shares(dropping_share, who, &d)
     return finish(y, out)
 
 
@@ -1088,10 +1131,6 @@ cdef int own_job(fd_job *job, fd_op op, fd_bits *bits, const mask_rule *mask, bi
     return 0
 
 
-cdef int own_threads(const fd_job *job, uint64_t n, uint64_t itemsize) noexcept:
-    return paying_threads(n, estimate(job, n, n * itemsize), most_threads())
-
-
 cdef int mask_memory(const void *x, void *y, uint64_t n, bint is_double,
                      const mask_rule *mask) except -1:
     """masked_scale."""
@@ -1099,7 +1138,7 @@ cdef int mask_memory(const void *x, void *y, uint64_t n, bint is_double,
     cdef fd_bits bits
     cdef uint64_t itemsize = 8 if is_double else 4
     own_job(&job, FD_SCALE, &bits, mask, is_double, x, y)
-    run_aligned(&job, n, itemsize, own_threads(&job, n, itemsize))
+    run_aligned(&job, n, itemsize, own_crew(n, estimate(&job, n, n * itemsize)))
     return 0
 
 
@@ -1114,7 +1153,7 @@ cdef int bias_memory(void *z, const void *bias, char *cyclic, uint64_t n, uint64
     own_job(&job, FD_BIAS_RELU if relu else FD_BIAS, &bits, mask, is_double, z, z)
     job.z = cyclic
     job.z_period = units
-    run_aligned(&job, n, itemsize, own_threads(&job, n, itemsize))
+    run_aligned(&job, n, itemsize, own_crew(n, estimate(&job, n, n * itemsize)))
     return 0
 
 
@@ -1133,7 +1172,7 @@ cdef int bias_backward_memory(void *dy, const void *y, uint64_t n, bint is_doubl
         job.bits = NULL    # y tells what was kept
         job.z = y
     memset(cnp.PyArray_DATA(partial), 0, cnp.PyArray_NBYTES(partial))
-    run_blocks(&job, n, partial, own_threads(&job, n, itemsize))
+    run_blocks(&job, n, partial, own_crew(n, estimate(&job, n, n * itemsize)))
     sum_of(partial, dbias)
     return 0
 
@@ -1146,8 +1185,8 @@ def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):
 
 # ---- XLA ---------------------------------------------------------------------------------------
 
-cdef int threads_pay(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil:
-    return estimate(job, n, bytes_moved) >= THREADS_PAY
+cdef int threads_pay(double expected, uint64_t bytes_moved) noexcept nogil:
+    return expected * slowness[size_class(bytes_moved)] >= THREADS_PAY
 
 
 OPS = {    # of the handler
@@ -1166,7 +1205,9 @@ def xla_handler():
     cdef fd_xla_settings settings
     settings.kernels = &active
     settings.cache_bytes = &last_cache_bytes
+    settings.work = work
     settings.threads_pay = threads_pay
+    settings.learn = learn
     fd_xla_use(&settings)
     return PyCapsule_New(<void *>fd_xla_masked, NULL, NULL)
 

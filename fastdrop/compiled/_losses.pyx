@@ -298,6 +298,44 @@ def are_classes(cnp.ndarray y, intptr_t classes):
     return fit
 
 
+def count_hits(outputs, y):
+    """How many rows of outputs, (samples, classes), are largest at their label, of intp.
+
+    As `numpy.argmax` counts: at the first of several that are the largest, or at the first NaN.
+    None where these are no arrays of NumPy's of such shapes and types.
+    """
+    if type(outputs) is not cnp.ndarray or type(y) is not cnp.ndarray:
+        return None
+    cdef cnp.ndarray z = outputs, labels = y
+    if (cnp.PyArray_NDIM(z) != 2 or cnp.PyArray_NDIM(labels) != 1 or cnp.PyArray_DIM(z, 1) == 0
+            or not fit(SOFTMAX, z, labels, None)):
+        return None
+    cdef const void *data = cnp.PyArray_DATA(z)
+    cdef const intptr_t *label = <const intptr_t *>cnp.PyArray_DATA(labels)
+    cdef cnp.npy_intp n = cnp.PyArray_DIM(z, 0), classes = cnp.PyArray_DIM(z, 1), count
+    with nogil:
+        if cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT32:
+            count = hits[float](<const float *>data, label, n, classes)
+        else:
+            count = hits[double](<const double *>data, label, n, classes)
+    return count
+
+
+cdef cnp.npy_intp hits(const real *z, const intptr_t *labels, cnp.npy_intp n,
+                       cnp.npy_intp classes) noexcept nogil:
+    cdef cnp.npy_intp i, j, top, count = 0
+    for i in range(n):
+        top = 0
+        for j in range(1, classes):
+            if z[top] != z[top]:
+                break
+            if not z[j] <= z[top]:    # also NaN
+                top = j
+        count += labels[i] == top
+        z += classes
+    return count
+
+
 def are_finite(cnp.ndarray x):
     """Are they float32 or float64 that lie as kernels read them, none of them NaN or infinite?"""
     cdef int type = cnp.PyArray_TYPE(x)

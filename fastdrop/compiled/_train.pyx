@@ -20,7 +20,14 @@ from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
-from fastdrop.compiled._core cimport active_kernels, fd_kernels, most_threads, run_shares
+from fastdrop.compiled._core cimport (
+    FD_SPINNING,
+    active_kernels,
+    crew,
+    fd_kernels,
+    most_threads,
+    run_shares,
+)
 from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
@@ -558,10 +565,10 @@ cdef class Updates:
             raise MemoryError
         u.aligned = u.memory + (64 - <uintptr_t>u.memory % 64)
         if n < GIL_RELEASE_PAYS:
-            run_shares(update_share, shares, &u, True)
+            run_shares(update_share, crew(shares, FD_SPINNING), &u)
         else:
             with nogil:
-                run_shares(update_share, shares, &u, True)
+                run_shares(update_share, crew(shares, FD_SPINNING), &u)
         free(u.memory)
         return 0
 
@@ -925,7 +932,7 @@ cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
         product_share(0, 1, &p)
     else:
         with nogil:
-            run_shares(product_share, shares, &p, True)
+            run_shares(product_share, crew(shares, FD_SPINNING), &p)
     fd_blas_leave(blas.get, blas.set)
     return 0
 
@@ -973,7 +980,7 @@ def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
         p.bits = bits = bits_of(columns, p.width)
     shares = threads_for(p.num_rows * (p.width + p.num_columns) * (8.0 if p.is_double else 4.0))
     with nogil:
-        run_shares(picking_share, shares, &p, True)
+        run_shares(picking_share, crew(shares, FD_SPINNING), &p)
     free(bits)
 
 

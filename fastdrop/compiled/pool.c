@@ -40,6 +40,8 @@ static _Atomic int sleeping;                   /* helpers */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 
+static _Atomic(fd_parallel) lent;              /* of the threads that somebody lends; or NULL */
+
 static int64_t now(void)
 {
     struct timespec t;
@@ -122,11 +124,18 @@ static void forget_helpers(void)    /* in a forked child, which has none of the 
     atomic_flag_clear(&busy);
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     wake = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+    atomic_store(&lent, NULL);
+}
+
+static void watch_forks_once(void)
+{
+    pthread_atfork(NULL, NULL, forget_helpers);
 }
 
 static void watch_forks(void)
 {
-    pthread_atfork(NULL, NULL, forget_helpers);
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks_once);
 }
 
 static void wake_helpers(int wanted)
@@ -143,17 +152,48 @@ static void wake_helpers(int wanted)
     pthread_mutex_unlock(&lock);
 }
 
-void fd_pool_run(fd_share f, int shares, void *arg, int spin_after)
+/* A call that lent threads do. Each caller has threads of its own. */
+typedef struct {
+    fd_share f;
+    int shares;
+    void *argument;
+    fd_float_mode mode;
+    _Atomic int left;    /* shares not yet taken */
+} lent_call;
+
+static void do_lent_shares(void *argument)
 {
-    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    lent_call *c = argument;
+    const fd_float_mode own = fd_get_float_mode();
+    fd_restore_float_mode(c->mode);
+    for (int share; (share = atomic_fetch_sub(&c->left, 1) - 1) >= 0;)
+        c->f(share, c->shares, c->argument);
+    fd_restore_float_mode(own);
+}
+
+void fd_pool_lend(fd_parallel parallel)
+{
+    watch_forks();
+    atomic_store(&lent, parallel);
+}
+
+void fd_pool_run(fd_share f, int shares, void *arg, fd_helpers who)
+{
+    const fd_parallel parallel = who == FD_LENT ? atomic_load(&lent) : NULL;
+    if (parallel && shares > 1) {
+        lent_call c = {f, shares, arg, fd_get_float_mode(), shares};
+        parallel(do_lent_shares, &c, 0, 0);    /* 0: as many as there are, as PyTorch itself */
+        return;
+    }
     if (shares == 1 || atomic_flag_test_and_set(&busy)) {
         for (int i = shares; i-- > 0;)
             f(i, shares, arg);
         return;
     }
-    pthread_once(&watched, watch_forks);
+    watch_forks();
     start_helpers(shares - 1);
-    work = f, num_shares = shares, argument = arg, spin = spin_after, mode = fd_get_float_mode();
+    work = f, num_shares = shares, argument = arg, spin = who == FD_SPINNING;
+    mode = fd_get_float_mode();
     atomic_store(&finished, 0);
     atomic_store(&posted, ((atomic_load(&posted) >> 32) + 1) << 32 | (uint64_t)shares);
     wake_helpers(shares - 1);

@@ -16,11 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "kernels/denormals.h"
 
 enum { UNIT = 32 * FD_TILE,            /* elements of a unit of work */
-       HUGE_PAGES_PAY = 4 << 20 };     /* bytes; as NumPy has it */
+       HUGE_PAGES_PAY = 4 << 20,       /* bytes; as NumPy has it */
+       WORTH_TIMING = 10000 };         /* nanoseconds from which a call is worth two looks at the clock */
 
 static fd_xla_settings settings;
 
@@ -516,6 +518,14 @@ static void want_huge_pages(void *memory, uint64_t bytes)
 #endif
 }
 
+/* Nanoseconds on a clock. */
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
 static fd_xla_error *run_call(const fd_xla_call_frame *frame, call *c)
 {
     const uint64_t total = c->members * c->n;
@@ -525,14 +535,17 @@ static fd_xla_error *run_call(const fd_xla_call_frame *frame, call *c)
     if (has_bias(c) && !repeat_biases(c))
         return error(frame, FD_XLA_RESOURCE_EXHAUSTED, "fastdrop: out of memory");
     want_huge_pages(c->job.y, total * size);
-    fd_bits bits = {.threshold = c->p < 0 ? 0x55555555 : fd_threshold(c->p)};
-    fd_job like = c->job;
-    like.bits = &bits;
-    const int threads = settings.threads_pay(&like, total, total * size) ? threads_of(frame) : 1;
     if (c->shared) {
         c->packed = malloc(c->members * c->mask_bytes);
         if (!c->packed)
             return error(frame, FD_XLA_RESOURCE_EXHAUSTED, "fastdrop: out of memory");
+    }
+    fd_bits bits = {.threshold = c->p < 0 ? 0x55555555 : fd_threshold(c->p), .packed = c->packed};
+    fd_job like = c->job;
+    like.bits = &bits;
+    const double expected = settings.work(&like, total, total * size);
+    const int threads = settings.threads_pay(expected, total * size) ? threads_of(frame) : 1;
+    if (c->shared) {
         const pass draw = pass_of(c, 1);
         run_pass(frame, &draw, threads);
     }
@@ -542,7 +555,10 @@ static fd_xla_error *run_call(const fd_xla_call_frame *frame, call *c)
     if (c->job.op == FD_SCALE && !c->job.stream && c->shared && c->stride[c->axes - 1] == 0
         && c->shape[c->axes - 1] >= 512)
         c->job.op = FD_SCALE_RUNS;
+    const double start = threads == 1 && expected >= WORTH_TIMING ? now() : 0;
     run_pass(frame, &apply, threads);
+    if (start > 0)
+        settings.learn(total * size, (now() - start) / expected);
     return NULL;
 }
 

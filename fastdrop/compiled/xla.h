@@ -148,8 +148,12 @@ _Static_assert(offsetof(fd_xla_api, schedule) == 136, "interface");
 typedef struct {
     const fd_kernels *const *kernels;    /* those in use */
     const uint64_t *cache_bytes;         /* of the last-level cache */
-    /* do n elements, of so many bytes, take so long that other threads pay? */
-    int (*threads_pay)(const fd_job *job, uint64_t n, uint64_t bytes);
+    /* nanoseconds that n elements take one thread of a known machine, writing so many bytes */
+    double (*work)(const fd_job *job, uint64_t n, uint64_t bytes);
+    /* do other threads pay, as far as calls of that many bytes have been seen here? */
+    int (*threads_pay)(double work, uint64_t bytes);
+    /* one thread took so many times as long */
+    void (*learn)(uint64_t bytes, double times);
 } fd_xla_settings;
 
 void fd_xla_use(const fd_xla_settings *settings);

@@ -41,11 +41,13 @@ _NORMAL_BITS = 50  # domain 1 has 2**48 blocks of four words
 
 
 def _checked_x(x: ArrayLike, name: str = "x") -> Array:
-    array = jnp.asarray(x)
+    expected = f"{name}: expected an array of float16, bfloat16, float32 or float64, got"
+    try:
+        array = jnp.asarray(x)
+    except (TypeError, ValueError):  # JAX does not say of what
+        raise TypeError(f"{expected} {type(x).__name__}") from None
     if array.dtype.name not in _DTYPES:
-        raise TypeError(
-            f"{name}: expected an array of float16, bfloat16, float32 or float64, got {array.dtype}"
-        )
+        raise TypeError(f"{expected} {array.dtype}")
     return array
 
 
@@ -53,6 +55,12 @@ def _static_p(p: Any) -> float:
     if isinstance(p, jax.core.Tracer):
         raise TypeError(f"p: expected a number, got a traced {p.aval}; `dropout` alone takes that")
     return checked_p(p)
+
+
+def _static_stddev(stddev: Any) -> float:
+    if isinstance(stddev, jax.core.Tracer):
+        raise TypeError(f"stddev: expected a number, got a traced {stddev.aval}")
+    return checked_stddev(stddev)
 
 
 def _offset_words(offset: Any, n: Any, bits: int = 55) -> Array:
@@ -242,7 +250,7 @@ def gaussian_noise(
     TypeError, ValueError
         As `dropout`; also for a standard deviation that is negative or not finite.
     """
-    array, stddev = _checked_x(x), checked_stddev(stddev)
+    array, stddev = _checked_x(x), _static_stddev(stddev)
     if not training or stddev == 0:
         _check_unused(key, array, (), offset, _NORMAL_BITS)
         return array

@@ -100,23 +100,31 @@ def _spread(bias: Array, x: Any, batch: int) -> Array:
     return bias.reshape((*bias.shape[:batch], *between, bias.shape[-1]))
 
 
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)  # keeps y, which is there anyway
+def _behind_relu(scale: float, y: Array, dx: Array) -> Array:
+    """Mask a tangent: y > 0 is ReLU's and dropout's mask in one."""
+    kind = jnp.promote_types(y.dtype, jnp.float32)
+    scaled = (dx.astype(kind) * jnp.asarray(scale, kind)).astype(y.dtype)
+    return jnp.where(y > 0, scaled, jnp.zeros((), y.dtype))
+
+
 def _jvp(primals: Any, tangents: Any, *, rule: Rule, batch: int) -> Any:
     y = _bind(primals, rule, batch)
     x = primals[0]
-    dx = ad.instantiate_zeros(tangents[0])
+    dx, added = tangents[0], tangents[1] if rule.has_second else None
     words = primals[2:] if rule.has_second else primals[1:]
     if rule.op == "noise":
         return y, dx
     if rule.op in ("bias", "bias relu"):
-        dx = dx + _spread(ad.instantiate_zeros(tangents[1]), x, batch)
-    if rule.op == "bias relu":  # y > 0 is ReLU's and dropout's mask in one
-        kind = jnp.promote_types(x.dtype, jnp.float32)
-        scaled = (dx.astype(kind) * jnp.asarray(rule.scale, kind)).astype(x.dtype)
-        return y, jnp.where(y > 0, scaled, jnp.zeros((), x.dtype))
+        if type(added) is not ad.Zero:
+            added = jnp.broadcast_to(_spread(added, x, batch), x.shape)
+        dx, added = ad.add_tangents(dx, added), None
+    if rule.op == "bias relu":
+        return y, _behind_relu(rule.scale, y, dx)
+    if type(dx) is ad.Zero:
+        return y, added
     dy = _bind((dx, *words), rule.linear, batch)
-    if rule.op == "add":
-        dy = dy + ad.instantiate_zeros(tangents[1])
-    return y, dy
+    return y, dy if added is None else ad.add_tangents(dy, added)
 
 
 def _transpose(dy: Any, x: Any, *words: Any, rule: Rule, batch: int) -> Any:

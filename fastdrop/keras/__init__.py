@@ -6,6 +6,8 @@ and tensorflow; `convert` and `revert` for whole models. docs/keras.md has the d
 
 _NEEDED, _BACKENDS = (3, 10), ("torch", "jax", "tensorflow")
 
+import os as _os
+
 try:
     import keras as _keras
 except ImportError as error:
@@ -22,6 +24,14 @@ if _keras.backend.backend() not in _BACKENDS:
     raise ImportError(
         f"fastdrop.keras needs Keras's backend {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}, "
         f"got {_keras.backend.backend()}: set KERAS_BACKEND"
+    )
+if _keras.backend.backend() == "tensorflow" and _os.environ.get("TF_USE_LEGACY_KERAS") in (
+    "1",
+    "true",
+    "True",
+):
+    raise ImportError(
+        "fastdrop.keras needs Keras 3, but TF_USE_LEGACY_KERAS makes tf.keras Keras 2: unset it"
     )
 
 from fastdrop.keras.convert import convert, revert

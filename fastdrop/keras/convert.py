@@ -19,6 +19,8 @@ def convert(model: Any) -> list[str]:
     Before or after `compile` and `fit`: weights, optimiser, seeds and counters stay. Layers inside
     layers are reached, those of MultiHeadAttention, too. A warning names what is not: layers that
     call `keras.random.dropout` themselves (recurrent ones, Attention), and subclasses of Keras's.
+    Give it the model that you fit: one that was compiled around a part keeps the part's old layers
+    until it is compiled again.
 
     Parameters
     ----------

@@ -27,6 +27,11 @@ def _on_cpu(x: Any) -> bool:
     return keras.backend.backend() != "torch" or x.device.type in ("cpu", "meta")
 
 
+def _as_tuple(noise_shape: Any) -> tuple[int | None, ...] | None:
+    """Some layers of some versions of Keras keep a list as it was given."""
+    return None if noise_shape is None else tuple(noise_shape)
+
+
 class _Masked:
     """What all of these layers share; stands before Keras's own class."""
 
@@ -60,8 +65,8 @@ class _Masked:
         """Save the seed generator's state, too: Keras's own layer forgets it."""
         super().save_own_variables(store)  # type: ignore[misc]
         if hasattr(self, "seed_generator"):
-            state = keras.ops.convert_to_numpy(self.seed_generator.state)
-            store[_STATE] = state.astype(np.int64) & 0xFFFFFFFF
+            state = keras.ops.convert_to_numpy(self.seed_generator.state).astype(np.int64)
+            store[_STATE] = np.where(state < 0, state & 0xFFFFFFFF, state)  # as `key_of`
 
     def load_own_variables(self, store: Any) -> None:
         """Go on where the saved layer was; a file of Keras's own layer leaves the state alone."""
@@ -92,7 +97,7 @@ class Dropout(_Masked, keras.layers.Dropout):
     """
 
     def _rule(self, inputs: Any) -> Rule:
-        return Rule("dropout", self.rate, self.noise_shape)
+        return Rule("dropout", self.rate, _as_tuple(self.noise_shape))
 
 
 class _Spatial(_Masked):
@@ -125,8 +130,7 @@ class AlphaDropout(_Masked, keras.layers.AlphaDropout):
     """`keras.layers.AlphaDropout`, by fastdrop's kernels; see `Dropout`."""
 
     def _rule(self, inputs: Any) -> Rule:
-        shape = self.noise_shape
-        return Rule("alpha", self.rate, None if shape is None else tuple(shape))
+        return Rule("alpha", self.rate, _as_tuple(self.noise_shape))
 
 
 @_register

@@ -57,8 +57,11 @@ class Rule(NamedTuple):
 
 
 def key_of(seed: int, call: int) -> Key:
-    """Return the key of a seed generator's state, which some backends keep in signed integers."""
-    return Key(seed & 0xFFFFFFFF, call & 0xFFFFFFFF)
+    """Return the key of a seed generator's state.
+
+    Torch keeps unsigned integers of 32 bits in signed ones; TensorFlow has 64 bits.
+    """
+    return Key(*(word & 0xFFFFFFFF if word < 0 else word for word in (seed, call)))
 
 
 def run(

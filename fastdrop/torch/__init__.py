@@ -6,12 +6,20 @@ docs/torch.md has the details.
 """
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch
 except ImportError as error:
     raise ImportError(
         "fastdrop.torch needs PyTorch: pip install 'fastdrop-nn[torch]', on a machine without a "
         f"GPU with --extra-index-url https://download.pytorch.org/whl/cpu ({error})"
     ) from None
+
+from fastdrop.torch.private import IMPORTED as _IMPORTED
+from fastdrop.torch.private import first_missing as _first_missing
+
+if _missing := _first_missing(_IMPORTED):
+    raise ImportError(
+        f"fastdrop.torch: expected {_missing}, which PyTorch {_torch.__version__} lacks"
+    )
 
 from fastdrop.torch import functional
 from fastdrop.torch.convert import convert, revert
@@ -27,6 +35,7 @@ from fastdrop.torch.modules import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from fastdrop.torch.monte_carlo import predict_mc
 
 __all__ = [
     "AlphaDropout",
@@ -42,5 +51,6 @@ __all__ = [
     "disable",
     "enable",
     "functional",
+    "predict_mc",
     "revert",
 ]

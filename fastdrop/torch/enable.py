@@ -6,6 +6,8 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,35 +15,15 @@ import torch
 
 from fastdrop.torch import compilers, repeats
 from fastdrop.torch.dispatcher import kernels, switch
+from fastdrop.torch.private import IMPORTED, REGISTERED, first_missing
 
-__all__ = ["disable", "enable"]
+__all__ = ["disable", "enable", "registered"]
 
-OLDEST = "2.6"  # as pyproject.toml has it
-PRIVATE = (  # what kernels need of PyTorch that it does not promise to keep
-    "_C._are_functorch_transforms_active",
-    "_C._autograd._get_creation_meta",
-    "_C._autograd._top_saved_tensors_default_hooks",
-    "_C._current_graph_task_id",
-    "_C._dispatch_dump_table",
-    "_C._dispatch_has_kernel_for_dispatch_key",
-    "_C._dispatch_tls_is_dispatch_key_excluded",
-    "_C._dispatch_tls_is_dispatch_key_included",
-    "_C._functorch.is_legacy_batchedtensor",
-    "_C._is_fwd_grad_enabled",
-    "_C._len_torch_dispatch_stack",
-    "autograd.forward_ad._current_level",
-    "library.Library",
-    "library._impls",
-    *(f"ops.aten.{name}dropout" for name in ("", "feature_", "alpha_", "feature_alpha_")),
-    "ops.aten.dropout.default._op_dk",
-    "ops.aten.dropout.default.decompose",
-    "ops.aten.native_dropout.default",
-    "ops.aten.scaled_dot_product_attention.default",
-    "_safe_softmax",
-)
+OLDEST = "2.8"  # as pyproject.toml has it
 
 _lock = threading.RLock()
 _holders: set[Block] = set()  # calls of `enable` that hold
+_guests = 0  # contexts of `registered`
 _library: torch.library.Library | None = None  # with the kernels, while they are registered
 
 
@@ -94,6 +76,30 @@ def disable() -> Pause:
     return pause
 
 
+@contextmanager
+def registered() -> Iterator[None]:
+    """Have the kernels in the dispatcher, for dropout of groups of samples and for no other.
+
+    Raises
+    ------
+    RuntimeError
+        As `enable`.
+    """
+    global _guests
+    with _lock:
+        if _library is None:
+            _check_torch()
+            _check_nobody_else()
+            _register()
+        _guests += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _guests -= 1
+            _update()
+
+
 class Block:
     """What `enable` returns: a context that ends it."""
 
@@ -141,12 +147,13 @@ def _update() -> None:
     if switch.on != bool(_holders):
         switch.on = bool(_holders)
         compilers.compiled_apart(switch.on)
-    if not (switch.on or repeats.are_expected()):
+    if not (switch.on or _guests or repeats.are_expected()):
         _remove()
 
 
 def _register() -> None:
     global _library
+    _let_compilers_look_anew()
     library = torch.library.Library("aten", "IMPL")
     try:
         with warnings.catch_warnings():
@@ -169,6 +176,17 @@ def _remove() -> None:
     if _library and threading.active_count() == 1:
         _library._destroy()
         _library = None
+        _let_compilers_look_anew()
+
+
+def _let_compilers_look_anew() -> None:
+    """Make PyTorch's dispatcher for compilers forget whom it has found for our operators.
+
+    It looks once for each operator and key, and keeps what it finds: what was compiled before would
+    keep kernels that are registered later from all that is compiled afterwards.
+    """
+    for operator in {kernel.operator for kernel in kernels()}:
+        getattr(torch.ops.aten, operator).default._dispatch_cache.clear()
 
 
 def _check_torch() -> None:
@@ -177,12 +195,8 @@ def _check_torch() -> None:
     release, oldest = ([int(n) for n in re.findall(r"\d+", v)[:2]] for v in (found, OLDEST))
     if release < oldest:
         raise RuntimeError(f"enable: expected PyTorch {OLDEST} or later, got {found}")
-    for name in PRIVATE:
-        place: object = torch
-        for part in name.split("."):
-            place = getattr(place, part, None)
-        if place is None:
-            raise RuntimeError(f"enable: expected torch.{name}, which PyTorch {found} lacks")
+    if missing := first_missing(IMPORTED + REGISTERED):
+        raise RuntimeError(f"enable: expected {missing}, which PyTorch {found} lacks")
 
 
 def _check_nobody_else() -> None:

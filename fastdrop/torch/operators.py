@@ -63,8 +63,7 @@ def untraced(function: Function) -> Function:
     It would do so behind a graph break. What it traces from Python, it traces through as before.
     """
     eval_frame = torch._C._dynamo.eval_frame
-    if hasattr(eval_frame, "set_code_exec_strategy"):  # PyTorch 2.7
-        skip = eval_frame._FrameAction.SKIP
-        strategy = eval_frame._FrameExecStrategy(skip, skip)
-        eval_frame.set_code_exec_strategy(function.__code__, strategy)
+    skip = eval_frame._FrameAction.SKIP
+    strategy = eval_frame._FrameExecStrategy(skip, skip)
+    eval_frame.set_code_exec_strategy(function.__code__, strategy)
     return function

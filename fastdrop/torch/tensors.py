@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -90,9 +92,12 @@ def undone(y: Tensor, order: tuple[int, ...]) -> Tensor:
     return y.permute([order.index(axis) for axis in range(len(order))]) if order else y
 
 
-def empty(like: Tensor) -> Tensor:
-    """Return uninitialised memory like a contiguous tensor; a large one in huge pages."""
-    y = torch.empty_like(like)
+def empty(like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Return uninitialised memory like a contiguous tensor, or of a shape of its own.
+
+    A large one in huge pages.
+    """
+    y = torch.empty_like(like) if shape is None else like.new_empty(shape)
     nbytes = y.nbytes
     if nbytes >= HUGE_PAGES_PAY:
         _core.want_huge_pages(y.data_ptr(), nbytes)
@@ -102,6 +107,15 @@ def empty(like: Tensor) -> Tensor:
 def array(x: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return an array over a contiguous tensor's memory."""
     return _core.memory(x.data_ptr(), shape, DTYPES[x.dtype])
+
+
+def _library_path() -> str:
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return os.path.join(os.path.dirname(torch.__file__), "lib", f"libtorch_cpu.{suffix}")
+
+
+# Kernels run on PyTorch's threads: these spin after an operation, and would keep ours from a core.
+_core.lend_threads(os.fsencode(_library_path()))
 
 
 @lru_cache

@@ -171,26 +171,57 @@ class Step:
         from_logits : bool
             Whether they stop before the last activation.
         """
-        network = self.network
-        optimizer = network.optimizer
+        optimizer = self.network.optimizer
         assert optimizer is not None  # `fit` has checked it
         self._follow_network()
-        if (chain := self._chain) is not None:  # no NumPy, and no Python in between
-            x = self._cast(x)
-            outputs = chain.forward(x, True, network.step, 0)
-            loss, dy = self._loss(outputs, y, sample_weight)
-            chain.backward(dy, False)
-            network.step += 1  # see `_update`
-            optimizer.update(self._params, chain.grads, self._rules)
-            return loss, outputs, self.from_logits
+        if self._chain is not None:  # no NumPy, and no Python in between
+            return self._train_alone(optimizer, x, y, sample_weight)
         with np.errstate(all="ignore"):  # the loss tells
             if self._ranks is not None:
                 return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
-            outputs = self._forward(self._blocks, x, training=True)
-            loss, dy = self._loss(outputs, y, sample_weight)
-            loss += self._penalty()
-            self._update(optimizer, self._gradients(dy))
+            return self._train_alone(optimizer, x, y, sample_weight)
+
+    def gradients(
+        self, x: Array, y: Array, sample_weight: Array | None = None
+    ) -> tuple[float, Mapping[str, Gradient]]:
+        """Return what an update would be made of, for callers that make it themselves.
+
+        Parameters
+        ----------
+        x, y, sample_weight
+            As for `train`, with all rows of the batch.
+
+        Returns
+        -------
+        loss : float
+            Of the batch, penalties of layers included.
+        gradients : mapping of str to ndarray, PartialGradient or ProductGradient
+            By the network's names of parameters; without the penalties'. What an optimiser's
+            `update` takes, before the next batch is computed. Products only where the network has
+            an optimiser that takes them.
+        """
+        self._follow_network()
+        if self._chain is not None:
+            loss, _, grads = self._loss_and_gradients(x, y, sample_weight)
+        else:
+            with np.errstate(all="ignore"):
+                loss, _, grads = self._loss_and_gradients(x, y, sample_weight)
+        return loss, grads
+
+    def _train_alone(
+        self, optimizer: Optimizer, x: Array, y: Array, sample_weight: Array | None
+    ) -> tuple[float, Array, bool]:
+        loss, outputs, grads = self._loss_and_gradients(x, y, sample_weight)
+        self._update(optimizer, grads)
         return loss, outputs, self.from_logits
+
+    def _loss_and_gradients(
+        self, x: Array, y: Array, sample_weight: Array | None
+    ) -> tuple[float, Array, Mapping[str, Gradient]]:
+        outputs = self._forward(self._blocks, x, training=True)
+        loss, dy = self._loss(outputs, y, sample_weight)
+        loss += self._penalty()
+        return loss, outputs, self._gradients(dy)
 
     def test(
         self,

@@ -377,6 +377,10 @@ class Fuzzer:
         at = self.r.choice([0, 0, 0, 0, 1])
         return [x.ctypes.data + at, y.ctypes.data, n - at * (n <= 3000), dtype, 0.5, 2.0, 7, 1]
 
+    def lend_threads(self):
+        """Of no library: other tests would run on its threads."""
+        return [self.r.choice([b"", b"/nowhere", b"libnothing.so"])]
+
     def want_huge_pages(self):
         return [self.r.choice([0, 1, PAGE, 2**64 - 1]), self.r.choice([0, 5, 2**22, 2**64 - 1])]
 
@@ -421,6 +425,10 @@ class Fuzzer:
             y[...] = r.choice([0, 2, 9, -1])
         weights = r.choice([None, self.array(outputs.shape[:1], outputs.dtype)])
         return [name, outputs, y, weights, 1.0]
+
+    def count_hits(self):
+        outputs = self.array((3, 4), self.r.choice([np.float32, np.float64]))
+        return [outputs, self.array((3,), self.r.choice([np.intp, np.float32]))]
 
     def are_classes(self):
         y = self.array(dtype=self.r.choice([np.intp, np.float32]))

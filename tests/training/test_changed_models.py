@@ -68,7 +68,7 @@ def test_settings_of_layers_are_followed():
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("metric", [AUC(), "mse", "binary_accuracy"], ids=str)
+@pytest.mark.parametrize("metric", [AUC(), "mse", "binary_accuracy"])
 def test_metrics_that_do_not_fit_are_refused_before_anything_is_trained(metric):
     x, y = data()
     model = mlp(metrics=[metric])

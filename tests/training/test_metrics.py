@@ -187,3 +187,36 @@ BAD = {
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+ROWS = [
+    [0, 0, 0],
+    [1, 2, 2],
+    [3, -1, math.inf],
+    [-math.inf] * 3,
+    [0, math.nan, 5],
+    [math.nan, 1, 2],
+    [1, 0, math.nan],
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("labels", [np.intp, np.uint8, np.float32])
+@pytest.mark.parametrize("metric", [metrics.Accuracy, metrics.SparseCategoricalAccuracy])
+def test_accuracy_counts_as_argmax(metric, labels, dtype):
+    outputs = np.array(ROWS, dtype).repeat(3, axis=0)
+    y = np.tile(np.arange(3), len(ROWS)).astype(labels)
+    for rows in (outputs, np.asfortranarray(outputs), outputs[::-1]):
+        counting = metric()
+        counting.update(rows, y)
+        assert counting.result() == np.mean(rows.argmax(axis=-1) == y)
+
+
+def test_accuracy_of_ones_own():
+    class Never(metrics.Accuracy):
+        def _values(self, outputs, y, from_logits):
+            return np.zeros(len(y), bool)
+
+    never = Never()
+    never.update(np.eye(3, dtype=np.float32), np.arange(3))
+    assert never.result() == 0

@@ -154,16 +154,17 @@ def _array_step(side: str, point: Point) -> Callable[[], object]:
     if point.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     dropout, key = _dropout(side), _key(side)
-    x = jax.random.normal(jax.random.key(0), (point.elements,), point.dtype)
+    # a gradient of its own: were it x, XLA would see one result, and copy it
+    x, dy = jax.random.normal(jax.random.key(0), (2, point.elements), point.dtype)
 
     @jax.jit
-    def step(key: Any, x: Any) -> Any:
+    def step(key: Any, x: Any, dy: Any) -> Any:
         if not point.backward:
             return dropout(key, x, point.p)
         y, pull = jax.vjp(lambda x: dropout(key, x, point.p), x)
-        return y, *pull(x)
+        return y, *pull(dy)
 
-    return lambda: jax.block_until_ready(step(key, x))
+    return lambda: jax.block_until_ready(step(key, x, dy))
 
 
 def _network_step(side: str, p: float) -> Callable[[], object]:

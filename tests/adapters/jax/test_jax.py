@@ -246,6 +246,30 @@ WRONG = {
     "no key": (lambda: fjax.dropout(None, X), TypeError, "key: expected a key of jax.random"),
     "integers": (lambda: fjax.dropout(key, np.arange(3)), TypeError, "x: expected an array of fl"),
     "complex": (lambda: fjax.dropout(key, X + 1j), TypeError, "x: expected an array of float16"),
+    "none": (lambda: fjax.dropout(key, None), TypeError, "x: expected an array of float16"),
+    "text": (lambda: fjax.dropout(key, "abc"), TypeError, "x: expected an array of float16"),
+    "ragged": (lambda: fjax.dropout(key, [[1.0], [1.0, 2.0]]), TypeError, "x: expected an array"),
+    "a key": (lambda: fjax.dropout(key, key), TypeError, "x: expected an array of float16"),
+    "a shape": (
+        lambda: fjax.dropout(key, jax.ShapeDtypeStruct((2,), np.float32)),
+        TypeError,
+        "x: expected an array of float16",
+    ),
+    "no residual": (
+        lambda: fjax.dropout_add(key, X, None),
+        TypeError,
+        "residual: expected an array of float16",
+    ),
+    "no bias": (
+        lambda: fjax.bias_act_dropout(key, X, None, None),
+        TypeError,
+        "bias: expected an array of float16",
+    ),
+    "traced stddev": (
+        lambda: jax.jit(lambda stddev: fjax.gaussian_noise(key, X, stddev))(0.5),
+        TypeError,
+        "stddev: expected a number, got a traced",
+    ),
     "axis": (lambda: fjax.dropout(key, X, shared_axes=2), ValueError, "shared_axes: expected axes"),
     "axis twice": (
         lambda: fjax.dropout(key, X, shared_axes=(1, -1)),

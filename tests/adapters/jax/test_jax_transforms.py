@@ -129,6 +129,33 @@ def test_only_the_key_is_kept():
     assert both.lower(x).compile().memory_analysis().temp_size_in_bytes < 1 << 12
 
 
+@pytest.mark.parametrize("name", FAMILY)
+def test_no_mask_is_kept(name):
+    """Behind a ReLU the output is, which the next layer keeps anyway."""
+    _, pull = jax.vjp(lambda x: FAMILY[name].jax(key, x, 0.3), jnp.asarray(X))
+    kept = [leaf for leaf in jax.tree.leaves(pull) if hasattr(leaf, "nbytes")]
+    assert all(leaf.dtype != bool for leaf in kept)
+    outputs = 1 if name == "bias relu" else 0
+    assert sum(leaf.nbytes for leaf in kept) <= outputs * X.nbytes + 32
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_keys_have_no_tangent(name):
+    raw = jax.random.key_data(key)
+    still = np.zeros(raw.shape, jax.dtypes.float0)
+    x, dx = jnp.asarray(X), jnp.ones_like(X)
+    y, tangent = jax.jvp(lambda k: FAMILY[name].jax(k, x, 0.3), (raw,), (still,))
+    assert not np.asarray(tangent).any()
+    assert_same(np.asarray(y), FAMILY[name].numpy(X, 0.3, key=KEY))
+    _, both = jax.jvp(lambda k, x: FAMILY[name].jax(k, x, 0.3), (raw, x), (still, dx))
+    _, alone = jax.jvp(lambda x: FAMILY[name].jax(raw, x, 0.3), (x,), (dx,))
+    assert_same(np.asarray(both), np.asarray(alone))
+    gradients = jax.grad(
+        lambda k, x: FAMILY[name].jax(k, x, 0.3).sum(), argnums=(0, 1), allow_int=True
+    )(raw, x)
+    assert gradients[0].dtype == jax.dtypes.float0
+
+
 # ---- batches -------------------------------------------------------------------------------------
 
 KEYS = jax.random.split(jax.random.key(1), 4)

@@ -128,15 +128,54 @@ def test_dtypes(dtype):
     np.testing.assert_allclose(got[kept], wide[kept] / 0.7, rtol=1e-2 if "16" in dtype else 1e-6)
 
 
-def test_mixed_precision():
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", CASES)
+def test_mixed_precision(name, policy):
+    """Activations of 16 bits: NumPy's numbers of them, for the same keys."""
+    make, x, expected = CASES[name]
     before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    keras.mixed_precision.set_dtype_policy(policy)
     try:
-        model = small_model()
-        model.compile("sgd", "mse")
-        model.fit(ROWS, ROWS[:, :1], epochs=1, verbose=0)
+        layer = make()
     finally:
         keras.mixed_precision.set_dtype_policy(before)
+    assert (layer.compute_dtype, layer.variable_dtype) == (policy[6:], "float32")
+    halves = keras.ops.cast(x, layer.compute_dtype)
+    for n in range(2):
+        y = layer(x, training=True)
+        assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+        right = expected(numpy_halves(halves), Key(7, n)).astype(np.float32)
+        assert_same(array(keras.ops.cast(y, "float32")), right)
+
+
+def numpy_halves(tensor):
+    import ml_dtypes
+
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    wide = array(keras.ops.cast(tensor, "float32"))
+    return wide.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_fit_in_mixed_precision(policy):
+    """Losses are about those of float32 with the same masks; weights stay float32."""
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        model = small_model()
+        losses = fit(model)
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    y = model.layers[1](np.ones((4, 16), np.float32), training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == policy[6:]
+    wide = fit(small_model())
+    np.testing.assert_allclose(losses, wide, rtol=0.05)
+    assert all(
+        keras.backend.standardize_dtype(weight.dtype) == "float32"
+        and np.isfinite(array(weight)).all()
+        for weight in model.weights
+    )
+    assert list(array(model.layers[1].seed_generator.state)) == [1, 9]
 
 
 def test_rates_at_their_ends():
@@ -178,6 +217,16 @@ def test_seeds():
     large = 2**31 - 5 if BACKEND == "torch" else 2**32 - 5  # Keras can no more on torch
     y = array(fkeras.Dropout(0.5, seed=large)(X, training=True))
     assert_same(y, dropped(X, 0.5, Key(large)))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others' seed generators have 32 bits")
+def test_seeds_of_more_than_32_bits(tmp_path):
+    seed = 2**40 + 3
+    model = keras.Sequential([keras.layers.Input((8,)), fkeras.Dropout(0.5, seed=seed)])
+    assert_same(array(model(ROWS, training=True)), dropped(ROWS, 0.5, Key(seed)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(array(loaded(ROWS, training=True)), dropped(ROWS, 0.5, Key(seed, 1)))
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -453,6 +502,37 @@ def test_convert_reaches_all_kinds_and_depths():
     model.fit(x, x, verbose=0)
 
 
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "GroupQueryAttention"])
+def test_convert_reaches_attention(kind):
+    """Its weights are dropped by our masks, and by Keras's again after `revert`."""
+    sizes = (8, 4, 2) if kind == "GroupQueryAttention" else (4, 8)
+    layer = getattr(keras.layers, kind)(*sizes, dropout=0.5, seed=3)
+    x = np.ones((2, 5, 8), np.float32)
+    layer(x, x)
+    assert len(fkeras.convert(layer)) == 1
+    assert type(layer._dropout_layer) is fkeras.Dropout
+    for n in range(2):
+        assert list(array(layer._dropout_layer.seed_generator.state)) == [3, n]
+        layer(x, x, training=True)
+    weights = np.ones((2, 4, 5, 5), np.float32)
+    y = array(layer._dropout_layer(weights, training=True))
+    assert_same(y, dropped(weights, 0.5, Key(3, 2)))
+    assert len(fkeras.revert(layer)) == 1
+    assert type(layer._dropout_layer) is keras.layers.Dropout
+
+
+def test_a_run_that_is_resumed_goes_on(tmp_path):
+    """By Keras's callback, and by a file: the losses are those of a run that never stopped."""
+    whole = fit(small_model(), epochs=4)
+    first = small_model()
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    fit(first, epochs=2, callbacks=[backup])
+    again = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    assert fit(small_model(), epochs=4, callbacks=[again])[-2:] == whole[2:]
+    first.save(tmp_path / "model.keras")
+    assert fit(keras.models.load_model(tmp_path / "model.keras")) == whole[2:]
+
+
 def test_convert_tells_what_it_does_not_reach():
     class Mine(keras.layers.Dropout):
         pass
@@ -476,7 +556,10 @@ def test_convert_tells_what_it_does_not_reach():
         fkeras.convert(small_model(keras.layers))
 
 
-@pytest.mark.parametrize("wrong", [None, 3, keras.losses.MeanSquaredError()])
+LEGACY = type("Sequential", (), {"__module__": "tf_keras.src.engine.sequential"})()
+
+
+@pytest.mark.parametrize("wrong", [None, 3, keras.losses.MeanSquaredError(), LEGACY])
 def test_convert_takes_models_of_keras_3(wrong):
     with pytest.raises(TypeError, match="model: expected a model or layer of Keras 3, got"):
         fkeras.convert(wrong)

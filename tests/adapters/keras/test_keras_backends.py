@@ -27,7 +27,7 @@ def run(arguments, backend, **more):
     if not find_spec(backend):
         pytest.skip(f"needs {backend}")
     names = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **more}
-    path = os.pathsep.join(filter(None, [*map(str, (TESTS,)), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(TESTS), str(HERE), os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env={**os.environ, **names, "PYTHONPATH": path},
@@ -43,6 +43,21 @@ def test_cases(backend):
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", HERE]
     result = run([*arguments, "-q", "-x", HERE / "backend_cases.py"], backend)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
+    assert " passed" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kerass_own_tests_of_its_layers(backend, tmp_path):
+    """Those that its package brings, with our layers in place of Keras's."""
+    folder = Path(find_spec("keras").origin).parent / "src" / "layers" / "regularization"
+    files = [*folder.glob("*dropout_test.py"), *folder.glob("gaussian_noise_test.py")]
+    if not files:
+        pytest.skip("this Keras comes without its tests")
+    arguments = ["-m", "pytest", "-p", "in_keras_place", "-p", "no:cacheprovider", "-c", os.devnull]
+    result = run([*arguments, "--rootdir", tmp_path, "-q", *files], backend)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
+    assert len(files) == 5
     assert " passed" in result.stdout
 
 
@@ -74,6 +89,11 @@ WRONG = {
         "import types; keras = types.ModuleType('keras'); keras.__version__ = '2.15.0'; "
         "sys.modules['keras'] = keras",
         "fastdrop.keras needs Keras 3.10 or later, got 2.15.0",
+    ),
+    "legacy": (
+        "import os, keras; keras.backend.backend = lambda: 'tensorflow'; "
+        "os.environ['TF_USE_LEGACY_KERAS'] = '1'",
+        "fastdrop.keras needs Keras 3, but TF_USE_LEGACY_KERAS makes tf.keras Keras 2",
     ),
     "backend": (
         "import keras; keras.backend.backend = lambda: 'openvino'",

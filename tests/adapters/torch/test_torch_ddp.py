@@ -1,6 +1,7 @@
 """fastdrop.torch under DistributedDataParallel: two ranks on this machine, with gloo."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = [
 
 RANKS = 2
 SEEDS = [(7, 7), (7, 8)]  # of each rank in each step: equal, different
-KINDS = ["torch.nn", "fastdrop.torch"]
+KINDS = ["torch.nn", "fastdrop.torch", "enable"]
 
 
 def make_model(kind):
@@ -29,6 +30,10 @@ def make_model(kind):
     if kind == "fastdrop.torch":
         assert fnn.convert(model) == ["2", "4"]
     return model
+
+
+def context(kind):
+    return fnn.enable() if kind == "enable" else nullcontext()
 
 
 def mask_and_gradients(model, dropout, seed, rank):
@@ -55,7 +60,10 @@ def train(rank, folder):
                 for tensor in (*model.parameters(), model[1].running_mean):
                     tensor.add_(rank)
             parallel = nn.parallel.DistributedDataParallel(model)
-            steps = [mask_and_gradients(parallel, model[2], seeds[rank], rank) for seeds in SEEDS]
+            with context(kind):
+                steps = [
+                    mask_and_gradients(parallel, model[2], seeds[rank], rank) for seeds in SEEDS
+                ]
             found[kind] = *zip(*steps), model.state_dict()
     finally:
         dist.destroy_process_group()
@@ -85,7 +93,8 @@ def test_as_in_one_process(ranks, kind):
         models = [copy.deepcopy(model) for _ in range(RANKS)]
         gradients = []
         for rank, alone in enumerate(models):
-            mask, own = mask_and_gradients(alone, alone[2], seeds[rank], rank)
+            with context(kind):
+                mask, own = mask_and_gradients(alone, alone[2], seeds[rank], rank)
             assert torch.equal(mask, ranks[rank][kind][0][step])
             gradients.append(own)
         for a, b, *means in zip(*gradients, *(found[kind][1][step] for found in ranks)):
@@ -94,3 +103,10 @@ def test_as_in_one_process(ranks, kind):
         model = models[0]
     for alone, found in zip(models, ranks):
         torch.testing.assert_close(found[kind][2], alone.state_dict())
+
+
+def test_whose_masks_they_are(ranks):
+    stock, converted, enabled = (ranks[0][kind][0] for kind in KINDS)
+    for a, b, c in zip(stock, converted, enabled):
+        assert torch.equal(b, c)
+        assert not torch.equal(a, b)

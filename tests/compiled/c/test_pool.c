@@ -13,6 +13,8 @@
 
 enum { CALLS = 3000, CALLERS = 3, MOST = 5 };
 
+static _Atomic int lent_calls;
+
 typedef struct {
     int number, done[MOST];
     fd_float_mode mode;
@@ -33,7 +35,7 @@ static void *caller(void *failures)
         if (number % 2)
             fd_flush_denormals();
         call c = {.number = number, .mode = fd_get_float_mode()};
-        fd_pool_run(share, number % MOST + 1, &c, number % 3 == 0);
+        fd_pool_run(share, number % MOST + 1, &c, (fd_helpers)(number % 3));
         fd_restore_float_mode(before);
         for (int i = 0; i < MOST; i++)
             if (c.done[i] != (i <= number % MOST))
@@ -42,6 +44,32 @@ static void *caller(void *failures)
             nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
     }
     return NULL;
+}
+
+typedef struct {
+    void (*f)(void *);
+    void *argument;
+} lent_work;
+
+static void *lent_thread(void *argument)
+{
+    const lent_work *w = argument;
+    w->f(w->argument);
+    return NULL;
+}
+
+/* As GOMP_parallel, with two more threads than some calls have shares, and fewer than others. */
+static void lend(void (*f)(void *), void *argument, unsigned threads, unsigned flags)
+{
+    lent_work w = {f, argument};
+    pthread_t others[2];
+    (void)threads, (void)flags;
+    lent_calls++;
+    for (int i = 0; i < 2; i++)
+        pthread_create(&others[i], NULL, lent_thread, &w);
+    f(argument);
+    for (int i = 0; i < 2; i++)
+        pthread_join(others[i], NULL);
 }
 
 static int run(void)
@@ -59,10 +87,13 @@ static int run(void)
 
 int main(void)
 {
-    int status = 0, failures = run();
+    int status = 0, failures = run() + (lent_calls != 0);    /* nobody lends so far */
+    fd_pool_lend(lend);
+    failures += run() + (lent_calls == 0);
+    lent_calls = 0;
     const pid_t child = fork();
-    if (!child)
-        _exit(run() != 0);
+    if (!child)    /* without what was lent to its parent */
+        _exit(run() != 0 || lent_calls != 0);
     waitpid(child, &status, 0);
     failures += status != 0;
     printf("pool: %d calls in each of %d threads, and in a child: %d failed\n", CALLS, CALLERS,

@@ -1,0 +1,366 @@
+"""The classifier: its parameters, and what labels are to it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from fastdrop.layers import Array
+from fastdrop.sklearn.perceptron import Perceptron
+from fastdrop.sklearn.targets import Labels
+
+__all__ = ["MLPClassifier"]
+
+
+class MLPClassifier(ClassifierMixin, Perceptron):
+    """A multi-layer perceptron with dropout, as a classifier [1]_.
+
+    Parameters, attributes and results are those of `sklearn.neural_network.MLPClassifier`, which
+    has no dropout. It minimises the cross-entropy; of several labels a sample, the sum of theirs.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Units of each hidden layer; none for a linear model.
+    activation : {"identity", "logistic", "tanh", "relu"}, default="relu"
+        Of the hidden layers.
+    solver : {"lbfgs", "sgd", "adam"}, default="adam"
+        "lbfgs" is SciPy's L-BFGS-B; it needs a loss that is the same function in every iteration,
+        so it refuses `dropout`, `input_dropout`, `batch_norm` and `max_norm`.
+    alpha : float, default=0.0001
+        ``alpha / 2`` times the sum of the squared weights, divided by the weights of a batch's
+        samples, is added to the loss.
+    batch_size : int or "auto", default="auto"
+        "auto" is ``min(200, samples)``.
+    learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
+        Of "sgd": constant, ``learning_rate_init / t ** power_t``, or divided by 5 whenever two
+        epochs did not improve by `tol`.
+    learning_rate_init : float, default=0.001
+        Of "sgd" and "adam".
+    power_t : float, default=0.5
+        Of ``learning_rate="invscaling"``.
+    max_iter : int, default=200
+        The most epochs or, with "lbfgs", iterations.
+    shuffle : bool, default=True
+        Whether each epoch takes the samples in another order.
+    random_state : int, RandomState instance or None, default=None
+        Of initial weights, masks, the order of samples and the split for validation.
+    tol : float, default=1e-4
+        Training ends when the loss, or the score with `early_stopping`, has not improved by so much
+        for `n_iter_no_change` epochs. With "lbfgs", SciPy's ``gtol``.
+    verbose : bool, default=False
+        Whether to print the loss of each epoch.
+    warm_start : bool, default=False
+        Whether `fit` goes on with the weights that there are.
+    momentum : float, default=0.9
+        Of "sgd", in [0, 1].
+    nesterovs_momentum : bool, default=True
+        Of "sgd".
+    early_stopping : bool, default=False
+        Whether to set aside samples, to end when the score for them does not improve, and to keep
+        the weights with the best score.
+    validation_fraction : float, default=0.1
+        Share of the samples that is set aside.
+    beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
+        Of "adam".
+    n_iter_no_change : int, default=10
+        See `tol`.
+    max_fun : int, default=15000
+        The most evaluations of the loss with "lbfgs".
+    dropout : float or array-like of float, default=0.0
+        Probability of dropping a hidden unit, in [0, 1): one for all layers, or one a layer.
+    input_dropout : float, default=0.0
+        Probability of dropping a feature.
+    shared_dropout : bool, default=False
+        Whether all samples of a batch share one mask: only kept units are multiplied, which takes
+        a fraction of the time in large layers, and wants a smaller `dropout`
+        (docs/shared_masks.md).
+    max_norm : float or None, default=None
+        After each update the weights into one hidden unit are scaled down to this Euclidean norm.
+    batch_norm : bool, default=False
+        Whether there is batch normalisation in front of each hidden activation.
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        Factors of the classes' samples in the loss; "balanced" makes all classes count alike.
+        A list of one dict a label where samples have several.
+    dtype : {"float32", "float64"} or None, default=None
+        What to compute in; by default in the type of `X`, float64 if that is no float.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The classes, sorted.
+    coefs_, intercepts_ : list of ndarray
+        Weights (inputs, units) and biases of each layer. What is written into them, or assigned to
+        them, is what the network computes with.
+    loss_, best_loss_, loss_curve_ : float, float or None, list of float
+        The last epoch's mean loss, the smallest, and each epoch's; of "sgd" and "adam". With
+        `early_stopping` there is no best one. Dropout makes it that of the thinned networks.
+    validation_scores_, best_validation_score_ : list of float or None, float or None
+        With `early_stopping`: the accuracy after each epoch.
+    n_iter_, t_ : int
+        Epochs, and samples seen.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        Number of features and, where they have some, their names.
+    n_layers_, n_outputs_, out_activation_ : int, int, str
+        Layers with the input's, outputs, and the last activation.
+
+    References
+    ----------
+    .. [1] Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from
+       overfitting, JMLR 15:1929.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from fastdrop.sklearn import MLPClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> net = MLPClassifier((64, 64), dropout=0.2, random_state=0, max_iter=20, tol=1)
+    >>> net.fit(X[:1500] / 16, y[:1500]).score(X[1500:] / 16, y[1500:]) > 0.85
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **Perceptron._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int | float = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        input_dropout: float = 0.0,
+        shared_dropout: bool = False,
+        max_norm: float | None = None,
+        batch_norm: bool = False,
+        class_weight: Any = None,
+        dtype: str | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.shared_dropout = shared_dropout
+        self.max_norm = max_norm
+        self.batch_norm = batch_norm
+        self.class_weight = class_weight
+        self.dtype = dtype
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, (samples, features)
+            Finite numbers. Of a sparse one only the rows of a batch become dense.
+        y : array-like, (samples,) or (samples, labels)
+            Classes, or a column of 0 and 1 for each label.
+        sample_weight : array-like, (samples,), optional
+            Factors of the samples' losses, at least 0.
+
+        Returns
+        -------
+        self
+            Ctrl-C ends training, and leaves it with the weights that it has got.
+
+        Raises
+        ------
+        ValueError
+            When an argument does not fit its description, or the weights are no longer finite.
+        """
+        return self._fit(X, y, sample_weight, incremental=False)
+
+    @available_if(lambda self: self._check_solver())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+        """Train for one epoch more.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+        classes : array-like, optional
+            All classes that there will ever be; needed at the first call.
+
+        Returns
+        -------
+        self
+        """
+        if _check_partial_fit_first_call(self, classes):
+            multilabel = type_of_target(y).startswith("multilabel")
+            self._labels = Labels(y if multilabel else classes)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> Any:
+        """Return the most probable classes, or of several labels those more probable than not.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, (samples, features)
+
+        Returns
+        -------
+        ndarray, (samples,) or (samples, labels)
+        """
+        outputs = self._outputs(self._rows_for(X))
+        return self._labels.decoded(outputs)
+
+    def predict_proba(self, X: Any, mc_samples: int | None = None) -> Array:
+        """Return the probability of each class, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, (samples, features)
+        mc_samples : int, optional
+            Average so many outputs, each with other dropout masks, the same in every call; by
+            default one without dropout.
+
+        Returns
+        -------
+        ndarray, (samples, classes)
+
+        Raises
+        ------
+        ValueError
+            When there is no dropout to sample, or X does not fit.
+        """
+        rows = self._rows_for(X)
+        if mc_samples is None:
+            return self._labels.probabilities(self._outputs(rows))
+        mean = self._prediction(rows, mc_samples).mean
+        return self._labels.probabilities(mean.astype(self._model.dtype))
+
+    def predict_entropy(self, X: Any, mc_samples: int | None = None) -> Array:
+        """Return how uncertain the classes are: the entropy of what dropout makes of them, in nats.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, (samples, features)
+        mc_samples : int, optional
+            Average so many outputs, each with other dropout masks; by default the average over all
+            masks is worked out without sampling, see `fastdrop.Sequential.predict_moments`.
+
+        Returns
+        -------
+        ndarray, (samples,) or, with several labels a sample, (samples, labels)
+
+        Raises
+        ------
+        ValueError
+            When the estimator was fitted without dropout, or X does not fit.
+        """
+        entropy = self._prediction(self._rows_for(X), mc_samples).entropy
+        if len(self.classes_) == 1:
+            entropy = np.zeros_like(entropy)
+        return entropy[:, 0] if self._labels.kind == "binary" else entropy
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return the logarithms of `predict_proba`."""
+        probabilities = self.predict_proba(X)
+        with np.errstate(divide="ignore"):  # of 0
+            return np.log(probabilities, out=probabilities)
+
+    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self, X, y, accept_sparse="csr", multi_output=True, dtype=self._accepted(), reset=first
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._labels = Labels(y)
+            self.classes_ = self._labels.classes
+            return X, y
+        classes = unique_labels(y)
+        if self.warm_start:
+            if set(classes) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous "
+                    f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+                )
+        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+        if incremental and isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight '{self.class_weight}' is not supported for partial_fit. In order to "
+                "use 'balanced' weights, use compute_class_weight('balanced', classes=classes, "
+                "y=y). Pass the resulting weights as the class_weight parameter."
+            )
+        return X, y
+
+    def _encoded(self, y: Any, dtype: np.dtype[Any]) -> Array:
+        return self._labels.encoded(y, dtype)
+
+    def _outputs_and_activation(self, y: Any) -> tuple[int, str]:
+        return self._labels.outputs, self._labels.out_activation
+
+    def _weights(self, y: Any, targets: Array, sample_weight: Array | None) -> Array | None:
+        if self.class_weight is None:
+            return sample_weight
+        return self._labels.weights(self.class_weight, y, targets, sample_weight)
+
+    def _stratified(self, targets: Array) -> Array | None:
+        return targets.astype(bool) if self._labels.kind == "binary" else None
+
+    def _score_of(self, outputs: Array, targets: Array, weights: Array | None) -> float:
+        chosen = self._labels.chosen(outputs)
+        right = targets.astype(np.intp).reshape(chosen.shape)
+        return float(accuracy_score(right, chosen, sample_weight=weights))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,178 @@
+"""Files of estimators: parameters, weights and what else was learnt, without pickle.
+
+The arrays are the network's weights ("1.weight"), and an optimiser's after "optimizer/"; all else
+is JSON. What JSON has no word for is a dict of one item, such as {"tuple": [100]}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from fastdrop._checks import is_count, lookup
+from fastdrop._messages import one_line_about
+from fastdrop._serialization import is_ours
+from fastdrop.layers import Array
+from fastdrop.models import Sequential
+from fastdrop.sklearn.networks import Design
+from fastdrop.sklearn.targets import Labels
+from fastdrop.training import files
+
+__all__ = ["load", "save"]
+
+KIND = "estimator"
+KEYS = ("class", "parameters", "design", "seed", "step", "labels", "learnt", "optimizer")
+LEARNT = (
+    *("n_features_in_", "feature_names_in_", "n_iter_", "t_", "loss_", "best_loss_"),
+    *("loss_curve_", "validation_scores_", "best_validation_score_", "_no_improvement_count"),
+)
+ARRAYS = {
+    name: np.dtype(name)
+    for name in (
+        *("bool", "float16", "float32", "float64", "object", "str"),
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+}
+
+
+def save(estimator: Any, model: Sequential, path: str | PathLike[str]) -> None:
+    """Write a fitted estimator, whose network is `model`; see `Perceptron.save`."""
+    if not is_ours(type(estimator)):
+        raise ValueError(
+            f"estimator: expected MLPClassifier or MLPRegressor, got {type(estimator).__name__}, "
+            "which only its own program knows"
+        )
+    labels = getattr(estimator, "_labels", None)
+    optimizer = getattr(estimator, "_optimizer", None)
+    learnt = {name: vars(estimator)[name] for name in LEARNT if name in vars(estimator)}
+    config = {
+        "class": type(estimator).__name__,
+        "parameters": {
+            name: packed(name, value) for name, value in estimator.get_params(deep=False).items()
+        },
+        "design": packed("design", dataclasses.asdict(estimator._design)),
+        "seed": model.seed,
+        "step": model.step,
+        "labels": None if labels is None else packed("classes_", labels.facts()),
+        "learnt": {name: packed(name, value) for name, value in learnt.items()},
+        "optimizer": None,
+    }
+    arrays = dict(model.network.weights())
+    if optimizer is not None:
+        config["optimizer"] = [optimizer.iterations, optimizer.current_learning_rate]
+        for name, state in optimizer.state_of(model.params).items():
+            for part, array in state.items():
+                arrays[f"{files.OPTIMIZER}{name}/{part}"] = array
+    files.write(path, KIND, config, arrays)
+
+
+def load(path: str | PathLike[str], classes: Mapping[str, type]) -> Any:
+    """Read an estimator, of one of these classes; see `fastdrop.sklearn.load`."""
+    config, arrays = files.read(path, (KIND,))
+    with one_line_about(path):
+        files.check_keys("config", config, KEYS)
+        parameters = {name: unpacked(value) for name, value in config["parameters"].items()}
+        estimator = lookup("class", config["class"], classes)(**parameters)
+        estimator._validate_params()
+        design = Design(**unpacked(config["design"]))
+        _check_design(design, arrays)
+        model = design.network(config["seed"])
+        model.network.take_over(
+            {name: a for name, a in arrays.items() if not name.startswith(files.OPTIMIZER)}
+        )
+        if not is_count(config["step"], least=0):
+            raise ValueError(f"step: expected a whole number, got {config['step']!r}")
+        model.network.step = config["step"]
+        if config["labels"] is not None:
+            estimator._labels = Labels.from_facts(**unpacked(config["labels"]))
+            estimator.classes_ = estimator._labels.classes
+        for name, value in config["learnt"].items():
+            setattr(estimator, lookup("learnt", name, dict(zip(LEARNT, LEARNT))), unpacked(value))
+        estimator._take(design, model)
+        if config["optimizer"] is not None:
+            estimator._optimizer = _optimizer(estimator, model, config["optimizer"], arrays)
+    return estimator
+
+
+def _check_design(design: Design, arrays: Mapping[str, Array]) -> None:
+    """Refuse a design of other sizes than the weights, before memory is taken for it."""
+    weights = {name: a.shape for name, a in arrays.items() if name.endswith(".weight")}
+    own = {name: shape for name, shape in weights.items() if not name.startswith(files.OPTIMIZER)}
+    shapes = [own[name] for name in sorted(own, key=lambda name: int(name.partition(".")[0]))]
+    expected = [(after, before) for before, after in zip(design.units, design.units[1:])]
+    if shapes != expected:
+        raise ValueError(f"design: expected weights of shapes {expected}, got {shapes}")
+
+
+def _optimizer(
+    estimator: Any, model: Sequential, given: list[Any], arrays: Mapping[str, Array]
+) -> Any:
+    optimizer = estimator._new_optimizer()
+    iterations, optimizer.learning_rate = given
+    state: dict[str, dict[str, Array]] = {}
+    for name, array in arrays.items():
+        if name.startswith(files.OPTIMIZER):
+            param, _, part = name.removeprefix(files.OPTIMIZER).rpartition("/")
+            state.setdefault(param, {})[part] = array
+    optimizer.restore(model.params, iterations, state)
+    return optimizer
+
+
+def packed(name: str, value: Any) -> Any:
+    """Return what JSON can hold of a parameter or attribute of this name.
+
+    Raises
+    ------
+    ValueError
+        When it can hold nothing of it.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if isinstance(value, list | tuple):
+        items = [packed(name, item) for item in value]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, Mapping):
+        pairs = [[packed(name, key), packed(name, item)] for key, item in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, np.ndarray):
+        kind = "str" if value.dtype.kind == "U" else value.dtype.name
+        if kind in ARRAYS:
+            return {"array": [kind, packed(name, value.tolist())]}
+    if isinstance(value, np.random.RandomState):
+        return {"random": packed(name, value.get_state())}
+    raise ValueError(
+        f"{name}: expected numbers, text, lists or arrays of them, which a file can hold, "
+        f"got {type(value).__name__}"
+    )
+
+
+def unpacked(value: Any) -> Any:
+    """Return what `packed` was given."""
+    if isinstance(value, list):
+        return [unpacked(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "float":
+        return float(content)
+    if kind == "tuple":
+        return tuple(unpacked(item) for item in content)
+    if kind == "dict":
+        return {unpacked(key): unpacked(item) for key, item in content}
+    if kind == "array":
+        dtype, items = content
+        return np.array(unpacked(items), lookup("array", dtype, ARRAYS))
+    if kind == "random":
+        random = np.random.RandomState()
+        random.set_state(unpacked(content))
+        return random
+    raise ValueError(f"expected float, tuple, dict, array or random, got {kind!r}")

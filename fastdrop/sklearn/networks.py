@@ -1,0 +1,115 @@
+"""The network that an estimator's parameters describe, and its weights as scikit-learn has them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fastdrop.layers import (
+    Activation,
+    Array,
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Input,
+    Layer,
+    WeightRule,
+)
+from fastdrop.models import Sequential
+from fastdrop.sklearn.losses import LOSSES
+
+__all__ = ["Design", "dense_layers", "first_weights", "views", "weight_rules"]
+
+# scikit-learn's names, and ours.
+ACTIVATIONS = {
+    "exp": "linear",  # the loss is of logarithms; whoever predicts takes the exponential
+    "identity": "linear",
+    "logistic": "sigmoid",
+    "relu": "relu",
+    "softmax": "softmax",
+    "tanh": "tanh",
+}
+
+# Of the means and variances that are used to predict: tables give few batches to follow them.
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Design:
+    """All that decides what a network's layers are.
+
+    Attributes
+    ----------
+    units : tuple of int
+        Of all layers: features, hidden units, outputs.
+    activation, out_activation : str
+        Of hidden layers and of the last one, as scikit-learn names them.
+    dropout : tuple of float
+        In front of each dense layer: of the input, then of each hidden layer.
+    shared_dropout : bool
+        Whether all samples of a batch share one mask.
+    max_norm : float or None
+        The largest norm of the weights into one hidden unit.
+    batch_norm : bool
+        Whether there is batch normalisation in front of each hidden activation.
+    dtype : str
+        "float32" or "float64".
+    """
+
+    units: tuple[int, ...]
+    activation: str
+    out_activation: str
+    dropout: tuple[float, ...]
+    shared_dropout: bool
+    max_norm: float | None
+    batch_norm: bool
+    dtype: str
+
+    def network(self, seed: int) -> Sequential:
+        """Return a network with weights of 0; `seed` is that of its masks."""
+        features, *hidden, outputs = self.units
+        layers: list[Input | Layer] = [Input((features,)), *self._dropout(self.dropout[0])]
+        name = ACTIVATIONS[self.activation]
+        for units, p in zip(hidden, self.dropout[1:], strict=True):
+            first = "linear" if self.batch_norm else name
+            layers.append(Dense(units, first, kernel_initializer="zeros", max_norm=self.max_norm))
+            if self.batch_norm:
+                layers += [BatchNormalization(MOMENTUM), Activation(name)]
+            layers += self._dropout(p)
+        last = ACTIVATIONS[self.out_activation]
+        layers.append(Dense(outputs, last, kernel_initializer="zeros"))
+        model = Sequential(layers, seed=seed, dtype=self.dtype)
+        model.network.loss = LOSSES[self.out_activation]()
+        return model
+
+    def _dropout(self, p: float) -> list[Layer]:
+        return [Dropout(p, shared_axes=0 if self.shared_dropout else ())] if p else []
+
+
+def dense_layers(model: Sequential) -> dict[str, Dense]:
+    """Return the dense layers by their numbers in the model, as names of parameters have them."""
+    return {str(n): layer for n, layer in enumerate(model.layers) if isinstance(layer, Dense)}
+
+
+def views(model: Sequential) -> tuple[list[Array], list[Array]]:
+    """Return `coefs_` and `intercepts_`: the model's own memory, weights transposed."""
+    layers = dense_layers(model).values()
+    return [d.params["weight"].T for d in layers], [d.params["bias"] for d in layers]
+
+
+def first_weights(model: Sequential, activation: str, random: Any) -> None:
+    """Draw initial weights and biases as scikit-learn does, in the same order: Glorot's uniform."""
+    for coef, intercept in zip(*views(model)):
+        bound = math.sqrt((2 if activation == "logistic" else 6) / sum(coef.shape))
+        coef[...] = random.uniform(-bound, bound, coef.shape)
+        intercept[...] = random.uniform(-bound, bound, intercept.shape)
+
+
+def weight_rules(model: Sequential, alpha: float, total: float) -> dict[str, WeightRule]:
+    """Return what an update does to weights in a batch with this sum of sample weights."""
+    return {
+        f"{number}.weight": WeightRule(0.0, alpha / (2 * total), dense.max_norm)
+        for number, dense in dense_layers(model).items()
+        if alpha or dense.max_norm is not None
+    }

@@ -1,0 +1,506 @@
+"""What classifier and regressor have in common: the course of `fit`, and a network's outputs.
+
+The course is scikit-learn's, whatever it does: same initial weights, same order of samples, same
+rules for stopping. So with the same `random_state`, and without dropout, the results are the same
+to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from fastdrop._quiet import quiet
+from fastdrop.layers import Array
+from fastdrop.models import Sequential
+from fastdrop.sklearn import files, solvers
+from fastdrop.sklearn.networks import Design, first_weights, views
+from fastdrop.sklearn.rows import Rows, chunks
+from fastdrop.sklearn.solvers import Batches, Samples
+from fastdrop.uncertainty import Prediction
+
+__all__ = ["Perceptron"]
+
+FLOATS = (np.float64, np.float32)
+AT_LEAST_0 = Interval(Real, 0, None, closed="left")
+ABOVE_0 = Interval(Real, 0, None, closed="neither")
+SHARE = Interval(Real, 0, 1, closed="left")  # 1 is not one
+COUNT = Interval(Integral, 1, None, closed="left")
+
+
+class Perceptron(BaseEstimator):
+    """Base of both estimators; their docstrings have the parameters.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of ndarray
+        The network's own memory. An array in place of another one is taken over when the network
+        is used next.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "hidden_layer_sizes": ["array-like", COUNT],
+        "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [AT_LEAST_0],
+        "batch_size": [StrOptions({"auto"}), COUNT],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [ABOVE_0],
+        "power_t": [AT_LEAST_0],
+        "max_iter": [COUNT],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [AT_LEAST_0],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [SHARE],
+        "beta_1": [SHARE],
+        "beta_2": [SHARE],
+        "epsilon": [ABOVE_0],
+        "n_iter_no_change": [COUNT, Options(Real, {np.inf})],
+        "max_fun": [COUNT],
+        "dropout": [SHARE, "array-like"],
+        "input_dropout": [SHARE],
+        "shared_dropout": ["boolean"],
+        "max_norm": [ABOVE_0, None],
+        "batch_norm": ["boolean"],
+        "dtype": [StrOptions({"float32", "float64"}), None],
+    }
+
+    # What a subclass does in its own way.
+
+    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
+        """Check X and y, and return them; set what is known of y, such as its classes."""
+        raise NotImplementedError
+
+    def _encoded(self, y: Any, dtype: np.dtype[Any]) -> Array:
+        """Return y as a network's targets."""
+        raise NotImplementedError
+
+    def _outputs_and_activation(self, y: Any) -> tuple[int, str]:
+        """Return how many outputs there are, and scikit-learn's name of their activation."""
+        raise NotImplementedError
+
+    def _weights(self, y: Any, targets: Array, sample_weight: Array | None) -> Array | None:
+        """Return all that samples are weighted by."""
+        return sample_weight
+
+    def _stratified(self, targets: Array) -> Array | None:
+        """Return what the samples set aside have to have in the same shares, if anything."""
+        return None
+
+    def _score_of(self, outputs: Array, targets: Array, weights: Array | None) -> float:
+        """Return the score of outputs for validation."""
+        raise NotImplementedError
+
+    # The course of fit.
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        hidden, dropout = self._hidden(), self._dropout()
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, y = self._validated(X, y, incremental, first)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            if not np.any(sample_weight):
+                raise ValueError("Sample weights must contain at least one non-zero number.")
+        outputs, out_activation = self._outputs_and_activation(y)
+        design = Design(
+            units=(X.shape[1], *hidden, outputs),
+            activation=self.activation,
+            out_activation=out_activation,
+            dropout=dropout,
+            shared_dropout=bool(self.shared_dropout),
+            max_norm=None if self.max_norm is None else float(self.max_norm),
+            batch_norm=bool(self.batch_norm),
+            dtype=self._dtype_for(X, first),
+        )
+        random = check_random_state(self.random_state)
+        targets = self._encoded(y, np.dtype(design.dtype))
+        weights = self._weights(y, targets, sample_weight)
+        if weights is not None:
+            weights = weights.astype(design.dtype, copy=False)
+        samples = Samples(Rows(X), targets, weights)
+        if first:
+            self._begin(design, random)
+        else:
+            self._go_on(design, random)
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(samples)
+        else:
+            self._fit_batches(samples, random, incremental)
+        if not all(np.isfinite(weight).all() for weight in self._model.get_weights()):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+        return self
+
+    def _accepted(self) -> Any:
+        """Return the dtypes of X that are left as they are; others become the first."""
+        return FLOATS if self.dtype is None else np.dtype(self.dtype)
+
+    def _hidden(self) -> tuple[int, ...]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        if np.any(np.array(sizes) <= 0):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        if not all(isinstance(size, Integral) for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
+        return tuple(int(size) for size in sizes)
+
+    def _dropout(self) -> tuple[float, ...]:
+        """Return the probabilities of dropping: of the input, then of each hidden layer."""
+        layers = len(self._hidden())
+        given = self.dropout
+        rates = [given] * layers if isinstance(given, Real) else list(given)
+        if len(rates) != layers:
+            raise ValueError(
+                f"dropout must be a number or have one for each of the {layers} hidden layers, "
+                f"got {len(rates)}: {given!r}."
+            )
+        for p in rates:
+            if not isinstance(p, Real) or isinstance(p, bool | np.bool_) or p not in SHARE:
+                raise ValueError(f"dropout must be in the range [0.0, 1.0), got {p!r}.")
+        rates = [self.input_dropout, *rates]
+        if self.solver == "lbfgs":
+            unfit = {
+                "dropout": any(rates),
+                "batch_norm": self.batch_norm,
+                "max_norm": self.max_norm is not None,
+            }
+            for name in (name for name, used in unfit.items() if used):
+                raise ValueError(
+                    f"solver='lbfgs' needs a loss that is the same function in every iteration, "
+                    f"got it with {name}. Use solver='adam' or solver='sgd'."
+                )
+        return tuple(float(p) for p in rates)
+
+    def _dtype_for(self, X: Any, first: bool) -> str:
+        if self.dtype is not None:
+            return str(self.dtype)
+        return str(X.dtype.name if first else self.coefs_[0].dtype.name)
+
+    def _begin(self, design: Design, random: Any) -> None:
+        """Forget what was learnt before."""
+        self._take(design, design.network(mask_seed(random)))
+        first_weights(self._model, design.activation, random)
+        self.n_iter_ = self.t_ = 0
+        if self.solver != "lbfgs":
+            self._begin_curves()
+
+    def _begin_curves(self) -> None:
+        self.loss_curve_: list[float] = []
+        self._no_improvement_count = 0
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_: Any = -np.inf if self.early_stopping else None
+        self.best_loss_: Any = None if self.early_stopping else np.inf
+
+    def _go_on(self, design: Design, random: Any) -> None:
+        """Keep what was learnt, in a new network where parameters are others."""
+        if "_model" not in vars(self):  # it was given weights, and never fitted
+            given = self.coefs_, self.intercepts_
+            self._take(design, design.network(mask_seed(random)))
+            (self.coefs_, self.intercepts_), self.t_ = given, 0
+        own = self._network()
+        if self._design == design:
+            return
+        model = design.network(own.seed)
+        shapes = [[w.shape for w in each.network.weights().values()] for each in (own, model)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "warm_start and partial_fit can only be used with layers of the same sizes as in "
+                f"the previous call to fit. Previously got {self._design.units}, now "
+                f"{design.units}."
+            )
+        model.set_weights(own.get_weights())
+        model.network.step = own.network.step  # masks that have been used are not used again
+        if hasattr(self, "_optimizer"):
+            names = dict(zip(own.params, model.params))  # there may be another layer in front
+            self._optimizer.state = {
+                names[name]: {part: a.astype(model.dtype) for part, a in arrays.items()}
+                for name, arrays in self._optimizer.state.items()
+            }
+        self._take(design, model)
+
+    def _take(self, design: Design, model: Sequential) -> None:
+        self._design, self._model = design, model
+        self.coefs_, self.intercepts_ = views(model)
+        self._own = [*self.coefs_, *self.intercepts_]
+        self.n_layers_, self.n_outputs_ = len(design.units), design.units[-1]
+        self.out_activation_ = design.out_activation
+
+    def _network(self) -> Sequential:
+        """Return the network, with the weights that are in `coefs_` and `intercepts_` now."""
+        if "_model" not in vars(self):
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet: it was given weights, "
+                "and takes them over in partial_fit."
+            )
+        given = [*self.coefs_, *self.intercepts_]
+        own = self._own
+        if len(given) != len(own) or any(a is not b for a, b in zip(given, own)):
+            shapes = [np.shape(array) for array in given]
+            if shapes != [array.shape for array in own]:
+                raise ValueError(
+                    f"coefs_, intercepts_: expected shapes {[a.shape for a in own]}, got {shapes}"
+                )
+            for mine, array in zip(own, given):
+                if array is not mine:
+                    mine[...] = array
+            self._take(self._design, self._model)
+        return self._model
+
+    def _fit_lbfgs(self, samples: Samples) -> None:
+        iterations = 0
+
+        def after_iteration(loss: float) -> None:
+            nonlocal iterations
+            iterations += 1
+            self.n_iter_, self.loss_ = iterations, loss
+            if self.verbose:
+                print(f"Iteration {iterations}, loss = {loss:.8f}")
+
+        options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        try:
+            self.loss_, result = solvers.lbfgs(
+                self._model, samples, float(self.alpha), options, after_iteration
+            )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+            return
+        self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
+
+    def _fit_batches(self, samples: Samples, random: Any, incremental: bool) -> None:
+        if not incremental or not hasattr(self, "_optimizer"):
+            self._optimizer = self._new_optimizer()
+        states = (a for state in self._optimizer.state.values() for a in state.values())
+        if not all(array.flags.writeable for array in states):  # in a memory map
+            self._optimizer = copy.deepcopy(self._optimizer)
+        validated = getattr(self, "validation_scores_", None) is not None
+        if not hasattr(self, "loss_curve_") or validated != bool(self.early_stopping):
+            self._begin_curves()  # those of another solver, or another rule for stopping
+        training, validation = self._split(samples, random)
+        count = samples.rows.samples if training is None else len(training)
+        size = min(200, count)
+        if self.batch_size != "auto":
+            if self.batch_size > count:
+                warnings.warn(
+                    "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                    "clipped",
+                    stacklevel=5,
+                )
+            size = min(self.batch_size, count)
+        batches = Batches(self._model, self._optimizer, samples, float(self.alpha))
+        self._best_weights = self._model.get_weights() if self.early_stopping else None
+        order = training
+        self.n_iter_ = 0
+        try:
+            while self.n_iter_ < self.max_iter:
+                if self.shuffle:
+                    mixed = random.permutation(count)
+                    order = mixed if order is None else order[mixed]
+                self.loss_ = batches.epoch(order, count, size)
+                self.n_iter_ += 1
+                self.t_ += count
+                self.loss_curve_.append(self.loss_)
+                if self.verbose:
+                    print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+                self._count_no_improvement(validation)
+                if self.solver == "sgd" and self.learning_rate == "invscaling":
+                    rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
+                    self._optimizer.learning_rate = float(rate)
+                if self._no_improvement_count > self.n_iter_no_change and self._ends():
+                    break
+                if incremental:
+                    break
+                if self.n_iter_ == self.max_iter:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and "
+                        "the optimization hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=5,
+                    )
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        if self._best_weights is not None:
+            self._model.set_weights(self._best_weights)
+            self._best_weights = None
+
+    def _new_optimizer(self) -> Any:
+        rate = float(self.learning_rate_init)
+        if self.solver == "sgd":
+            return solvers.sgd(rate, self.momentum, bool(self.nesterovs_momentum))
+        return solvers.adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon))
+
+    def _split(self, samples: Samples, random: Any) -> tuple[Array | None, Samples | None]:
+        """Return which samples to train on, None for all, and those to validate on."""
+        if not self.early_stopping:
+            return None, None
+        training, validation = train_test_split(
+            np.arange(samples.rows.samples),
+            random_state=random,
+            test_size=self.validation_fraction,
+            stratify=self._stratified(samples.targets),
+        )
+        if len(validation) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        return training, samples.some(validation)
+
+    def _count_no_improvement(self, validation: Samples | None) -> None:
+        if validation is None:
+            loss = self.loss_curve_[-1]
+            improved = not loss > self.best_loss_ - self.tol
+            if loss < self.best_loss_:
+                self.best_loss_ = loss
+        else:
+            outputs = self._outputs(validation.rows)
+            score = self._score_of(outputs, validation.targets, validation.weights)
+            assert self.validation_scores_ is not None
+            self.validation_scores_.append(score)
+            if self.verbose:
+                print(f"Validation score: {score:f}")
+            improved = not score < self.best_validation_score_ + self.tol
+            if score > self.best_validation_score_:
+                self.best_validation_score_ = score
+                self._best_weights = self._model.get_weights()
+        self._no_improvement_count = 0 if improved else self._no_improvement_count + 1
+
+    def _ends(self) -> bool:
+        """Tell whether training ends because nothing improves; or go on at a smaller rate."""
+        what = "Validation score" if self.early_stopping else "Training loss"
+        text = (
+            f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} "
+            "consecutive epochs."
+        )
+        ends = True
+        if self.solver != "sgd" or self.learning_rate != "adaptive":
+            text += " Stopping."
+        elif self._optimizer.learning_rate <= 1e-6:
+            text += " Learning rate too small. Stopping."
+        else:
+            self._optimizer.learning_rate /= 5
+            self._no_improvement_count = 0
+            text += f" Setting learning rate to {self._optimizer.learning_rate:f}"
+            ends = False
+        if self.verbose:
+            print(text)
+        return ends
+
+    # Outputs.
+
+    def _rows_for(self, X: Any) -> Rows:
+        """Check X, and return its rows."""
+        check_is_fitted(self)
+        return Rows(validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False))
+
+    def _outputs(self, rows: Rows) -> Array:
+        """Return the network's outputs, of the last activation."""
+        model = self._network()
+        outputs = np.concatenate([model(x) for x in _dense(rows, model.dtype)])
+        return np.exp(outputs, out=outputs) if self.out_activation_ == "exp" else outputs
+
+    def _prediction(self, rows: Rows, mc_samples: int | None = None) -> Prediction:
+        """Return outputs with their uncertainty: by sampling or, without `mc_samples`, moments.
+
+        Samples depend on the network's seed, so that every call gives the same.
+        """
+        if not any(self._design.dropout):
+            raise ValueError(
+                "uncertainty comes from dropout, and this estimator was fitted without any: "
+                "expected dropout or input_dropout above 0"
+            )
+        model = self._network()
+        batches = _dense(rows, model.dtype)
+        if mc_samples is None:
+            return model.predict_moments(batches)
+        samples = check_scalar(mc_samples, "mc_samples", Integral, min_val=1)
+        return model.predict_mc(batches, int(samples), seed=model.seed, verbose=0)
+
+    # Pickles and copies: each weight once.
+
+    def __getstate__(self) -> dict[str, Any]:
+        if "_model" in vars(self):
+            self._network()
+        state = dict(super().__getstate__())
+        if "_model" in state:
+            for name in ("coefs_", "intercepts_", "_own"):
+                del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_model" in vars(self):
+            self._model.build()  # with arrays of its own in place of memory maps
+            self._take(self._design, self._model)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _check_solver(self) -> bool:
+        if self.solver == "lbfgs":
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{self.solver} is not stochastic."
+            )
+        return True
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a file, see `fastdrop.sklearn.load`.
+
+        The file holds parameters, weights, classes, names of features, and what it takes to go on
+        with `partial_fit`, in the format safetensors: arrays and JSON, no code. It appears under
+        its name only when it is whole.
+
+        Parameters
+        ----------
+        path : path
+            Replaced if it exists.
+
+        Raises
+        ------
+        NotFittedError
+            When there is nothing to save.
+        ValueError
+            When the estimator holds what a file cannot, such as labels that are neither numbers nor
+            text.
+        OSError
+            When the file cannot be written.
+        """
+        check_is_fitted(self)
+        files.save(self, self._network(), path)
+
+
+def _dense(rows: Rows, dtype: np.dtype[Any]) -> Iterator[Array]:
+    """Give all rows, some at a time, as dense arrays."""
+    for some in chunks(rows):
+        with quiet(over="ignore"):  # the model says what is too large for it
+            x = rows.take(some).astype(dtype, copy=False)
+        yield x
+
+
+def mask_seed(random: Any) -> int:
+    """Return a seed of masks, drawn from a copy: dropout changes nothing else that is drawn."""
+    return int(copy.deepcopy(random).randint(1 << 31))

@@ -1,0 +1,63 @@
+"""The rows of X that a batch is made of, dense or sparse: only a batch's become dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy.sparse import issparse
+
+from fastdrop.compiled._train import submatrix
+from fastdrop.layers import Array
+
+__all__ = ["Chosen", "Rows", "chunks"]
+
+Chosen: TypeAlias = "slice | Array"  # of rows
+
+CHUNK_ROWS, CHUNK_SIZE = 1024, 1 << 20  # the most rows and elements where any number would do
+
+
+class Rows:
+    """The rows of a matrix, taken in batches.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix, (samples, features)
+        float32 or float64.
+    """
+
+    def __init__(self, X: Any) -> None:
+        self.X = X
+        self.samples, self.features = X.shape
+        self._sparse = issparse(X)
+        self._plain = not self._sparse and X.flags.c_contiguous and X.flags.aligned
+        self._buffer = np.empty((0, self.features), X.dtype)
+
+    def take(self, rows: Chosen) -> Array:
+        """Return these rows as a dense array, which the next call may rewrite.
+
+        Parameters
+        ----------
+        rows : slice or ndarray of intp
+        """
+        if self._sparse:
+            some = self.X[rows]
+            return np.asarray(some.toarray(out=self._room_for(some.shape[0])))
+        if isinstance(rows, slice) or not self._plain:
+            return np.ascontiguousarray(self.X[rows])
+        room = self._room_for(len(rows))
+        submatrix(self.X, rows, None, room)
+        return room
+
+    def _room_for(self, rows: int) -> Array:
+        if len(self._buffer) < rows:
+            self._buffer = np.empty((rows, self.features), self.X.dtype)
+        return self._buffer[:rows]
+
+
+def chunks(rows: Rows) -> Iterator[slice]:
+    """Give all rows in slices whose dense arrays are small."""
+    size = max(1, min(CHUNK_ROWS, CHUNK_SIZE // rows.features))
+    for start in range(0, rows.samples, size):
+        yield slice(start, start + size)

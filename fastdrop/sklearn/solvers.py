@@ -1,0 +1,223 @@
+"""The solvers: Adam and SGD by batches, L-BFGS by SciPy, on the gradients of `fastdrop.training`.
+
+What is computed is what scikit-learn computes, to rounding: its order of samples, its means, its
+penalty of weights, which is divided by the weights of a batch's samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+from fastdrop.layers import Array, WeightRule
+from fastdrop.models import Sequential
+from fastdrop.optimizers import SGD, Adam, Optimizer
+from fastdrop.sklearn.losses import reported
+from fastdrop.sklearn.networks import dense_layers, weight_rules
+from fastdrop.sklearn.rows import Chosen, Rows, chunks
+from fastdrop.training.blas import matmul
+from fastdrop.training.step import Step
+
+__all__ = ["Batches", "Samples", "adam", "lbfgs", "sgd"]
+
+
+@dataclass
+class Samples:
+    """What a network is trained on.
+
+    Attributes
+    ----------
+    rows : Rows
+    targets : ndarray
+        Class numbers (samples,), or numbers (samples, outputs) of the network's dtype.
+    weights : ndarray, (samples,), or None
+    """
+
+    rows: Rows
+    targets: Array
+    weights: Array | None
+
+    def some(self, chosen: Array) -> Samples:
+        """Return these samples, as a part of its own."""
+        weights = None if self.weights is None else self.weights[chosen]
+        return Samples(Rows(self.rows.X[chosen]), self.targets[chosen], weights)
+
+    def batch(self, chosen: Chosen) -> tuple[Array, Array, Array | None, float]:
+        """Return x, targets, weights of mean 1, and the sum of the weights as they were."""
+        x = self.rows.take(chosen)
+        y = self.targets[chosen]
+        if self.weights is None:
+            return x, y, None, float(len(x))
+        weights = self.weights[chosen]
+        total = float(weights.sum(dtype=np.float64))
+        return x, y, weights * (len(x) / total) if total else weights, total
+
+
+def adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) -> Adam:
+    """Return scikit-learn's Adam, which has its epsilon where ours has it."""
+    return Adam(learning_rate, beta_1, beta_2, epsilon)
+
+
+def sgd(learning_rate: float, momentum: float, nesterov: bool) -> SGD:
+    """Return scikit-learn's SGD, which takes a momentum of 1, too."""
+    optimizer = SGD(learning_rate, nesterov=nesterov)
+    optimizer.momentum = float(momentum)
+    return optimizer
+
+
+class Batches:
+    """Training of a network batch by batch.
+
+    Parameters
+    ----------
+    model : Sequential
+        With a loss.
+    optimizer : Optimizer
+    samples : Samples
+    alpha : float
+        As scikit-learn has it.
+    """
+
+    def __init__(
+        self, model: Sequential, optimizer: Optimizer, samples: Samples, alpha: float
+    ) -> None:
+        model.network.optimizer = optimizer
+        self._model, self._optimizer, self._samples = model, optimizer, samples
+        self._alpha = alpha
+        self._params, self._weights = model.params, _weights(model)
+        self._outputs = len(self._weights[-1])
+        # By samples in a batch, of which an epoch's last one has fewer: each has its own memory.
+        self._steps: dict[int, Step] = {}
+        self._rules: dict[int, dict[str, WeightRule]] = {}
+
+    def epoch(self, order: Array | None, samples: int, size: int) -> float:
+        """Take a step for each batch, and return the mean of their losses.
+
+        Parameters
+        ----------
+        order : ndarray of intp, or None
+            The samples to take; the first so many without it.
+        samples, size : int
+            How many samples there are to take, and in a batch.
+        """
+        total = 0.0
+        for start in range(0, samples, size):
+            end = min(start + size, samples)
+            rows = slice(start, end) if order is None else order[start:end]
+            total += (end - start) * self._train(rows)
+        return total / samples
+
+    def _train(self, chosen: Chosen) -> float:
+        """Take a step, and return the loss before it."""
+        x, y, weights, total = self._samples.batch(chosen)
+        if not total:  # nothing is to be learnt from samples without weight
+            return 0.0
+        network = self._model.network
+        step = self._steps.get(len(x))
+        if step is None:
+            step = self._steps[len(x)] = Step(network, matmul=matmul)
+            self._rules[len(x)] = weight_rules(self._model, self._alpha, len(x))
+        loss, gradients = step.gradients(x, y, weights)
+        loss = reported(network.loss, loss, self._outputs)
+        if self._alpha:
+            loss += self._alpha / 2 * _squares(self._weights) / total
+        rules = self._rules[len(x)]
+        if weights is not None:
+            rules = weight_rules(self._model, self._alpha, total)
+        network.step += 1  # now: whatever interrupts the update, no mask is used again
+        self._optimizer.update(self._params, gradients, rules)
+        return loss
+
+
+def lbfgs(
+    model: Sequential,
+    samples: Samples,
+    alpha: float,
+    options: dict[str, Any],
+    after_iteration: Callable[[float], None],
+) -> tuple[float, Any]:
+    """Minimise the loss over all samples by SciPy's L-BFGS-B.
+
+    Parameters
+    ----------
+    model : Sequential
+        With a loss. It gets the best weights; if this is interrupted, the last ones.
+    samples : Samples
+    alpha : float
+        As scikit-learn has it.
+    options : dict
+        SciPy's.
+    after_iteration : callable
+        Called with the loss after each iteration, as scikit-learn reports it.
+
+    Returns
+    -------
+    loss : float
+        At the end, as scikit-learn reports it.
+    result : OptimizeResult
+        SciPy's.
+    """
+    model.network.optimizer = None  # so gradients are arrays
+    step = Step(model.network, matmul=matmul)
+    params, all_weights = model.params, _weights(model)
+    outputs = len(all_weights[-1])
+    start = np.concatenate([param.ravel() for param in params.values()]).astype(np.float64)
+    latest = 0.0
+
+    def take_over(theta: Array) -> None:
+        for param, part in zip(params.values(), _parts(theta, params)):
+            param[...] = part
+
+    def loss_and_gradient(theta: Array) -> tuple[float, Array]:
+        nonlocal latest
+        with np.errstate(over="ignore", under="ignore"):
+            take_over(theta)
+        gradient = np.zeros_like(theta)
+        loss = total = 0.0
+        for rows in chunks(samples.rows):
+            x, y, weights, weight = samples.batch(rows)
+            if weight:
+                value, gradients = step.gradients(x, y, weights)
+                loss += weight * value
+                total += weight
+                for name, part in zip(params, _parts(gradient, params)):
+                    part += weight * np.asarray(gradients[name])
+        penalty = alpha / 2 * _squares(all_weights)
+        for name, param, part in zip(params, params.values(), _parts(gradient, params)):
+            if alpha and name.endswith(".weight"):
+                part += alpha * param
+        gradient /= total
+        latest = (reported(model.network.loss, loss, outputs) + penalty) / total
+        return (loss + penalty) / total, gradient
+
+    result = scipy.optimize.minimize(
+        loss_and_gradient,
+        start,
+        method="L-BFGS-B",
+        jac=True,
+        options=options,
+        callback=lambda theta: after_iteration(latest),
+    )
+    loss_and_gradient(result.x)
+    return latest, result
+
+
+def _parts(theta: Array, params: dict[str, Array]) -> Iterator[Array]:
+    """Give the parts of a vector that are the parameters, in their shapes."""
+    start = 0
+    for param in params.values():
+        yield theta[start : start + param.size].reshape(param.shape)
+        start += param.size
+
+
+def _weights(model: Sequential) -> list[Array]:
+    """Return what `alpha` is about: all weights but biases."""
+    return [dense.params["weight"] for dense in dense_layers(model).values()]
+
+
+def _squares(weights: list[Array]) -> float:
+    return sum(float(np.vdot(weight, weight)) for weight in weights)

@@ -1,0 +1,188 @@
+"""What X and y may be."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+from scipy import sparse
+from sklearn import neural_network
+from sklearn.datasets import load_digits
+
+from fastdrop.sklearn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:300] / 16, Y[:300]
+NAMES = [f"pixel {i}" for i in range(64)]
+
+
+def fitted(x, y=Y, **settings):
+    given = {"hidden_layer_sizes": 8, "max_iter": 3, "random_state": 0, "dropout": 0.1} | settings
+    return MLPClassifier(**given).fit(x, y)
+
+
+def read_only(array, tmp_path):
+    np.save(tmp_path / "array.npy", array)
+    return np.load(tmp_path / "array.npy", mmap_mode="r")
+
+
+def pandas_frame(array, _):
+    return pytest.importorskip("pandas").DataFrame(array, columns=NAMES)
+
+
+def polars_frame(array, _):
+    return pytest.importorskip("polars").DataFrame(array, schema=NAMES)
+
+
+def strided(array, _):
+    return np.repeat(array, 2, axis=0)[::2]
+
+
+def unaligned(array, _):
+    memory = np.empty(array.nbytes + 1, np.uint8)
+    copy = np.ndarray(array.shape, array.dtype, memory[1:])
+    copy[...] = array
+    assert not copy.flags.aligned
+    return copy
+
+
+KINDS = {
+    "list": lambda array, _: array.tolist(),
+    "Fortran's order": lambda array, _: np.asfortranarray(array),
+    "strided": strided,
+    "unaligned": unaligned,
+    "other bytes": lambda array, _: array.astype(array.dtype.newbyteorder()),
+    "memory map": read_only,
+    "memory map in Fortran's order": lambda a, path: read_only(np.asfortranarray(a), path),
+    "pandas": pandas_frame,
+    "polars": polars_frame,
+    "CSR matrix": lambda array, _: sparse.csr_matrix(array),
+    "CSR array": lambda array, _: sparse.csr_array(array),
+    "CSC": lambda array, _: sparse.csc_array(array),
+}
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_of_any_kind(kind, early_stopping, tmp_path):
+    x = KINDS[kind](X, tmp_path)
+    expected, got = (fitted(each, early_stopping=early_stopping) for each in (X, x))
+    for a, b in zip(expected.coefs_, got.coefs_):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(got.predict_proba(x), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_names_of_features(kind):
+    frame = KINDS[kind](X, None)
+    net = fitted(frame)
+    assert net.feature_names_in_.tolist() == NAMES
+    other = frame[list(reversed(NAMES))]
+    with pytest.raises(ValueError, match="feature names should match"):
+        net.predict(other)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        net.predict(X)
+
+
+@pytest.mark.parametrize(
+    ("x", "dtype", "expected"),
+    [
+        (X, None, "float64"),
+        (X.astype(np.float32), None, "float32"),
+        (X, "float32", "float32"),
+        (X.astype(np.float32), "float64", "float64"),
+        ((X * 16).astype(np.uint8), None, "float64"),
+        ((X * 16).astype(np.uint8), "float32", "float32"),
+        (X.astype(np.float16), None, "float64"),
+    ],
+)
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_what_is_computed_in(x, dtype, expected, solver):
+    net = MLPRegressor(hidden_layer_sizes=8, solver=solver, max_iter=2, dtype=dtype).fit(x, Y)
+    assert {array.dtype.name for array in [*net.coefs_, *net.intercepts_]} == {expected}
+    assert net.predict(x).dtype == expected
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_only_a_batch_of_a_sparse_matrix_becomes_dense(solver):
+    """Memory stays that of the matrix, the network and a batch: dense, X has 1.6 GB."""
+    rng = np.random.default_rng(0)
+    x = sparse.random_array((4000, 50_000), density=1e-3, rng=rng, format="csr")
+    y = rng.integers(0, 2, 4000)
+    net = MLPClassifier(4, solver=solver, max_iter=1, max_fun=1, batch_size=20)
+    tracemalloc.start()
+    try:
+        net.fit(x, y).predict(x)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    batch, network = 20 * 50_000 * 8, 8 * 50_000 * 4
+    assert peak < 60 * network + 4 * batch < 4000 * 50_000 * 8 / 8
+
+
+def test_multilabel_sparse_indicators():
+    y = sparse.csr_array(np.stack([Y > 4, Y % 2], axis=1).astype(int))
+    predicted = fitted(X, y).predict(X)
+    assert sparse.issparse(predicted)
+    assert predicted.shape == y.shape
+
+
+@pytest.mark.parametrize("label", [7, "word", 2.0, True])
+def test_one_class(label):
+    net = fitted(X, [label] * len(X))
+    assert net.classes_.tolist() == [label]
+    assert net.predict(X).tolist() == [label] * len(X)
+    assert (net.predict_proba(X) == 1).all()
+    assert net.predict_proba(X).shape == (len(X), 1)
+
+
+def test_a_column_of_numbers_is_one_output():
+    with pytest.warns(Warning, match="column-vector"):
+        net = MLPRegressor(hidden_layer_sizes=4, max_iter=2).fit(X, Y[:, np.newaxis])
+    assert net.predict(X).shape == (len(X),)
+    two = MLPRegressor(hidden_layer_sizes=4, max_iter=2).fit(X, np.stack([Y, Y], axis=1))
+    assert two.predict(X).shape == (len(X), 2)
+
+
+def test_a_batch_without_weight_teaches_nothing():
+    weights = np.r_[np.ones(100), np.zeros(200)]
+    some = MLPClassifier(8, max_iter=3, random_state=0, batch_size=100, shuffle=False)
+    some.fit(X, Y, sample_weight=weights)
+    few = MLPClassifier(8, max_iter=3, random_state=0, batch_size=100, shuffle=False)
+    few.fit(X[:100], Y[:100])
+    for a, b in zip(some.coefs_, few.coefs_):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def series(library, values, **options):
+    return pytest.importorskip(library).Series(values, **options)
+
+
+WORDS = ["one", "two", "three"]
+LABELS = {
+    "list": lambda: [WORDS[label % 3] for label in Y],
+    "objects": lambda: np.array(WORDS, dtype=object)[Y % 3],
+    "pandas": lambda: series("pandas", np.array(WORDS)[Y % 3]),
+    "categories": lambda: series("pandas", np.array(WORDS)[Y % 3], dtype="category"),
+    "polars": lambda: series("polars", np.array(WORDS)[Y % 3]),
+    "flags": lambda: series("pandas", Y > 4),
+    "negative numbers": lambda: Y - 5,
+    "whole floats": lambda: (Y % 3) * 2.0,
+    "bytes": lambda: (Y % 3).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels(kind):
+    y = LABELS[kind]()
+    theirs, mine = (
+        net(8, max_iter=3, random_state=0).fit(X, y)
+        for net in (neural_network.MLPClassifier, MLPClassifier)
+    )
+    np.testing.assert_array_equal(mine.classes_, theirs.classes_)
+    np.testing.assert_array_equal(mine.predict(X), theirs.predict(X))
+    assert mine.predict(X).dtype == theirs.predict(X).dtype
+    assert mine.score(X, y) == theirs.score(X, y)

@@ -1,0 +1,232 @@
+"""What is refused, in scikit-learn's words and types."""
+
+import numpy as np
+import pytest
+from processes import run
+
+pytest.importorskip("sklearn")
+from sklearn import neural_network
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+
+from fastdrop import sklearn as ours
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:60] / 16, Y[:60]
+NAMES = ["MLPClassifier", "MLPRegressor"]
+SMALL = {"hidden_layer_sizes": 4, "max_iter": 2}
+
+
+def changed(value):
+    copy = X.copy().astype(type(value) if isinstance(value, complex) else float)
+    copy[3, 4] = value
+    return copy
+
+
+def fit(*arguments, **settings):
+    return lambda net: net.set_params(**settings).fit(*arguments)
+
+
+def then(action, *first):
+    return lambda net: action(net.fit(*(first or (X, Y))))
+
+
+THEIRS = {
+    "not fitted": lambda net: net.predict(X),
+    "features": then(lambda net: net.predict(X[:, :5])),
+    "features of a part": then(lambda net: net.partial_fit(X[:, :5], Y)),
+    "NaN": fit(changed(np.nan), Y),
+    "infinity": fit(changed(np.inf), Y),
+    "NaN later": then(lambda net: net.predict(changed(np.nan))),
+    "complex": fit(changed(1j), Y),
+    "empty": fit(X[:0], Y[:0]),
+    "no features": fit(X[:, :0], Y),
+    "vector": fit(X[0], Y[:1]),
+    "three axes": fit(X[np.newaxis], Y),
+    "lengths": fit(X, Y[:5]),
+    "no y": fit(X, None),
+    "words": fit([["a", "b"]] * 4, [0, 1, 0, 1]),
+    "NaN in y": fit(X, np.where(Y == 3, np.nan, Y)),
+    "weights": fit(X, Y, np.ones(3)),
+    "NaN weights": fit(X, Y, np.full(60, np.nan)),
+    "hidden": fit(X, Y, hidden_layer_sizes=(4, 0)),
+    "hidden, negative": fit(X, Y, hidden_layer_sizes=-1),
+    "activation": fit(X, Y, activation="gelu"),
+    "solver": fit(X, Y, solver="rmsprop"),
+    "alpha": fit(X, Y, alpha=-1),
+    "batch": fit(X, Y, batch_size=0),
+    "rate": fit(X, Y, learning_rate_init=0),
+    "schedule": fit(X, Y, learning_rate="fast"),
+    "momentum": fit(X, Y, momentum=2),
+    "beta": fit(X, Y, beta_1=1),
+    "fraction": fit(X, Y, validation_fraction=1),
+    "too few to validate": fit(X[:8], Y[:8] > 4, early_stopping=True),
+    "shuffle": fit(X, Y, shuffle=2),
+    "no progress": fit(X, Y, n_iter_no_change=0),
+    "seed": fit(X, Y, random_state="one"),
+    "validated parts": lambda net: net.set_params(early_stopping=True).partial_fit(
+        X, Y, **({"classes": np.unique(Y)} if hasattr(net, "predict_proba") else {})
+    ),
+    "huge": fit(X * 1e308, Y, activation="identity"),
+}
+CLASSIFIERS = {
+    "numbers": fit(X, Y + 0.5),
+    "two outputs": fit(X, np.stack([Y, Y], axis=1)),
+    "no classes": lambda net: net.partial_fit(X, Y),
+    "other classes": lambda net: net.partial_fit(X, Y, classes=[0, 1]),
+    "classes change": lambda net: net.partial_fit(X, Y, classes=np.unique(Y)).partial_fit(
+        X, Y, classes=[0, 1]
+    ),
+    "an unknown label": lambda net: net.partial_fit(X, Y, classes=np.unique(Y)).partial_fit(
+        X[:2], [3, 77]
+    ),
+    "warm start": then(lambda net: net.set_params(warm_start=True).fit(X, Y > 4)),
+    "lbfgs in parts": lambda net: net.set_params(solver="lbfgs").partial_fit(X, Y),
+}
+
+
+def raised(package, name, action):
+    """The error of an action; which one it is, is what is compared."""
+    try:
+        action(getattr(package, name)(**SMALL))
+    except Exception as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "action"),
+    [(name, case, action) for name in NAMES for case, action in THEIRS.items()]
+    + [("MLPClassifier", case, action) for case, action in CLASSIFIERS.items()],
+)
+@pytest.mark.filterwarnings("ignore:overflow|invalid:RuntimeWarning")
+def test_as_scikit_learn(name, case, action):
+    expected, got = (raised(package, name, action) for package in (neural_network, ours))
+    assert expected is not None
+    assert type(got) is type(expected)
+    assert str(got) == str(expected)
+
+
+OURS = {
+    "above": (ValueError, r"'dropout' parameter of MLP.* \[0.0, 1.0\)", {"dropout": 1.0}),
+    "below": (ValueError, r"'dropout' parameter of MLP.* \[0.0, 1.0\)", {"dropout": -0.1}),
+    "NaN": (ValueError, "'dropout' parameter", {"dropout": np.nan}),
+    "words": (ValueError, "'dropout' parameter", {"dropout": "half"}),
+    "none": (ValueError, "'dropout' parameter", {"dropout": None}),
+    "input": (ValueError, "'input_dropout' parameter", {"input_dropout": 1}),
+    "a list for the input": (ValueError, "'input_dropout' parameter", {"input_dropout": [0.1]}),
+    "shorter": (ValueError, "dropout must .* 2 hidden layers, got 1", {"dropout": [0.1]}),
+    "longer": (ValueError, "dropout must .* 2 hidden layers, got 3", {"dropout": [0.1] * 3}),
+    "above in a list": (ValueError, r"\[0.0, 1.0\), got 1.5", {"dropout": [0.1, 1.5]}),
+    "NaN in a list": (ValueError, r"\[0.0, 1.0\), got nan", {"dropout": [0.1, np.nan]}),
+    "words in a list": (ValueError, r"\[0.0, 1.0\), got 'x'", {"dropout": [0.1, "x"]}),
+    "norm": (ValueError, "'max_norm' parameter", {"max_norm": 0}),
+    "shared": (ValueError, "'shared_dropout' parameter", {"shared_dropout": "yes"}),
+    "batch norm": (ValueError, "'batch_norm' parameter", {"batch_norm": 3}),
+    "dtype": (ValueError, "'dtype' parameter", {"dtype": "float16"}),
+    "hidden": (ValueError, "must be integers", {"hidden_layer_sizes": (4.5, 2)}),
+    "lbfgs, dropout": (ValueError, "same function .* with dropout", {"dropout": 0.1}),
+    "lbfgs, input": (ValueError, "same function .* with dropout", {"input_dropout": 0.1}),
+    "lbfgs, norm": (ValueError, "same function .* with max_norm", {"max_norm": 1.0}),
+    "lbfgs, batch norm": (ValueError, "same function .* with batch_norm", {"batch_norm": True}),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", OURS)
+def test_of_our_own(case, name):
+    error, match, settings = OURS[case]
+    if case.startswith("lbfgs"):
+        settings = settings | {"solver": "lbfgs"}
+    net = getattr(ours, name)(**{"hidden_layer_sizes": (4, 3), "max_iter": 2} | settings)
+    with pytest.raises(error, match=match):
+        net.fit(X, Y)
+    assert not hasattr(net, "coefs_")
+
+
+@pytest.mark.parametrize(
+    ("settings", "y", "match"),
+    [
+        ({"class_weight": "even"}, Y, "'class_weight' parameter"),
+        ({"class_weight": {99: 2}}, Y, "The classes, .* are not in class_weight"),
+        ({"class_weight": {0: 1}}, np.stack([Y > 2, Y > 4], axis=1), "list of dicts"),
+    ],
+)
+def test_class_weights(settings, y, match):
+    net = ours.MLPClassifier(**SMALL, **settings)
+    with pytest.raises(ValueError, match=match):
+        net.fit(X, y)
+    assert not hasattr(net, "coefs_")
+
+
+def test_balanced_parts():
+    with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
+        ours.MLPClassifier(class_weight="balanced").partial_fit(X, Y, classes=np.unique(Y))
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [(-np.ones(60), "Negative values"), (np.zeros(60), "at least one non-zero number")],
+)
+def test_weights(weights, match):
+    with pytest.raises(ValueError, match=match):
+        ours.MLPRegressor(**SMALL).fit(X, Y, sample_weight=weights)
+
+
+def test_negative_counts():
+    with pytest.raises(ValueError, match=r"out of the valid range of the loss 'poisson'.*got -2"):
+        ours.MLPRegressor(loss="poisson", **SMALL).fit(X, Y - 2.0)
+
+
+@pytest.mark.parametrize("name", ["partial_fit", "fit"])
+def test_other_sizes_go_on_with_nothing(name):
+    net = ours.MLPRegressor(warm_start=True, **SMALL).fit(X, Y)
+    before = net.coefs_[0].copy()
+    net.set_params(hidden_layer_sizes=(5,))
+    with pytest.raises(ValueError, match="layers of the same sizes"):
+        getattr(net, name)(X, Y)
+    np.testing.assert_array_equal(net.coefs_[0], before)
+
+
+def test_too_large_for_float32():
+    with pytest.raises(ValueError, match="too large for dtype"), np.errstate(over="ignore"):
+        ours.MLPRegressor(dtype="float32", **SMALL).fit(X * 1e300, Y)
+    net = ours.MLPRegressor(dtype="float32", **SMALL).fit(X, Y)
+    with pytest.raises(ValueError, match="expected finite"):
+        net.predict(X * 1e300)
+
+
+def test_weights_alone_predict_nothing():
+    net = ours.MLPRegressor()
+    net.coefs_, net.intercepts_, net.n_features_in_ = [np.ones((64, 1))], [np.ones(1)], 64
+    with pytest.raises(NotFittedError, match="was given weights"):
+        net.predict(X)
+
+
+def test_saving_what_is_not_fitted(tmp_path):
+    with pytest.raises(NotFittedError):
+        ours.MLPClassifier().save(tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("replacement", "message"),
+    [
+        ("None", "fastdrop.sklearn needs scikit-learn: pip install 'fastdrop-nn[sklearn]'"),
+        ("old", "fastdrop.sklearn needs scikit-learn 1.6 or later, got 1.5.2"),
+    ],
+)
+def test_without_scikit_learn(replacement, message):
+    code = f"""
+import sys, types
+old = types.ModuleType("sklearn")
+old.__version__ = "1.5.2"
+sys.modules["sklearn"] = {replacement}
+try:
+    import fastdrop.sklearn
+except ImportError as error:
+    print(error)
+"""
+    assert message in run(code).stdout

@@ -1,0 +1,95 @@
+"""The examples of docs/sklearn.md run, with others' tools on top, and give what the page says."""
+
+import re
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from places import EXAMPLES, ROOT
+
+pytest.importorskip("sklearn")
+
+PAGE = ROOT / "docs" / "sklearn.md"
+pytestmark = [
+    pytest.mark.skipif(not PAGE.exists(), reason="not in a checkout"),
+    pytest.mark.filterwarnings("default"),  # of tools that warn of each other
+]
+SLOW = {"dask", "shap"}  # they take 15 s to start
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if PAGE.exists() else []
+
+
+def needed(block):
+    """The packages that an example imports."""
+    return set(re.findall(r"^(?:from|import) (\w+)", block, flags=re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def names():
+    """The names of the page, from one example to the next."""
+    return {"__name__": "__main__"}
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=[pytest.mark.slow] if SLOW & needed(block) else [])
+        for number, block in enumerate(BLOCKS)
+    ],
+)
+def test_example(number, names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    missing = [package for package in needed(BLOCKS[number]) if find_spec(package) is None]
+    if missing:
+        pytest.skip(f"without {', '.join(missing)}")
+    exec(BLOCKS[number], names)
+
+
+def test_what_they_give(names):
+    """What the examples found: skipped where their tools are not installed."""
+    if "calibrated" not in names:
+        pytest.skip("the examples did not run")
+    assert names["calibrated"].score(names["X_test"], names["y_test"]) > 0.9
+    informative = names["importance"].importances_mean
+    assert informative[:5].min() > informative[5:].max()
+    if "covered" in names:
+        assert names["covered"] > 0.95 - 0.03  # 450 test samples
+        assert names["within"] > 0.9 - 0.04  # 500
+    if "study" in names:
+        assert names["study"].best_value > 0.7
+    if "search" in names:
+        assert names["search"].best_score_ > 0.7
+
+
+def run(name, *arguments):
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        module = __import__(name)
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    return module.main([str(argument) for argument in arguments])
+
+
+def test_the_search(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "search.png"
+    run("sklearn_search", "--candidates", 3, "--epochs", 5, "--jobs", 1, "--out", picture)
+    assert "cross-validation: 0." in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_dropout_against_alpha(tmp_path, capsys):
+    folder = tmp_path / "uci" / "yacht"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(60, 4))
+    np.savetxt(folder / "data.txt", np.c_[table, table @ [1, -1, 2, 0]])
+    np.savetxt(folder / "index_features.txt", np.arange(4), fmt="%d")
+    np.savetxt(folder / "index_target.txt", [4], fmt="%d")
+    for seed in range(2):
+        order = rng.permutation(60)
+        np.savetxt(folder / f"index_train_{seed}.txt", order[:50], fmt="%d")
+        np.savetxt(folder / f"index_test_{seed}.txt", order[50:], fmt="%d")
+    options = ("--data", tmp_path, "--out", tmp_path, "--seeds", 2, "--epochs", 5, "--table")
+    run("sklearn_dropout", "yacht", *options)
+    assert re.search(r"\| yacht \| test RMSE \| 2 \|.*of 2 \|", capsys.readouterr().out)

@@ -1,0 +1,200 @@
+"""Without dropout the estimators compute what scikit-learn's compute, to rounding."""
+
+import numpy as np
+import pytest
+
+sklearn = pytest.importorskip("sklearn")
+from scipy.sparse import csr_array
+from sklearn import neural_network
+from sklearn.datasets import load_digits
+
+from fastdrop import sklearn as ours
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:600] / 16, Y[:600]
+WEIGHTS = np.random.default_rng(0).integers(1, 4, len(X)).astype(float)
+TARGETS = {
+    "classes": ("MLPClassifier", Y),
+    "two classes": ("MLPClassifier", Y > 4),
+    "words": ("MLPClassifier", np.array(list("jihgfedcba"))[Y]),
+    "objects": ("MLPClassifier", np.array(list("jihgfedcba"), dtype=object)[Y]),
+    "one class": ("MLPClassifier", np.full(len(Y), 7)),
+    "labels": ("MLPClassifier", np.stack([Y > 3, Y % 2, Y < 7], axis=1).astype(int)),
+    "number": ("MLPRegressor", Y / 3),
+    "numbers": ("MLPRegressor", np.stack([Y, Y**2 / 9], axis=1)),
+}
+SETTINGS = {
+    "defaults": {},
+    "linear": {"hidden_layer_sizes": ()},
+    "tanh": {"hidden_layer_sizes": [30, 20], "activation": "tanh", "alpha": 1.0},
+    "logistic": {"activation": "logistic", "batch_size": 128, "shuffle": False},
+    "identity": {"activation": "identity", "batch_size": 7, "alpha": 0},
+    "adam": {"beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3, "learning_rate_init": 0.01},
+    "sgd": {"solver": "sgd", "learning_rate_init": 0.01},
+    "plain sgd": {"solver": "sgd", "momentum": 0, "learning_rate": "invscaling", "power_t": 0.25},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False, "momentum": 1.0},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 1, "n_iter_no_change": 1},
+    "stops": {"tol": 0.5, "n_iter_no_change": 2, "max_iter": 30},
+    "validates": {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 2},
+    "lbfgs": {"solver": "lbfgs", "hidden_layer_sizes": 10},
+    "lbfgs, few": {"solver": "lbfgs", "max_fun": 5, "alpha": 0.1, "activation": "logistic"},
+}
+# scikit-learn's L-BFGS is given the loss averaged over outputs with the gradient of their sum.
+LINE_SEARCH = "scikit-learn's L-BFGS with several outputs has a value that its gradient is not of"
+CURVES = ("n_iter_", "t_", "loss_curve_", "validation_scores_", "best_loss_", "loss_")
+SAME = ("n_layers_", "n_outputs_", "out_activation_", "n_features_in_")
+
+
+def unless_theirs_is_wrong(setting, target):
+    if target == "numbers" and "lbfgs" in setting:
+        pytest.skip(f"{LINE_SEARCH}: see test_lbfgs_with_several_outputs")
+
+
+def pair(name, **settings):
+    settings = {"max_iter": 6, "random_state": 3, "hidden_layer_sizes": 20} | settings
+    return getattr(neural_network, name)(**settings), getattr(ours, name)(**settings)
+
+
+def assert_same(theirs, mine, x, rtol=1e-7):
+    for attribute in ("coefs_", "intercepts_"):
+        for a, b in zip(getattr(theirs, attribute), getattr(mine, attribute), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(b, a, rtol=rtol, atol=rtol)
+    for name in CURVES:
+        a, b = getattr(theirs, name, None), getattr(mine, name, None)
+        if a is not None:
+            np.testing.assert_allclose(b, a, rtol=rtol, err_msg=name)
+        assert (a is None) == (b is None), name
+    for name in SAME:
+        assert getattr(theirs, name) == getattr(mine, name), name
+    expected, got = theirs.predict(x), mine.predict(x)
+    assert expected.dtype == got.dtype
+    if expected.dtype.kind == "f":
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol)
+    else:
+        np.testing.assert_array_equal(got, expected)
+    if hasattr(theirs, "classes_"):
+        np.testing.assert_array_equal(mine.classes_, theirs.classes_)
+        if len(mine.classes_) > 1:  # of one class, theirs has two columns
+            np.testing.assert_allclose(
+                mine.predict_proba(x), theirs.predict_proba(x), rtol=100 * rtol, atol=rtol
+            )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_same_numbers(setting, target):
+    unless_theirs_is_wrong(setting, target)
+    name, y = TARGETS[target]
+    theirs, mine = (estimator.fit(X, y) for estimator in pair(name, **SETTINGS[setting]))
+    assert_same(theirs, mine, X, 1e-4 if "lbfgs" in setting else 1e-7)
+
+
+@pytest.mark.parametrize("target", ["classes", "two classes", "labels", "number", "numbers"])
+@pytest.mark.parametrize("setting", ["defaults", "validates", "lbfgs", "sgd"])
+@pytest.mark.skipif(VERSION < (1, 7), reason="scikit-learn's MLPs had no weights before 1.7")
+def test_weights_of_samples(setting, target):
+    unless_theirs_is_wrong(setting, target)
+    name, y = TARGETS[target]
+    estimators = pair(name, **SETTINGS[setting])
+    theirs, mine = (estimator.fit(X, y, sample_weight=WEIGHTS) for estimator in estimators)
+    assert_same(theirs, mine, X, 1e-4 if "lbfgs" in setting else 1e-7)
+
+
+@pytest.mark.skipif(VERSION < (1, 7), reason="scikit-learn had no Poisson loss before 1.7")
+@pytest.mark.parametrize("y", [Y, np.stack([Y, Y % 3], axis=1)])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_poisson(solver, y):
+    theirs, mine = (
+        estimator.fit(X, y) for estimator in pair("MLPRegressor", loss="poisson", solver=solver)
+    )
+    assert_same(theirs, mine, X, 1e-4 if solver == "lbfgs" else 1e-7)
+
+
+def test_lbfgs_with_several_outputs():
+    """What both gradients belong to is smaller here."""
+    _, y = TARGETS["numbers"]
+    objectives = []
+    for net in pair("MLPRegressor", solver="lbfgs", alpha=0.1, max_iter=40):
+        squares = ((net.fit(X, y).predict(X) - y) ** 2).sum() / 2
+        penalty = 0.1 / 2 * sum((coef**2).sum() for coef in net.coefs_)
+        objectives.append((squares + penalty) / len(X))
+        assert net.loss_ == pytest.approx((squares / 2 + penalty) / len(X))
+    assert objectives[1] < objectives[0] * 1.01
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_float32(target):
+    name, y = TARGETS[target]
+    x = X.astype(np.float32)
+    theirs, mine = (estimator.fit(x, y) for estimator in pair(name))
+    assert_same(theirs, mine, x, 1e-4)
+
+
+@pytest.mark.parametrize("setting", ["defaults", "validates", "lbfgs"])
+@pytest.mark.parametrize("target", ["classes", "two classes", "numbers"])
+def test_sparse(setting, target):
+    unless_theirs_is_wrong(setting, target)
+    name, y = TARGETS[target]
+    x = csr_array(X)
+    theirs, mine = (estimator.fit(x, y) for estimator in pair(name, **SETTINGS[setting]))
+    assert_same(theirs, mine, x, 1e-4 if "lbfgs" in setting else 1e-7)
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("target", ["classes", "labels", "numbers"])
+def test_partial_fit(solver, target):
+    name, y = TARGETS[target]
+    theirs, mine = pair(name, solver=solver)
+    first = {"classes": np.unique(y)} if name == "MLPClassifier" else {}
+    if target == "labels":
+        first = {"classes": [0, 1, 2]}
+    for rows in (slice(0, 300), slice(300, 600), slice(100, 400)):
+        for estimator in (theirs, mine):
+            estimator.partial_fit(X[rows], y[rows], **first)
+        first = {}
+    assert_same(theirs, mine, X)
+
+
+@pytest.mark.parametrize("setting", ["defaults", "sgd", "stops", "validates"])
+def test_warm_start(setting):
+    estimators = pair("MLPClassifier", warm_start=True, **SETTINGS[setting])
+    for rows in (slice(0, 300), slice(300, 600)):
+        theirs, mine = (estimator.fit(X[rows], Y[rows]) for estimator in estimators)
+    assert_same(theirs, mine, X)
+
+
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(5)])
+def test_random_states(random_state):
+    """A generator is left where scikit-learn's estimator would leave it."""
+    results = []
+    for estimator in pair("MLPClassifier"):
+        np.random.seed(1)
+        if random_state is not None:
+            random_state.seed(1)
+        estimator.set_params(random_state=random_state).fit(X, Y)
+        drawn = (random_state or np.random).random_sample()
+        results.append((estimator.loss_, drawn))
+    np.testing.assert_allclose(*results, rtol=1e-9)
+
+
+def test_what_is_printed(capsys):
+    printed = []
+    for estimator in pair("MLPClassifier", verbose=True, early_stopping=True, tol=1, max_iter=20):
+        estimator.fit(X, Y)
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "Validation score" in printed[0]
+    assert "Stopping" in printed[0]
+
+
+def test_parameters_are_theirs_and_more():
+    for name in ("MLPClassifier", "MLPRegressor"):
+        theirs, mine = (getattr(package, name)().get_params() for package in (neural_network, ours))
+        assert theirs.items() <= mine.items()
+        own = {"dropout", "input_dropout", "shared_dropout", "max_norm", "batch_norm", "dtype"}
+        own |= {"class_weight"} if name == "MLPClassifier" else set()
+        assert mine.keys() - theirs.keys() == own
