@@ -83,6 +83,7 @@ __all__ = [
 ]
 
 _MODULES = (
+    "calibration",
     "callbacks",
     "datasets",
     "initializers",

@@ -178,6 +178,21 @@ def test_stages(monkeypatch, capsys):
     assert all(float(cell) > 0 for cell in rows["all"])
 
 
+def test_torch_predict_mc(monkeypatch, tmp_path):
+    torch = pytest.importorskip("torch")
+    import torch_predict_mc
+
+    monkeypatch.setattr("fastdrop.commands.bench.turns.SECONDS", 1e-3)
+    arguments = ["--rounds", "2", "--cases", "0", "2", "7", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path), *arguments])
+    threads = torch.get_num_threads()
+    assert not torch_predict_mc.main()
+    torch.set_num_threads(threads)
+    rows = (tmp_path / torch_predict_mc.TABLE).read_text().splitlines()[4:]
+    assert len(rows) == 3
+    assert all(float(ms) > 0 for row in rows for ms in row.split("|")[3:5])
+
+
 @pytest.fixture
 def stopped(monkeypatch, capsys):
     """Run a script that gets SIGTERM after its first round; return what it prints then."""

@@ -24,6 +24,7 @@ MODULES = sorted(
 )
 KERAS_BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 NEEDED = {  # by packages and modules, what they import
+    "fastdrop.diagrams": ["matplotlib"],
     "fastdrop.torch": ["torch"],
     "fastdrop.jax": ["jax"],
     "fastdrop.jax.nnx": ["flax"],

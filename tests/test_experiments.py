@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "srivastava": ROOT / "examples" / "srivastava_mnist.py",
     "uci": ROOT / "examples" / "uci_uncertainty.py",
     "shared masks": ROOT / "benchmarks" / "shared_masks.py",
+    "fashion uncertainty": ROOT / "examples" / "fashion_uncertainty.py",
 }
 pytestmark = pytest.mark.skipif(
     not all(path.exists() for path in EXPERIMENTS.values()), reason="not in a checkout"
@@ -35,14 +36,20 @@ def run(name, *arguments):
 @pytest.fixture
 def folder(tmp_path):
     """Return a folder of images whose labels can be seen: which of ten columns is bright."""
+    return write_images(tmp_path / "mnist")
+
+
+def write_images(folder, mistakes=0.0):
+    """Some labels may be mistakes."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "mnist"
     folder.mkdir()
     arrays = []
     for n in (600, 100):
         labels = rng.integers(0, 10, n, dtype=np.uint8)
         images = rng.integers(0, 100, (n, 10, 10), dtype=np.uint8)
         images[np.arange(n), :, labels] += 150
+        mistaken = rng.random(n) < mistakes
+        labels[mistaken] = rng.integers(0, 10, mistaken.sum())
         arrays += [images, labels]
     for stem, array in zip(IDX_STEMS, arrays):
         (folder / stem).write_bytes(idx(array))
@@ -124,10 +131,50 @@ def test_shared_masks(folder, tmp_path, capsys):
     assert (tmp_path / "shared_masks.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_fashion_uncertainty(tmp_path, capsys):
+    """What differs from all that it was trained on, it is uncertain of, in every way."""
+    pytest.importorskip("matplotlib")
+    folder, others = write_images(tmp_path / "fashion", mistakes=0.2), tmp_path / "others"
+    others.mkdir()
+    rng = np.random.default_rng(1)
+    for stem, n in zip(IDX_STEMS, (600, 600, 100, 100)):  # grey without a bright column
+        shape = (n, 10, 10) if "images" in stem else (n,)
+        (others / stem).write_bytes(idx(rng.integers(0, 10, shape, dtype=np.uint8)))
+    out = tmp_path / "result.json"
+    sizes = ["--units", 64, "--p", 0.3, "--epochs", 10, "--samples", 20, "--seeds", 2]
+    run("fashion uncertainty", "--fashion", folder, "--mnist", others, "--out", out, *sizes)
+    result = json.loads(out.read_text())
+    assert result["images"] == 500
+    assert len({(r["way"], r["seed"]) for r in result["runs"]}) == len(result["runs"]) == 8
+    for found in result["runs"]:
+        assert found["auroc_entropy"] > 0.8
+        assert found["wrong"] < 50
+        assert 0 <= found["ece"] < 1
+        assert (found["auroc_mutual_information"] is None) == ("softmax" in found["way"])
+    for name in ("images", "risk", "reliability"):
+        picture = tmp_path / f"result_{name}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+    document = tmp_path / "results.md"
+    start = "a <!-- made by examples/fashion_uncertainty.py -->"
+    document.write_text(f"{start}\nold\n<!-- /made --> b\n")
+    run("fashion uncertainty", "--report", out, "--document", document)
+    text = document.read_text()
+    assert text.startswith("a <!-- made")
+    assert text.endswith("<!-- /made --> b\n")
+    assert "old" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4
+    assert len({row.count("|") for row in rows}) == 1
+    printed = capsys.readouterr().out
+    assert all(row in printed for row in rows)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_missing_data(tmp_path, name):
+    data = "--fashion" if name == "fashion uncertainty" else "--data"
     with pytest.raises(SystemExit, match=r"^[^\n]*nowhere[^\n]*$"):
-        run(name, "--data", tmp_path / "nowhere", "--out", tmp_path / "out.json")
+        run(name, data, tmp_path / "nowhere", "--out", tmp_path / "out.json")
 
 
 def test_uci_goes_on_and_reports(tmp_path, capsys):

@@ -35,6 +35,7 @@ from fastdrop.torch.modules import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from fastdrop.torch.monte_carlo import predict_mc
 
 __all__ = [
     "AlphaDropout",
@@ -50,5 +51,6 @@ __all__ = [
     "disable",
     "enable",
     "functional",
+    "predict_mc",
     "revert",
 ]

@@ -17,6 +17,7 @@ from torch.compiler import is_compiling
 from fastdrop.torch import operators
 from fastdrop.torch.keys import draw_key, draw_seed
 from fastdrop.torch.rules import Packed, Rule, apply, scale_elements
+from fastdrop.torch.samples import Seed
 from fastdrop.torch.tensors import DTYPES, is_batched, is_plain
 
 __all__ = [
@@ -112,7 +113,7 @@ def drop(
 
 def at_once(
     x: Tensor,
-    seed: int,
+    seed: Seed,
     rule: Rule,
     packed: Packed = None,
     inplace: bool = False,
@@ -136,7 +137,7 @@ def at_once(
     return apply(x, seed, rule, packed, inplace)[0]
 
 
-def drop_elements(x: Tensor, p: float, seed: int) -> Tensor:
+def drop_elements(x: Tensor, p: float, seed: Seed) -> Tensor:
     """`again` in the usual case, by the shortest way: of a small tensor's time most is calls.
 
     Parameters
@@ -144,7 +145,7 @@ def drop_elements(x: Tensor, p: float, seed: int) -> Tensor:
     x : Tensor
         Plain and contiguous, in eager mode.
     p : float
-    seed : int
+    seed : int or Seeds
 
     Returns
     -------
@@ -165,7 +166,7 @@ def _transformed(x: Tensor, key: Tensor, rule: Rule) -> Tensor:
 
 def again(
     x: Tensor,
-    seed: int,
+    seed: Seed,
     rule: Rule,
     packed: Packed = None,
     inplace: bool = False,
@@ -176,7 +177,7 @@ def again(
     Parameters
     ----------
     x : Tensor
-    seed : int
+    seed : int or Seeds
     rule : Rule
     packed : ndarray, optional
         The mask of a "scale".
@@ -198,7 +199,7 @@ class _Masked(Function):
     """A rule in eager mode. All that is no tensor comes in one tuple: each argument costs time."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, how: tuple[int, Rule, Packed, bool, bool]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, how: tuple[Seed, Rule, Packed, bool, bool]) -> Tensor:
         seed, rule, packed, inplace, save_mask = how
         y, packed = apply(x, seed, rule, packed, inplace, save_mask)
         ctx.saved = seed, rule, packed
@@ -221,7 +222,7 @@ class _Elements(Function):
     """`_Masked` in the usual case."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, how: tuple[float, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, how: tuple[float, Seed]) -> Tensor:
         ctx.how = how
         return scale_elements(x, *how)
 

@@ -7,9 +7,9 @@ from torch import nn
 from fastdrop.torch import modules
 from fastdrop.torch.report import Report, explain
 
-__all__ = ["convert", "revert"]
+__all__ = ["OURS", "convert", "revert"]
 
-_OURS: dict[type[nn.Module], type[nn.Module]] = {
+OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: modules.Dropout,
     nn.Dropout1d: modules.Dropout1d,
     nn.Dropout2d: modules.Dropout2d,
@@ -17,7 +17,7 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.AlphaDropout: modules.AlphaDropout,
     nn.FeatureAlphaDropout: modules.FeatureAlphaDropout,
 }
-_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+_THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 
 
 def convert(model: nn.Module) -> Report:
@@ -40,7 +40,7 @@ def convert(model: nn.Module) -> Report:
         used in several places has one. Printed, it is a table of all modules with dropout: whether
         `convert` reached them, why not, and what to do.
     """
-    return explain(model, _change_classes(model, _OURS), tuple(_THEIRS))
+    return explain(model, _change_classes(model, OURS), tuple(_THEIRS))
 
 
 def revert(model: nn.Module) -> list[str]:

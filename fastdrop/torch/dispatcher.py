@@ -33,8 +33,10 @@ from fastdrop.torch.autograd import (
     is_usual,
     transforms_are_active,
 )
+from fastdrop.torch.keys import draw_seed, group
 from fastdrop.torch.operators import untraced
 from fastdrop.torch.rules import Rule, apply
+from fastdrop.torch.samples import Seed, Seeds
 from fastdrop.torch.tensors import is_plain, memory_order, undone
 
 __all__ = ["Kernel", "kernels", "switch"]
@@ -84,8 +86,10 @@ def kernels() -> list[Kernel]:
     return table
 
 
-def _claim(p: float) -> int | None:
+def _claim(p: float) -> Seed | None:
     """Draw the seed of a call that is fastdrop's; None where it is PyTorch's."""
+    if group() is not None:
+        return draw_seed(None, p)
     if torch._C._current_graph_task_id() >= 0:  # in a backward pass
         return repeats.draw_again(p)
     if switch.on:
@@ -175,8 +179,13 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Compute attention by blocks where there is dropout; all else is PyTorch's."""
-    if fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
+    samples = group()
+    whole = samples is None or samples.is_plain
+    if whole and fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
         seed = _claim(dropout_p)
+        if isinstance(seed, Seeds):
+            seed.group.see(query.numel() // query.size(-1) * key.size(-2))
+            seed = seed.values[0]
         if seed is not None:
             return attend(query, key, value, attn_mask, dropout_p, is_causal, scale, seed)
     return _own_attention(
@@ -196,7 +205,7 @@ def _is_nearly_usual(x: Tensor) -> bool:
     return True
 
 
-def _apply_below(x: Tensor, seed: int, rule: Rule, inplace: bool) -> Tensor:
+def _apply_below(x: Tensor, seed: Seed, rule: Rule, inplace: bool) -> Tensor:
     """Apply a rule where autograd is left out."""
     excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
     if inplace and not excluded(torch._C.DispatchKey.ADInplaceOrView):
@@ -212,7 +221,7 @@ def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Te
     if train is False:
         return x.clone(), torch.ones(x.shape, dtype=torch.bool, device=x.device)
     seed = _claim(p) if 0 < p <= 1 and is_usual(x) else None
-    if seed is None:  # as PyTorch's own kernel does, which cannot be asked any more
+    if not isinstance(seed, int):  # as PyTorch's own kernel does, which cannot be asked any more
         mask = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - p)
         return x.mul(mask).mul_(0.0 if p == 1 else 1 / (1 - p)), mask
     order = memory_order(x)

@@ -6,6 +6,8 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +17,13 @@ from fastdrop.torch import compilers, repeats
 from fastdrop.torch.dispatcher import kernels, switch
 from fastdrop.torch.private import IMPORTED, REGISTERED, first_missing
 
-__all__ = ["disable", "enable"]
+__all__ = ["disable", "enable", "registered"]
 
 OLDEST = "2.8"  # as pyproject.toml has it
 
 _lock = threading.RLock()
 _holders: set[Block] = set()  # calls of `enable` that hold
+_guests = 0  # contexts of `registered`
 _library: torch.library.Library | None = None  # with the kernels, while they are registered
 
 
@@ -73,6 +76,30 @@ def disable() -> Pause:
     return pause
 
 
+@contextmanager
+def registered() -> Iterator[None]:
+    """Have the kernels in the dispatcher, for dropout of groups of samples and for no other.
+
+    Raises
+    ------
+    RuntimeError
+        As `enable`.
+    """
+    global _guests
+    with _lock:
+        if _library is None:
+            _check_torch()
+            _check_nobody_else()
+            _register()
+        _guests += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _guests -= 1
+            _update()
+
+
 class Block:
     """What `enable` returns: a context that ends it."""
 
@@ -120,7 +147,7 @@ def _update() -> None:
     if switch.on != bool(_holders):
         switch.on = bool(_holders)
         compilers.compiled_apart(switch.on)
-    if not (switch.on or repeats.are_expected()):
+    if not (switch.on or _guests or repeats.are_expected()):
         _remove()
 
 

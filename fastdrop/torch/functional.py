@@ -12,7 +12,7 @@ from torch.nn import functional
 from fastdrop._checks import check_count
 from fastdrop.torch.autograd import drop, drop_elements, forbids_in_place, is_eager
 from fastdrop.torch.fused import Add, BiasAct
-from fastdrop.torch.keys import draw_seed
+from fastdrop.torch.keys import draw_seed, group
 from fastdrop.torch.rules import Rule
 from fastdrop.torch.tensors import in_memory_order, is_plain, memory_order, undone
 
@@ -396,6 +396,7 @@ def dropout_add(
         and residual.shape == input.shape
         and residual.dtype == input.dtype
         and is_eager()
+        and group() is None
     ):
         rule = Rule("scale", float(p), (), memory_order(input))
         y: Tensor = Add.apply(input, residual, draw_seed(generator, rule.p), rule)
@@ -446,6 +447,7 @@ def bias_act_dropout(
         and input.dim() > 0
         and not memory_order(input)
         and is_eager()
+        and group() is None
     ):
         y: Tensor = BiasAct.apply(input, bias, relu, float(p), draw_seed(generator, p))
         return y

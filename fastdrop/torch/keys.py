@@ -6,17 +6,23 @@ Where p is 1 all is dropped, whatever the key: none is drawn then, as PyTorch dr
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-__all__ = ["draw_key", "draw_seed"]
+from fastdrop.torch.samples import Group, Seed
+
+__all__ = ["draw_key", "draw_plain_seed", "draw_seed", "drawing", "group"]
 
 _INT64_MAX = 2**63 - 1
 
 
 class _Word(threading.local):
     """A tensor to draw a seed into, for each thread: a fresh one costs more than the draw."""
+
+    group: Group | None = None  # whose seeds are drawn in its place
 
     def __init__(self) -> None:
         with torch.inference_mode(False):  # such a tensor would be good for nothing elsewhere
@@ -27,7 +33,40 @@ class _Word(threading.local):
 _word = _Word()
 
 
-def draw_seed(generator: torch.Generator | None, p: float) -> int:
+def group() -> Group | None:
+    """Return the group of samples that this thread computes, if it does."""
+    return _word.group
+
+
+@contextmanager
+def drawing(samples: Group) -> Iterator[None]:
+    """Let dropout in this thread draw the seeds of a group, from no generator."""
+    before, _word.group = _word.group, samples
+    try:
+        yield
+    finally:
+        _word.group = before
+
+
+def draw_seed(generator: torch.Generator | None, p: float) -> Seed:
+    """Draw the seed of a dropout: within `drawing` the group's, else `draw_plain_seed`.
+
+    Parameters
+    ----------
+    generator : torch.Generator, optional
+        Of the CPU; by default PyTorch's default generator.
+    p : float
+        Probability of dropping.
+
+    Returns
+    -------
+    int or Seeds
+    """
+    samples = _word.group
+    return draw_plain_seed(generator, p) if samples is None else samples.draw()
+
+
+def draw_plain_seed(generator: torch.Generator | None, p: float) -> int:
     """Draw a key's seed, as ``torch.empty((), dtype=torch.int64).random_()`` would.
 
     Parameters

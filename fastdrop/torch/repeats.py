@@ -21,7 +21,7 @@ from weakref import ref
 import torch
 from torch.utils import checkpoint
 
-from fastdrop.torch.keys import draw_seed
+from fastdrop.torch.keys import draw_plain_seed
 
 __all__ = ["are_expected", "draw", "draw_again", "forget"]
 
@@ -87,7 +87,7 @@ def draw(p: float) -> int:
     -------
     int
     """
-    seed = draw_seed(None, p)
+    seed = draw_plain_seed(None, p)
     if may_follow():
         _remember(seed, _checkpoint()[0])
     return seed
@@ -110,7 +110,7 @@ def draw_again(p: float) -> int | None:
     owner, again = _checkpoint()
     known = getattr(owner, _OWN, ()) if again else _seeds
     state = torch.default_generator.get_state()
-    seed = draw_seed(None, p)
+    seed = draw_plain_seed(None, p)
     if seed in known:
         if not again:
             _remember(seed, owner)
@@ -123,5 +123,5 @@ def forget(p: float) -> None:
     """Let a dropout that is PyTorch's be PyTorch's in a repeat, too, from the same state on."""
     if _seeds and may_follow():
         state = torch.default_generator.get_state()
-        _seeds.pop(draw_seed(None, p), None)
+        _seeds.pop(draw_plain_seed(None, p), None)
         torch.default_generator.set_state(state)

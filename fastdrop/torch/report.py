@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dis
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from inspect import unwrap
 from itertools import pairwise
 from types import CodeType
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
-__all__ = ["Report", "Row", "explain"]
+__all__ = ["Report", "Row", "drops", "explain", "names_called"]
 
 ENABLE = "fastdrop.torch.enable()"
 NOTHING = "nothing"
@@ -110,11 +113,7 @@ def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> li
         return [Row(name, False, f"{title} is a subclass, which may do more", ENABLE)]
     if any(word in title.lower().replace("_", "") for word in _PATHS):
         return [Row(name, True, f"{title} costs what a copy costs: left alone", NOTHING)]
-    numbers = {
-        key: value
-        for key, value in vars(module).items()
-        if "drop" in key and type(value) in (int, float)
-    }
+    numbers = _numbers(module)
     ps = [f"{key}={value:g}" for key, value in numbers.items() if 0 < value <= 1]
     if ps:
         if isinstance(module, nn.RNNBase):
@@ -125,22 +124,81 @@ def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> li
         return [Row(name, True, f"{title} drops nothing: {zeros}", NOTHING)]
     if kind.__module__.startswith(("torch.", "fastdrop.")):
         return []
-    names = _names(unwrap(kind.forward).__code__)
-    called = sorted(_FUNCTIONS & set(names) - set(module._modules))
-    handed = [
-        f"{layer}.p"
-        for layer, attribute in pairwise(names)
-        if attribute == "p" and isinstance(module._modules.get(layer), _LAYERS)
-    ]
+    called, handed = names_called(module) & _FUNCTIONS, _handed(module)
     if handed:
         why = f"{title} hands {handed[0]} to a function"
         return [Row(name, False, why, ENABLE)]
     if called:
-        return [Row(name, False, f"{title} calls {', '.join(called)}", ENABLE)]
+        return [Row(name, False, f"{title} calls {', '.join(sorted(called))}", ENABLE)]
     return []
 
 
-def _names(code: CodeType) -> list[str]:
+def drops(module: nn.Module) -> bool:
+    """Tell whether a module's own forward drops something in training, apart from its children's.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    bool
+        False also where all its p are 0.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return any("dropout" in name for name in names_called(module))
+    numbers = _numbers(module)
+    title = type(module).__name__.lower().replace("_", "")
+    if "drop" in title or title in _PATHS:
+        numbers |= {key: vars(module)[key] for key in ("p", "prob") if key in vars(module)}
+        if not (numbers or module._modules):
+            return True
+    if numbers or type(module).__module__.startswith("torch."):
+        return any(value > 0 for value in numbers.values())
+    return bool(names_called(module) & _FUNCTIONS or _handed(module))
+
+
+def _numbers(module: nn.Module) -> dict[str, float]:
+    """A module's attributes that are probabilities of dropping, by their names."""
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if "drop" in key and type(value) in (int, float)
+    }
+
+
+def names_called(module: nn.Module) -> set[str]:
+    """Return the names that a module's forward reads from modules and objects, but its children's.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    set of str
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return set(re.findall(r"torch\.(?:nn\.functional\.)?(\w+)", module.code))
+    return set(_forward_names(module)) - set(module._modules)
+
+
+def _handed(module: nn.Module) -> list[str]:
+    """The p of layers that a module's forward reads, to hand it to a function."""
+    return [
+        f"{layer}.p"
+        for layer, attribute in pairwise(_forward_names(module))
+        if attribute == "p" and isinstance(module._modules.get(layer), _LAYERS)
+    ]
+
+
+def _forward_names(module: nn.Module) -> tuple[str, ...]:
+    code = getattr(unwrap(type(module).forward), "__code__", None)
+    return _names(code) if code else ()
+
+
+@lru_cache(maxsize=1024)  # reading code takes longer than running it
+def _names(code: CodeType) -> tuple[str, ...]:
     """Names that code reads from modules and objects, in their order; also in functions inside."""
     found = [
         str(step.argval)
@@ -150,4 +208,4 @@ def _names(code: CodeType) -> list[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             found += _names(constant)
-    return found
+    return tuple(found)

@@ -6,6 +6,7 @@ and their own gradient.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from fastdrop.compiled import _core
 from fastdrop.functional import inverted_scale
 from fastdrop.noise import gaussian_dropout
 from fastdrop.random import Key
+from fastdrop.torch.samples import Seed, Seeds
 from fastdrop.torch.tensors import DTYPES, array, empty, in_memory_order, thread_limit, undone
 from fastdrop.variants import alpha_dropout, alpha_dropout_backward, drop_block2d
 
@@ -52,7 +54,7 @@ class Rule(NamedTuple):
 
 def apply(
     x: Tensor,
-    seed: int,
+    seed: Seed,
     rule: Rule,
     packed: Packed = None,
     inplace: bool = False,
@@ -64,8 +66,8 @@ def apply(
     ----------
     x : Tensor
         Plain.
-    seed : int
-        The key's.
+    seed : int or Seeds
+        The key's; of several samples each has its own.
     rule : Rule
     packed : ndarray, optional
         The packed mask of a "scale", if it is there already.
@@ -80,6 +82,8 @@ def apply(
         x, or a new tensor whose axes lie in memory in the rule's order.
     packed : ndarray or None
     """
+    if isinstance(seed, Seeds):
+        return _apply_to_samples(x, seed, rule, inplace), None
     kind, p, shared, order, _ = rule
     if kind == "scale" and not (shared or order or inplace or save_mask) and packed is None:
         return scale_elements(x.contiguous(), p, seed), None
@@ -93,7 +97,7 @@ def apply(
     return x, packed
 
 
-def scale_elements(x: Tensor, p: float, seed: int) -> Tensor:
+def scale_elements(x: Tensor, p: float, seed: Seed) -> Tensor:
     """`apply` in the usual case, a "scale" of contiguous elements that share nothing.
 
     Without arrays, which on small tensors would be a tenth of the time.
@@ -103,20 +107,85 @@ def scale_elements(x: Tensor, p: float, seed: int) -> Tensor:
     x : Tensor
         Plain and contiguous.
     p : float
-    seed : int
+    seed : int or Seeds
 
     Returns
     -------
     Tensor
     """
+    if isinstance(seed, Seeds):
+        return _apply_to_samples(x, seed, Rule("scale", p), False)
     y = empty(x)
     n, dtype, scale = x.numel(), DTYPES[x.dtype], inverted_scale(p)
     _core.masked_scale_memory(x.data_ptr(), y.data_ptr(), n, dtype, p, scale, seed, thread_limit())
     return y
 
 
-def _run(x: Tensor, y: Tensor, seed: int, rule: Rule, packed: Packed, save_mask: bool) -> Packed:
-    """Run a kernel on contiguous tensors, with the axes in the rule's order."""
+def _apply_to_samples(x: Tensor, seeds: Seeds, rule: Rule, inplace: bool) -> Tensor:
+    """Apply a rule to the parts of the first axis that are samples, each with its own seed.
+
+    In place only in so far as the memory of x is used where it can hold the result.
+    """
+    values, spread, group = seeds
+    if rule.order[:1] not in ((), (0,)):  # masks count along the first axis
+        rule = rule._replace(order=())
+    source = in_memory_order(x, rule.order)
+    length = source.shape[0] if source.dim() else 0
+    n, rest = divmod(length, 1 if spread else len(values))
+    fits = n and not rest and not (group.row and n % group.rows)
+    if len(values) == 1 and not (group.row and fits):
+        group.see(x.numel())
+        seed = Key(values[0]).fold_in(group.row).seed if group.row else values[0]
+        return apply(x, seed, rule, None, inplace)[0]
+    if not fits:
+        raise ValueError(f"expected {len(values)} samples on the first axis, got {length}")
+    offset = group.row * (n // group.rows) * _places(x, rule) if group.row else 0
+    if inplace and not spread and source.data_ptr() == x.data_ptr():
+        y = source
+    else:
+        y = empty(source, (n * len(values), *source.shape[1:]))
+    if rule.kind == "scale" and not (rule.shared or offset):
+        _scale_parts(source, y, values, rule.p)
+    else:
+        for i, value in enumerate(values):
+            part = source if spread else source[i * n : (i + 1) * n]
+            _run(part, y[i * n : (i + 1) * n], value, rule, None, False, offset)
+    return undone(y, rule.order)
+
+
+def _scale_parts(x: Tensor, y: Tensor, seeds: tuple[int, ...], p: float) -> None:
+    """`scale_elements` for each part of y, from the same part of x, or from x where that is one."""
+    n = y.numel() // len(seeds)
+    dtype, scale, threads = DTYPES[y.dtype], inverted_scale(p), thread_limit()
+    source, target, step = x.data_ptr(), y.data_ptr(), n * y.itemsize
+    repeated = x.numel() == n
+    for seed in seeds:
+        _core.masked_scale_memory(source, target, n, dtype, p, scale, seed, threads)
+        source, target = source if repeated else source + step, target + step
+
+
+def _places(x: Tensor, rule: Rule) -> int:
+    """Return how many elements a mask has for each row of x."""
+    if rule.kind == "blocks":
+        return x.shape[1] * math.prod(length - rule.block_size + 1 for length in x.shape[2:])
+    if 0 in rule.shared:
+        return 0
+    return math.prod(n for axis, n in enumerate(x.shape) if axis and axis not in rule.shared)
+
+
+def _run(
+    x: Tensor,
+    y: Tensor,
+    seed: int,
+    rule: Rule,
+    packed: Packed,
+    save_mask: bool,
+    offset: int = 0,
+) -> Packed:
+    """Run a kernel on contiguous tensors, with the axes in the rule's order.
+
+    `offset` is the place of x's first element in the mask.
+    """
     kind, p, axes, order, block_size = rule
     shape = tuple(x.shape) if axes or block_size else (x.numel(),)
     source, out, threads = array(x, shape), array(y, shape), thread_limit()
@@ -127,17 +196,24 @@ def _run(x: Tensor, y: Tensor, seed: int, rule: Rule, packed: Packed, save_mask:
         if packed is not None:
             _core.apply_packed(source, packed, scale, axes, out, threads)
         elif save_mask:
-            _, packed = _core.masked_scale(source, p, scale, seed, 0, axes, 0, out, True, threads)
+            _, packed = _core.masked_scale(
+                source, p, scale, seed, 0, axes, offset, out, True, threads
+            )
         else:
-            _core.masked_scale(source, p, scale, seed, 0, axes, 0, out, False, threads)
+            _core.masked_scale(source, p, scale, seed, 0, axes, offset, out, False, threads)
         return packed
-    key: Any = Key(seed)
+    options: dict[str, Any] = {
+        "key": Key(seed),
+        "offset": offset,
+        "out": out,
+        "num_threads": threads,
+    }
     if kind == "alpha":
-        alpha_dropout(source, p, key=key, shared_axes=axes, out=out, num_threads=threads)
+        alpha_dropout(source, p, shared_axes=axes, **options)
     elif kind == "alpha gradient":
-        alpha_dropout_backward(source, p, key=key, shared_axes=axes, out=out, num_threads=threads)
+        alpha_dropout_backward(source, p, shared_axes=axes, **options)
     elif kind == "gaussian":
-        gaussian_dropout(source, p, key=key, out=out, num_threads=threads)
+        gaussian_dropout(source, p, **options)
     else:
-        drop_block2d(source, p, block_size, key=key, out=out, num_threads=threads)
+        drop_block2d(source, p, block_size, **options)
     return None

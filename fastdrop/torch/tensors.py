@@ -92,9 +92,12 @@ def undone(y: Tensor, order: tuple[int, ...]) -> Tensor:
     return y.permute([order.index(axis) for axis in range(len(order))]) if order else y
 
 
-def empty(like: Tensor) -> Tensor:
-    """Return uninitialised memory like a contiguous tensor; a large one in huge pages."""
-    y = torch.empty_like(like)
+def empty(like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Return uninitialised memory like a contiguous tensor, or of a shape of its own.
+
+    A large one in huge pages.
+    """
+    y = torch.empty_like(like) if shape is None else like.new_empty(shape)
     nbytes = y.nbytes
     if nbytes >= HUGE_PAGES_PAY:
         _core.want_huge_pages(y.data_ptr(), nbytes)

@@ -206,10 +206,10 @@ ROWS = [
 def test_accuracy_counts_as_argmax(metric, labels, dtype):
     outputs = np.array(ROWS, dtype).repeat(3, axis=0)
     y = np.tile(np.arange(3), len(ROWS)).astype(labels)
-    for given in (outputs, np.asfortranarray(outputs), outputs[::-1]):
+    for rows in (outputs, np.asfortranarray(outputs), outputs[::-1]):
         counting = metric()
-        counting.update(given, y)
-        assert counting.result() == np.mean(given.argmax(axis=-1) == y)
+        counting.update(rows, y)
+        assert counting.result() == np.mean(rows.argmax(axis=-1) == y)
 
 
 def test_accuracy_of_ones_own():
