@@ -898,7 +898,7 @@ cdef class PiecesMatmul:
         if not is_small(&p.whole):
             shares = <int>min(<int64_t>threads, p.whole.m // self.rows)
             with nogil:
-                run_shares(pieces_share, max(1, shares), &p, True)
+                run_shares(pieces_share, crew(max(1, shares), FD_SPINNING), &p)
         else:
             pieces_share(0, 1, &p)
         fd_blas_leave(blas.get, blas.set)
