@@ -59,7 +59,7 @@ class Fastdrop:
         first, *others = weights
         h = np.matmul(x, first.T)
         for _ in range(-(-SAMPLES // together)):
-            a = np.empty((rows * together, len(first)), np.float32) if together > 1 else h
+            a = np.ones((rows * together, len(first)), np.float32) if together > 1 else h
             for w in others:
                 a = np.matmul(a, w.T)
 

@@ -36,7 +36,7 @@ __all__ = ["Accumulator", "Prediction", "checked_quantiles", "entropy", "rows_at
 
 Array: TypeAlias = NDArray[Any]
 
-TINY = {4: np.finfo(np.float32).tiny, 8: np.finfo(np.float64).tiny}  # by bytes of a number
+TINY = {4: float(np.finfo(np.float32).tiny), 8: float(np.finfo(np.float64).tiny)}  # by bytes
 KEPT_BYTES = 32 << 20  # of samples that are kept for quantiles, in a block of rows
 
 
