@@ -118,13 +118,15 @@ def table(folder):
         errors = np.array([[run[side]["error"] for side in run] for run in runs])
         minutes = [sum(run[side]["seconds"] for run in runs) / 60 for side in runs[0]]
         difference = errors[:, 1] - errors[:, 0]
-        spread = difference.std(ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else np.nan
         digits = 2 if name.startswith("fashion") else 3
+        spread = ""  # of one seed there is none
+        if len(runs) > 1:
+            spread = f" ± {difference.std(ddof=1) / np.sqrt(len(runs)):.{digits}f}"
         theirs, ours = (f"{value:.{digits}f}" for value in errors.mean(axis=0))
         what = "test error, %" if digits == 2 else "test RMSE"
         lines.append(
             f"| {name} | {what} | {len(runs)} | {theirs} "
-            f"| {ours} | {difference.mean():+.{digits}f} ± {spread:.{digits}f} "
+            f"| {ours} | {difference.mean():+.{digits}f}{spread} "
             f"| {(difference < 0).sum()} of {len(runs)} | {minutes[0]:.1f}, {minutes[1]:.1f} |"
         )
     return "\n".join(lines)

@@ -17,8 +17,10 @@ import fastdrop
 PACKAGE = Path(fastdrop.__file__).parent
 CHECKOUT = pytest.mark.skipif(not (ROOT / "Makefile").exists(), reason="not in a checkout")
 PUBLIC = (
+    "calibration",
     "callbacks",
     "datasets",
+    "diagrams",
     "functional",
     "initializers",
     "layers",
@@ -30,6 +32,7 @@ PUBLIC = (
     "optimizers",
     "random",
     "softmax",
+    "uncertainty",
     "variants",
 )
 THEIRS = {  # what matters of fastdrop 0.1.0
