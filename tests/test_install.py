@@ -114,7 +114,7 @@ for name in {PUBLIC}:
 
 def test_public_modules_are_all_there():
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    private = {"commands", "compiled", "training", "data", "jax", "keras", "torch"}
+    private = {"commands", "compiled", "training", "data", "jax", "keras", "sklearn", "torch"}
     assert sorted(name for name in found - private if name[0] != "_") == sorted(PUBLIC)
 
 
@@ -158,7 +158,7 @@ def test_messages_name_our_extras():
     ]
     sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     named = set(re.findall(r"'fastdrop-nn\[(\w+)\]'", sources))
-    assert named == {"bfloat16", "jax", "keras", "mpi", "plot", "torch"}
+    assert named == {"bfloat16", "jax", "keras", "mpi", "plot", "sklearn", "torch"}
     assert named <= extras.keys()
     assert not re.search(r"pip install (?!'?fastdrop-nn|-e \.|--force|flax|equinox)", sources)
 

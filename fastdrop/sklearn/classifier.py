@@ -121,8 +121,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     >>> from sklearn.datasets import load_digits
     >>> from fastdrop.sklearn import MLPClassifier
     >>> X, y = load_digits(return_X_y=True)
-    >>> net = MLPClassifier((64, 64), dropout=0.2, random_state=0, max_iter=20, tol=1)
-    >>> net.fit(X[:1500] / 16, y[:1500]).score(X[1500:] / 16, y[1500:]) > 0.85
+    >>> net = MLPClassifier((64, 64), dropout=0.2, learning_rate_init=0.01, tol=0.01)
+    >>> net.fit(X[:1500] / 16, y[:1500]).score(X[1500:] / 16, y[1500:]) > 0.8
     True
     """
 

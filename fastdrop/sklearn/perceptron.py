@@ -51,6 +51,9 @@ class Perceptron(BaseEstimator):
         is used next.
     """
 
+    coefs_: list[Array]
+    intercepts_: list[Array]
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "hidden_layer_sizes": ["array-like", COUNT],
         "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
