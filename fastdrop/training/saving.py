@@ -36,8 +36,14 @@ def pack(network: Network) -> tuple[dict[str, Any], dict[str, Array]]:
     Raises
     ------
     ValueError
-        When a layer or the like holds what cannot be read again.
+        When a layer or the like holds what cannot be read again, or layers have weights that were
+        made for an input shape which the network does not know.
     """
+    if network.input_shape is None and network.weights():
+        raise ValueError(
+            "model: expected a built one, got layers with weights in a model whose input shape is "
+            "not known yet; fit it, or call build(input_shape)"
+        )
     check_can_be_read([network.layers, network.loss, network.metrics, network.weighted_metrics])
     if network.optimizer is not None:
         check_can_be_read(network.optimizer)

@@ -481,6 +481,19 @@ def test_classes_of_ones_own_may_raise_anything(tmp_path):
         load_model(tmp_path / "file")
 
 
+def test_a_layer_that_was_called_alone(tmp_path):
+    """It has weights; a model that was never built cannot say for what input."""
+    layer = layers.Dense(2)
+    layer(X)
+    model, path = Sequential([layer]), tmp_path / "alone.safetensors"
+    with pytest.raises(ValueError, match="model: expected a built one"):
+        model.save(path)
+    assert not path.exists()
+    model.build((4,))
+    model.save(path)
+    assert np.array_equal(load_model(path)(X), model(X))
+
+
 def test_names_of_files_that_cannot_be_printed(tmp_path):
     for name in ("a\nb\x1b[31m", "x" * 250):
         path = tmp_path / name
