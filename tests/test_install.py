@@ -51,6 +51,9 @@ def install(site, *projects):
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(PACKAGE, package, ignore=ignore, dirs_exist_ok=True)
             shutil.copy(_fastdrop_command.__file__, site)
+            libraries = PACKAGE.with_name("fastdrop_nn.libs")  # which a wheel brings
+            if libraries.exists():
+                shutil.copytree(libraries, site / libraries.name, dirs_exist_ok=True)
         elif project == "theirs":
             package.mkdir(parents=True, exist_ok=True)
             for name, text in THEIRS.items():

@@ -229,7 +229,7 @@ def test_all_and_nothing_dropped():
         np.testing.assert_allclose(got.mean, many.mean, rtol=1e-4, atol=1e-5)
 
 
-class Own(Layer):
+class WithoutARule(Layer):
     """Of a user's own."""
 
 
@@ -239,9 +239,9 @@ class Own(Layer):
         ([Input((6, 4, 4)), DropBlock2d(0.3, 2), Flatten(), Dense(2)], "a DropBlock2d"),
         (vector(FeatureAlphaDropout(0.3)), "a FeatureAlphaDropout"),
         (vector(Zoneout(0.3)), "a Zoneout"),
-        (vector(Dropout(0.3), Own()), "layer 'own'.* an? Own"),
+        (vector(Dropout(0.3), WithoutARule()), "layer 'own'.* an? WithoutARule"),
         (vector(Dropout(0.3), Dense(5, "softmax")), "softmax only at the end"),
-        (vector(Residual([Dropout(0.3), Own()])), "layer 'own'"),
+        (vector(Residual([Dropout(0.3), WithoutARule()])), "layer 'own'"),
         (vector(Dense(4)), "expected a layer of the dropout family"),
         ([Dense(3), Dropout(0.5)], "expected a built one"),
     ],
