@@ -229,7 +229,7 @@ def test_all_and_nothing_dropped():
         np.testing.assert_allclose(got.mean, many.mean, rtol=1e-4, atol=1e-5)
 
 
-class WithoutARule(Layer):
+class Ruleless(Layer):
     """Of a user's own."""
 
 
@@ -239,9 +239,9 @@ class WithoutARule(Layer):
         ([Input((6, 4, 4)), DropBlock2d(0.3, 2), Flatten(), Dense(2)], "a DropBlock2d"),
         (vector(FeatureAlphaDropout(0.3)), "a FeatureAlphaDropout"),
         (vector(Zoneout(0.3)), "a Zoneout"),
-        (vector(Dropout(0.3), WithoutARule()), "layer 'without_a_rule'.* an? WithoutARule"),
+        (vector(Dropout(0.3), Ruleless()), "layer 'ruleless'.* an? Ruleless"),
         (vector(Dropout(0.3), Dense(5, "softmax")), "softmax only at the end"),
-        (vector(Residual([Dropout(0.3), WithoutARule()])), "layer 'without_a_rule'"),
+        (vector(Residual([Dropout(0.3), Ruleless()])), "layer 'ruleless'"),
         (vector(Dense(4)), "expected a layer of the dropout family"),
         ([Dense(3), Dropout(0.5)], "expected a built one"),
     ],
