@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,14 @@ import fastdrop
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_enabled():
+    """The next test in this process, whichever it is, meets PyTorch's own dropout."""
+    yield
+    module = sys.modules.get("fastdrop.torch.enable")
+    assert module is None or not module._holders
 
 
 @pytest.fixture(params=fastdrop.available_isas())

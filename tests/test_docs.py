@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def test_readme(capsys, tmp_path, monkeypatch):
         if all(map(find_spec, needed)):
             exec(block, names)
     fastdrop.set_num_threads(threads)
+    if "fastdrop.torch" in sys.modules:
+        sys.modules["fastdrop.torch"].disable()
 
 
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
