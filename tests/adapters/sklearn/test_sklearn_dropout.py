@@ -145,9 +145,12 @@ def test_class_weight(y):
 
 
 def test_class_weight_in_a_part_without_all_classes():
-    trained = net(class_weight={0: 5.0, 1: 2.0})
-    trained.partial_fit(X[Y == 3], Y[Y == 3], classes=np.unique(Y))
-    trained.partial_fit(X[Y == 0], Y[Y == 0])
+    weighted, expected = net(class_weight={0: 5.0, 1: 2.0}), net()
+    for label, weight in ((3, 1.0), (0, 5.0)):
+        x, y = X[label == Y], Y[label == Y]
+        weighted.partial_fit(x, y, classes=np.unique(Y))
+        expected.partial_fit(x, y, classes=np.unique(Y), sample_weight=np.full(len(y), weight))
+    np.testing.assert_array_equal(weighted.coefs_[0], expected.coefs_[0])
 
 
 def test_balanced_classes_count_alike():
