@@ -54,6 +54,7 @@ cdef extern from "pool.h" nogil:
     ctypedef void (*fd_parallel)(void (*f)(void *), void *argument, unsigned int threads,
                                  unsigned int flags) noexcept nogil
     void fd_pool_lend(fd_parallel parallel)
+    int fd_pool_lends()
     void fd_pool_run(fd_share f, int shares, void *argument, fd_helpers who)
 
 cdef extern from *:
@@ -169,9 +170,9 @@ def use_isa(name):
 # benchmarks/threads.py on 2 cores (docs/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at p = 0.1.
 cdef double THREADS_PAY = 190e3
 
-# The same of threads that somebody lends: work of theirs before and after keeps them awake.
+# The same of threads that somebody lends: work of theirs before and after keeps them awake. Not
+# measured by itself; models of benchmarks/torch_enable.py are faster with it.
 cdef double LENT_THREADS_PAY = 50e3
-cdef bint are_lent = False
 
 # How many times as long as `work` thinks calls on one thread have taken, by the bits of the number
 # of bytes they write: what one processor has in its cache another has to fetch.
@@ -199,8 +200,8 @@ cdef uint64_t last_cache_bytes = 32 << 20
 # How much of that cache others leave to us is seen only by trying. Calls whose x and y take half of
 # it or more are made with ordinary stores and around the cache by turns, and from then on as was
 # quicker; around it only by far, for whoever reads y next has to fetch it then.
-# (benchmarks/streaming.py: on a Zen 3 with 32 MiB, stores around it were 2.0 times as quick at 16
-# MiB, and 1.2 times with y.sum() behind them; at 8 MiB 1.4 times, and 0.9 times with y.sum().)
+# (docs/bench/amd-epyc-zen3/streaming.md, one thread, p = 0.5: at 2^21 elements, 16 MiB, stores
+# around it were twice as quick, also quicker with y.sum() behind them; at 2^20 only without.)
 cdef struct stores:
     int untried             # calls
     double[2] quickest      # ordinary ones, around the cache: times as long as `work` thinks
@@ -331,7 +332,6 @@ def lend_threads(bytes path):
     bool
         Whether they are.
     """
-    global are_lent
     cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # for ever, as who has loaded it
     cdef void *parallel = NULL
     if library != NULL:
@@ -339,7 +339,6 @@ def lend_threads(bytes path):
     if parallel == NULL:
         return False
     fd_pool_lend(<fd_parallel>parallel)
-    are_lent = True
     return True
 
 
@@ -376,7 +375,7 @@ cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *:
         return own_crew(n, nanoseconds)
     if type(num_threads) is AtMost:
         most = min(<uint64_t>most_threads(), (<AtMost>num_threads).n)
-        pay = LENT_THREADS_PAY if are_lent else THREADS_PAY
+        pay = LENT_THREADS_PAY if fd_pool_lends() else THREADS_PAY
         return crew(1 if nanoseconds < pay else at_most_tiles(n, most), FD_LENT)
     return crew(at_most_tiles(n, checked_threads(num_threads) if FD_OPENMP else 1), FD_ASLEEP)
 
@@ -651,7 +650,7 @@ cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept:
 
 cdef bint goes_around(const stores *s) noexcept:
     """Is y to be written around a cache in which x and y may not fit?"""
-    if s.untried:
+    if s.untried > 0:    # other threads count, too
         return s.untried % 2
     return s.quickest[1] * GOING_AROUND_PAYS < s.quickest[0]
 
@@ -704,7 +703,7 @@ cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, crew who) noex
     times = (now() - start) / expected
     if who.threads == 1:
         learn(n * itemsize, times)
-    if in_doubt != NULL and in_doubt.untried:
+    if in_doubt != NULL and in_doubt.untried > 0:
         in_doubt.quickest[job.stream] = min(in_doubt.quickest[job.stream], times)
         in_doubt.untried -= 1
 

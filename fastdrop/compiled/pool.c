@@ -177,6 +177,11 @@ void fd_pool_lend(fd_parallel parallel)
     atomic_store(&lent, parallel);
 }
 
+int fd_pool_lends(void)
+{
+    return atomic_load(&lent) != NULL;
+}
+
 void fd_pool_run(fd_share f, int shares, void *arg, fd_helpers who)
 {
     const fd_parallel parallel = who == FD_LENT ? atomic_load(&lent) : NULL;

@@ -33,6 +33,9 @@ typedef void (*fd_parallel)(void (*f)(void *), void *argument, unsigned threads,
 /* Lends threads, for ever but in a forked child: OpenMP's threads are lost there, and it waits for them. */
 void fd_pool_lend(fd_parallel parallel);
 
+/* Are any lent? */
+int fd_pool_lends(void);
+
 /* Returns when all shares are done. May be called by any thread; not by a share. */
 void fd_pool_run(fd_share f, int shares, void *argument, fd_helpers who);
 

@@ -47,9 +47,8 @@ from fastdrop.uncertainty import Accumulator, Prediction, rows_at_once
 
 __all__ = ["Sampler"]
 
-LINES = (
-    128  # of a product: larger ones are hardly faster, smaller ones would waste less on few rows
-)
+# Of a product: larger ones are hardly faster, smaller ones would waste less on few rows.
+LINES = 128
 ONCE = 32  # rows of a product of what is computed once: a single row has to be fast
 AT_ONCE = 1024  # lines that go through the network together
 SAMPLINGS = 2**41 + 1  # folded into the seed for samples; no layer has this number
