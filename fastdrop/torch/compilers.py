@@ -18,7 +18,8 @@ from fastdrop.torch.tensors import DTYPES
 __all__ = ["compiled_apart", "is_compiled_better", "traced"]
 
 # Elements from which on an operator of its own is quicker than what Inductor makes of PyTorch's
-# dropout: it draws a random number an element, but in one loop with what comes before and after.
+# dropout: it draws a random number an element, but in one loop with what comes before and after. A
+# guess so far: benchmarks/torch_compile.py measures it.
 PAYS = 1 << 16
 
 TAG = f"fastdrop {__version__}"
