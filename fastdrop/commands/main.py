@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fastdrop import __version__, get_num_threads
 from fastdrop._messages import one_line
-from fastdrop.commands import info, train
+from fastdrop.commands import info
 from fastdrop.commands.bench import jax as bench_jax
 from fastdrop.commands.bench import keras as bench_keras
 from fastdrop.commands.bench import kernels
 from fastdrop.commands.bench import torch as bench_torch
+from fastdrop.commands.runs.results import MODELS, PICTURE, RESULTS
+from fastdrop.commands.train import run as train
+from fastdrop.commands.train.progress import CHECKPOINT
 from fastdrop.optimizers import OPTIMIZERS
 from fastdrop.training import ranks
 
@@ -90,8 +93,8 @@ def _add_train(commands: Commands) -> None:
         "train",
         help="train a network with dropout and without, and compare",
         description="Train the same network twice, with dropout and without, and compare: a table "
-        f"on the screen, and in --out the files {train.PICTURE} (needs matplotlib), "
-        f"{train.RESULTS}, {' and '.join(train.MODELS)}, which fastdrop.load_model reads.",
+        f"on the screen, and in --out the files {PICTURE} (needs matplotlib), "
+        f"{RESULTS}, {' and '.join(MODELS)}, which fastdrop.load_model reads.",
     )
     parser.set_defaults(run=train.run, advice=train.advice)
     add = parser.add_argument
@@ -132,7 +135,7 @@ def _add_train(commands: Commands) -> None:
     add(
         "--resume",
         action="store_true",
-        help=f"go on from the checkpoint in --out, {train.CHECKPOINT}, which is written after "
+        help=f"go on from the checkpoint in --out, {CHECKPOINT}, which is written after "
         "every epoch; all other settings have to be the same as before",
     )
     _add_out(parser)
