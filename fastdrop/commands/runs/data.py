@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,11 @@ class Data(NamedTuple):
         return f"{self.name}: {parts}, {kind}"
 
     @property
+    def metric(self) -> str:
+        """Name of what is reported beside the loss."""
+        return "accuracy" if self.task == "classification" else "root_mean_squared_error"
+
+    @property
     def checksum(self) -> str:
         """SHA-256 of both parts, in hexadecimal digits."""
         digest = hashlib.sha256()
@@ -68,6 +73,18 @@ class Data(NamedTuple):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what results say of the data."""
+        return {
+            "name": self.name,
+            "checksum": self.checksum,
+            "training": len(self.x),
+            "validation": len(self.x_val),
+            "task": self.task,
+            "metric": self.metric,
+            "classes": list(self.classes),
+        }
 
 
 def load(path: Path | None, label: str, seed: int) -> Data:

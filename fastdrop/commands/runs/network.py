@@ -1,49 +1,71 @@
-"""The network that `fastdrop train`'s settings describe."""
+"""The settings of `fastdrop train`, and the networks that they describe."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 from fastdrop.commands.runs.data import Data
 from fastdrop.layers import Dense, Dropout, Flatten, Layer
 from fastdrop.models import Sequential
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 
-__all__ = ["model_of", "settings_of"]
+__all__ = ["Settings", "model_of"]
 
 
-def model_of(data: Data, p: float, arguments: argparse.Namespace) -> Sequential:
+class Settings(NamedTuple):
+    """What is trained and how: with the data, all that the results depend on.
+
+    Attributes
+    ----------
+    hidden : list of int
+        Units of the hidden layers.
+    dropout : list of float
+        Rates that are compared with no dropout.
+    epochs, batch_size : int
+    optimizer : str
+    lr : float
+        Its learning rate.
+    seed, seeds : int
+        The first seed, and how many there are from it on.
+    """
+
+    hidden: list[int]
+    dropout: list[float]
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    seed: int
+    seeds: int
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Settings:
+        """Take them from the command line's arguments."""
+        given = {name: getattr(arguments, name) for name in cls._fields}
+        if arguments.lr is None:
+            given["lr"] = OPTIMIZERS[arguments.optimizer]().learning_rate
+        return cls(**given)
+
+    @property
+    def plan(self) -> list[tuple[float, int]]:
+        """Rate and seed of each run: all rates of a seed, so that the first seed compares them."""
+        seeds = range(self.seed, self.seed + self.seeds)
+        return [(p, seed) for seed in seeds for p in (0.0, *self.dropout)]
+
+
+def model_of(data: Data, settings: Settings, p: float, seed: int) -> Sequential:
     """Return the untrained network of a run that drops with probability `p`."""
-    model = Sequential(_layers(arguments.hidden, p, len(data.classes)), seed=arguments.seed)
-    model.compile(_optimizer(arguments), "sparse_categorical_crossentropy", ["accuracy"])
-    return model
-
-
-def _optimizer(arguments: argparse.Namespace) -> Optimizer:
-    rate = {} if arguments.lr is None else {"learning_rate": arguments.lr}
-    return OPTIMIZERS[arguments.optimizer](**rate)
-
-
-def _layers(hidden: Sequence[int], p: float, classes: int) -> list[Layer]:
     layers: list[Layer] = [Flatten()]
-    for units in hidden:
+    for units in settings.hidden:
         layers.append(Dense(units, "relu"))
         if p:
             layers.append(Dropout(p))
-    return [*layers, Dense(classes, "softmax")]
-
-
-def settings_of(data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that lead to the same results again."""
-    return {
-        "data": data.name,
-        "hidden": arguments.hidden,
-        "dropout": arguments.dropout,
-        "epochs": arguments.epochs,
-        "batch_size": arguments.batch_size,
-        "optimizer": arguments.optimizer,
-        "lr": _optimizer(arguments).learning_rate,
-        "seed": arguments.seed,
-    }
+    if data.task == "classification":
+        head, loss = Dense(len(data.classes), "softmax"), "sparse_categorical_crossentropy"
+    else:
+        head, loss = Dense(1), "mean_squared_error"
+    model = Sequential([*layers, head], seed=seed)
+    optimizer: Optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.lr)
+    model.compile(optimizer, loss, [data.metric])
+    return model

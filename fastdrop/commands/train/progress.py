@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdrop._checks import is_count
 from fastdrop._messages import one_line, one_line_about
-from fastdrop.commands.runs.results import FIGURES, Figures
+from fastdrop.commands.runs.data import Data
+from fastdrop.commands.runs.network import Settings, model_of
+from fastdrop.commands.runs.results import Figures, Run
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.training import files, saving
 
-__all__ = ["CHECKPOINT", "Progress", "check_progress", "check_settings", "position"]
+__all__ = ["CHECKPOINT", "Progress"]
 
 CHECKPOINT = "checkpoint.safetensors"
-RUNS = "runs/"  # before the names of a checkpoint's arrays of figures
+KIND = ("training",)  # of the file
+LISTS = ("figures", "seconds")  # what a checkpoint's arrays are, one of each epoch
 
 
 class Progress(NamedTuple):
@@ -27,102 +29,135 @@ class Progress(NamedTuple):
 
     Attributes
     ----------
-    settings : dict
-        Those that have to be the same.
-    run : int
-        0 without dropout, 1 with.
-    runs : dict of str to Figures
-        The figures of each run so far, by its title.
+    facts : dict
+        What has to be the same: the settings, and which data they are.
+    runs : list of Run
+        All that have begun; the last one is not over, or is the last of all.
     model : Sequential
-        That of the run, after its last whole epoch.
+        That of the last run, after its last whole epoch.
     """
 
-    settings: dict[str, Any]
-    run: int
-    runs: dict[str, Figures]
+    facts: dict[str, Any]
+    runs: list[Run]
     model: Sequential
 
+    @classmethod
+    def begin(cls, data: Data, settings: Settings, more: Mapping[str, Any]) -> Progress:
+        """Return where all begins."""
+        return cls(_facts(data, settings, more), [], Sequential()).next_run(data, settings)
+
+    def next_run(self, data: Data, settings: Settings) -> Progress:
+        """Return where the next run begins."""
+        p, seed = settings.plan[len(self.runs)]
+        runs = [*self.runs, Run(p, seed, {}, {})]
+        return self._replace(runs=runs, model=model_of(data, settings, p, seed))
+
+    def describe(self, settings: Settings) -> str:
+        """Say how far this is."""
+        number, runs = len(self.runs), len(settings.plan)
+        if number == runs and self.model.epoch == settings.epochs:
+            return "training has finished"
+        seed = f", seed {self.runs[-1].seed}" if settings.seeds > 1 else ""
+        return (
+            f"going on with run {number} of {runs} ({self.runs[-1].title}{seed}), after epoch "
+            f"{self.model.epoch}"
+        )
+
     def write(self, path: Path) -> None:
-        """Write a checkpoint: the figures are arrays, for there is no end to them."""
+        """Write a checkpoint; the figures are arrays, for there is no end to them."""
         model, arrays = saving.pack(self.model.network)
-        config = self._asdict() | {
-            "runs": {title: list(figures) for title, figures in self.runs.items()},
-            "model": model,
-        }
-        arrays |= {
-            f"{RUNS}{title}/{name}": np.array(values)
-            for title, figures in self.runs.items()
-            for name, values in figures.items()
-        }
-        files.write(path, "training", config, arrays)
+        runs = []
+        for number, run in enumerate(self.runs):
+            fields = run._asdict()
+            for kind in LISTS:
+                lists = fields[kind]
+                arrays |= {f"{kind}/{number}/{name}": np.array(lists[name]) for name in lists}
+                fields[kind] = list(lists)
+            runs.append(fields)
+        files.write(path, *KIND, {"facts": self.facts, "runs": runs, "model": model}, arrays)
 
     @classmethod
-    def of(cls, path: Path, config: Mapping[str, Any], arrays: Mapping[str, Array]) -> Progress:
-        """Return what a checkpoint holds, which was read from `path`."""
+    def read(
+        cls,
+        path: Path,
+        content: tuple[Mapping[str, Any], Mapping[str, Array]],
+        data: Data,
+        settings: Settings,
+        more: Mapping[str, Any],
+    ) -> Progress:
+        """Return what `files.read` found in a checkpoint, if it belongs to these settings.
+
+        Raises
+        ------
+        ValueError
+            If not.
+        """
+        config, arrays = content[0], dict(content[1])
         with one_line_about(path):
-            if (
-                set(config) != set(cls._fields)
-                or not is_count(config["run"], least=0)
-                or not isinstance(config["settings"], dict)
-                or not isinstance(config["runs"], dict)
-                or len(config["runs"]) != config["run"] + 1
-            ):
-                raise ValueError("expected a checkpoint, got another structure")
-            rest = dict(arrays)
-            runs = {
-                # In format 1 figures were in the configuration.
-                title: names
-                if isinstance(names, dict)
-                else {name: rest.pop(f"{RUNS}{title}/{name}").tolist() for name in names}
-                for title, names in config["runs"].items()
-            }
-        model = Sequential.from_network(saving.unpack(path, config["model"], rest))
-        return cls(config["settings"], config["run"], runs, model)
+            files.check_keys("checkpoint", config, cls._fields)
+            if not isinstance(config["runs"], list) or not config["runs"]:
+                raise ValueError("expected a checkpoint with runs, got none")
+            runs = [_run(number, fields, arrays) for number, fields in enumerate(config["runs"])]
+        model = Sequential.from_network(saving.unpack(path, config["model"], arrays))
+        progress = cls(config["facts"], runs, model)
+        _check_facts(path, progress.facts, _facts(data, settings, more))
+        with one_line_about(path):
+            progress._check(data, settings)
+        return progress
+
+    def _check(self, data: Data, settings: Settings) -> None:
+        """Refuse other runs than these settings lead to."""
+        found = [(run.dropout, run.seed) for run in self.runs]
+        if found != settings.plan[: len(found)]:
+            raise ValueError(f"expected runs {settings.plan}, got {found}")
+        expected = _recipe(model_of(data, settings, *found[-1]))
+        epoch = self.model.epoch
+        if _recipe(self.model) != expected or epoch > settings.epochs:
+            raise ValueError("expected the model of these settings, got another")
+        names = {"loss", "val_loss", data.metric, f"val_{data.metric}"}
+        for run in self.runs:
+            epochs = epoch if run is self.runs[-1] else settings.epochs
+            kinds = (names, {"training", "evaluation", "checkpoint"})
+            for lists, expected_names in zip((run.figures, run.seconds), kinds, strict=True):
+                whole = all(
+                    len(values) == epochs and all(map(math.isfinite, values))
+                    for values in lists.values()
+                )
+                if not whole or set(lists) != (expected_names if epochs else set()):
+                    raise ValueError(
+                        f"{run.title}: expected the figures of {epochs} epochs, got others"
+                    )
 
 
-def check_settings(path: Path, progress: Progress, settings: Mapping[str, Any]) -> None:
+def _run(number: int, fields: Any, arrays: dict[str, Array]) -> Run:
+    """Take a run's arrays from those of a checkpoint."""
+    files.check_keys("run", fields, Run._fields)
+    lists: list[Figures] = []
+    for kind in LISTS:
+        found = {name: arrays.pop(f"{kind}/{number}/{name}") for name in fields[kind]}
+        if any(values.ndim != 1 or values.dtype != np.float64 for values in found.values()):
+            raise ValueError(f"run {number}: expected lists of numbers, got other arrays")
+        lists.append({name: values.tolist() for name, values in found.items()})
+    return Run(fields["dropout"], fields["seed"], *lists)
+
+
+def _facts(data: Data, settings: Settings, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {**settings._asdict(), **more, "data": data.name, "checksum": data.checksum}
+
+
+def _check_facts(path: Path, was: Any, facts: Mapping[str, Any]) -> None:
     """Refuse to go on with other settings than the checkpoint's."""
     with one_line_about(path):
-        files.check_keys("settings", progress.settings, list(settings))
-    for name, value in settings.items():
-        was = progress.settings[name]
-        if value != was:
-            option = "data" if name == "bytes" else name.replace("_", "-")
-            what = "the same data" if name == "bytes" else one_line(str(was), 40)
+        files.check_keys("facts", was, list(facts))
+    for name, value in facts.items():
+        if value != was[name]:
+            same = name == "checksum"
+            option = "data" if same else name.replace("_", "-")
+            expected, got = ("the same data", "other data") if same else (was[name], value)
             raise ValueError(
-                f"--{option}: expected {what}, as in {path}, got "
-                f"{'other data' if name == 'bytes' else value}; settings cannot change on --resume"
+                f"--{option}: expected {one_line(str(expected), 40)}, as in {path}, got {got}; "
+                "settings cannot change on --resume"
             )
-
-
-def check_progress(
-    path: Path, progress: Progress, models: Mapping[str, Sequential], epochs: int
-) -> None:
-    """Refuse a checkpoint of other runs than these: their models by their titles."""
-    with one_line_about(path):
-        if list(progress.runs) != list(models)[: progress.run + 1]:
-            raise ValueError(f"expected runs {', '.join(models)}, got {', '.join(progress.runs)}")
-        expected = list(models.values())[progress.run]
-        if _recipe(progress.model) != _recipe(expected) or progress.model.epoch > epochs:
-            raise ValueError("expected the model of these settings, got another")
-        for number, (title, figures) in enumerate(progress.runs.items()):
-            trained = epochs if number < progress.run else progress.model.epoch
-            whole = all(
-                isinstance(values, list)
-                and len(values) == trained
-                and all(isinstance(value, float) and math.isfinite(value) for value in values)
-                for values in figures.values()
-            )
-            if not whole or set(figures) != set(FIGURES if trained else ()):
-                raise ValueError(f"{title}: expected the figures of {trained} epochs, got others")
-
-
-def position(progress: Progress, epochs: int) -> str:
-    """Say where a checkpoint was written."""
-    epoch = progress.model.epoch
-    if progress.run == 1 and epoch == epochs:
-        return "training has finished"
-    return f"going on {('without', 'with')[progress.run]} dropout, after epoch {epoch}"
 
 
 def _recipe(model: Sequential) -> list[Any]:
