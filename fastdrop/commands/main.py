@@ -18,12 +18,13 @@ from fastdrop.commands import completion, info
 from fastdrop.commands.arguments import Parser
 from fastdrop.commands.bench import options as bench
 from fastdrop.commands.console import Console
+from fastdrop.commands.report import options as report
 from fastdrop.commands.train import options as train
 from fastdrop.training import ranks
 
 __all__ = ["main"]
 
-COMMANDS = (train, bench, info, completion)
+COMMANDS = (train, report, bench, info, completion)
 REPORT = "please report it, with fastdrop --version and FASTDROP_TRACEBACK=1"
 
 

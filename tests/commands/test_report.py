@@ -198,8 +198,8 @@ def test_what_is_missing_is_told():
 def test_the_best_rate_is_named():
     page = page_of("images")
     said = {part.name: part.says for part in page.sections}
-    assert said["rates"].startswith("Of 5 rates, 0.50 gives the best validation loss")
-    assert "More is not better: 0.80" in said["rates"]
+    assert said["rates"].startswith("Of 5 rates, 0.5 gives the best validation loss")
+    assert "More is not better: 0.8" in said["rates"]
 
 
 # --- colours

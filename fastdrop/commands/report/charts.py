@@ -115,7 +115,7 @@ def draw_sweep(name: str, title: str, description: str, found: Sweep) -> str:
         margins=(0.04, 0.14),
     )
     y = ticks(panel.y.low, panel.y.high)
-    x_labels = [number(rate, 2) for rate in found.rates]
+    x_labels = [f"{rate:g}" for rate in found.rates]
     room = (panel.right - panel.left) / max(len(x_labels), 1)
     x = found.rates if room > LETTER * max(map(len, x_labels)) else ticks(0, found.rates[-1])
     panel.grid(

@@ -18,7 +18,6 @@ from fastdrop.commands.report.model_sections import (
 )
 from fastdrop.commands.report.page import Page
 from fastdrop.commands.report.parts import Section
-from fastdrop.commands.report.scales import number
 from fastdrop.commands.report.training_sections import (
     gap_section,
     headline,
@@ -35,6 +34,7 @@ __all__ = ["compose"]
 EXAMPLES = {True: 12, False: 8}  # images, rows of a table
 ACTIVE = 1000  # samples whose activations are counted
 SHUFFLED = 1000  # rows whose columns are shuffled
+NAMES = {"lr": "learning rate", "hidden": "hidden layers"}  # of settings, in words
 
 
 def compose(evidence: Evidence) -> Page:
@@ -132,7 +132,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("data", str(data["path"] or data["name"])),
         ("SHA-256 of the data", data["checksum"]),
         *(
-            (name.replace("_", " "), _said(value))
+            (NAMES.get(name, name.replace("_", " ")), _said(value))
             for name, value in settings.items()
             if value is not None
         ),
@@ -143,4 +143,4 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 def _said(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_said, value))
-    return number(value) if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -51,6 +51,7 @@ def render(page: Page) -> bytes:
         loader=FunctionLoader(_source),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_readable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -59,6 +60,14 @@ def render(page: Page) -> bytes:
     text = template.render(page=page, generator=Markup(GENERATOR), version=__version__)
     # names of files may hold bytes that are no text
     return text.encode("utf-8", "backslashreplace")
+
+
+def _readable(value: object) -> object:
+    """Return text without what cannot be seen: NUL, or what turns the direction of reading."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    seen = (c if c.isprintable() or c in "\n\u202f" else repr(c)[1:-1] for c in value)
+    return "".join(seen)
 
 
 def _source(name: str) -> str:

@@ -55,7 +55,7 @@ def tiles(comparison: Comparison, curves: Learning, rate: float) -> list[Tile]:
     name = f"validation {measure.title}"
     return [
         Tile("without dropout", measure.say(means[0]), f"{name}, {of}", "without"),
-        Tile(f"dropout {number(rate, 2)}", measure.say(means[1]), f"{name}, {of}", "with"),
+        Tile(f"dropout {rate:g}", measure.say(means[1]), f"{name}, {of}", "with"),
         Tile("difference", measure.say_change(comparison.change, signed=True), sure, ""),
         Tile(
             "gap to training",
@@ -142,14 +142,11 @@ def learning_section(found: Sequence[Learning]) -> Section:
     for condition in dict.fromkeys(curve.condition for curve in loss.curves):
         values = loss.curve(condition).mean
         best = int(np.argmin(values))
-        now = (
-            "at the last epoch"
-            if best == len(values) - 1
-            else f"after epoch {loss.epochs[best]} of {loss.epochs[-1]}, and "
-            f"{percent(values[-1] / values[best] - 1, 0)} higher at the end"
-            if values[best] > 0
-            else f"after epoch {loss.epochs[best]}"
-        )
+        at = f"after epoch {loss.epochs[best]} of {loss.epochs[-1]}"
+        rise = values[-1] / values[best] - 1 if values[best] > 0 else 0.0
+        now = "at the last epoch" if best == len(values) - 1 else at
+        if rise >= 0.01:
+            now += f", and {percent(rise, 0)} higher at the end"
         sentences.append(
             f"{_named(condition)}, validation loss is lowest {now} ({number(values[best])})."
         )
@@ -227,7 +224,7 @@ def sweep_section(found: Sequence[Sweep]) -> Section:
     """Tell which rate is best, and what too little and too much cost."""
     main = found[0]
     means, best = main.means, main.best
-    say, rate = main.measure.say, number(main.rates[best], 2)
+    say, rate = main.measure.say, f"{main.rates[best]:g}"
     says = (
         f"Of {len(main.rates)} rates, {rate} gives the best validation {main.measure.title}: "
         f"{say(means[best])}."
@@ -235,20 +232,20 @@ def sweep_section(found: Sequence[Sweep]) -> Section:
     if best:
         says += f" Without dropout it is {say(means[0])}."
     if best < len(means) - 1:
-        says += f" More is not better: {number(main.rates[-1], 2)} gives {say(means[-1])}."
+        says += f" More is not better: {main.rates[-1]:g} gives {say(means[-1])}."
     return Section("rates", "How much dropout?", says, [_sweep(one) for one in found])
 
 
 def _sweep(found: Sweep) -> Figure:
     measure, best = found.measure, found.best
     says = (
-        f"Validation {measure.title} is best at a rate of {number(found.rates[best], 2)}, with "
+        f"Validation {measure.title} is best at a rate of {found.rates[best]:g}, with "
         f"{measure.say(found.means[best])}."
     )
     name, title = f"rates-{measure.name}", f"{measure.heading} by rate"
     rows = [
         [
-            number(rate, 2),
+            f"{rate:g}",
             measure.say(mean),
             measure.say_change(error) if math.isfinite(error) else "one seed",
             str(len(values)),
@@ -281,7 +278,8 @@ def time_section(seconds: Mapping[str, Mapping[str, float]], epochs: int) -> Sec
         + "."
     )
     if len(each) == 2 and each["without"] > 0:
-        says += f" Dropout makes it {number(each['with'] / each['without'])} times as long."
+        longer = each["with"] / each["without"]
+        says += f" With dropout it takes {number(longer)} times as long."
     name, title = "time-parts", "Where the time goes"
     most = {condition: max(parts, key=parts.__getitem__) for condition, parts in seconds.items()}
     note = "Most of it goes to " + joined(

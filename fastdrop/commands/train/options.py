@@ -92,6 +92,12 @@ def add(commands: Commands) -> None:
         "every epoch; all other settings have to be the same as before",
     )
     option("--force", action="store_true", help="replace what another run has left in --out")
+    option(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page on the results, too, as fastdrop report does",
+    )
     add_out(parser)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastdrop import __version__
 from fastdrop._output import claimed, make_writable, replace_file
 from fastdrop.callbacks import Callback, ProgressBar
+from fastdrop.commands.report import command as report
 from fastdrop.commands.runs.comparison import best_of, rates_of
 from fastdrop.commands.runs.data import Data, load
 from fastdrop.commands.runs.network import Settings
@@ -81,6 +82,8 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
             names = [model_name(p, settings.dropout) for p in (0.0, *settings.dropout)]
             make_writable(out, (CHECKPOINT, *MODELS, *names, RESULTS, PICTURE))
             held.enter_context(claimed(out))
+            if arguments.report:
+                report.check(arguments.report, arguments.force)
             if not arguments.force:
                 _refuse_to_overwrite(arguments)
         data = load(arguments.data, arguments.label or "label", arguments.seed)
@@ -177,6 +180,10 @@ def _finish(
         replace_file(out / name, content)
         console.tell(f"written: {out / name}")
     console.result(summary(results, console), facts_of(results, out))
+    if arguments.report:
+        for missing in report.write(out, arguments.report):
+            console.tell(missing)
+        console.tell(f"written: {arguments.report}")
 
 
 def _pictures(results: Results, arguments: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
