@@ -35,8 +35,8 @@ def headline(comparison: Comparison) -> str:
         "worse": f"Dropout harms here: {name} {moves} from {without} to {with_dropout}",
         "unclear": f"No clear difference: {name} is {without} without dropout and {with_dropout} "
         "with",
-        "one seed": f"{comparison.measure.heading} is {without} without dropout and {with_dropout} with, "
-        "by one seed",
+        "one seed": f"{comparison.measure.heading} is {without} without dropout and "
+        f"{with_dropout} with, by one seed",
     }[comparison.verdict]
 
 
