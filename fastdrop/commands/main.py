@@ -115,6 +115,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action=info.Version, help="what a report of a fault needs")
     parser.set_defaults(advice=lambda arguments: "", parser=parser, root=parser)
     commands = parser.add_subparsers(metavar="command", dest="command")
+    parser.set_defaults(commands=commands)  # for who completes them
     for command in COMMANDS:
         command.add(commands)
     return parser
