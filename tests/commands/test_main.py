@@ -11,7 +11,8 @@ from idx_files import idx, idx_arrays
 
 from fastdrop._output import claimed
 from fastdrop.commands.main import main
-from fastdrop.commands.train import CHECKPOINT, MODELS, PICTURE, RESULTS
+from fastdrop.commands.runs.results import MODELS, PICTURE, RESULTS
+from fastdrop.commands.train.progress import CHECKPOINT
 from fastdrop.datasets import IDX_STEMS
 from fastdrop.models import load_model
 from fastdrop.random import Key, permutation
@@ -189,7 +190,7 @@ def test_settings_are_used_and_noted(tmp_path):
 
 
 def test_without_matplotlib(tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "fastdrop.commands.pictures", raising=False)
+    monkeypatch.delitem(sys.modules, "fastdrop.commands.train.pictures", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert train(*QUICK, "--out", tmp_path) == 0
     assert (tmp_path / RESULTS).exists()
@@ -230,7 +231,7 @@ def test_a_picture_that_fails_leaves_the_results(tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError
 
-    monkeypatch.setattr("fastdrop.commands.pictures.render_comparison", fail)
+    monkeypatch.setattr("fastdrop.commands.train.pictures.render_comparison", fail)
     with pytest.raises(RuntimeError):
         train(*QUICK, "--out", tmp_path)
     assert (tmp_path / RESULTS).is_file()

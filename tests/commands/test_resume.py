@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fastdrop.commands import train
 from fastdrop.commands.main import main
+from fastdrop.commands.runs.results import MODELS, RESULTS
+from fastdrop.commands.train import run as train
+from fastdrop.commands.train.progress import CHECKPOINT
 from fastdrop.training import files
 
 SETTINGS = ["--hidden", "16,8", "--batch-size", "32", "--epochs", "3"]
@@ -30,7 +32,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
+    monkeypatch.setitem(sys.modules, "fastdrop.commands.train.pictures", None)
 
 
 def run(data, out, *options):
@@ -39,7 +41,7 @@ def run(data, out, *options):
 
 def results(out):
     """What training ends with: the bytes of the results, and the weights and optimiser states."""
-    return (out / train.RESULTS).read_bytes(), [load_file(out / name) for name in train.MODELS]
+    return (out / RESULTS).read_bytes(), [load_file(out / name) for name in MODELS]
 
 
 def assert_same(one, other):
@@ -54,7 +56,7 @@ def assert_same(one, other):
 def expected(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
+        monkeypatch.setitem(sys.modules, "fastdrop.commands.train.pictures", None)
         assert run(data, out) == 0
     return results(out)
 
@@ -79,8 +81,8 @@ def test_every_file_may_be_the_last(data, expected, tmp_path, monkeypatch, write
     with pytest.raises(Killed):
         run(data, tmp_path)
     monkeypatch.setattr(os, "replace", replace)
-    one_run = 4 * [train.CHECKPOINT]
-    order = [*one_run, train.MODELS[0], *one_run, train.MODELS[1], train.RESULTS]
+    one_run = 4 * [CHECKPOINT]
+    order = [*one_run, MODELS[0], *one_run, MODELS[1], RESULTS]
     assert files == order[:writes]
     assert run(data, tmp_path, "--resume") == 0
     assert_same(results(tmp_path), expected)
@@ -94,7 +96,7 @@ def test_an_interruption_says_how_to_go_on(data, expected, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(train._Record, "on_train_batch_end", interrupt)
         assert run(data, tmp_path) == 130
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"fastdrop train: interrupted; go on with --resume, from {checkpoint}"
     assert run(data, tmp_path, "--resume") == 0
@@ -110,18 +112,18 @@ def test_resume_without_a_checkpoint_starts_anew(data, expected, tmp_path, capsy
 
 def test_resume_of_a_finished_training(data, expected, tmp_path, capsys):
     assert run(data, tmp_path) == 0
-    (tmp_path / train.RESULTS).unlink()
+    (tmp_path / RESULTS).unlink()
     capsys.readouterr()
     assert run(data, tmp_path, "--resume") == 0
     out, error = capsys.readouterr()
     assert "training has finished" in out
     assert error == ""
     assert_same(results(tmp_path), expected)
-    for name in train.MODELS:
+    for name in MODELS:
         (tmp_path / name).unlink()
     assert run(data, tmp_path, "--resume") == 0
-    assert f"{tmp_path / train.MODELS[0]} is gone" in capsys.readouterr().out
-    assert (tmp_path / train.MODELS[1]).exists()  # whose weights the checkpoint has
+    assert f"{tmp_path / MODELS[0]} is gone" in capsys.readouterr().out
+    assert (tmp_path / MODELS[1]).exists()  # whose weights the checkpoint has
 
 
 def test_without_resume_a_checkpoint_is_replaced(data, expected, tmp_path):
@@ -180,7 +182,7 @@ BAD_CHECKPOINTS = {
 @pytest.mark.parametrize(("spoil", "message"), BAD_CHECKPOINTS.values(), ids=list(BAD_CHECKPOINTS))
 def test_bad_checkpoints(data, tmp_path, capsys, spoil, message):
     assert run(data, tmp_path) == 0
-    spoil(tmp_path / train.CHECKPOINT)
+    spoil(tmp_path / CHECKPOINT)
     assert run(data, tmp_path, "--resume") == 2
     assert message in capsys.readouterr().err
 
@@ -204,7 +206,7 @@ def start(data, out):
 # no picture; and slow enough to be caught at work
 PROGRAM = """
 import sys, time
-sys.modules["fastdrop.commands.pictures"] = None
+sys.modules["fastdrop.commands.train.pictures"] = None
 from fastdrop import callbacks
 from fastdrop.commands.main import main
 update = callbacks.ProgressBar.on_train_batch_end
@@ -231,14 +233,14 @@ def test_a_process_may_be_killed_at_any_moment(data, expected, tmp_path):
     assert process.returncode == 0
     assert kills >= 3
     assert_same(results(tmp_path), expected)
-    names = [train.CHECKPOINT, *train.MODELS, train.RESULTS]
+    names = [CHECKPOINT, *MODELS, RESULTS]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 @pytest.mark.slow
 def test_an_interrupted_process(data, expected, tmp_path):
     process = start(data, tmp_path)
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     while not checkpoint.exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastdrop import initializers, layers, learning_rates, losses, metrics, optimizers
-from fastdrop.commands import train
+from fastdrop.commands.runs.results import FIGURES
+from fastdrop.commands.train.progress import Progress, check_progress, check_settings
 from fastdrop.models import Sequential, load_model
 from fastdrop.training import files, saving
 
@@ -92,8 +93,8 @@ def save_all(folder):
     made = Sequential([layers.Dense(4, "relu"), layers.Dense(2, "softmax")], seed=1)
     made.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     made.fit(np.eye(4), [0, 1, 0, 1], 2, 2, verbose=0)
-    figures = {name: [0.5, 0.25] for name in train.FIGURES}
-    train.Progress({"epochs": 3}, 0, {"without dropout": figures}, made).write(paths["training"])
+    figures = {name: [0.5, 0.25] for name in FIGURES}
+    Progress({"epochs": 3}, 0, {"without dropout": figures}, made).write(paths["training"])
     return paths
 
 
@@ -110,9 +111,9 @@ def load(kind, path):
             raise
         return [array.tobytes() for array in made.get_weights()]
     if kind == "training":
-        progress = train.Progress.of(path, *files.read(path, ("training",)))
-        train._check_settings(path, progress, {"epochs": 3})
-        train._check_progress(path, progress, {"without dropout": progress.model}, 3)
+        progress = Progress.of(path, *files.read(path, ("training",)))
+        check_settings(path, progress, {"epochs": 3})
+        check_progress(path, progress, {"without dropout": progress.model}, 3)
         return json.dumps([progress.runs, progress.run]), packed(progress.model)
     return packed(load_model(path))
 

@@ -17,8 +17,9 @@ from model_files import Content, Own, OwnDense
 from safetensors.numpy import load_file, save_file
 
 from fastdrop import initializers, layers, optimizers
-from fastdrop.commands import train
 from fastdrop.commands.main import main
+from fastdrop.commands.runs.results import RESULTS
+from fastdrop.commands.train.progress import CHECKPOINT, Progress, check_progress, check_settings
 from fastdrop.models import Sequential, load_model
 from fastdrop.training import files
 
@@ -216,16 +217,16 @@ def test_weights_of_format_1():
 
 
 def test_a_checkpoint_of_format_1_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
+    monkeypatch.setitem(sys.modules, "fastdrop.commands.train.pictures", None)
     x = (np.arange(300) * 7 % 11 - 5).reshape(60, 5) / 4
     np.savez(tmp_path / "data.npz", x=x.astype(np.float32), y=np.arange(60) % 3)
     content = (FORMAT_1 / "checkpoint.safetensors").read_bytes()
-    (tmp_path / train.CHECKPOINT).write_bytes(content)
+    (tmp_path / CHECKPOINT).write_bytes(content)
     given = ["--hidden", "4", "--batch-size", "32", "--epochs", "2"]
     arguments = ["train", "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path), *given]
     assert main([*arguments, "--resume"]) == 0
     assert "going on with dropout, after epoch 1" in capsys.readouterr().out
-    results = json.loads((tmp_path / train.RESULTS).read_text())["runs"]
+    results = json.loads((tmp_path / RESULTS).read_text())["runs"]
     assert list(results) == ["without dropout", "dropout p = 0.5"]
     assert {len(values) for run in results.values() for values in run.values()} == {2}
     before = Content.of(content).header["config"]["runs"]["without dropout"]
@@ -547,16 +548,16 @@ CHECKPOINTS = {
 @pytest.mark.parametrize(("change", "message"), CHECKPOINTS.values(), ids=list(CHECKPOINTS))
 def test_crafted_checkpoints(saved, tmp_path, change, message):
     config, arrays = files.read(saved["training"][1], ["training"])
-    made = train.Progress.of(saved["training"][1], config, arrays).model
+    made = Progress.of(saved["training"][1], config, arrays).model
     config, arrays = files.read(saved["training"][1], ["training"])
     change(config, arrays)
     path = tmp_path / "file"
     files.write(path, "training", config, arrays)
 
     def go_on():
-        progress = train.Progress.of(path, *files.read(path, ["training"]))
-        train._check_settings(path, progress, {"epochs": 3})
-        train._check_progress(path, progress, {"without dropout": made, "dropout": made}, 3)
+        progress = Progress.of(path, *files.read(path, ["training"]))
+        check_settings(path, progress, {"epochs": 3})
+        check_progress(path, progress, {"without dropout": made, "dropout": made}, 3)
 
     with pytest.raises(ValueError, match=message) as error:
         go_on()

@@ -17,7 +17,8 @@ import pytest
 from launching import ENVIRONMENT, finish, mpiexec, needs_mpi
 from mpi_runs import FEATURES, SAMPLES, X, Y
 
-from fastdrop.commands import train
+from fastdrop.commands.runs.results import RESULTS
+from fastdrop.commands.train.progress import CHECKPOINT
 from fastdrop.layers import Dense
 from fastdrop.metrics import Metric
 from fastdrop.models import Sequential
@@ -315,7 +316,7 @@ def data(tmp_path_factory):
 # no picture; and slow enough to be caught at work
 COMMAND = """
 import sys, time
-sys.modules["fastdrop.commands.pictures"] = None
+sys.modules["fastdrop.commands.train.pictures"] = None
 from fastdrop import callbacks
 from fastdrop.commands.main import main
 update = callbacks.ProgressBar.on_train_batch_end
@@ -342,7 +343,7 @@ def trained(data, tmp_path_factory):
 
 
 def runs(out):
-    return json.loads((out / train.RESULTS).read_text())["runs"]
+    return json.loads((out / RESULTS).read_text())["runs"]
 
 
 def assert_same_curves(one, other):
@@ -373,7 +374,7 @@ def pid_of_a_rank(out):
 @needs_mpi
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 def test_a_killed_rank_and_a_restart_with_others(data, trained, tmp_path):
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     process = start(3, data, tmp_path, "--resume", seconds=0.05)
     while not checkpoint.exists():
         time.sleep(0.01)
@@ -398,12 +399,12 @@ def test_a_killed_rank_and_a_restart_with_others(data, trained, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 def test_an_interrupted_rank_says_how_to_go_on(data, tmp_path):
     process = start(2, data, tmp_path, seconds=0.05)
-    while not (tmp_path / train.CHECKPOINT).exists():
+    while not (tmp_path / CHECKPOINT).exists():
         time.sleep(0.01)
     os.kill(pid_of_a_rank(tmp_path), signal.SIGINT)
     status, _, error = finish(process, timeout=60)
     assert status == 130
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     advice = f"fastdrop train: interrupted; go on with --resume, from {checkpoint}"
     assert advice in error.splitlines()
     assert "Traceback" not in error
