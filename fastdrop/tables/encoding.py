@@ -1,8 +1,8 @@
 """Columns as a network's inputs, and back from JSON.
 
-Numbers are standardised: (number - mean) / deviation, both of the rows to train on. A missing one is
-0 then, the mean; where the rows to train on lacked some, a flag, 0 or 1, is beside it. Of words each
-has a place that is 1 where it stands; one more place is for words that are rare or unseen, and
+Numbers are standardised: (number - mean) / deviation, both of the rows to train on. A missing one
+is 0 then, the mean; where the rows to train on lacked some, a flag, 0 or 1, is beside it. Of words
+each has a place that is 1 where it stands; one more place is for words that are rare or unseen, and
 one for missing ones where the rows to train on lacked some.
 
 Rows lie in memory as numbers and as codes of words, a byte each. `EncodedRows` makes of them the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Self
 
@@ -145,12 +145,19 @@ class TableModel:
         TypeError, ValueError, OSError
             When the table or an argument does not serve, before anything is trained.
         """
-        roles = Roles(target, task, weight, tuple(ignore) if not isinstance(ignore, str) else ignore,
-                      group, time, missing)
+        roles = Roles(
+            target,
+            task,
+            weight,
+            tuple(ignore) if not isinstance(ignore, str) else ignore,
+            group,
+            time,
+            missing,
+        )
         prepared = prepare(table, roles, self.seed)
         network = Sequential(self._layers(prepared), seed=self.seed)
         network.compile(self.optimizer, prepared.target.loss, [prepared.target.metric])
-        begin(network, prepared)
+        prepared.begin(network)
         history = network.fit(
             prepared.x,
             prepared.y,
@@ -426,16 +433,6 @@ class TableModel:
     def _check_fitted(self) -> None:
         if not hasattr(self, "network"):
             raise RuntimeError("model: expected a fitted one; call fit, or TableModel.load")
-
-
-def begin(network: Sequential, prepared: Prepared) -> None:
-    """Build a network, which leaves alone what no row to train on has: unseen words.
-
-    Their place has weights of 0, which no gradient changes, rather than those of chance.
-    """
-    network.build((prepared.encoding.width,))
-    first = next(layer for layer in network.layers if isinstance(layer, Dense))
-    first.params["weight"][:, prepared.encoding.untrained()] = 0
 
 
 def _noise(network: Sequential, prepared: Prepared) -> float:

@@ -105,7 +105,7 @@ class Predictor:
     def _uncertainty(
         self, outputs: Array, said: Prediction | None, made: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the spread over masks, and an interval that the target or the probability is in."""
+        """Return the spread over masks, and the interval that it makes."""
         spread = np.zeros(outputs.shape) if said is None else said.std
         if not self.target.classes:
             std = spread[:, 0] * self.target.deviation

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from fastdrop import splits
 from fastdrop._checks import lookup
-from fastdrop._messages import about, one_line
-from fastdrop.layers import Array
-from fastdrop.tables import splits
+from fastdrop._messages import about, near_miss, one_line
+from fastdrop.layers import Array, Dense
+from fastdrop.models import Sequential
 from fastdrop.tables.encoding import EncodedRows, Encoding, NumberColumn, WordColumn
 from fastdrop.tables.kinds import Words, examined, floats, has_zone, kind_of, words
 from fastdrop.tables.leaks import gives_away
-from fastdrop.tables.reading import Source, source_of
+from fastdrop.tables.reading import MemorySource, Source, source_of
 from fastdrop.tables.target import TASKS, Target, encoded, task_of
 from fastdrop.tables.text import shown
 
@@ -54,6 +54,10 @@ class Roles:
                 )
             given[name] = role
 
+    def facts(self) -> dict[str, Any]:
+        """Return them for JSON."""
+        return asdict(self) | {"ignore": list(self.ignore)}
+
     def by_name(self) -> Iterable[tuple[str, str]]:
         """Give each role with the name of its column."""
         one = {name: getattr(self, name) for name in ("target", "weight", "group", "time")}
@@ -75,6 +79,7 @@ class Prepared:
     y, y_val : ndarray
         Class numbers (rows,), or standardised numbers (rows, 1).
     weight, weight_val : ndarray or None
+    roles : Roles
     lines : list of str
         What was done, for people.
     """
@@ -88,7 +93,23 @@ class Prepared:
     x_val: EncodedRows
     y_val: Array
     weight_val: Array | None
+    roles: Roles
     lines: list[str]
+
+    def arrays(self) -> list[Array]:
+        """Return all numbers that a network gets to see."""
+        parts: list[Any] = [self.x.numbers, self.x.codes, self.y, self.weight]
+        parts += [self.x_val.numbers, self.x_val.codes, self.y_val, self.weight_val]
+        return [part for part in parts if part is not None]
+
+    def begin(self, network: Sequential) -> None:
+        """Build a network in which unseen words say nothing until a row to train on has some.
+
+        Their places have weights of 0, which no gradient changes, rather than those of chance.
+        """
+        network.build((self.encoding.width,))
+        first = next(layer for layer in network.layers if isinstance(layer, Dense))
+        first.params["weight"][:, self.encoding.untrained()] = 0
 
     @property
     def validation(self) -> tuple[Any, ...]:
@@ -118,7 +139,7 @@ def prepare(table: Any, roles: Roles, seed: int = 0) -> Prepared:
     try:
         return _Preparation(source.name, read, roles, seed).prepared()
     except ValueError as error:
-        if source.name in ("table",):
+        if isinstance(source, MemorySource):
             raise
         raise ValueError(about(source.name, error)) from None
 
@@ -127,13 +148,12 @@ def _check_columns(source: Source, roles: Roles) -> None:
     names = source.names()
     for role, name in roles.by_name():
         if name not in names:
-            near = get_close_matches(name, names, 1, 0.6) or get_close_matches(
-                name.lower(), [each.lower() for each in names], 1, 0.6
-            )
-            near = [each for each in names if each.lower() in [one.lower() for one in near]]
-            known = f"such as {shown(near[0])}" if near else one_line(", ".join(names), 80)
+            meant = near_miss(name, names)
+            known = "" if meant else f", {one_line(', '.join(names), 60)}"
             raise ValueError(
-                about(source.name, f"{role}: expected a column of it, {known}, got {name!r}")
+                about(
+                    source.name, f"{role}: expected one of its columns{known}, got {name!r}{meant}"
+                )
             )
 
 
@@ -149,9 +169,7 @@ class _Preparation:
     def prepared(self) -> Prepared:
         task, target_kind, target_values = self._task()
         training, validation = self._split()
-        target, y = encoded(
-            self.roles.target, target_kind, target_values, task, training
-        )
+        target, y = encoded(self.roles.target, target_kind, target_values, task, training)
         weight = self._weight()
         columns, values = self._columns(training, y)
         encoding = Encoding(columns, self.roles.missing)
@@ -170,6 +188,7 @@ class _Preparation:
             every.part(validation),
             y[validation],
             of(validation, weight),
+            self.roles,
             self.lines,
         )
 
@@ -227,9 +246,7 @@ class _Preparation:
             rows = splits.by_time(floats(time, column))
         else:
             how, rows = "chosen by the seed", splits.by_chance(self.rows, self.seed)
-        self.lines.append(
-            f"{len(rows[0])} rows to train on, {len(rows[1])} to validate on, {how}"
-        )
+        self.lines.append(f"{len(rows[0])} rows to train on, {len(rows[1])} to validate on, {how}")
         return rows
 
     def _weight(self) -> Array | None:

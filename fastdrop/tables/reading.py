@@ -21,7 +21,7 @@ from pyarrow import parquet
 from fastdrop._messages import about
 from fastdrop.tables.text import TextSource, check_names, shown
 
-__all__ = ["STANDARD", "Source", "source_of"]
+__all__ = ["PARQUET", "STANDARD", "MemorySource", "Source", "source_of"]
 
 STANDARD = "-"  # standard input, or output
 PARQUET, PARQUET_BEGINS = ".parquet", b"PAR1"
@@ -62,7 +62,7 @@ def source_of(table: Any) -> Source:
         When there is no such file.
     """
     if not isinstance(table, str | PathLike):
-        return _MemorySource(_arrow_table(table))
+        return MemorySource(_arrow_table(table))
     if str(table) == STANDARD:
         return TextSource(None)
     path = Path(table)
@@ -80,7 +80,7 @@ def _begins_with(path: Path, text: bytes) -> bool:
         return file.read(len(text)) == text
 
 
-class _MemorySource:
+class MemorySource:
     """A table in memory."""
 
     name = "table"

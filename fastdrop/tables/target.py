@@ -11,7 +11,6 @@ import numpy as np
 from fastdrop._checks import check_number, lookup
 from fastdrop.datasets import check_classes
 from fastdrop.layers import Array
-from fastdrop.losses import MeanSquaredError, SparseCategoricalCrossentropy
 from fastdrop.tables.kinds import Words
 from fastdrop.tables.text import shown
 
@@ -56,11 +55,11 @@ class Target:
 
     @property
     def loss(self) -> str:
-        return "sparse_categorical_crossentropy" if self.classes else "mse"
+        return "sparse_categorical_crossentropy" if self.classes else "mean_squared_error"
 
     @property
     def metric(self) -> str:
-        return "accuracy" if self.classes else "mae"
+        return "accuracy" if self.classes else "root_mean_squared_error"
 
     def numbers(self, outputs: Array) -> Array:
         """Return a regression's outputs in the target's units, as float64, (rows,)."""
@@ -104,7 +103,9 @@ def task_of(name: str, kind: str, values: Array | Words, task: str | None) -> tu
         return "classification", f"words, {len(values.distinct)} different ones"
     if kind == "flag":
         if task == "regression":
-            raise ValueError(f"target: expected numbers for a regression, got flags in {shown(name)}")
+            raise ValueError(
+                f"target: expected numbers for a regression, got flags in {shown(name)}"
+            )
         return "classification", "true and false"
     present = values[~np.isnan(values)]
     distinct = np.unique(present)
@@ -162,9 +163,7 @@ def _deviation(values: Array) -> float:
     return float(scaled.std()) * scale if np.ptp(scaled) > 1e-12 else 0.0
 
 
-def _classes(
-    name: str, kind: str, values: Array | Words, training: Array
-) -> tuple[Target, Array]:
+def _classes(name: str, kind: str, values: Array | Words, training: Array) -> tuple[Target, Array]:
     names: Sequence[Any]
     if isinstance(values, Words):
         order = np.argsort(np.array(values.distinct, object), kind="stable")
@@ -182,6 +181,3 @@ def _classes(
             f"got {shown(names[int(some[0])])} in all {len(some)}"
         )
     return Target(name, "classification", tuple(names)), y.reshape(-1).astype(np.int64)
-
-
-_LOSSES = (SparseCategoricalCrossentropy, MeanSquaredError)

@@ -1,4 +1,4 @@
-"""Tables as text, CSV and TSV, gzipped or not: what Arrow's reader does not say of them is said here.
+"""Tables as text, CSV and TSV, gzipped or not: says of them what Arrow's reader does not.
 
 That is: which encoding it is, NUL bytes, names that are there twice, a file that somebody writes to
 while it is read, and in which line and column something is wrong.

@@ -20,7 +20,7 @@ __all__ = ["check_output", "safe", "writing"]
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": ","}
 # What a spreadsheet runs, unless it is a number
-FORMULA = r"^[\t\r\n ]*[=+\-@＝＋－＠]"
+FORMULA = "^[\\t\\r\\n ]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
 NUMBER = r"^[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?$"
 
 

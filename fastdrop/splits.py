@@ -1,20 +1,22 @@
-"""Which rows are set apart to validate on: by chance, by whole groups, or the latest ones."""
+"""Which samples are set apart to validate on: by chance, by whole groups, or the latest ones."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastdrop.layers import Array
 from fastdrop.random import Key, permutation
 
-__all__ = ["SHARE", "by_chance", "by_groups", "by_time"]
+__all__ = ["Rows", "by_chance", "by_groups", "by_time"]
 
 SHARE = 0.2  # of the rows
 SPLIT = 2**40  # folded into the seed for the split; no layer has this number
 
-Rows = tuple[Array, Array]  # to train on, to validate on
+Array: TypeAlias = NDArray[Any]
+Rows: TypeAlias = tuple[Array, Array]  # to train on, to validate on
 
 
 def by_chance(rows: int, seed: int) -> Rows:
