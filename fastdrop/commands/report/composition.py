@@ -106,7 +106,7 @@ def _of_answers(evidence: Evidence, samples: Samples) -> Iterator[Section]:
     else:
         yield estimates_section(answers, evidence.results.data.get("unit") or "")
     names = [column.name for column in samples.columns]
-    yield examples_section(wrong, unsure, samples.classes, samples.images, names, samples.rows)
+    yield examples_section(wrong, unsure, samples.classes, samples.images, names, samples.cells)
     if samples.columns:
         x, y = samples.x[:SHUFFLED], samples.y[:SHUFFLED]
         found = {

@@ -23,35 +23,39 @@ class Samples(NamedTuple):
 
     Attributes
     ----------
-    x, y : ndarray
+    x, y : ndarray, or EncodedRows of a table
     classes : sequence of str
         Empty for a regression.
-    scale : float
-        What 1 in `y` is in the units of a regression's target.
+    scale, shift : float
+        A regression's value is `scale` times a number in `y`, plus `shift`.
     columns : sequence of Column
         Of a table, and where they stand in x.
-    rows : sequence of sequence of str
-        Cells as they stand in the table.
+    cells : callable, or None
+        Returns what stands in a row of the table, by its index; None where there are no rows.
     """
 
     x: Array
     y: Array
     classes: Sequence[str]
-    scale: float
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[str]]
+    scale: float = 1.0
+    shift: float = 0.0
+    columns: Sequence[Column] = ()
+    cells: Callable[[int], Sequence[str]] | None = None
 
     @property
     def images(self) -> Array | None:
         """The samples, where they are images."""
-        return self.x if self.x.ndim in (3, 4) and min(self.x.shape[1:3]) > 1 else None
+        shape = self.x.shape[1:]
+        return self.x if len(shape) in (2, 3) and min(shape[:2]) > 1 else None
 
     def answers(self, model: Sequential) -> Callable[[Array, Array], Answers]:
         """Return what tells a model's answers to samples with known classes or values."""
-        judge = classified if self.classes else estimated
 
         def answer(x: Array, y: Array) -> Answers:
-            return judge(model.predict(x, verbose=0), y)
+            outputs = model.predict(x, verbose=0)
+            if self.classes:
+                return classified(outputs, y)
+            return estimated(*(self.scale * values + self.shift for values in (outputs, y)))
 
         return answer
 
@@ -93,23 +97,49 @@ def gather(folder: Path) -> Evidence:
     models = {}
     for condition, name in zip(CONDITIONS, MODELS, strict=True):
         try:
-            models[condition] = load_model(folder / name)
-        except (OSError, ValueError) as error:
-            missing.append(f"Without {name} its part of the report is missing: {error}.")
+            models[condition] = _load_model(folder / name, results)
+        except (OSError, ValueError, ImportError) as error:
+            missing.append(f"What {name} is needed for is missing: {one_line(error)}.")
     samples = None
     try:
-        data = _load(results)
-        samples = Samples(data.x_val, data.y_val, data.classes, data.scale, [], [])
+        samples = _samples(_load_data(results))
     except (OSError, ValueError, ImportError) as error:
-        missing.append(f"What needs the data is missing: {one_line(error)}.")
+        missing.append(f"What the data are needed for is missing: {one_line(error)}.")
     return Evidence(results, rate, models, samples, missing)
 
 
-def _load(results: Results) -> Data:
+def _load_model(path: Path, results: Results) -> Sequential:
+    if results.data["roles"] is None:
+        return load_model(path)
+    from fastdrop.tables import TableModel
+
+    return TableModel.load(path).network
+
+
+def _load_data(results: Results) -> Data:
     """Read the data again, and refuse others than those of the run."""
     facts = results.data
+    if facts["path"] == "-":
+        raise ValueError("the table came from standard input, which cannot be read again")
     path = facts["path"] and Path(facts["path"])
-    data = load(path, facts["label"] or "label", results.settings["seed"])
+    roles = {name: value for name, value in (facts["roles"] or {}).items() if name != "target"}
+    data = load(path, facts["label"] or "label", results.settings["seed"], roles)
     if data.checksum != facts["checksum"]:
-        raise ValueError(f"{path}: expected the data of the run, got others, by their checksum")
+        raise ValueError(f"{data.name}: expected the data of the run, got others by their checksum")
     return data
+
+
+def _samples(data: Data) -> Samples:
+    table = data.table
+    if table is None:
+        return Samples(data.x_val, data.y_val, data.classes, data.scale)
+    target, encoding = table.target, table.encoding
+    return Samples(
+        data.x_val,
+        data.y_val,
+        data.classes,
+        target.deviation,
+        target.mean,
+        [Column(each.name, places) for each, places in zip(encoding.columns, encoding.places())],
+        lambda row: encoding.cells(table.x_val[row : row + 1][0]),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -175,7 +175,7 @@ def examples_section(
     classes: Sequence[str],
     images: Array | None,
     columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    cells: Callable[[int], Sequence[str]] | None,
 ) -> Section:
     """Show the samples that a network is most wrong about, and least certain of.
 
@@ -188,8 +188,8 @@ def examples_section(
     images : ndarray or None
         Of all samples, where they are images.
     columns : sequence of str
-    rows : sequence of sequence of str
-        Each sample's cells, where they are rows of a table.
+    cells : callable, or None
+        Returns what stands in a row of a table, by its index.
     """
     groups = []
     if wrong:
@@ -208,13 +208,13 @@ def examples_section(
             blocks.append(Gallery(title, says, sights))
         else:
             told = [_told(example, classes) for example in examples]
-            cells = [rows[example.index] if rows else [] for example in examples]
+            rows = [cells(example.index) if cells else [] for example in examples]
             heads = ["row", "true", "said", *(["certainty"] if classes else ["error"])]
             body = [
-                [str(example.index), *text, *cell]
-                for example, text, cell in zip(examples, told, cells, strict=True)
+                [str(example.index), *text, *row]
+                for example, text, row in zip(examples, told, rows, strict=True)
             ]
-            blocks.append(Table(f"{title}. {says}", [*heads, *(columns if rows else [])], body))
+            blocks.append(Table(f"{title}. {says}", [*heads, *(columns if cells else [])], body))
     says = "The network with dropout on the validation part; samples are counted from 0."
     if not wrong:
         says += " None of its answers is wrong."
