@@ -59,6 +59,10 @@ def draw_curves(name: str, title: str, description: str, curves: Learning, parts
         if not dashed:
             panel.end(curve.mean[-1], curve.condition, f"name {curve.condition}")
     panel.write_ends()
+    if any(curve.part == "training" for curve in curves.curves):
+        for x, part, dashed in ((196, "validation", ""), (284, "training", " dashed")):
+            panel.line(x, 10, x + 18, 10, f"line plain{dashed}")
+            panel.text(x + 22, 10, part, "tick")
     return str(panel)
 
 

@@ -99,12 +99,15 @@ def _of_answers(evidence: Evidence, samples: Samples) -> Iterator[Section]:
     shown = answers.get("with", next(iter(answers.values())))
     most = EXAMPLES[samples.images is not None]
     wrong, unsure = outcomes.wrongest(shown, most), []
+    several = " These are the networks of the first seed." * (len(evidence.results.runs) > 2)
     if samples.classes:
-        yield confusion_section(answers, samples.classes)
+        section = confusion_section(answers, samples.classes)
+        yield section._replace(says=section.says + several)
         yield calibration_section({c: outcomes.calibration(a, seed) for c, a in answers.items()})
         unsure = outcomes.least_certain(shown, most)
     else:
-        yield estimates_section(answers, evidence.results.data.get("unit") or "")
+        section = estimates_section(answers, evidence.results.data.get("unit") or "")
+        yield section._replace(says=section.says + several)
     names = [column.name for column in samples.columns]
     yield examples_section(wrong, unsure, samples.classes, samples.images, names, samples.cells)
     if samples.columns:

@@ -132,7 +132,7 @@ def calibration_section(found: Mapping[str, Calibration]) -> Section:
                 f", and {number(one.after.error, 2)} with logits divided by the temperature "
                 f"{number(one.temperature)}, the dashed line"
             )
-        says += "."
+        says += "." if one.after else ". There is no best temperature."
         name, title = f"reliability-{condition}", NAMED[condition]
         rows = [
             [
@@ -194,9 +194,9 @@ def examples_section(
     groups = []
     if wrong:
         sure = (
-            "Wrong, and sure of it: look at these first, for a wrong label or an odd sample."
+            "Mistakes, the surest first: look at these for a wrong label or an odd sample."
             if classes
-            else "The largest errors: look at these first, for a wrong value or an odd sample."
+            else "The largest errors: look at these for a wrong value or an odd sample."
         )
         groups.append(("Wrongest", sure, wrong))
     if unsure:

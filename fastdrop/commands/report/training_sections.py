@@ -100,13 +100,13 @@ def _certainty(found: Comparison) -> str:
 def _seeds(found: Comparison) -> Figure:
     measure = found.measure
     pairs = [*zip(found.without, found.with_dropout)]
+    higher = "higher" if measure.higher else "lower"
     better = sum((b > a) == measure.higher and a != b for a, b in pairs)
+    says = f"{measure.heading} is {higher} with dropout in {better} of {len(pairs)} seeds."
     if len(pairs) == 1:
-        moved = "better" if better else "equal" if pairs[0][0] == pairs[0][1] else "worse"
-        says = f"With dropout, {measure.title} is {moved}."
-    else:
-        name = measure.heading
-        says = f"{name} is better with dropout in {better} of {len(pairs)} seeds."
+        a, b = pairs[0]
+        moved = "higher" if b > a else "lower" if b < a else "the same"
+        says = f"{measure.heading} is {moved} with dropout."
     rows = [
         [str(seed), measure.say(a), measure.say(b), measure.say_change(b - a, signed=True)]
         for seed, (a, b) in zip(found.seeds, pairs, strict=True)
@@ -166,14 +166,14 @@ def _curves(found: Learning) -> Figure:
         ]
     )
     says = f"Validation {measure.title} ends at {ends}."
-    units = " (%)" if measure.unit == "%" else f" ({measure.unit})" if measure.unit else ""
+    unit = f" ({measure.unit})" if measure.unit else ""
     name, title = f"curve-{measure.name}", measure.heading
     drawn = draw_curves(
         name,
         title,
         f"{says} Solid lines: validation; dashed lines: training.",
         found,
-        f"{measure.title}{units}: — validation, - - training",
+        f"{measure.title}{unit}",
     )
     heads = [f"{curve.condition}, {curve.part}" for curve in found.curves]
     return Figure(name, title, says, drawn, _by_epoch(f"{title} by epoch", found, heads))
