@@ -89,7 +89,7 @@ def add(commands: Commands) -> None:
         "--resume",
         action="store_true",
         help=f"go on from the checkpoint in --out, {CHECKPOINT}, which is written after "
-        "every epoch; all other settings have to be the same as before",
+        "every epoch, but not more than once a second; all other settings have to be the same",
     )
     option("--force", action="store_true", help="replace what another run has left in --out")
     add_out(parser)
