@@ -77,14 +77,13 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         if arguments.epochs is None:
             arguments.epochs = DIGITS_EPOCHS if arguments.data is None else EPOCHS
         settings = Settings.of(arguments)
+        if ranks.rank == 0 and not arguments.force:
+            _refuse_to_overwrite(arguments)  # before data are read, which may take a while
+        data = load(arguments.data, arguments.label or "label", arguments.seed)
         if ranks.rank == 0:
             names = [model_name(p, settings.dropout) for p in (0.0, *settings.dropout)]
             make_writable(out, (CHECKPOINT, *MODELS, *names, RESULTS, PICTURE))
             held.enter_context(claimed(out))
-            if not arguments.force:
-                _refuse_to_overwrite(arguments)
-        data = load(arguments.data, arguments.label or "label", arguments.seed)
-        if ranks.rank == 0:
             console.tell(f"{data}; {ranks.size} ranks" if ranks.size > 1 else str(data))
             if arguments.resume and not path.exists():
                 console.tell(f"no checkpoint {path}: starting anew")
