@@ -1,0 +1,316 @@
+"""Tables as text, CSV and TSV, gzipped or not: says of them what Arrow's reader does not.
+
+That is: which encoding it is, NUL bytes, names that are there twice, a file that somebody writes to
+while it is read, and in which line and column something is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from fastdrop._messages import about, one_line
+from fastdrop.datasets import MISSING
+
+__all__ = ["TextSource", "check_names", "shown"]
+
+HEAD = 1 << 20  # bytes that are looked at before the others are read; the header is among them
+BLOCK = 4 << 20  # bytes that are read at once
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+NULLS = sorted(
+    {form for word in MISSING for form in (word, word.lower(), word.upper(), word.capitalize())}
+    | set(arrow_csv.ConvertOptions().null_values)
+)
+ALL_WORDS = 2**31 - 1  # however many different ones there are
+NO_UTF8 = (
+    "expected text in UTF-8, got another encoding; of Latin-1, iconv -f LATIN1 -t UTF-8 makes UTF-8"
+)
+NO_UTF16 = "expected text in UTF-8, got UTF-16; iconv -f UTF-16 -t UTF-8 makes UTF-8 of it"
+
+
+class TextSource:
+    """A file of CSV or TSV, or standard input, which can be read once.
+
+    Parameters
+    ----------
+    path : Path or None
+        None stands for standard input.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.name = "standard input" if path is None else str(path)
+        self._opened: tuple[_Bytes, _Header] | None = None
+
+    def names(self) -> list[str]:
+        """Return the columns' names."""
+        with self._naming():
+            return self._open()[1].names
+
+    def read(self, ignored: Sequence[str] = ()) -> pa.Table:
+        """Return the whole table, words dictionary-encoded, without the columns `ignored`."""
+        with self._naming():
+            names = self.names()
+            wanted = [name for name in names if name not in ignored]
+            convert = _conversion(
+                wanted, auto_dict_encode=True, auto_dict_max_cardinality=ALL_WORDS
+            )
+
+            def read(threads: bool) -> pa.Table:
+                with self._taken() as (file, header):
+                    return arrow_csv.read_csv(file, *_options(header, threads), convert)
+
+            try:
+                table = read(threads=True)
+            except pa.ArrowInvalid as error:
+                raise ValueError(self._explained(error, names, read)) from None
+            for name, dtype in zip(table.column_names, table.schema.types):
+                if pa.types.is_dictionary(dtype) and dtype.value_type == pa.binary():
+                    raise ValueError(f"column {shown(name)}: {NO_UTF8}")
+            return table.unify_dictionaries()
+
+    def blocks(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Give the columns of `types`, of these types, some rows at a time."""
+        convert = _conversion(list(types), column_types=dict(types))
+
+        def read(threads: bool) -> Iterator[pa.RecordBatch]:
+            with self._taken() as (file, header):
+                yield from arrow_csv.open_csv(file, *_options(header, threads), convert)
+
+        with self._naming():
+            names = self.names()
+            try:
+                yield from read(threads=True)
+            except pa.ArrowInvalid as error:
+                again = lambda threads: [None for _ in read(threads)]  # noqa: E731
+                raise ValueError(self._explained(error, names, again)) from None
+
+    def _open(self) -> tuple[_Bytes, _Header]:
+        """Return the open file, and the header that has been read."""
+        if self._opened is None:
+            file = _Bytes(self.path)
+            self._opened = file, _header(file.head, self.name.lower().removesuffix(".gz"))
+        return self._opened
+
+    @contextmanager
+    def _taken(self) -> Iterator[tuple[pa.PythonFile, _Header]]:
+        """Give the open file to a reader, who takes all of it."""
+        file, header = self._open()
+        self._opened = None
+        try:
+            yield pa.PythonFile(file, "r"), header
+        finally:
+            file.close()
+
+    def _explained(
+        self, error: Exception, names: Sequence[str], read: Callable[[bool], Any]
+    ) -> str:
+        """Say in our words what Arrow found; it tells the line only where one thread reads."""
+        text = str(error)
+        if self.path is not None and self.path.is_file() and "Row #" not in text:
+            try:
+                read(False)
+            except pa.ArrowInvalid as slowly:
+                text = str(slowly)
+        return _in_our_words(text, names)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Name the file in what is wrong with it, once."""
+        try:
+            yield
+        except _NamedError:
+            raise
+        except UnicodeDecodeError:
+            raise _NamedError(about(self.name, NO_UTF8)) from None
+        except ValueError as error:
+            raise _NamedError(about(self.name, error)) from None
+        except OSError as error:
+            if error.filename is not None:  # it cannot be opened
+                raise
+            raise _NamedError(about(self.name, f"expected a whole file, got: {error}")) from None
+
+
+class _NamedError(ValueError):
+    """What is wrong with a file, which it names."""
+
+
+class _Bytes:
+    """A file's bytes, unzipped, as Arrow asks for them; refuses those that are no text.
+
+    Attributes
+    ----------
+    head : bytes
+        The first ones, which are read again.
+    """
+
+    closed = False
+
+    def __init__(self, path: Path | None) -> None:
+        self._raw: Any = sys.stdin.buffer if path is None else open(path, "rb")  # noqa: SIM115
+        self._size = self._size_now()
+        self._file = self._raw
+        self.head = _some(self._raw, HEAD)
+        if self.head.startswith(GZIP):
+            self._file = pa.CompressedInputStream(pa.PythonFile(self._again(), "r"), "gzip")
+            self.head = _some(self._file, HEAD)
+        if self.head.startswith(ZIP):
+            raise ValueError("expected text, got a zip file or a workbook; save it as CSV")
+        if self.head.startswith(UTF_16):
+            raise ValueError(NO_UTF16)
+        self._file = self._again()
+
+    def read(self, size: int = -1) -> bytes:
+        part: bytes = self._file.read(size)
+        if b"\0" in part:
+            raise ValueError("expected text, got NUL bytes")
+        if not part:
+            size_now = self._size_now()
+            if size_now != self._size:
+                raise ValueError(
+                    "expected a file that nobody writes to, got one that went from "
+                    f"{self._size} to {size_now} bytes while it was read"
+                )
+        return part
+
+    def close(self) -> None:
+        self.closed = True
+        if self._raw is not sys.stdin.buffer:
+            self._raw.close()
+
+    def _again(self) -> _Joined:
+        return _Joined(self.head, self._file)
+
+    def _size_now(self) -> int | None:
+        """Return the size of what has one."""
+        try:
+            status = os.fstat(self._raw.fileno())
+        except (OSError, ValueError):
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+class _Joined:
+    """Bytes, and after them those of a file."""
+
+    closed = False
+
+    def __init__(self, head: bytes, file: Any) -> None:
+        self._head, self._file = head, file
+
+    def read(self, size: int = -1) -> bytes:
+        if self._head:
+            end = len(self._head) if size < 0 else size
+            part, self._head = self._head[:end], self._head[end:]
+            return part
+        return bytes(self._file.read(size))
+
+
+def _some(file: Any, size: int) -> bytes:
+    """Return so many bytes, or all that there are; a pipe gives them in small parts."""
+    parts = []
+    while size > 0 and (part := file.read(size)):
+        parts.append(bytes(part))
+        size -= len(part)
+    return b"".join(parts)
+
+
+class _Header(NamedTuple):
+    names: list[str]
+    delimiter: str
+
+
+def _header(head: bytes, file_name: str) -> _Header:
+    """Return the columns' names, and what stands between the cells."""
+    if b"\0" in head:
+        raise ValueError("expected text, got NUL bytes")
+    text = head.decode("utf-8-sig", "strict" if len(head) < HEAD else "ignore")
+    first = next((line for line in text.splitlines() if line), "")
+    if not first:
+        raise ValueError("expected a header and rows, got an empty file")
+    delimiter = "\t" if file_name.endswith(".tsv") else ","
+    if delimiter not in first:
+        delimiter = next((mark for mark in "\t;" if mark in first), delimiter)
+    lines = io.StringIO(text, newline="")
+    cells = next(filter(None, csv.reader(lines, delimiter=delimiter)))
+    names = [name.strip() or f"column {number}" for number, name in enumerate(cells, 1)]
+    check_names(names)
+    return _Header(names, delimiter)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a name that two columns have."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"expected one column {shown(name)}, got {names.count(name)}")
+        seen.add(name)
+
+
+def shown(name: object) -> str:
+    """Return a name as messages have it."""
+    return one_line(repr(name), 40)
+
+
+def _conversion(names: Sequence[str], **more: Any) -> arrow_csv.ConvertOptions:
+    return arrow_csv.ConvertOptions(
+        include_columns=names, null_values=NULLS, strings_can_be_null=True, **more
+    )
+
+
+def _options(header: _Header, threads: bool) -> tuple[Any, Any]:
+    return (
+        arrow_csv.ReadOptions(
+            use_threads=threads,
+            block_size=BLOCK,
+            column_names=header.names,
+            skip_rows_after_names=1,
+        ),
+        arrow_csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True),
+    )
+
+
+_CELLS = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)")
+_CELL = re.compile(
+    r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to ([^:]+): (.*)", re.DOTALL
+)
+_KINDS = {
+    "bool": "true or false",
+    "double": "a number, with a decimal point",
+    "date32": "a date such as 2020-12-31",
+    "time32": "a time such as 23:59:59",
+    "timestamp": "a date such as 2020-12-31 or 2020-12-31T23:59:59",
+}
+
+
+def _in_our_words(text: str, names: Sequence[str]) -> str:
+    """Return what Arrow says is wrong with a CSV file: the line, the column, what came."""
+    if text.startswith("Empty CSV"):
+        return "expected a header and rows, got an empty file"
+    if found := _CELLS.search(text):
+        line, expected, got = found.groups()
+        place = f"line {line}: " if line else ""
+        return f"{place}expected {expected} cells as in the header, got {got}"
+    if not (found := _CELL.search(text)):
+        return f"expected CSV, got: {text}"
+    column, line, kind, what = found.groups()
+    place = f"{f'line {line}, ' if line else ''}column {shown(names[int(column)])}"
+    if "UTF8" in what:
+        return f"{place}: {NO_UTF8}"
+    kind = re.split(r"\W", kind)[0]
+    value = re.search(r"'(.*)'", what, re.DOTALL)
+    got = shown(value[1]) if value else what
+    hint = ", which has no zone as the others had" if "zone" in what else ""
+    return f"{place}: expected {_KINDS.get(kind, kind)}, got {got}{hint}"
