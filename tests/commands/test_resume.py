@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from fastdrop.commands.main import main
 from fastdrop.commands.runs.results import MODELS, RESULTS, Results
+from fastdrop.commands.train import recording
 from fastdrop.commands.train.progress import CHECKPOINT, Progress
 from fastdrop.commands.train.recording import Record
 from fastdrop.training import files
@@ -32,6 +33,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch):
+    monkeypatch.setattr(recording, "CHECKPOINTS", 0)  # after each epoch
     monkeypatch.setitem(sys.modules, "fastdrop.commands.train.pictures", None)
 
 
@@ -245,7 +247,9 @@ PROGRAM = """
 import sys, time
 sys.modules["fastdrop.commands.train.pictures"] = None
 from fastdrop.commands.main import main
+from fastdrop.commands.train import recording
 from fastdrop.commands.train.recording import Record
+recording.CHECKPOINTS = 0
 update = Record.on_train_batch_end
 def slowly(self, batch, logs):
     time.sleep(0.02)

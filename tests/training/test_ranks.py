@@ -318,7 +318,9 @@ COMMAND = """
 import sys, time
 sys.modules["fastdrop.commands.train.pictures"] = None
 from fastdrop.commands.main import main
+from fastdrop.commands.train import recording
 from fastdrop.commands.train.recording import Record
+recording.CHECKPOINTS = 0
 update = Record.on_train_batch_end
 def slowly(self, batch, logs):
     time.sleep({seconds})
