@@ -31,7 +31,6 @@ def add(commands: Commands) -> None:
         ),
     )
     parser.add_argument("shell", choices=SHELLS)
-    parser.set_defaults(commands=commands)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -18,12 +18,13 @@ from fastdrop.commands import completion, info, predict
 from fastdrop.commands.arguments import Parser
 from fastdrop.commands.bench import options as bench
 from fastdrop.commands.console import Console
+from fastdrop.commands.report import options as report
 from fastdrop.commands.train import options as train
 from fastdrop.training import ranks
 
 __all__ = ["main"]
 
-COMMANDS = (train, predict, bench, info, completion)
+COMMANDS = (train, predict, report, bench, info, completion)
 REPORT = "please report it, with fastdrop --version and FASTDROP_TRACEBACK=1"
 
 
@@ -114,6 +115,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action=info.Version, help="what a report of a fault needs")
     parser.set_defaults(advice=lambda arguments: "", parser=parser, root=parser)
     commands = parser.add_subparsers(metavar="command", dest="command")
+    parser.set_defaults(commands=commands)  # for who completes them
     for command in COMMANDS:
         command.add(commands)
     return parser

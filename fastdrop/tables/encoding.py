@@ -11,6 +11,7 @@ rows that a network takes, batch by batch: those of all rows would be many times
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -102,6 +103,17 @@ class NumberColumn:
             )
         return np.nan_to_num(halves.astype(np.float32), copy=False)
 
+    def told(self, numbers: Array) -> str:
+        """Return what stood in a cell that has become a number, and a flag where there are some."""
+        if self.flag and numbers[1]:
+            return "missing"
+        value = float(numbers[0]) * self.deviation + self.mean
+        if self.kind == "flag":
+            return str(value > 0.5).lower()
+        if self.kind == "date":
+            return str(np.datetime64(round(value * 86400), "s")).removesuffix("T00:00:00")
+        return f"{value:.6g}"
+
     def check(self) -> None:
         """Refuse what no column has, in a file."""
         lookup("kind", self.kind, dict(zip(NUMBERS, NUMBERS)))
@@ -162,6 +174,11 @@ class WordColumn:
         rare = f"; {self.rare} rare ones share a place" if self.rare else ""
         missing = "; missing ones have a place" if self.missing else ""
         return f"one-hot, {len(self.words)} words{rare}{missing}"
+
+    def told(self, places: Array) -> str:
+        """Return what stood in a cell that has become a place of its own."""
+        place = int(places.argmax())
+        return [*self.words, "a rare word", "missing"][place]
 
     def codes(self, values: Words) -> Array:
         """Return the number of each row's place, as bytes."""
@@ -264,6 +281,30 @@ class Encoding:
             ],
             np.intp,
         )
+
+    def places(self) -> list[list[int]]:
+        """Return for each column the inputs of a network that it becomes."""
+        flag = itertools.count(len(self.numbers))
+        by_name = {
+            each.name: [place, next(flag)] if each.flag else [place]
+            for place, each in enumerate(self.numbers)
+        }
+        for offset, column in zip(self.offsets.tolist(), self.words):
+            by_name[column.name] = [*range(offset, offset + column.width)]
+        return [by_name[each.name] for each in self.columns]
+
+    def cells(self, row: Array) -> list[str]:
+        """Return what stood in a row's columns, as people read it, up to float32's rounding.
+
+        Parameters
+        ----------
+        row : ndarray, (width,)
+            What a network is given.
+        """
+        return [
+            column.told(row[places])
+            for column, places in zip(self.columns, self.places(), strict=True)
+        ]
 
     def _check_missing(self, name: str, lacking: Array) -> None:
         if self.missing == "error" and lacking.any():

@@ -44,6 +44,11 @@ class Settings(NamedTuple):
     def of(cls, arguments: argparse.Namespace) -> Settings:
         """Take them from the command line's arguments."""
         given = {name: getattr(arguments, name) for name in cls._fields}
+        if arguments.seed + arguments.seeds > 2**64:
+            raise ValueError(
+                f"--seeds: expected seeds below 2**64, got {arguments.seeds} from "
+                f"{arguments.seed} on"
+            )
         if arguments.lr is None:
             given["lr"] = OPTIMIZERS[arguments.optimizer]().learning_rate
         return cls(**given)

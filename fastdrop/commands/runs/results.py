@@ -15,10 +15,23 @@ from fastdrop._messages import about, one_line_about
 from fastdrop._output import replace_file
 from fastdrop.compiled import _core
 
-__all__ = ["MODELS", "PICTURE", "RESULTS", "Figures", "Results", "Run", "environment", "model_name"]
+__all__ = [
+    "MODELS",
+    "PICTURE",
+    "RESULTS",
+    "SECONDS",
+    "Figures",
+    "Results",
+    "Run",
+    "environment",
+    "model_name",
+    "title_of",
+]
 
 PICTURE, RESULTS = "training.png", "training.json"
 MODELS = ("model-without-dropout.safetensors", "model-with-dropout.safetensors")
+
+SECONDS = ("training", "evaluation", "checkpoint")  # where the time of an epoch goes
 
 Figures = dict[str, list[float]]  # one an epoch, by name, as in History.history
 
@@ -36,7 +49,7 @@ class Run(NamedTuple):
         A regression's metric is in the units of its target.
     seconds : dict of str to list of float
         Where the time of each epoch went: "training", "evaluation" (on both parts of the data)
-        and "checkpoint".
+        and "checkpoint" (writing it).
     """
 
     dropout: float
@@ -124,7 +137,7 @@ def model_name(dropout: float, rates: list[float]) -> str:
     """
     if not dropout or len(rates) == 1:
         return MODELS[bool(dropout)]
-    return f"model-with-dropout-{dropout:g}.safetensors"
+    return f"model-with-dropout-{dropout}.safetensors"
 
 
 def environment() -> dict[str, str]:

@@ -93,13 +93,20 @@ def add(commands: Commands) -> None:
         help="train with so many seeds, from --seed on, to tell what dropout does from luck; the "
         "split stays that of the first (%(default)s)",
     )
-    option(
+    before = parser.add_mutually_exclusive_group().add_argument
+    before(
         "--resume",
         action="store_true",
         help=f"go on from the checkpoint in --out, {CHECKPOINT}, which is written after "
-        "every epoch; all other settings have to be the same as before",
+        "every epoch, but not more than once a second; all other settings have to be the same",
     )
-    option("--force", action="store_true", help="replace what another run has left in --out")
+    before("--force", action="store_true", help="replace what another run has left in --out")
+    option(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page on the results, too, as fastdrop report does",
+    )
     add_out(parser)
 
 

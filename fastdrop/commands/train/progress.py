@@ -12,7 +12,7 @@ import numpy as np
 from fastdrop._messages import one_line, one_line_about
 from fastdrop.commands.runs.data import Data
 from fastdrop.commands.runs.network import Settings, model_of
-from fastdrop.commands.runs.results import Figures, Run
+from fastdrop.commands.runs.results import SECONDS, Figures, Run
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.training import files, saving
@@ -117,13 +117,12 @@ class Progress(NamedTuple):
         names = {"loss", "val_loss", data.metric, f"val_{data.metric}"}
         for run in self.runs:
             epochs = epoch if run is self.runs[-1] else settings.epochs
-            kinds = (names, {"training", "evaluation", "checkpoint"})
-            for lists, expected_names in zip((run.figures, run.seconds), kinds, strict=True):
+            for lists, known in ((run.figures, names), (run.seconds, set(SECONDS))):
                 whole = all(
                     len(values) == epochs and all(map(math.isfinite, values))
                     for values in lists.values()
                 )
-                if not whole or set(lists) != (expected_names if epochs else set()):
+                if not whole or set(lists) != (known if epochs else set()):
                     raise ValueError(
                         f"{run.title}: expected the figures of {epochs} epochs, got others"
                     )

@@ -14,7 +14,8 @@ from fastdrop.commands.runs.results import Run
 
 __all__ = ["Lines", "MeasureTraining", "Record"]
 
-INTERVAL = 30.0  # seconds between two lines in a log
+LINES = 30.0  # seconds from one line in a log to the next
+CHECKPOINTS = 1.0  # seconds from one checkpoint to the next: short epochs would only write
 
 
 class MeasureTraining(Callback):
@@ -39,7 +40,9 @@ class MeasureTraining(Callback):
 
 
 class Record(Callback):
-    """Keep the figures and the time of every epoch; write a checkpoint at the start and after each.
+    """Keep the figures and the time of every epoch, and write checkpoints.
+
+    One is written at the start and at the end, and after an epoch if the last one is a second old.
 
     Parameters
     ----------
@@ -53,6 +56,7 @@ class Record(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.write()
+        self._written = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._begin = time.perf_counter()
@@ -70,8 +74,10 @@ class Record(Callback):
         seconds.setdefault("training", []).append(self._trained - self._begin)
         seconds.setdefault("evaluation", []).append(evaluated - self._trained)
         seconds.setdefault("checkpoint", []).append(0.0)  # which the checkpoint itself cannot know
-        self.write()
-        seconds["checkpoint"][-1] = time.perf_counter() - evaluated
+        if epoch + 1 == self.params["epochs"] or evaluated - self._written >= CHECKPOINTS:
+            self.write()
+            self._written = time.perf_counter()
+            seconds["checkpoint"][-1] = self._written - evaluated
 
     def _check(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -98,7 +104,7 @@ class Lines(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         now, epochs = time.monotonic(), self.params["epochs"]
-        if now - self._last < INTERVAL:
+        if now - self._last < LINES:
             return
         self._last = now
         left = (now - self._begin) / (epoch + 1 - self._epoch) * (epochs - epoch - 1)

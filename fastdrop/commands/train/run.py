@@ -10,6 +10,7 @@ from typing import Any
 from fastdrop import __version__
 from fastdrop._output import claimed, make_writable, replace_file
 from fastdrop.callbacks import Callback, ProgressBar
+from fastdrop.commands.report import command as report
 from fastdrop.commands.runs.comparison import best_of, rates_of
 from fastdrop.commands.runs.data import Data, is_table, load
 from fastdrop.commands.runs.network import Settings, save_model
@@ -77,14 +78,15 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         if arguments.epochs is None:
             arguments.epochs = DIGITS_EPOCHS if arguments.data is None else EPOCHS
         settings = Settings.of(arguments)
+        if ranks.rank == 0 and not arguments.force:
+            _refuse_to_overwrite(arguments)  # before data are read, which may take a while
+        data = load(arguments.data, arguments.label or "label", arguments.seed, roles)
         if ranks.rank == 0:
             names = [model_name(p, settings.dropout) for p in (0.0, *settings.dropout)]
             make_writable(out, (CHECKPOINT, *MODELS, *names, RESULTS, PICTURE))
             held.enter_context(claimed(out))
-            if not arguments.force:
-                _refuse_to_overwrite(arguments)
-        data = load(arguments.data, arguments.label or "label", arguments.seed, roles)
-        if ranks.rank == 0:
+            if arguments.report:
+                report.check(arguments.report, arguments.force)
             console.tell(f"{data}; {ranks.size} ranks" if ranks.size > 1 else str(data))
             for line in data.table.lines if data.table else ():
                 console.tell(line)
@@ -194,6 +196,10 @@ def _finish(
     for name, content in _pictures(results, arguments):
         replace_file(out / name, content)
         console.tell(f"written: {out / name}")
+    if arguments.report:
+        for missing in report.write(out, arguments.report):
+            console.tell(missing)
+        console.tell(f"written: {arguments.report}")
     console.result(summary(results, console), facts_of(results, out))
 
 

@@ -93,7 +93,7 @@ def facts_of(results: Results, out: Path) -> dict[str, Any]:
     return {
         "out": str(out),
         "models": {
-            f"{rate.dropout:g}": str(out / model_name(rate.dropout, results.settings["dropout"]))
+            f"{rate.dropout}": str(out / model_name(rate.dropout, results.settings["dropout"]))
             for rate in rates
         },
         "rates": [rate._asdict() for rate in rates],
