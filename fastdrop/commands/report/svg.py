@@ -127,6 +127,8 @@ class Panel(Picture):
     ) -> None:
         super().__init__(name, title, description, height)
         self.left, self.top, self.right, self.bottom = 46.0, 30.0, WIDTH - right, height - 40
+        if not labels[0]:
+            self.bottom = height - 24
         self.x = Scale.over(x, self.left, self.right, margins[0])
         self.y = Scale.over(y, self.bottom, self.top, margins[1])
         self.text(0, 10, labels[1], "axis")

@@ -50,13 +50,14 @@ def tiles(comparison: Comparison, curves: Learning, rate: float) -> list[Tile]:
         if found is not None
         else "one seed cannot tell how sure it is"
     )
+    change, _, unit = measure.say_change(comparison.change, signed=True).partition(" ")
     gaps = gap(curves)
     ends = [gaps.curve(condition).mean[-1] for condition in ("without", "with")]
     name = f"validation {measure.title}"
     return [
         Tile("without dropout", measure.say(means[0]), f"{name}, {of}", "without"),
         Tile(f"dropout {rate:g}", measure.say(means[1]), f"{name}, {of}", "with"),
-        Tile("difference", measure.say_change(comparison.change, signed=True), sure, ""),
+        Tile("difference", change, f"{unit}, {sure}".removeprefix(", "), ""),
         Tile(
             "gap to training",
             f"{_plain(measure, ends[0])} → {_plain(measure, ends[1])}",
@@ -89,11 +90,11 @@ def _certainty(found: Comparison) -> str:
         )
     error, chance = found.measure.say_change(found.difference.error), found.difference.chance
     luck = "it may be luck" if found.difference.is_luck else "it is hardly luck"
-    often = "less than once" if chance < 0.001 else f"{number(1000 * chance, 2)} times"
+    often = "less than 0.1\u202f%" if chance < 0.001 else f"{number(100 * chance, 2)}\u202f%"
     return (
         f"Over {len(found.seeds)} seeds, dropout changes {name} by {change} on average, with a "
-        f"standard error of {error}. If dropout did nothing, a mean as far from 0 would come "
-        f"{often} in 1000 (Student's t): {luck}."
+        f"standard error of {error}. If dropout did nothing, a mean as far from 0 would come in "
+        f"{often} of such trials (Student's t): {luck}."
     )
 
 
