@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import math
 import re
 import sys
@@ -27,6 +28,7 @@ from fastdrop.commands.report.svg import WIDTH, spread
 from fastdrop.layers import Dense, Flatten
 
 SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
+FIGURES = ("loss", "val_loss", "accuracy", "val_accuracy")
 VOID = {"br", "img", "link", "meta"}
 
 
@@ -493,6 +495,34 @@ def test_refused(run, tmp_path, capsys, folder, out, message):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("runs", []),
+        ("runs", "none"),
+        ("settings", {}),
+        ("data", {}),
+        ("figures", {}),
+        *(("figures", dict.fromkeys(FIGURES, each)) for each in ([], [math.nan], ["a"], None)),
+        ("dropout", 0.5),
+        ("dropout", 0.0),
+    ],
+)
+def test_changed_results_are_refused_in_a_line(run, tmp_path, capsys, name, value):
+    facts = json.loads((run / "training.json").read_bytes())
+    if name in facts:
+        facts[name] = value
+    else:
+        for each in facts["runs"]:
+            each[name] = value
+    (tmp_path / "training.json").write_text(json.dumps(facts))
+    assert main(["report", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "training.json" in error
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_without_the_extra(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "fastdrop.commands.report.page", raising=False)
@@ -528,3 +558,55 @@ def test_other_data_are_not_taken_for_the_runs(tmp_path, capsys):
     assert main(["report", str(folder)]) == 0
     assert "checksum" in capsys.readouterr().err
     assert "Which classes are confused?" not in (folder / "report.html").read_text()
+
+
+# --- tables
+
+
+def test_cells_are_what_stood_in_the_table():
+    pytest.importorskip("pyarrow", reason="tables need pyarrow")
+    from fastdrop.tables.preparation import Roles, prepare
+
+    rng = np.random.default_rng(0)
+    rows = 200
+    days = np.datetime64("2024-01-01") + rng.integers(0, 300, rows)
+    table = {
+        "size": np.where(rng.random(rows) < 0.1, np.nan, rng.integers(0, 90, rows) / 2),
+        "town": rng.choice(["Ulm", "Jena", "Bonn"], rows),
+        "new": rng.random(rows) < 0.5,
+        "sold": days,
+        "price": rng.normal(size=rows),
+    }
+    prepared = prepare(table, Roles("price"))
+    encoding = prepared.encoding
+    names = [column.name for column in encoding.columns]
+    assert sorted(place for places in encoding.places() for place in places) == [
+        *range(encoding.width)
+    ]
+
+    def told(name, value):
+        if isinstance(value, float | np.floating):
+            return "missing" if np.isnan(value) else f"{value:.6g}"
+        return str(value).lower() if name == "new" else str(value)
+
+    stood = {tuple(told(name, table[name][i]) for name in names) for i in range(rows)}
+    for row in prepared.x_val[:]:
+        assert tuple(encoding.cells(row)) in stood
+
+
+def test_report_of_a_table(tmp_path):
+    pytest.importorskip("pyarrow", reason="tables need pyarrow")
+    rng = np.random.default_rng(0)
+    size = rng.integers(20, 200, 120)
+    lines = ["<b>size</b>,town,price", *(f"{s},{'ab'[s % 2]},{1000 * s}" for s in size)]
+    data = tmp_path / "houses.csv"
+    data.write_text("\n".join(lines))
+    run = tmp_path / "run"
+    small = ["--target", "price", "--hidden", "8", "--epochs", "2", "--quiet", "--out", str(run)]
+    assert main(["train", str(data), *small]) == 0
+    assert main(["report", str(run)]) == 0
+    text = (run / "report.html").read_text()
+    assert "How far off are predictions?" in text
+    assert "Which columns count?" in text
+    assert "&lt;b&gt;size&lt;/b&gt;" in text
+    assert "<b>size" not in text

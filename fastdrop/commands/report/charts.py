@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from fastdrop.calibration import Reliability
-from fastdrop.commands.report.findings import Comparison, Learning, Sweep
+from fastdrop.commands.report.findings import CONDITIONS, Comparison, Learning, Sweep
 from fastdrop.commands.report.insides import Fingerprint
 from fastdrop.commands.report.outcomes import Answers, Importance
 from fastdrop.commands.report.scales import Scale, number, percent, tick_labels, ticks, whole_ticks
-from fastdrop.commands.report.svg import LETTER, WIDTH, Panel, Picture
+from fastdrop.commands.report.svg import BOLD, LETTER, WIDTH, Panel, Picture
 from fastdrop.layers import Array
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "draw_time",
 ]
 
-END = 52  # room for "without" at the right end of a line
+END = 7 * BOLD  # room for "without" at the right end of a line
 DOTS = 800  # in a scatter plot
 FEW = 5  # samples, of which a share is mostly luck: a dot, but no line leads to it
 SETTLED = 10  # a curve's first tenth may leave the picture: it would squeeze the rest
@@ -47,7 +47,7 @@ def draw_curves(name: str, title: str, description: str, curves: Learning, parts
     for curve in curves.curves:
         start = len(curve.mean) // SETTLED
         settled += curve.low[start:] + curve.high[start:]
-    panel = Panel(name, title, description, curves.epochs, settled, ("epoch", parts), right=END + 6)
+    panel = Panel(name, title, description, curves.epochs, settled, ("epoch", parts), right=END + 8)
     labels = _share_labels if curves.measure.unit == "%" else tick_labels
     y = ticks(panel.y.low, panel.y.high)
     panel.grid(whole_ticks(curves.epochs[0], curves.epochs[-1]), y, y_labels=labels(y))
@@ -71,6 +71,8 @@ def draw_seeds(name: str, title: str, description: str, comparison: Comparison) 
     """Draw a line for each seed, from its figure without dropout to that with."""
     measure = comparison.measure
     values = [*comparison.without, *comparison.with_dropout]
+    means = comparison.means
+    ends = [f"{kind} {measure.say(mean)}" for kind, mean in zip(CONDITIONS, means)]
     panel = Panel(
         name,
         title,
@@ -78,28 +80,26 @@ def draw_seeds(name: str, title: str, description: str, comparison: Comparison) 
         (0, 1),
         values,
         ("", f"validation {measure.title}{f' ({measure.unit})' if measure.unit else ''}"),
-        right=104,
+        right=8 + BOLD * max(map(len, ends)),
         margins=(0.3, 0.12),
     )
     y = ticks(panel.y.low, panel.y.high)
     panel.grid(
         (0, 1),
         y,
-        ["without", "with"],
+        CONDITIONS,
         _share_labels(y) if measure.unit == "%" else tick_labels(y),
     )
     for pair in zip(comparison.without, comparison.with_dropout):
         panel.curve((0, 1), pair, "line faint")
-        for x, (value, kind) in enumerate(zip(pair, ("without", "with"))):
+        for x, (value, kind) in enumerate(zip(pair, CONDITIONS)):
             panel.dot(panel.x(x), panel.y(value), f"dot {kind}")
-    means = comparison.means
     if len(comparison.seeds) > 1:
         panel.curve((0, 1), means, "line strong")
-    for x, mean in enumerate(means):
-        kind = ("without", "with")[x]
+    for x, (mean, kind) in enumerate(zip(means, CONDITIONS)):
         place = panel.x(x)
         panel.line(place - 14, panel.y(mean), place + 14, panel.y(mean), f"line {kind} thick")
-        panel.end(mean, f"{kind} {measure.say(mean)}", f"name {kind}")
+        panel.end(mean, ends[x], f"name {kind}")
     panel.write_ends()
     return str(panel)
 
@@ -296,7 +296,7 @@ def draw_importance(
     picture.text(WIDTH / 2, bottom + 22, x, "axis", "middle")
     for i, row in enumerate(rows):
         y = 44.0 + step * i
-        label = _cut(row[0].name, WIDTH - 20)
+        label = _cut(row[0].name, (WIDTH - 20) * LETTER / BOLD)
         picture.text(8, y - 14, label, "strong-text")
         for condition, value in zip(conditions, row):
             picture.line(scale(0), y, scale(value.mean), y, f"line {condition} sheer-line")
