@@ -157,7 +157,7 @@ def draw_confusion(
 ) -> str:
     """Draw a table of true class (rows) by said class; mistakes stand out by their number."""
     count = len(classes)
-    room = min(max(map(len, classes)) * LETTER, 96.0)
+    room = min(max(map(len, classes)) * LETTER, 112.0)
     left = room + 28
     size = (WIDTH - left) / count
     upright = room > size

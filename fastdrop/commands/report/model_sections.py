@@ -75,7 +75,7 @@ def confusion_section(answers: Mapping[str, Answers], classes: Sequence[str]) ->
                 for i, j, n in worst[:PAIRS]
             ]
             heads = ["true", "said", "samples", "of the class"]
-            blocks.append(Table(f"{title}: the most frequent mistakes", heads, rows))
+            blocks.append(Table(f"{title}: the most frequent mistakes", heads, rows, says))
     title = "Which classes are confused?"
     return Section("confusion", title, " ".join(sentences), blocks)
 
@@ -100,7 +100,7 @@ def estimates_section(answers: Mapping[str, Answers], unit: str) -> Section:
             ["root of the mean square", number(math.sqrt(float(np.square(found.loss).mean())))],
             ["share of the variance explained", percent(_explained(found))],
         ]
-        table = Table(f"{title}: off by at most{units and ','}{units}", ["of", "error"], rows)
+        table = Table(f"{title}: errors{f' in {unit}' if unit else ''}", ["of", "at most"], rows)
         picture = draw_estimates(name, title, says, found, unit, condition)
         blocks.append(Figure(name, title, says, picture, table))
     says = "The median error is " + joined(
@@ -216,7 +216,7 @@ def examples_section(
                 [str(example.index), *text, *row]
                 for example, text, row in zip(examples, told, rows, strict=True)
             ]
-            blocks.append(Table(f"{title}. {says}", [*heads, *(columns if cells else [])], body))
+            blocks.append(Table(title, [*heads, *(columns if cells else [])], body, says))
     says = "The network with dropout on the validation part; samples are counted from 0."
     if not wrong:
         says += " None of its answers is wrong."

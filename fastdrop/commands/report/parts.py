@@ -9,11 +9,21 @@ __all__ = ["Block", "Figure", "Gallery", "Section", "Sight", "Table", "Tile", "j
 
 
 class Table(NamedTuple):
-    """Rows of text under the names of their columns."""
+    """Rows of text under the names of their columns.
+
+    Attributes
+    ----------
+    caption : str
+    columns : sequence of str
+    rows : sequence of sequence of str
+    says : str
+        A sentence on what it shows, where it stands for itself.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    says: str = ""
 
     kind: ClassVar = "table"
 
