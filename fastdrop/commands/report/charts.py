@@ -284,7 +284,7 @@ def draw_importance(
     picture = Picture(name, title, description, 64 + step * len(rows))
     reach = [value.mean + sign * value.error for row in rows for value in row for sign in (-1, 1)]
     low, high = min(0.0, *reach), max(0.0, *reach)
-    scale = Scale(low, high + (0.02 * (high - low) or 1.0), 4, WIDTH - 8)
+    scale = Scale(low, high + (0.02 * (high - low) or 1.0), 14, WIDTH - 14)
     for x, condition in zip((WIDTH - 130, WIDTH - 58), conditions):
         picture.dot(x, 5, f"dot {condition}", 4.5)
         picture.text(x + 8, 5, condition, f"name {condition}")
@@ -296,8 +296,8 @@ def draw_importance(
     picture.text(WIDTH / 2, bottom + 22, x, "axis", "middle")
     for i, row in enumerate(rows):
         y = 44.0 + step * i
-        label = _cut(row[0].name, (WIDTH - 20) * LETTER / BOLD)
-        picture.text(8, y - 14, label, "strong-text")
+        label = _cut(row[0].name, (WIDTH - 30) * LETTER / BOLD)
+        picture.text(18, y - 14, label, "strong-text")
         for condition, value in zip(conditions, row):
             picture.line(scale(0), y, scale(value.mean), y, f"line {condition} sheer-line")
         for condition, value in zip(conditions, row):

@@ -127,7 +127,7 @@ def _seeds(found: Comparison) -> Figure:
             ],
         ]
     table = Table(
-        f"Validation {measure.title} after the last epoch",
+        f"Validation {measure.title} after the last epoch, by seed",
         ["seed", "without dropout", "with dropout", "difference"],
         rows,
     )
@@ -256,7 +256,7 @@ def _sweep(found: Sweep) -> Figure:
         )
     ]
     table = Table(
-        f"Validation {measure.title} after the last epoch",
+        f"Validation {measure.title} after the last epoch, by rate",
         ["rate", "mean", "standard error", "seeds"],
         rows,
     )
