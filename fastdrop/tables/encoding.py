@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from fastdrop._checks import check_number, lookup
+from fastdrop._checks import check_flag, check_number, lookup
 from fastdrop.layers import Array
-from fastdrop.tables.kinds import ROUNDING, Words, floats, read_as, words
+from fastdrop.tables.kinds import ROUNDING, TYPES, WORDS, Words, floats, words
 from fastdrop.tables.text import shown
 
 __all__ = ["EncodedRows", "Encoding", "NumberColumn", "WordColumn"]
@@ -47,8 +47,8 @@ class NumberColumn:
         Of the rows to train on; of dates in days since 1970, of times in seconds.
     flag : bool
         Whether a flag beside it says that it is missing.
-    zone : bool
-        Whether dates have a zone.
+    reads : str
+        Name of the type that it is read as, see `fastdrop.tables.kinds.TYPES`.
     """
 
     form: ClassVar = "numbers"
@@ -57,10 +57,10 @@ class NumberColumn:
     mean: float
     deviation: float
     flag: bool
-    zone: bool = False
+    reads: str
 
     @classmethod
-    def fitted(cls, name: str, kind: str, values: Array, zone: bool = False) -> NumberColumn | None:
+    def fitted(cls, name: str, kind: str, values: Array, reads: str) -> NumberColumn | None:
         """Return the column that these values make, those to train on; None if all are the same."""
         present = values[~np.isnan(values)]
         flag = len(present) < len(values)
@@ -69,7 +69,7 @@ class NumberColumn:
         if not len(present) or np.ptp(scaled) <= ROUNDING:
             return None
         mean, deviation = float(scaled.mean()) * scale, float(scaled.std()) * scale
-        return cls(name, kind, mean, max(deviation, np.finfo(float).tiny), flag, zone)
+        return cls(name, kind, mean, max(deviation, np.finfo(float).tiny), flag, reads)
 
     @property
     def width(self) -> int:
@@ -77,7 +77,7 @@ class NumberColumn:
 
     @property
     def type(self) -> pa.DataType:
-        return read_as(self.kind, self.zone)
+        return TYPES[self.reads]
 
     @property
     def done(self) -> str:
@@ -119,8 +119,8 @@ class NumberColumn:
         lookup("kind", self.kind, dict(zip(NUMBERS, NUMBERS)))
         check_number("mean", abs(self.mean))
         check_number("deviation", self.deviation, above_zero=True)
-        if not isinstance(self.flag, bool) or not isinstance(self.zone, bool):
-            raise ValueError("flag, zone: expected True or False")
+        lookup("reads", self.reads, TYPES)
+        check_flag("flag", self.flag)
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class WordColumn:
 
     @property
     def type(self) -> pa.DataType:
-        return read_as("words")
+        return WORDS
 
     @property
     def done(self) -> str:

@@ -19,7 +19,18 @@ import pyarrow.compute as pc
 from fastdrop.layers import Array
 from fastdrop.tables.text import shown
 
-__all__ = ["Examined", "Words", "examined", "floats", "has_zone", "kind_of", "read_as", "words"]
+__all__ = [
+    "ROUNDING",
+    "TYPES",
+    "WORDS",
+    "Examined",
+    "Words",
+    "examined",
+    "floats",
+    "kind_of",
+    "read_as",
+    "words",
+]
 
 ID_LEAST = 20  # rows: in fewer of them numbers in a row, or words that all differ, mean nothing
 ID_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|index|rownum|nr|no)$", re.IGNORECASE)
@@ -34,6 +45,16 @@ ISO_DATE = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([T ].*)?$"
 OTHER_DATE = r"^([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./][0-9]{1,2}[./][0-9]{1,2})"
 
 DAY = 86_400_000_000  # microseconds
+
+WORDS = pa.dictionary(pa.int32(), pa.string())
+TYPES = {
+    str(dtype): dtype
+    for dtype in (
+        *(pa.float64(), pa.bool_(), pa.time32("s")),
+        *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")),
+    )
+}
+_BY_KIND = {"number": "double", "flag": "bool", "time": "time32[s]"}
 
 
 @dataclass(frozen=True)
@@ -106,20 +127,12 @@ def kind_of(name: str, dtype: pa.DataType) -> str:
     raise ValueError(f"column {shown(name)}: expected numbers, words or dates, got {dtype}")
 
 
-def read_as(kind: str, zone: bool = False) -> pa.DataType:
-    """Return the type that a column of this kind is read as, for `floats` or `words`."""
-    return {
-        "number": pa.float64(),
-        "flag": pa.bool_(),
-        "date": pa.timestamp("ns", tz="UTC") if zone else pa.timestamp("ns"),
-        "time": pa.time32("s"),
-        "words": pa.dictionary(pa.int32(), pa.string()),
-    }[kind]
-
-
-def has_zone(dtype: pa.DataType) -> bool:
-    """Tell whether it is a type of times with a zone."""
-    return pa.types.is_timestamp(dtype) and dtype.tz is not None
+def read_as(kind: str, dtype: pa.DataType) -> str:
+    """Return the name in `TYPES` of what a column of this kind is read as when rows come again."""
+    if kind != "date":
+        return _BY_KIND[kind]
+    unit = "ns" if getattr(dtype, "unit", "") == "ns" else "us"  # ns: from 1678 to 2262 only
+    return f"timestamp[{unit}{', tz=UTC' if getattr(dtype, 'tz', None) else ''}]"
 
 
 def floats(name: str, column: Any) -> Array:
@@ -172,7 +185,7 @@ def words(column: Any) -> Words:
     return Words(again.dictionary.to_pylist(), numbers[codes])
 
 
-_NO_WORDS = pa.array([], pa.dictionary(pa.int32(), pa.string()))
+_NO_WORDS = pa.array([], WORDS)
 
 
 def examined(name: str, kind: str, values: Array | Words) -> Examined:
@@ -204,8 +217,8 @@ def examined(name: str, kind: str, values: Array | Words) -> Examined:
         in_a_row = present[-1] - present[0] == len(present) - 1
         if in_a_row or ID_NAME.search(name):
             return Examined(kind, "an id: a different whole number in every row")
-    most = int(counts.argmax())
-    return Examined(kind, note=_near_constant(f"{present[begins[most]]:g}", counts, len(present)))
+    most = f"{present[begins[int(counts.argmax())]]:g}" if kind == "number" else "the same"
+    return Examined(kind, note=_near_constant(most, counts, len(present)))
 
 
 def _near_constant(value: str, counts: Array, present: int) -> str:

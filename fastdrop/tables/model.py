@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from fastdrop._checks import check_count, check_number, checked_p, is_count
 from fastdrop._messages import about, one_line, one_line_about
+from fastdrop._serialization import deserialize, serialize
 from fastdrop._version import __version__
 from fastdrop.callbacks import Callback, History
 from fastdrop.layers import Array, Dense, Dropout, Input, Layer
@@ -156,7 +157,10 @@ class TableModel:
         )
         prepared = prepare(table, roles, self.seed)
         network = Sequential(self._layers(prepared), seed=self.seed)
-        network.compile(self.optimizer, prepared.target.loss, [prepared.target.metric])
+        optimizer = self.optimizer
+        if isinstance(optimizer, Optimizer):  # each network has one of its own
+            optimizer = deserialize("optimizer", serialize(optimizer), Optimizer)
+        network.compile(optimizer, prepared.target.loss, [prepared.target.metric])
         prepared.begin(network)
         history = network.fit(
             prepared.x,
@@ -392,7 +396,11 @@ class TableModel:
         config, arrays = files.read(path, (KIND,))
         with one_line_about(path):
             files.check_keys("config", config, KEYS)
-            model = cls(**config["settings"])
+            settings = dict(config["settings"])
+            if isinstance(settings["optimizer"], dict):
+                given = settings["optimizer"]
+                settings["optimizer"] = deserialize("optimizer", given, Optimizer)
+            model = cls(**settings)
             model.encoding = Encoding.from_config(config["encoding"])
             model.target = Target.from_config(config["target"])
             check_number("noise", config["noise"])
@@ -413,13 +421,13 @@ class TableModel:
         return model
 
     def _settings(self) -> dict[str, Any]:
-        name = self.optimizer if isinstance(self.optimizer, str) else type(self.optimizer).__name__
+        given = self.optimizer
         return {
             "hidden": list(self.hidden),
             "dropout": self.dropout,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
-            "optimizer": name.lower(),
+            "optimizer": given if isinstance(given, str) else serialize(given),
             "seed": self.seed,
         }
 

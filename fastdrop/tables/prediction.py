@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -64,14 +64,10 @@ class Predictor:
         """Names and types of the columns."""
         return self.columns(np.zeros((0, self.target.outputs), np.float32), None).schema
 
-    def blocks(self, rows: Iterator[EncodedRows]) -> Iterator[pa.RecordBatch]:
-        """Give what is predicted of blocks of rows."""
-        number = 0
-        for block in rows:
-            for start in range(0, len(block), AT_ONCE):
-                x = block[start : start + AT_ONCE]
-                yield self._predicted(x, number)
-                number += 1
+    def blocks(self, rows: Iterable[EncodedRows]) -> Iterator[pa.RecordBatch]:
+        """Give what is predicted of blocks of rows, however many are in each."""
+        for number, x in enumerate(_regrouped(rows)):
+            yield self._predicted(x, number)
 
     def _predicted(self, x: Array, number: int) -> pa.RecordBatch:
         if self.mc is not None:
@@ -124,3 +120,19 @@ class Predictor:
             "mutual_information": np.zeros(0) if said is None else said.mutual_information,
         }
         return {name: values.astype(np.float32) for name, values in columns.items()}
+
+
+def _regrouped(blocks: Iterable[EncodedRows]) -> Iterator[Array]:
+    """Give rows as a network takes them, `AT_ONCE` at a time: masks do not depend on the blocks."""
+    rest: Array | None = None
+    for block in blocks:
+        for start in range(0, len(block), AT_ONCE):
+            x = block[start : start + AT_ONCE]
+            if rest is not None:
+                x = np.concatenate([rest, x])
+            if len(x) >= AT_ONCE:
+                yield x[:AT_ONCE]
+                x = x[AT_ONCE:]
+            rest = x if len(x) else None
+    if rest is not None:
+        yield rest

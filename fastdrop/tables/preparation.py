@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,15 +16,17 @@ from fastdrop._messages import about, near_miss, one_line
 from fastdrop.layers import Array, Dense
 from fastdrop.models import Sequential
 from fastdrop.tables.encoding import EncodedRows, Encoding, NumberColumn, WordColumn
-from fastdrop.tables.kinds import Words, examined, floats, has_zone, kind_of, words
+from fastdrop.tables.kinds import Words, examined, floats, kind_of, read_as, words
 from fastdrop.tables.leaks import gives_away
 from fastdrop.tables.reading import MemorySource, Source, source_of
 from fastdrop.tables.target import TASKS, Target, encoded, task_of
 from fastdrop.tables.text import shown
+from fastdrop.training import files
 
 __all__ = ["MISSING", "Prepared", "Roles", "prepare"]
 
 MISSING = ("fill", "error")
+MOST_JSON = files.HEADER // 2  # bytes; a file's header has more in it
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,12 @@ class _Preparation:
         weight = self._weight()
         columns, values = self._columns(training, y)
         encoding = Encoding(columns, self.roles.missing)
+        size = len(json.dumps(encoding.config()))
+        if size > MOST_JSON:
+            raise ValueError(
+                f"expected columns whose words take at most {MOST_JSON} bytes in a file, "
+                f"got {size}; ignore some of them"
+            )
         every = encoding.rows(values, self.rows)
 
         def of(rows: Array, array: Array | None) -> Array | None:
@@ -287,7 +296,7 @@ class _Preparation:
                 column = (
                     WordColumn.fitted(name, values, training)
                     if isinstance(values, Words)
-                    else NumberColumn.fitted(name, kind, values[training], has_zone(read.type))
+                    else NumberColumn.fitted(name, kind, values[training], read_as(kind, read.type))
                 )
             if column is None:
                 why = found.left_out or "constant in the rows to train on"

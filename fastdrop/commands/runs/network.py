@@ -95,6 +95,6 @@ def save_model(
         dropout=p,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        optimizer=settings.optimizer,
+        optimizer=model.optimizer,
         seed=seed,
     ).save(path)
