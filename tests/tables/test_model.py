@@ -157,7 +157,7 @@ KINDS = {
         "date, standardised, in days",
     ),
     "times": (
-        pa.array(np.arange(N) * 60, pa.time32("s")),
+        pa.array((np.arange(N) * 60).tolist(), pa.time32("s")),
         "time, standardised, in seconds",
     ),
     "other dates": ([f"{i % 28 + 1:02}.12.2020" for i in range(N)], "left out: dates, but not all"),
