@@ -209,13 +209,14 @@ def examined(name: str, kind: str, values: Array | Words) -> Examined:
     if not len(present):
         return Examined(kind, "empty")
     scale = np.abs(present[[0, -1]]).max()
-    if present[-1] - present[0] <= ROUNDING * scale:
+    half_span = present[-1] / 2 - present[0] / 2  # the span may be out of range
+    if half_span <= ROUNDING / 2 * scale:
         return Examined(kind, f"constant: {present[0]:g}" if kind == "number" else "constant")
     begins = np.flatnonzero(np.append(True, present[1:] != present[:-1]))
     counts = np.diff(np.append(begins, len(present)))
     whole = kind == "number" and bool((present == np.floor(present)).all())
     if whole and len(counts) == len(values) >= ID_LEAST:
-        in_a_row = present[-1] - present[0] == len(present) - 1
+        in_a_row = half_span == (len(present) - 1) / 2
         if in_a_row or ID_NAME.search(name):
             return Examined(kind, "an id: a different whole number in every row")
     most = f"{present[begins[int(counts.argmax())]]:g}" if kind == "number" else "the same"
