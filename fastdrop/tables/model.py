@@ -99,6 +99,11 @@ class TableModel:
         self.seed = seed
         self.history: History | None = None
 
+    def __repr__(self) -> str:
+        options = {name: value for name, value in self._settings().items() if name != "optimizer"}
+        given = [f"{name}={value!r}" for name, value in options.items()]
+        return f"TableModel({', '.join(given)}, optimizer={self.optimizer!r})"
+
     def fit(
         self,
         table: Any,

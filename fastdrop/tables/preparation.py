@@ -16,7 +16,7 @@ from fastdrop._messages import about, near_miss, one_line
 from fastdrop.layers import Array, Dense
 from fastdrop.models import Sequential
 from fastdrop.tables.encoding import EncodedRows, Encoding, NumberColumn, WordColumn
-from fastdrop.tables.kinds import Words, examined, floats, kind_of, read_as, words
+from fastdrop.tables.kinds import Words, check_one_kind, examined, floats, kind_of, read_as, words
 from fastdrop.tables.leaks import gives_away
 from fastdrop.tables.reading import MemorySource, Source, source_of
 from fastdrop.tables.target import TASKS, Target, encoded, task_of
@@ -229,6 +229,7 @@ class _Preparation:
         kind = kind_of(name, column.type)
         values = _values(name, kind, column)
         if isinstance(values, Words):
+            check_one_kind(name, values)
             values = values.present()
         task, why = task_of(name, kind, values, self.roles.task)
         chosen = "as told" if self.roles.task else "by its kind"

@@ -52,12 +52,13 @@ class TextSource:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.name = "standard input" if path is None else str(path)
-        self._opened: tuple[_Bytes, _Header] | None = None
+        self._header: _Header | None = None
+        self._standard: _Bytes | None = None
 
     def names(self) -> list[str]:
         """Return the columns' names."""
         with self._naming():
-            return self._open()[1].names
+            return self._read_header().names
 
     def read(self, ignored: Sequence[str] = ()) -> pa.Table:
         """Return the whole table, words dictionary-encoded, without the columns `ignored`."""
@@ -97,18 +98,24 @@ class TextSource:
                 again = lambda threads: [None for _ in read(threads)]  # noqa: E731
                 raise ValueError(self._explained(error, names, again)) from None
 
-    def _open(self) -> tuple[_Bytes, _Header]:
-        """Return the open file, and the header that has been read."""
-        if self._opened is None:
+    def _read_header(self) -> _Header:
+        """Return the header; what can be read once stays open for its rows."""
+        if self._header is None:
             file = _Bytes(self.path)
-            self._opened = file, _header(file.head, self.name.lower().removesuffix(".gz"))
-        return self._opened
+            try:
+                self._header = _header(file.head, self.name.lower().removesuffix(".gz"))
+            finally:
+                if self.path is not None:
+                    file.close()
+            if self.path is None:
+                self._standard = file
+        return self._header
 
     @contextmanager
     def _taken(self) -> Iterator[tuple[pa.PythonFile, _Header]]:
         """Give the open file to a reader, who takes all of it."""
-        file, header = self._open()
-        self._opened = None
+        header = self._read_header()
+        file = self._standard or _Bytes(self.path)
         try:
             yield pa.PythonFile(file, "r"), header
         finally:
@@ -160,29 +167,26 @@ class _Bytes:
 
     def __init__(self, path: Path | None) -> None:
         self._raw: Any = sys.stdin.buffer if path is None else open(path, "rb")  # noqa: SIM115
-        self._size = self._size_now()
-        self._file = self._raw
-        self.head = _some(self._raw, HEAD)
-        if self.head.startswith(GZIP):
-            self._file = pa.CompressedInputStream(pa.PythonFile(self._again(), "r"), "gzip")
-            self.head = _some(self._file, HEAD)
-        if self.head.startswith(ZIP):
-            raise ValueError("expected text, got a zip file or a workbook; save it as CSV")
-        if self.head.startswith(UTF_16):
-            raise ValueError(NO_UTF16)
-        self._file = self._again()
+        try:
+            file: Any = _Watched(self._raw)
+            self.head = _some(file, HEAD)
+            if self.head.startswith(GZIP):
+                packed = pa.PythonFile(_Joined(self.head, file), "r")
+                file = pa.CompressedInputStream(packed, "gzip")
+                self.head = _some(file, HEAD)
+            if self.head.startswith(ZIP):
+                raise ValueError("expected text, got a zip file or a workbook; save it as CSV")
+            if self.head.startswith(UTF_16):
+                raise ValueError(NO_UTF16)
+            self._file = _Joined(self.head, file)
+        except BaseException:
+            self.close()
+            raise
 
     def read(self, size: int = -1) -> bytes:
-        part: bytes = self._file.read(size)
+        part = self._file.read(size)
         if b"\0" in part:
             raise ValueError("expected text, got NUL bytes")
-        if not part:
-            size_now = self._size_now()
-            if size_now != self._size:
-                raise ValueError(
-                    "expected a file that nobody writes to, got one that went from "
-                    f"{self._size} to {size_now} bytes while it was read"
-                )
         return part
 
     def close(self) -> None:
@@ -190,16 +194,31 @@ class _Bytes:
         if self._raw is not sys.stdin.buffer:
             self._raw.close()
 
-    def _again(self) -> _Joined:
-        return _Joined(self.head, self._file)
 
-    def _size_now(self) -> int | None:
-        """Return the size of what has one."""
+class _Watched:
+    """The bytes of a file; refuses one that somebody writes to meanwhile."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._read = file, 0
         try:
-            status = os.fstat(self._raw.fileno())
-        except (OSError, ValueError):
-            return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+            status = os.fstat(file.fileno())
+        except (AttributeError, OSError, ValueError):
+            self._size = None
+        else:
+            self._size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        if self._size is not None:
+            self._size -= file.tell()  # a shell may have read a part
+
+    def read(self, size: int = -1) -> bytes:
+        part: bytes = self._file.read(size)
+        self._read += len(part)
+        grew = self._size is not None and self._read > self._size
+        if grew or (self._size is not None and not part and size and self._read < self._size):
+            raise ValueError(
+                f"expected a file that nobody writes to, got one of {self._size} bytes that "
+                f"{'grew' if grew else 'shrank'} while it was read"
+            )
+        return part
 
 
 class _Joined:
@@ -216,6 +235,9 @@ class _Joined:
             part, self._head = self._head[:end], self._head[end:]
             return part
         return bytes(self._file.read(size))
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _some(file: Any, size: int) -> bytes:
@@ -236,7 +258,7 @@ def _header(head: bytes, file_name: str) -> _Header:
     """Return the columns' names, and what stands between the cells."""
     if b"\0" in head:
         raise ValueError("expected text, got NUL bytes")
-    text = head.decode("utf-8-sig", "strict" if len(head) < HEAD else "ignore")
+    text = head.decode("utf-8-sig", "replace")  # of the rows Arrow says which column is none
     first = next((line for line in text.splitlines() if line), "")
     if not first:
         raise ValueError("expected a header and rows, got an empty file")
@@ -245,6 +267,8 @@ def _header(head: bytes, file_name: str) -> _Header:
         delimiter = next((mark for mark in "\t;" if mark in first), delimiter)
     lines = io.StringIO(text, newline="")
     cells = next(filter(None, csv.reader(lines, delimiter=delimiter)))
+    if any("\ufffd" in name for name in cells):
+        raise ValueError(NO_UTF8)
     names = [name.strip() or f"column {number}" for number, name in enumerate(cells, 1)]
     check_names(names)
     return _Header(names, delimiter)

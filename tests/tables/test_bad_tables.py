@@ -90,7 +90,7 @@ BAD = {
     ),
     "a target of one value": (
         with_column("price", [7] * 40),
-        "target: expected different numbers in 'price' .*, got 7 in all",
+        "target: expected at least 2 classes in 'price' .*, got '?7'? in all",
     ),
     "a target of one word": (
         with_column("price", ["dear"] * 40),
@@ -133,7 +133,7 @@ def test_bad_files_to_train_on(tmp_path, capsys, case):
     out = tmp_path / "out"
     line = refused(capsys, main(["train", str(path), "--target", "price", "--out", str(out)]))
     assert str(path) in line
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_the_same_of_standard_input(capsys, monkeypatch):
@@ -244,17 +244,21 @@ def test_line_breaks_and_delimiters_in_quotes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
-def test_a_file_that_grows_is_refused(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("what", ["grew", "shrank"])
+def test_a_file_that_somebody_writes_to_is_refused(tmp_path, monkeypatch, name, what):
     path = written(tmp_path / name, GOOD)
-    before = texts._Bytes.read
+    before = texts._Watched.read
 
     def read_while_somebody_writes(self, size=-1):
-        with open(path, "ab") as file:
-            file.write(b"\n")
+        if what == "grew":
+            with open(path, "ab") as file:
+                file.write(b"\n")
+        else:
+            os.truncate(path, path.stat().st_size - 1)
         return before(self, size)
 
-    monkeypatch.setattr(texts._Bytes, "read", read_while_somebody_writes)
-    with pytest.raises(ValueError, match="expected a file that nobody writes to, got one that"):
+    monkeypatch.setattr(texts._Watched, "read", read_while_somebody_writes)
+    with pytest.raises(ValueError, match=f"expected a file that nobody writes to, .* {what}"):
         TableModel(epochs=1).fit(path, "price", verbose=0)
 
 
