@@ -284,8 +284,8 @@ def test_one_output_is_the_probability_of_class_1():
 def test_the_wrongest_are_wrong_and_the_least_certain_uncertain():
     p = np.array([[0.9, 0.1], [0.99, 0.01], [0.5, 0.5], [0.2, 0.8]])
     answers = outcomes.classified(p, np.array([1, 1, 0, 1]))
-    assert [example.index for example in outcomes.wrongest(answers, 9)] == [1, 0]
-    assert outcomes.least_certain(answers, 1)[0].index == 2
+    assert [example.sample for example in outcomes.wrongest(answers, 9)] == [1, 0]
+    assert outcomes.least_certain(answers, 1)[0].sample == 2
     off = outcomes.estimated(np.array([[1.0], [5.0]]), np.array([1.5, 2.0]))
     assert [example.loss for example in outcomes.wrongest(off, 9)] == [3, 0.5]
 

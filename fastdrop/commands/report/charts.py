@@ -285,9 +285,9 @@ def draw_importance(
     reach = [value.mean + sign * value.error for row in rows for value in row for sign in (-1, 1)]
     low, high = min(0.0, *reach), max(0.0, *reach)
     scale = Scale(low, high + (0.02 * (high - low) or 1.0), 14, WIDTH - 14)
-    for x, condition in zip((WIDTH - 130, WIDTH - 58), conditions):
-        picture.dot(x, 5, f"dot {condition}", 4.5)
-        picture.text(x + 8, 5, condition, f"name {condition}")
+    for place, condition in zip((WIDTH - 130, WIDTH - 58), conditions):
+        picture.dot(place, 5, f"dot {condition}", 4.5)
+        picture.text(place + 8, 5, condition, f"name {condition}")
     bottom = 32.0 + step * len(rows)
     values = ticks(scale.low, scale.high)
     for value, label in zip(values, tick_labels(values), strict=True):

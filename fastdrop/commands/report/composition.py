@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastdrop.commands.report import findings, insides, outcomes
 from fastdrop.commands.report.evidence import Evidence, Samples
@@ -28,6 +28,7 @@ from fastdrop.commands.report.training_sections import (
     time_section,
 )
 from fastdrop.commands.runs.results import Results
+from fastdrop.layers import Array
 
 __all__ = ["compose"]
 
@@ -112,12 +113,11 @@ def _of_answers(evidence: Evidence, samples: Samples) -> Iterator[Section]:
     yield examples_section(wrong, unsure, samples.classes, samples.images, names, samples.cells)
     if samples.columns:
         x, y = samples.x[:SHUFFLED], samples.y[:SHUFFLED]
-        found = {
-            condition: outcomes.importance(
-                lambda shuffled, judge=judge: judge(shuffled, y), x, samples.columns, seed
-            )
-            for condition, judge in judges.items()
-        }
+
+        def rises(judge: Callable[[Array, Array], outcomes.Answers]) -> list[outcomes.Importance]:
+            return outcomes.importance(lambda given: judge(given, y), x, samples.columns, seed)
+
+        found = {condition: rises(judge) for condition, judge in judges.items()}
         loss = "log loss" if samples.classes else "absolute error"
         yield columns_section(found, loss)
 

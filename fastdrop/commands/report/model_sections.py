@@ -206,14 +206,14 @@ def examples_section(
     blocks: list[Block] = []
     for title, says, examples in groups:
         if images is not None:
-            sights = [_sight(example, classes, images[example.index]) for example in examples]
+            sights = [_sight(example, classes, images[example.sample]) for example in examples]
             blocks.append(Gallery(title, says, sights))
         else:
             told = [_told(example, classes) for example in examples]
-            rows = [cells(example.index) if cells else [] for example in examples]
+            rows = [cells(example.sample) if cells else [] for example in examples]
             heads = ["row", "true", "said", *(["certainty"] if classes else ["error"])]
             body = [
-                [str(example.index), *text, *row]
+                [str(example.sample), *text, *row]
                 for example, text, row in zip(examples, told, rows, strict=True)
             ]
             blocks.append(Table(title, [*heads, *(columns if cells else [])], body, says))
@@ -239,7 +239,7 @@ def _sight(example: Example, classes: Sequence[str], image: Array) -> Sight:
         shares = [f"{classes[k]} ({percent(p, 0)})" for k, p in example.shares[:2]]
         said = " or ".join(shares)
         lines = [f"true {true}", f"said {shares[0]}", *(f"or {share}" for share in shares[1:])]
-    return Sight(f"sample {example.index}: true {true}, said {said}", as_url(image), lines)
+    return Sight(f"sample {example.sample}: true {true}, said {said}", as_url(image), lines)
 
 
 def inside_section(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 __all__ = ["Block", "Figure", "Gallery", "Section", "Sight", "Table", "Tile", "joined"]
 
@@ -25,7 +25,10 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
     says: str = ""
 
-    kind: ClassVar = "table"
+    @property
+    def kind(self) -> str:
+        """What the page takes it for."""
+        return "table"
 
 
 class Figure(NamedTuple):
@@ -49,7 +52,10 @@ class Figure(NamedTuple):
     picture: str
     numbers: Table
 
-    kind: ClassVar = "figure"
+    @property
+    def kind(self) -> str:
+        """What the page takes it for."""
+        return "figure"
 
 
 class Sight(NamedTuple):
@@ -67,7 +73,10 @@ class Gallery(NamedTuple):
     says: str
     sights: Sequence[Sight]
 
-    kind: ClassVar = "gallery"
+    @property
+    def kind(self) -> str:
+        """What the page takes it for."""
+        return "gallery"
 
 
 Block: TypeAlias = Figure | Gallery | Table
