@@ -181,7 +181,7 @@ def softmax_dropout_backward(
     Raises
     ------
     TypeError, ValueError
-        As `softmax_dropout`.
+        As for `softmax_dropout`.
     """
     dy = as_array("dy", dy)
     function = _attention.softmax_dropout_backward

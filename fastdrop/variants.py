@@ -78,7 +78,7 @@ def alpha_dropout(
     Raises
     ------
     TypeError, ValueError
-        As `dropout`.
+        As for `dropout`.
 
     References
     ----------
@@ -122,7 +122,7 @@ def alpha_dropout_backward(
     Raises
     ------
     TypeError, ValueError
-        As `alpha_dropout`.
+        As for `alpha_dropout`.
     """
     p = checked_p(p)
     dy = as_array("dy", dy)
@@ -379,7 +379,7 @@ def zoneout_backward(
     Raises
     ------
     TypeError, ValueError
-        As `zoneout`.
+        As for `zoneout`.
     """
     dy = as_array("dy", dy)
     zero = np.zeros_like(dy)
