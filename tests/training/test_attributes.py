@@ -191,7 +191,7 @@ def test_what_parameters_are_made_from_is_assigned_before_they_are_made(layer, n
     value = getattr(layer, name)
     setattr(layer, name, value)
     layer.build((4,), layer.key_of(layers.Batch()))
-    with pytest.raises(AttributeError, match=f"^{name}: expected it before the layer"):
+    with pytest.raises(AttributeError, match=f"^{name}: expected an assignment before the layer"):
         setattr(layer, name, value)
 
 
@@ -320,7 +320,7 @@ def test_rate_is_another_word_for_p(cls):
     assert layer.p == 0.25
     assert layer.get_config() == make(cls, p=0.25).get_config()
     assert cls.from_config(layer.get_config()).p == 0.25
-    with pytest.raises(TypeError, match="rate: expected it or p, got both"):
+    with pytest.raises(TypeError, match="rate: expected either rate or p, got both"):
         make(cls, p=0.25, rate=0.25)
     with pytest.raises(ValueError, match="p: expected"):
         make(cls, rate=1.5)
