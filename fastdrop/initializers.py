@@ -64,7 +64,7 @@ class Constant(Initializer):
     Parameters
     ----------
     value : float
-        The value, a finite number.
+        The value.
     """
 
     def __init__(self, value: float = 0.0) -> None:
@@ -119,14 +119,14 @@ class RandomNormal(Initializer):
     Parameters
     ----------
     mean : float
-        The mean, a finite number.
+        The mean.
     stddev : float
         The standard deviation, at least 0.
 
     Raises
     ------
     ValueError
-        When `mean` is not finite, or `stddev` is negative or not finite.
+        When `stddev` is negative or not finite.
     """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
