@@ -175,7 +175,7 @@ def _hints(cls: type) -> dict[str, Any]:
 def check_kinds(cls: type, config: Mapping[str, Any]) -> None:
     """Refuse a number, flag or text where a class of ours takes another of them.
 
-    True is not a number. Other values are left to the class, and so is all that a user's class takes.
+    True is not a number. Other values, and all arguments of a user's class, are left to the class.
 
     Raises
     ------
