@@ -192,17 +192,19 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     -------
     float
         The temperature T.
+
     Raises
     ------
     ValueError
-        When there are no samples, logits are NaN or infinite, or labels do not fit them. And where
         When there are no samples, logits are NaN or infinite, or the labels do not fit them. Also
         when there is no such T: when no logit is larger than the logit of the label, T would have
         to be 0; when the logits make the labels no likelier, T would have to be infinite.
+
     Notes
     -----
     The mean is convex in 1 / T, so there is only one minimum. Newton's method finds it; a step that
     would leave the bracket goes to its middle instead.
+
     References
     ----------
     Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks, ICML,
@@ -298,8 +300,6 @@ def risk_coverage(uncertainty: ArrayLike, loss: ArrayLike) -> RiskCoverage:
 
     Raises
     ------
-    Raises
-    ------
     ValueError
         When there are no samples, the arrays differ in length, or numbers are NaN or infinite.
 
@@ -346,6 +346,7 @@ def interval_coverage(lower: ArrayLike, upper: ArrayLike, y: ArrayLike) -> float
 
     Returns
     -------
+    float
         A share in [0, 1].
 
     Raises

@@ -150,6 +150,7 @@ def dropout(
         How many threads to use. By default one thread computes a small array, and a large one is
         computed by as many as the smaller of `get_num_threads` and the limit of OpenMP. The
         result never depends on it.
+
     Returns
     -------
     y : ndarray
@@ -262,7 +263,7 @@ def apply_mask(
     shared_axes : int or iterable of int
         The axes along which a packed mask is shared. The shape of a bool mask already tells them.
     out : ndarray, optional
-        Result array of x's shape and dtype; may be x itself.
+        Array for the result, with the shape and dtype of x; it may be x itself.
 
     Returns
     -------

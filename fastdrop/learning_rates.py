@@ -119,12 +119,12 @@ class InverseTimeDecay(_RateDecay):
 
 @dataclass(frozen=True)
 class PiecewiseConstantDecay(LearningRateSchedule):
-    """Change the rate in steps: values[i] holds after boundaries[i - 1], up to boundaries[i].
+    """Change the rate in steps: values[i] holds after boundaries[i - 1].
 
     Parameters
     ----------
     boundaries : sequence of int
-        The last updates of all values but the last one, at least one number, ascending.
+        The last update with each value except the last value, at least one number, ascending.
     values : sequence of float
         The rates, each at least 0. There is one more than boundaries.
 

@@ -36,7 +36,7 @@ EPSILON = 1e-7  # as in Keras: probabilities are clipped to [EPSILON, 1 - EPSILO
 
 
 class Loss(Configurable):
-    """Base of all losses.
+    """Base class of all losses.
 
     Attributes
     ----------

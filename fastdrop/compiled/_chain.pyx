@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
-"""Runs of `Dense` layers with their activations and dropout: one call forward, another backward.
+"""Runs of `Dense` layers with their activations and dropout: one call forward, another backward::
 
     forward     x --product--> z --bias, activation, dropout, in place--> y, the next link's x
     sample      the same for many samples at once: line by line with masks of their own

@@ -102,8 +102,8 @@ class LayerNormalization(_Normalization):
 
     Attributes
     ----------
+    params : dict
         "gamma", which is one at first, and "beta", which is zero at first; float32 (features,).
-        "gamma", ones, and "beta", zeros; float32 (features,).
 
     Raises
     ------
