@@ -66,10 +66,12 @@ def masked_scale(
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, out, return_mask, num_threads
+    x, p
         As in `dropout`.
     scale : float
         Factor of the kept elements, rounded once to the dtype of x. Dropped elements become +0.0.
+    key, shared_axes, offset, out, return_mask, num_threads
+        As in `dropout`.
 
     Returns
     -------
@@ -339,12 +341,16 @@ def dropout_add(
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, num_threads
+    x : array_like
         As in `dropout`.
     residual : ndarray
         Array with the shape and dtype of x, which is added.
+    p, key, shared_axes, offset
+        As in `dropout`.
     out : ndarray, optional
         Array for the result, with the shape and dtype of x; it may be x or residual itself.
+    num_threads : int, optional
+        As in `dropout`.
 
     Returns
     -------
@@ -378,12 +384,14 @@ def bias_act_dropout(
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, out, num_threads
+    x : array_like
         As in `dropout`; x has at least one axis.
     bias : ndarray
         Array of shape (x.shape[-1],) and of the dtype of x.
     activation : {None, "relu"}
         None adds the bias only.
+    p, key, shared_axes, offset, out, num_threads
+        As in `dropout`.
 
     Returns
     -------
@@ -424,12 +432,16 @@ def bias_act_dropout_backward(
     y : ndarray
         The output, with the shape and dtype of dy. Without an activation it is not read, and may
         be None.
-    activation, p, shared_axes, offset, num_threads
+    activation, p
         As in the forward call.
     key : Key
         As in the forward call; not needed with "relu".
+    shared_axes, offset
+        As in the forward call.
     out : ndarray, optional
         Array for dx; it may be dy or y itself.
+    num_threads : int, optional
+        As in the forward call.
 
     Returns
     -------

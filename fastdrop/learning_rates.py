@@ -222,10 +222,12 @@ class PolynomialDecay(LearningRateSchedule):
 
     Parameters
     ----------
-    initial_learning_rate, end_learning_rate : float
-        The first and the last rate, at least 0.
+    initial_learning_rate : float
+        The rate at step 0, at least 0.
     decay_steps : int
         The number of updates from the first rate to the last, at least 1.
+    end_learning_rate : float
+        The rate after `decay_steps` updates, at least 0.
     power : float
         At least 0; 1 is a straight line.
     cycle : bool

@@ -182,8 +182,15 @@ class Loss(Configurable):
     ) -> tuple[float, Array] | None:
         """Compute in compiled code what a call of one of our own classes returns.
 
-        The arguments are those of a call. The result is None where there is no compiled code for
-        them.
+        Parameters
+        ----------
+        outputs, y, from_logits, sample_weight
+            As for a call.
+
+        Returns
+        -------
+        tuple of float and ndarray, or None
+            The value and the gradient. None if there is no compiled code for these arguments.
         """
         logits = from_logits or self.from_logits
         if self._loop is None or (self.folds is not None and not logits):

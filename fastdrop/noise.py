@@ -103,9 +103,11 @@ def gaussian_noise(
 
     Parameters
     ----------
+    x : array_like
+        As in `gaussian_dropout`.
     stddev : float
         Standard deviation of the noise, at least 0 and finite.
-    x, key, training, offset, out, num_threads
+    key, training, offset, out, num_threads
         As in `gaussian_dropout`.
 
     Returns

@@ -268,12 +268,14 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
+    learning_rate : float or callable
         As for `Optimizer`.
     momentum : float
         Share of the last update that is added to the next one, in [0, 1).
     nesterov : bool
         Whether to look ahead along the momentum, in the form of Sutskever et al. [1]_.
+    clipnorm, clipvalue, global_clipnorm, weight_decay
+        As for `Optimizer`.
 
     References
     ----------
@@ -310,12 +312,14 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
+    learning_rate : float or callable
         As for `Optimizer`.
     beta_1, beta_2 : float
         Decay of the means of the gradient and of its square, in [0, 1).
     epsilon : float
         What is added to the root, above 0.
+    clipnorm, clipvalue, global_clipnorm, weight_decay
+        As for `Optimizer`.
 
     References
     ----------
@@ -394,7 +398,7 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
+    learning_rate : float or callable
         As for `Optimizer`.
     rho : float
         Decay of the mean, in [0, 1).
@@ -404,6 +408,8 @@ class RMSprop(Optimizer):
         What is added under the root, above 0.
     centered : bool
         Whether to divide by the root of the gradient's variance, not of its mean square.
+    clipnorm, clipvalue, global_clipnorm, weight_decay
+        As for `Optimizer`.
 
     References
     ----------

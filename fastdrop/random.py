@@ -231,7 +231,18 @@ default_generator = Generator()
 
 
 def generator_of(seed: SupportsIndex | None) -> Generator:
-    """Return a generator with this seed, or one spawned from the default generator for None."""
+    """Return a generator with this seed, or one spawned from the default generator for None.
+
+    Parameters
+    ----------
+    seed : int or None
+        0 <= seed < 2**64.
+
+    Returns
+    -------
+    Generator
+        A new generator.
+    """
     return default_generator.spawn(1)[0] if seed is None else Generator(seed)
 
 

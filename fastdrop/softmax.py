@@ -167,10 +167,12 @@ def softmax_dropout_backward(
         Gradient with respect to the output.
     scores : ndarray
         As in the forward call, with the shape and dtype of dy.
-    p, key, mask, causal, offset, num_threads
+    p, key, mask, causal, offset
         As in the forward call.
     out : ndarray, optional
         Array for the gradient; it may be dy or scores itself.
+    num_threads : int, optional
+        As in the forward call.
 
     Returns
     -------

@@ -346,6 +346,16 @@ def p_log_p(p: Array) -> Array:
 def checked_quantiles(quantiles: ArrayLike | None) -> Array | None:
     """Return quantiles as an array of float64, or None for None.
 
+    Parameters
+    ----------
+    quantiles : array_like, optional
+        A number in [0, 1], or a list of such numbers.
+
+    Returns
+    -------
+    ndarray of float64, or None
+        The numbers, with one axis.
+
     Raises
     ------
     ValueError
@@ -369,5 +379,10 @@ def rows_at_once(samples: int, outputs: int, itemsize: int, most: int) -> int:
         The number of samples of a row, of outputs of a sample, and of bytes of an output.
     most : int
         How many rows the block would have without quantiles.
+
+    Returns
+    -------
+    int
+        The number of rows.
     """
     return max(1, min(most, KEPT_BYTES // (samples * outputs * itemsize)))

@@ -64,10 +64,12 @@ def alpha_dropout(
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, out, num_threads
+    x, p, key
         As in `dropout`. With p = 1 every element becomes 0, as in PyTorch.
     training : bool
         If False, or if p = 0, the result is x itself, copied into `out` where `out` is given.
+    shared_axes, offset, out, num_threads
+        As in `dropout`.
 
     Returns
     -------
@@ -205,12 +207,16 @@ def drop_path(
     ----------
     x : array_like, (samples, ...)
         The output of the branch.
+    p : float
+        As in `dropout`.
     mode : {"row", "batch"}
         Whether each sample gets a decision of its own, or all samples get the same.
-    p, key, training, out, num_threads
+    key, training
         As in `dropout`.
     offset : int
         Index of the first sample of x in the whole batch; 0 with mode "batch".
+    out, num_threads
+        As in `dropout`.
 
     Returns
     -------
@@ -274,11 +280,13 @@ def drop_block2d(
         The share of elements to drop, 0 <= p <= 1.
     block_size : int
         The side b of the blocks, 1 <= b <= min(H, W).
-    key, training, out, num_threads
+    key, training
         As in `dropout`.
     offset : int
         Index of the first place in a larger batch of C channels: r C (H - b + 1) (W - b + 1) where
         the batch starts at row r.
+    out, num_threads
+        As in `dropout`.
 
     Returns
     -------
@@ -334,10 +342,12 @@ def zoneout(
 
     Parameters
     ----------
-    x, p, key, offset, out, num_threads
+    x : array_like
         As in `dropout`; x is the new state.
     previous : ndarray
         The old state, with the shape and dtype of x.
+    p, key, offset, out, num_threads
+        As in `dropout`.
 
     Returns
     -------

@@ -240,9 +240,11 @@ def gaussian_noise(
 
     Parameters
     ----------
+    key, x
+        As in `gaussian_dropout`.
     stddev : float
         Standard deviation of the noise, at least 0 and finite.
-    key, x, offset, training
+    offset, training
         As in `gaussian_dropout`.
 
     Returns
@@ -275,14 +277,18 @@ def drop_path(
 
     Parameters
     ----------
+    key : Array
+        As in `dropout`.
     x : array_like, (samples, ...)
         The output of the branch.
+    p : float
+        As in `dropout`.
     mode : {"row", "batch"}
         Whether each sample gets a decision of its own, or all samples get the same.
-    key, p, training
-        As in `dropout`.
     offset : int
         Index of the first sample of x in the whole batch; 0 with mode "batch".
+    training : bool
+        As in `dropout`.
 
     Returns
     -------
@@ -328,9 +334,11 @@ def dropout_add(
 
     Parameters
     ----------
+    key, x
+        As in `dropout`, but p cannot be traced.
     residual : array_like
         Array with the shape and dtype of x, which is added.
-    key, x, p, shared_axes, offset, training
+    p, shared_axes, offset, training
         As in `dropout`, but p cannot be traced.
 
     Returns
@@ -370,13 +378,15 @@ def bias_act_dropout(
 
     Parameters
     ----------
+    key : Array
+        As in `dropout`, but p cannot be traced.
     x : array_like, (..., units)
         The product.
     bias : array_like, (units,)
         Array with the dtype of x.
     activation : {None, "relu"}
         None adds the bias only.
-    key, p, shared_axes, offset, training
+    p, shared_axes, offset, training
         As in `dropout`, but p cannot be traced.
 
     Returns

@@ -46,14 +46,40 @@ ERFC_POLYNOMIALS = {4: cheb2poly(ERFC_SERIES[:13]).tolist(), 8: cheb2poly(ERFC_S
 
 @underflowing
 def sigmoid(z: Array, out: Array | None = None) -> Array:
-    """Return 1 / (1 + exp(-z)), without overflow for any z."""
+    """Return 1 / (1 + exp(-z)), without overflow for any z.
+
+    Parameters
+    ----------
+    z : ndarray
+        The inputs (logits).
+    out : ndarray, optional
+        Array for the result; it may be z itself.
+
+    Returns
+    -------
+    ndarray
+        Numbers in [0, 1], with the shape of z.
+    """
     e = np.exp(-np.abs(z))  # in (0, 1]
     return np.divide(np.maximum(e, z >= 0), 1 + e, out=out)
 
 
 @underflowing
 def softmax(z: Array, out: Array | None = None) -> Array:
-    """Return exp(z) / sum(exp(z)) over the last axis, without overflow for any finite z."""
+    """Return exp(z) / sum(exp(z)) over the last axis, without overflow for any finite z.
+
+    Parameters
+    ----------
+    z : ndarray
+        The inputs (logits).
+    out : ndarray, optional
+        Array for the result; it may be z itself.
+
+    Returns
+    -------
+    ndarray
+        Probabilities, with the shape of z.
+    """
     y = np.empty_like(z) if out is None else out
     if softmax_of(z, y):
         return y

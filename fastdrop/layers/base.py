@@ -109,7 +109,18 @@ class PartialGradient(NamedTuple):
 
 
 def batch_shape(shape: Shape) -> str:
-    """Return the shape of a batch of samples of `shape`, for messages."""
+    """Return the shape of a batch of samples of `shape`, for messages.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one sample, without the batch axis.
+
+    Returns
+    -------
+    str
+        A text such as "(samples, 28, 28)".
+    """
     return f"(samples, {', '.join(map(str, shape))})" if shape else "(samples,)"
 
 
@@ -281,11 +292,23 @@ class Layer(Configurable):
         return layer
 
     def count_params(self) -> int:
-        """Return the number of elements of all parameters and of the state."""
+        """Return the number of elements of all parameters and of the state.
+
+        Returns
+        -------
+        int
+            The number, 0 before the layer is built.
+        """
         return sum(array.size for array in self._weights().values())
 
     def get_weights(self) -> list[Array]:
-        """Return copies of the parameters, followed by copies of the state."""
+        """Return copies of the parameters, followed by copies of the state.
+
+        Returns
+        -------
+        list of ndarray
+            The copies, none before the layer is built.
+        """
         return [array.copy() for array in self._weights().values()]
 
     def set_weights(self, weights: Iterable[ArrayLike]) -> None:
@@ -333,7 +356,13 @@ class Layer(Configurable):
         return 0.0
 
     def weight_rules(self) -> dict[str, WeightRule]:
-        """Return the rules for the optimiser, by parameter name. Most layers have none."""
+        """Return the rules for the optimiser, by parameter name.
+
+        Returns
+        -------
+        dict of str to WeightRule
+            The rules. Most layers have none.
+        """
         return {}
 
     def build(self, input_shape: Shape, key: Key) -> None:
@@ -443,7 +472,18 @@ class Layer(Configurable):
         self.__dict__.pop("_generator", None)  # the next use makes a generator of this seed
 
     def key_of(self, batch: Batch) -> Key:
-        """Return the batch's key, or the next key of the layer's own generator."""
+        """Return the batch's key, or the next key of the layer's own generator.
+
+        Parameters
+        ----------
+        batch : Batch
+            The batch, with or without a key.
+
+        Returns
+        -------
+        Key
+            The key of this call's randomness.
+        """
         return self._next_key() if batch.key is None else batch.key
 
     def _next_key(self) -> Key:
@@ -455,6 +495,18 @@ class Layer(Configurable):
 
 def shapes_between(layers: Iterable[Layer], input_shape: Shape) -> list[Shape]:
     """Return the shapes of a sample before, between and after layers that follow one another.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        The layers.
+    input_shape : tuple of int
+        Shape of one sample of the first layer's input.
+
+    Returns
+    -------
+    list of tuple of int
+        The shapes, one more than there are layers.
 
     Raises
     ------
@@ -476,7 +528,20 @@ def shapes_between(layers: Iterable[Layer], input_shape: Shape) -> list[Shape]:
 def by_layer(
     layers: Sequence[Layer], arrays: Mapping[str, Array]
 ) -> Iterator[tuple[Layer, dict[str, Array]]]:
-    """Yield each layer with its own arrays, whose names start with "<number of the layer>."."""
+    """Return each layer with its own arrays.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The layers.
+    arrays : mapping of str to ndarray
+        The arrays of all layers, by "<number of the layer>.<name in the layer>".
+
+    Returns
+    -------
+    iterator of (Layer, dict of str to ndarray)
+        A layer, and its arrays by their names in the layer.
+    """
     parts: dict[str, dict[str, Array]] = {str(number): {} for number in range(len(layers))}
     for name, array in arrays.items():
         number, _, inner = name.partition(".")
@@ -527,6 +592,13 @@ def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.
 
 def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
     """Refuse a layer that is there twice, even inside others: its gradients have only one place.
+
+    Parameters
+    ----------
+    argument : str
+        The caller's name for the layers, for messages.
+    layers : iterable of Layer
+        The layers.
 
     Raises
     ------

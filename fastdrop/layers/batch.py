@@ -41,15 +41,48 @@ class Batch(NamedTuple):
         return 0 if self.key is None else self.key.call
 
     def size(self, x: NDArray) -> int:
-        """Return the number of rows of the whole batch, of which `x` holds all or some."""
+        """Return the number of rows of the whole batch.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            All rows of the batch, or some.
+
+        Returns
+        -------
+        int
+            The number of rows.
+        """
         return len(x) if self.rows is None else self.rows
 
     def offset(self, x: NDArray) -> int:
-        """Return the index of the first element of `x` in the whole batch."""
+        """Return the index of the first element of `x` in the whole batch.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            All rows of the batch, or some.
+
+        Returns
+        -------
+        int
+            The index, in elements.
+        """
         return self.row * math.prod(x.shape[1:])
 
     def inside(self, number: int) -> Batch:
-        """Return the same batch for layer `number` inside this layer, with a key of its own."""
+        """Return the same batch for a layer inside this layer, with a key of its own.
+
+        Parameters
+        ----------
+        number : int
+            The number of the layer inside this one.
+
+        Returns
+        -------
+        Batch
+            The batch for that layer.
+        """
         if self.key is None:
             return self
         return self._replace(key=Key(self.key.fold_in(number).seed, self.key.call))

@@ -39,10 +39,12 @@ class Dense(Layer):
     max_norm : float, optional
         Above 0: after each update, the weights into one unit are scaled down to this Euclidean norm
         where theirs is larger. Keras writes ``kernel_constraint=MaxNorm(max_norm)``.
-    input_shape, name
+    input_shape : tuple of int, optional
         As for `Layer`.
     input_dim : int, optional
         Keras's short form of ``input_shape=(input_dim,)``.
+    name : str, optional
+        As for `Layer`.
     kernel_regularizer, kernel_constraint : object
         Keras's arguments, which are refused with a message that tells what to write instead.
 

@@ -35,12 +35,14 @@ class DropConnect(Dense):
         Number of outputs.
     p : float or callable
         Probability of dropping a weight, in [0, 1], or a schedule of it; by default 0.5.
-    activation, use_bias, kernel_initializer, l1, l2, max_norm, input_shape, name
+    activation, use_bias, kernel_initializer, l1, l2, max_norm
         As for `Dense`.
     rate : float or callable, optional
         Keras's name for `p`.
     seed : int, optional
         As for `RandomLayer`.
+    input_shape, name
+        As for `Dense`.
 
     Raises
     ------
@@ -124,7 +126,7 @@ class ConcreteDropout(Dense):
         Number of outputs.
     p : float
         The probability of dropping at the start of training, 0 < p < 1; by default 0.1.
-    activation, use_bias, kernel_initializer, max_norm, input_shape, name
+    activation, use_bias, kernel_initializer, max_norm
         As for `Dense`.
     weight_regularizer, dropout_regularizer : float
         Factors of the two terms of the penalty, at least 0.
@@ -134,6 +136,8 @@ class ConcreteDropout(Dense):
         Keras's name for `p`.
     seed : int, optional
         As for `RandomLayer`.
+    input_shape, name
+        As for `Dense`.
 
     Attributes
     ----------

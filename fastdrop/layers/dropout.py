@@ -132,6 +132,8 @@ class Dropout(RandomLayer):
     ----------
     p : float or callable
         Probability of dropping an element, in [0, 1], or a schedule of it; by default 0.5.
+    seed : int, optional
+        As for `RandomLayer`.
     shared_axes : int or tuple of int
         Axes along which all elements share one decision; 0 is the batch axis. If the layer stands
         between `Dense` layers and one mask serves the whole batch, a model multiplies only the
@@ -143,11 +145,11 @@ class Dropout(RandomLayer):
         "inverted" multiplies kept elements by 1 / (1 - p) in training and changes nothing at
         inference. "vanilla", the original rule, does not scale in training and multiplies by 1 - p
         at inference; p has to be a number then.
-    noise_shape : object
-        Not supported: use `shared_axes`.
     rate : float or callable, optional
         Keras's name for `p`.
-    seed, input_shape, name
+    noise_shape : object
+        Not supported: use `shared_axes`.
+    input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -364,10 +366,12 @@ class AlphaDropout(_AlphaDropout):
     p : float or callable
         Probability of dropping an element, in [0, 1], or a schedule of it; by default 0.5. With
         p = 1 every element becomes 0.
-    shared_axes, noise_shape
+    shared_axes : int or tuple of int
         As for `Dropout`.
     rate : float or callable, optional
         Keras's name for `p`.
+    noise_shape : object
+        As for `Dropout`.
     seed, input_shape, name
         As for `RandomLayer`.
 

@@ -296,10 +296,12 @@ def drop_path(
     input : Tensor, (samples, ...)
         The output of the branch. If fastdrop's kernels do not take it, PyTorch's operations compute
         the same.
-    p, training, generator
+    p, training
         As in `dropout`.
     mode : {"row", "batch"}
         Whether each sample gets a decision of its own, or all samples get the same.
+    generator : torch.Generator, optional
+        As in `dropout`.
 
     Returns
     -------
