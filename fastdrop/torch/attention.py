@@ -51,7 +51,6 @@ def fits(
     -------
     bool
         True if `attend` takes them.
-    bool
     """
     tensors = (query, key, value)
     axes = query.dim()

@@ -56,7 +56,7 @@ class Group:
 
     @property
     def is_plain(self) -> bool:
-        """Is it one sample, of rows from the first on, so that a plain seed says all?"""
+        """Whether this is one sample, of rows from the first on, so that a plain seed is enough."""
         return len(self.bases) == 1 and not self.row
 
     def see(self, elements: int) -> None:
