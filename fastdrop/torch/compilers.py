@@ -65,8 +65,7 @@ def is_compiled_better(x: Any) -> bool:
 
 
 def _length(x: Tensor) -> int:
-    """Return the number of elements. For a dynamic shape this is the current one, without a guard.
-    """
+    """Return the number of elements; for a dynamic shape the current one, without a guard."""
     n: Any = x.numel()
     if isinstance(n, int):
         return n

@@ -207,8 +207,7 @@ def _forward_names(module: nn.Module) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)  # reading code takes longer than running it
 def _names(code: CodeType) -> tuple[str, ...]:
-    """Return, in order, the names that code reads from modules and objects, also inside functions.
-    """
+    """Return the names, in order, that code and functions in it read from modules and objects."""
     found = [
         str(step.argval)
         for step in dis.get_instructions(code)
