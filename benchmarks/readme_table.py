@@ -1,9 +1,10 @@
-"""Put what the folders of docs/bench say into README.md and docs/bench/README.md, between markers.
+"""Put the results in the folders of docs/bench into README.md and docs/bench/README.md.
 
     make bench
 
-README.md gets the forward results of every machine's bench.json, on all its threads; the other page
-gets what identifies the machines, and what was measured on each.
+README.md gets the forward results of every machine's bench.json, on all its threads. The other page
+gets the description of each machine, and links to what was measured on it. The text goes between
+the markers of each page.
 """
 
 import json
@@ -57,7 +58,7 @@ def speeds(folder: Path) -> str:
 
 
 def machines(folder: Path) -> str:
-    """Return a table of the machines: what identifies them, and links to their results."""
+    """Return a table of the machines: their descriptions, and links to their results."""
     fields = ("cpu", "vendor", "family", "model", "stepping", "cpus", "isa")
     lines = [
         f"| machine | {' | '.join(fields)} | caches | results |",
