@@ -25,6 +25,7 @@ MODULES = sorted(
 )
 KERAS_BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 NEEDED = {  # by packages and modules, what they import
+    "fastdrop.commands.report": ["jinja2", "PIL"],
     "fastdrop.diagrams": ["matplotlib"],
     "fastdrop.torch": ["torch"],
     "fastdrop.jax": ["jax"],
@@ -32,12 +33,14 @@ NEEDED = {  # by packages and modules, what they import
     "fastdrop.jax.linen": ["flax"],
     "fastdrop.jax.equinox": ["equinox"],
     "fastdrop.sklearn": ["sklearn"],
+    "fastdrop.tables": ["pyarrow"],
     "fastdrop.keras": [KERAS_BACKEND, "keras"],
     "fastdrop.keras.on_torch": ["torch"],
     "fastdrop.keras.on_jax": ["jax"],
     "fastdrop.keras.on_tensorflow": ["tensorflow"],
 }
 README = ROOT / "README.md"
+TABLES = ROOT / "docs" / "tables.md"
 OWN_LAYER = ROOT / "docs" / "own_layer.md"
 
 
@@ -80,6 +83,16 @@ def test_a_layer_of_ones_own(tmp_path):
     assert (model.get_weights()[0] != 1).all()
     y, backward = names["Square"]().forward(x, Batch())
     np.testing.assert_array_equal(backward(np.ones_like(y)), 2 * x)
+
+
+@pytest.mark.skipif(not TABLES.exists(), reason="not in a checkout")
+def test_tables(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
+    monkeypatch.chdir(tmp_path)
+    blocks = code_of(TABLES)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
 
 
 @pytest.mark.skipif(not README.exists(), reason="not in a checkout")
