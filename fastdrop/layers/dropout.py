@@ -246,6 +246,7 @@ class ChannelDropout(Dropout):
     """
 
     space: tuple[str, ...]
+    decides_on = "channels"
 
     def __init__(
         self,
@@ -392,6 +393,8 @@ class FeatureAlphaDropout(_AlphaDropout):
         When `p` is outside [0, 1], or x has no channels.
     """
 
+    decides_on = "channels"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         if not input_shape:
             raise ValueError(
@@ -424,6 +427,8 @@ class DropPath(RandomLayer):
     ----------
     .. [1] Huang et al. 2016, Deep networks with stochastic depth, ECCV.
     """
+
+    decides_on = "samples"
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class LockedDropout(Dropout):
     """
 
     sample_axes = ("time", "features")
+    decides_on = "features"
 
     def __init__(
         self,
@@ -99,6 +100,8 @@ class WeightDropout(Dropout):
     (3, 3)
     """
 
+    decides_on = "weights"
+
     def __init__(
         self,
         p: Rate | None = None,
@@ -150,6 +153,7 @@ class EmbeddingDropout(WeightDropout):
     """
 
     sample_axes = ("features",)
+    decides_on = "words"
 
     def __init__(
         self,
@@ -196,6 +200,8 @@ class Zoneout(RandomLayer):
     ...     tape.append(backward)
     >>> dnew, dprevious = tape[-1](np.ones_like(h))
     """
+
+    decides_on = "new states"
 
     def __init__(
         self,
