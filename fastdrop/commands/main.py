@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fastdrop import __version__, get_num_threads
 from fastdrop._messages import one_line
-from fastdrop.commands import info, train
+from fastdrop.commands import info, masks, train
 from fastdrop.commands.bench import jax as bench_jax
 from fastdrop.commands.bench import keras as bench_keras
 from fastdrop.commands.bench import kernels
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     _add_train(commands)
     _add_bench(commands)
+    masks.add_parser(commands)
     _add_info(commands)
     return parser
 
