@@ -212,15 +212,3 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a result, see `replace_file`, and say so.
-
-    Parameters
-    ----------
-    path : Path
-    content : bytes
-    """
-    replace_file(path, content)
-    print(f"written: {path}")

@@ -208,10 +208,12 @@ class ProgressBar(Callback):
     ----------
     title : str
         What stands before the bar.
+    leave : bool
+        Whether the full bar stays on the screen.
     """
 
-    def __init__(self, title: str = "fit") -> None:
-        self.title = title
+    def __init__(self, title: str = "fit", leave: bool = True) -> None:
+        self.title, self.leave = title, leave
         self._bar: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -226,6 +228,7 @@ class ProgressBar(Callback):
                 dynamic_ncols=True,
                 mininterval=self._interval,
                 disable=not there,
+                leave=self.leave,
             )
             self._validation: Logs = {}
             self._due = 0.0

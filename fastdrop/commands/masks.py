@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import math
 import secrets
@@ -12,47 +11,48 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from fastdrop import _output, layers
+from fastdrop import layers
+from fastdrop._output import replace_file
+from fastdrop.commands.arguments import Commands, add_command, count, probability
 from fastdrop.layers import Array, Layer, Shape
 from fastdrop.layers.effects import Effect, effect_of
 from fastdrop.random import Key
 
-if TYPE_CHECKING:
-    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-__all__ = ["FAMILY", "add_parser", "run"]
+__all__ = ["FAMILY", "add", "run"]
 
 FAMILY: dict[str, type[Layer]] = {
     name: thing
-    for name, thing in vars(layers).items()
+    for name, thing in sorted(vars(layers).items())
     if isinstance(thing, type) and issubclass(thing, Layer) and thing.is_random
 }
 # Arguments of layers that are options here, and what they are for the parser.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "p": {"type": float, "metavar": "P", "help": "probability of dropping (the layer's own)"},
+    "p": {"type": probability, "metavar": "P", "help": "probability of dropping (the layer's own)"},
     "stddev": {"type": float, "metavar": "S", "help": "standard deviation of GaussianNoise (1)"},
     "shared_axes": {
         "metavar": "AXES",
         "help": "axes that share their decisions, such as 1 or 1,2; 0 counts the samples",
     },
-    "groups": {"type": int, "metavar": "N", "help": "masks of a batch, with axis 0 shared"},
-    "block_size": {"type": int, "metavar": "N", "help": "side of DropBlock2d's squares"},
-    "mode": {"metavar": "NAME", "help": "of Dropout: inverted or vanilla; of DropPath: row, batch"},
-    "data_format": {"metavar": "NAME", "help": "channels_first or channels_last"},
-    "temperature": {"type": float, "metavar": "T", "help": "of ConcreteDropout"},
+    "groups": {"type": count, "metavar": "N", "help": "masks of a batch that shares axis 0"},
+    "block_size": {"type": count, "metavar": "N", "help": "side of DropBlock2d's squares"},
+    "mode": {
+        "choices": ("inverted", "vanilla", "row", "batch"),
+        "help": "how Dropout scales (the first two), or what DropPath decides on",
+    },
+    "data_format": {
+        "choices": ("channels_first", "channels_last"),
+        "help": "where Dropout1d to 3d have their channels",
+    },
+    "temperature": {"type": float, "metavar": "T", "help": "ConcreteDropout's"},
 }
 # Sizes of axes that have no others.
 SIZES = {"channels": 4, "depth": 2, "height": 12, "width": 24, "length": 32, "time": 12}
 FEATURES = 32
 ELEMENTS = 1 << 22  # that can be drawn
-EXAMPLES = """examples:
-  fastdrop masks --layer Dropout2d --p 0.3 --shape 4x16x16 --key 42
-  fastdrop masks --layer Dropout --shared-axes 0 --samples 8 --shape 64 --out mask.png
-"""
 ROWS = 400  # of text, at the most
 
 HALVES = {(0, 0): " ", (1, 0): "\N{UPPER HALF BLOCK}", (0, 1): "\N{LOWER HALF BLOCK}"}
@@ -61,36 +61,45 @@ SHADES = " \N{LIGHT SHADE}\N{MEDIUM SHADE}\N{DARK SHADE}\N{FULL BLOCK}"
 ASCII_SHADES = " .:-=+*#%@"
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the command to the command line's."""
-    parser = commands.add_parser(
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
         "masks",
-        help="draw the mask of a layer",
-        description="Draw the mask that a layer of the dropout family uses with a key, or the "
-        "factors of noise: filled is kept, empty is dropped. It is the very mask that the layer "
-        "uses in training where the key is the same, on every machine.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        run,
+        "draw the mask of a layer",
+        "Draw the mask that a layer of the dropout family uses with a key, or the factors of noise: "
+        "filled is kept, empty is dropped. It is the very mask that the layer uses in training where "
+        "the key is the same, on every machine.",
+        (
+            "--layer Dropout2d --p 0.3 --shape 4x16x16 --key 42",
+            "--layer Dropout --shared-axes 0 --samples 8 --shape 64 --out mask.png",
+        ),
     )
-    parser.set_defaults(run=run)
-    add = parser.add_argument
-    add("--layer", default="Dropout", metavar="NAME", help=f"{', '.join(FAMILY)} (%(default)s)")
-    add(
+    option = parser.add_argument
+    option("--layer", choices=FAMILY, default="Dropout", metavar="NAME", help=_family())
+    option(
         "--shape",
+        type=_sizes,
         metavar="SIZES",
         help="sizes of the axes of one sample, such as 4x16x16; of WeightDropout, EmbeddingDropout "
         "and DropConnect those of the weights",
     )
-    add("--samples", type=int, default=None, metavar="N", help="samples in the batch (1)")
-    add(
+    option("--samples", type=count, metavar="N", help="samples of the batch (1; of DropPath 8)")
+    option(
         "--key",
+        type=_key,
         metavar="SEED[,CALL]",
-        help="what the mask is a function of, as fastdrop.Key(SEED, CALL) (another one each time)",
+        help="what the mask is a function of: fastdrop.Key(SEED, CALL) (another one each time)",
     )
     for name, options in OPTIONS.items():
-        add(f"--{name.replace('_', '-')}", **options)
-    add("--out", type=Path, metavar="FILE", help="write a .png file (needs matplotlib)")
-    add("--force", action="store_true", help="replace a file that is there")
+        option(f"--{name.replace('_', '-')}", **options)
+    option("--out", type=Path, metavar="FILE", help="draw into a .png file (needs matplotlib)")
+    option("--force", action="store_true", help="replace a file that is there")
+
+
+def _family() -> str:
+    return f"one of {', '.join(FAMILY)} (%(default)s)"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -99,7 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     Parameters
     ----------
     arguments : argparse.Namespace
-        Of the command line, see `add_parser`.
+        Of the command line, see `add`.
 
     Raises
     ------
@@ -110,15 +119,14 @@ def run(arguments: argparse.Namespace) -> None:
     ImportError
         When there is no matplotlib to draw a file.
     """
-    cls = _class_of(arguments.layer)
+    cls, out = FAMILY[arguments.layer], arguments.out
     shape = _shape_of(cls, arguments)
     given = _arguments_of(cls, shape, arguments)
     try:
         layer = _fitting(cls(**given), shape)
     except ValueError as error:
         raise _of_option(error) from None
-    key = _key_of(arguments.key)
-    out = arguments.out
+    key = Key(secrets.randbits(32)) if arguments.key is None else arguments.key
     if out is not None:
         _check_out(out, arguments.force)
         from fastdrop.diagrams import render_effect
@@ -126,22 +134,41 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--force: expected it with --out, got no file to replace")
     effect = effect_of(layer, shape, key)
     title, said = f"{layer!r}, {key!r}", _said(layer, effect)
-    print(f"{title}\n{said}")
     if out is not None:
-        _output.write(out, render_effect(effect, title, said))
-        return
-    width = shutil.get_terminal_size().columns
-    for line in _drawn(effect, width, _has_blocks(sys.stdout.encoding)):
-        print(line)
+        replace_file(out, render_effect(effect, title, said))
+        arguments.console.tell(f"written: {out}")
+    lines = [title, said]
+    if out is None and not arguments.json:
+        blocks = _has_blocks(getattr(sys.stdout, "encoding", None))
+        lines += _drawn(effect, shutil.get_terminal_size().columns, blocks)
+    facts = {"layer": repr(layer), "key": key._asdict(), "shape": list(shape)}
+    facts |= {"kept": _share(layer, effect), "expected": layer.share_kept()}
+    arguments.console.result("\n".join(lines), facts)
 
 
-def _class_of(name: str) -> type[Layer]:
-    if name in FAMILY:
-        return FAMILY[name]
-    known = {each.lower(): each for each in FAMILY}
-    near = difflib.get_close_matches(name.lower(), known, 1)
-    hint = f"such as {known[near[0]]}" if near else f"one of {', '.join(FAMILY)}"
-    raise ValueError(f"--layer: expected a layer of the dropout family, {hint}, got {name!r}")
+def _key(text: str) -> Key:
+    words = text.split(",")
+    try:
+        if len(words) <= 2:
+            return Key(*map(int, words))
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(
+        f"expected SEED or SEED,CALL, whole numbers in [0, 2**64), got {text!r}"
+    )
+
+
+def _sizes(text: str) -> Shape:
+    """Read the sizes of a sample's axes."""
+    sizes = text.lower().replace("\N{MULTIPLICATION SIGN}", "x").replace(",", "x").split("x")
+    if not all(size.isascii() and size.isdecimal() and len(size) < 20 for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected sizes such as 4x16x16, got {text!r}")
+    shape = tuple(map(int, sizes))
+    if len(shape) > 8 or 0 in shape or math.prod(shape) > ELEMENTS:
+        raise argparse.ArgumentTypeError(
+            f"expected up to 8 sizes above 0 and {ELEMENTS:,} elements to draw, got {text!r}"
+        )
+    return shape
 
 
 def _takes_weights(cls: type[Layer]) -> bool:
@@ -151,40 +178,21 @@ def _takes_weights(cls: type[Layer]) -> bool:
 
 def _shape_of(cls: type[Layer], arguments: argparse.Namespace) -> Shape:
     """Return the shape of the batch, or of the weights."""
-    sample = _sample_shape(cls, arguments)
-    samples = arguments.samples
+    axes, shape, samples = _axes_of(cls, arguments.data_format), arguments.shape, arguments.samples
+    if shape is None:
+        shape = tuple(SIZES.get(axis, FEATURES) for axis in axes or ("height", "width"))
+    elif axes is not None and len(shape) != len(axes):
+        got = "x".join(map(str, shape))
+        raise ValueError(f"--shape: expected {' x '.join(axes)} for {cls.__name__}, got {got}")
     if _takes_weights(cls):
         if samples is not None:
             raise ValueError(f"--samples: expected none for {cls.__name__}, which drops weights")
-        shape = sample
-    else:
-        if samples is None:
-            samples = 8 if cls is layers.DropPath else 1  # which has one decision for each
-        if samples < 1:
-            raise ValueError(f"--samples: expected a whole number of at least 1, got {samples}")
-        shape = (samples, *sample)
-    if math.prod(shape) > ELEMENTS:
-        raise ValueError(
-            f"--shape: expected at most {ELEMENTS:,} elements to draw, got {math.prod(shape):,}"
-        )
-    return shape
-
-
-def _sample_shape(cls: type[Layer], arguments: argparse.Namespace) -> Shape:
-    axes = _axes_of(cls, arguments.data_format)
-    text = arguments.shape
-    if text is None:
-        return tuple(SIZES.get(axis, FEATURES) for axis in axes or ("height", "width"))
-    sizes = text.lower().replace("\N{MULTIPLICATION SIGN}", "x").replace(",", "x").split("x")
-    if not all(size.isascii() and size.isdecimal() and int(size) for size in sizes):
-        raise ValueError(f"--shape: expected sizes such as 4x16x16, got {text!r}")
-    if axes is not None and len(sizes) != len(axes):
-        raise ValueError(
-            f"--shape: expected {' x '.join(axes)} for {cls.__name__}, got {text!r}"
-        )
-    if len(sizes) > 8:
-        raise ValueError(f"--shape: expected at most 8 axes, got {text!r}")
-    return tuple(map(int, sizes))
+        return shape
+    if samples is None:
+        samples = 8 if cls is layers.DropPath else 1  # which takes a decision for each
+    if samples * math.prod(shape) > ELEMENTS:
+        raise ValueError(f"--samples: expected {ELEMENTS:,} elements at most, got {samples}")
+    return (samples, *shape)
 
 
 def _axes_of(cls: type[Layer], data_format: str | None) -> tuple[str, ...] | None:
@@ -230,18 +238,6 @@ def _axes(text: str) -> tuple[int, ...]:
         raise ValueError(f"--shared-axes: expected axes such as 1,2, got {text!r}") from None
 
 
-def _key_of(text: str | None) -> Key:
-    if text is None:
-        return Key(secrets.randbits(32))
-    words = text.split(",")
-    try:
-        return Key(*map(int, words)) if len(words) <= 2 else Key(-1)
-    except ValueError:
-        raise ValueError(
-            f"--key: expected SEED or SEED,CALL, whole numbers in [0, 2**64), got {text!r}"
-        ) from None
-
-
 def _check_out(out: Path, force: bool) -> None:
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out: expected a name that ends in .png, got {out}")
@@ -267,17 +263,21 @@ def _of_option(error: ValueError) -> ValueError:
     return ValueError(f"--{option}: {text if argument in OPTIONS else error}")
 
 
+def _share(layer: Layer, effect: Effect) -> float:
+    """Return the share that was kept; of `ConcreteDropout`, which keeps parts of elements, of sums."""
+    if effect.kept is not None:
+        return float(effect.kept.mean())
+    share = layer.share_kept()
+    return 1.0 if share is None else float(effect.values.mean() * share)
+
+
 def _said(layer: Layer, effect: Effect) -> str:
     """Return the share that was kept, or how much noise there is, in a line."""
-    values = effect.values
+    values, share = effect.values, layer.share_kept()
     count = f"{values.size:,} elements of shape {'x'.join(map(str, values.shape))}"
-    if effect.kept is not None:
-        share = layer.share_kept()
-        assert share is not None
-        return f"kept: {effect.kept.mean():.2%} of {count} (1 - p = {share:.2%})"
-    if isinstance(layer, layers.ConcreteDropout):
-        share = layer.share_kept()
-        return f"kept: {values.mean() * share:.2%} of {count}, by parts (1 - p = {share:.2%})"
+    if share is not None:
+        parts = ", by parts" if effect.kept is None else ""
+        return f"kept: {_share(layer, effect):.2%} of {count}{parts} (1 - p = {share:.2%})"
     kind = "added" if isinstance(layer, layers.GaussianNoise) else "factors"
     return f"kept: all of {count}; {kind}: mean {values.mean():.3f}, deviation {values.std():.3f}"
 
