@@ -1,6 +1,8 @@
 """`fastdrop masks`: what is drawn is the mask, and what cannot be drawn is told in a line."""
 
 import io
+import json
+import re
 import sys
 
 import numpy as np
@@ -46,9 +48,7 @@ def test_a_channel_is_whole_or_gone(masks):
     assert kept == (
         f"kept: {mask.mean():.2%} of 1,024 elements of shape 1x4x16x16 (1 - p = 70.00%)"
     )
-    assert places.split("  ") and [place.strip() for place in places.split("[")[1:]] == [
-        f"0, {channel}]" for channel in range(4)
-    ]
+    assert re.findall(r"\[0, \d\]", places) == [f"[0, {channel}]" for channel in range(4)]
     line = "  ".join(("#" if kept else ".") * 16 for kept in mask[0, :, 0, 0])
     assert picture == [line] * 16
 
@@ -97,13 +97,13 @@ def test_noise_is_shades(masks, encoding):
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_each_layer_as_it_is(masks, name, tmp_path):
+def test_each_layer_as_it_is(masks, name, tmp_path, capsys):
     out = tmp_path / "mask.png"
-    title, said, written = masks("--layer", name, "--key", 1, "--out", out)
+    title, said = masks("--layer", name, "--key", 1, "--out", out)
     assert title.startswith(f"{name}(")
     assert title.endswith("Key(seed=1, call=0)")
     assert said.startswith("kept: ")
-    assert written == f"written: {out}"
+    assert f"written: {out}" in capsys.readouterr().err
     assert out.read_bytes().startswith(PNG)
     assert len(masks("--layer", name, "--key", 1)) > 3
 
@@ -147,54 +147,79 @@ def test_a_picture_has_the_mask():
             np.testing.assert_array_equal(part, effect.kept[sample, channel])
 
 
+NOT_OF_THE_FAMILY = "argument --layer: expected one of AlphaDropout, "
+NOT_A_KEY = "argument --key: expected SEED or SEED,CALL, whole numbers in [0, 2**64), got "
+NOT_A_P = "argument --p: expected a probability in [0, 1], got "
+NOT_A_SHAPE = "argument --shape: expected sizes such as 4x16x16, got "
+TOO_LARGE = "argument --shape: expected up to 8 sizes above 0 and 4,194,304 elements to draw, got "
 BAD = {
-    "unknown layer": (["--layer", "Dropuot2d"], "--layer: expected a layer of the dropout family, "
-                      "such as Dropout2d, got 'Dropuot2d'"),
-    "Keras's name": (["--layer", "SpatialDropout2D"], "such as Dropout2d, got 'SpatialDropout2D'"),
-    "no random layer": (["--layer", "Dense"], "--layer: expected a layer of the dropout family"),
-    "nothing alike": (["--layer", "qqq"], "--layer: expected a layer of the dropout family, one of"),
-    "p above 1": (["--p", "1.5"], "--p: expected a probability, 0 <= p <= 1, got 1.5"),
-    "p below 0": (["--p=-0.1"], "--p: expected a probability, 0 <= p <= 1, got -0.1"),
-    "p NaN": (["--p", "nan"], "--p: expected a probability, 0 <= p <= 1, got nan"),
-    "p = 1": (["--layer", "GaussianDropout", "--p", "1"], "--p: expected 0 <= p < 1, got 1"),
-    "p = 0": (["--layer", "ConcreteDropout", "--p", "0"], "--p: expected 0 < p < 1"),
-    "rank": (["--layer", "Dropout2d", "--shape", "16x16"],
-             "--shape: expected channels x height x width for Dropout2d, got '16x16'"),
-    "weights' rank": (["--layer", "DropConnect", "--shape", "16"],
-                      "--shape: expected units x inputs for DropConnect, got '16'"),
-    "shape": (["--shape", "axb"], "--shape: expected sizes such as 4x16x16, got 'axb'"),
-    "no shape": (["--shape", ""], "--shape: expected sizes such as 4x16x16, got ''"),
-    "size 0": (["--shape", "4x0"], "--shape: expected sizes such as 4x16x16, got '4x0'"),
-    "negative size": (["--shape=-4"], "--shape: expected sizes such as 4x16x16, got '-4'"),
-    "huge": (["--shape", "100000x100000"],
-             "--shape: expected at most 4,194,304 elements to draw, got 10,000,000,000"),
-    "huge number": (["--shape", "9" * 5000], "--shape: "),
-    "many axes": (["--shape", "x".join("1" * 40)], "--shape: expected at most 8 axes"),
-    "key too large": (["--key", str(2**64)], "--key: expected SEED or SEED,CALL, whole numbers in "
-                      "[0, 2**64), got '18446744073709551616'"),
-    "key negative": (["--key=-1"], "--key: expected SEED or SEED,CALL"),
-    "key of three": (["--key", "1,2,3"], "--key: expected SEED or SEED,CALL"),
-    "key of words": (["--key", "abc"], "--key: expected SEED or SEED,CALL"),
-    "no samples": (["--samples", "0"], "--samples: expected a whole number of at least 1, got 0"),
-    "samples of weights": (["--layer", "WeightDropout", "--samples", "3"], "--samples: expected none"),
-    "another layer's option": (["--block-size", "3"],
-                               "--block-size: expected it with DropBlock2d, got Dropout"),
-    "block too large": (["--layer", "DropBlock2d", "--shape", "1x4x4"],
-                        "--block-size: expected at most 4 on maps of 4 x 4, got 7"),
-    "mode": (["--mode", "upside"], "--mode: expected 'inverted' or 'vanilla', got 'upside'"),
-    "axis": (["--shared-axes", "7"], "--shared-axes: expected axes of a 3-d array, got 7"),
-    "axes": (["--shared-axes", "a"], "--shared-axes: expected axes such as 1,2, got 'a'"),
-    "groups": (["--groups", "2"], "--groups: expected 0 in shared_axes"),
-    "data format": (["--layer", "Dropout2d", "--data-format", "last"], "--data-format: expected"),
-    "deviation": (["--layer", "GaussianNoise", "--stddev=-1"], "--stddev: expected a finite number"),
-    "p of noise": (["--layer", "GaussianNoise", "--p", "0.5"], "--p: expected it with "),
-    "no PNG": (["--out", "mask.jpg"], "--out: expected a name that ends in .png, got mask.jpg"),
-    "there already": (["--out", "there.png"], "--out: expected a file that is not there yet, or "
-                      "--force, got there.png"),
-    "a folder": (["--out", "folder.png", "--force"], "--out: expected a file, got the folder"),
-    "no folder": (["--out", "no/mask.png"], "--out: expected a file in a folder that is there"),
-    "force without a file": (["--force"], "--force: expected it with --out"),
+    "unknown layer": ("--layer Dropuot2d", "got 'Dropuot2d'; did you mean Dropout2d?"),
+    "Keras's name": ("--layer SpatialDropout2D", "'; did you mean Dropout2d?"),
+    "no random layer": ("--layer Dense", NOT_OF_THE_FAMILY),
+    "nothing alike": ("--layer qqq", NOT_OF_THE_FAMILY),
+    "p above 1": ("--p 1.5", f"{NOT_A_P}'1.5'"),
+    "p below 0": ("--p=-0.1", f"{NOT_A_P}'-0.1'"),
+    "p NaN": ("--p nan", f"{NOT_A_P}'nan'"),
+    "p a word": ("--p half", f"{NOT_A_P}'half'"),
+    "p = 1": ("--layer GaussianDropout --p 1", "error: --p: expected 0 <= p < 1, got 1"),
+    "p = 0": ("--layer ConcreteDropout --p 0", "error: --p: expected 0 < p < 1"),
+    "rank": (
+        "--layer Dropout2d --shape 16x16",
+        "error: --shape: expected channels x height x width for Dropout2d, got 16x16",
+    ),
+    "weights' rank": (
+        "--layer DropConnect --shape 16",
+        "error: --shape: expected units x inputs for DropConnect, got 16",
+    ),
+    "no channels": ("--layer LockedDropout --shape 3", "expected time x features for LockedDropout"),
+    "shape": ("--shape axb", f"{NOT_A_SHAPE}'axb'"),
+    "no shape": ("--shape=", f"{NOT_A_SHAPE}''"),
+    "negative size": ("--shape=-4", f"{NOT_A_SHAPE}'-4'"),
+    "huge number": (f"--shape {'9' * 5000}", NOT_A_SHAPE),
+    "size 0": ("--shape 4x0", f"{TOO_LARGE}'4x0'"),
+    "huge": ("--shape 100000x100000", f"{TOO_LARGE}'100000x100000'"),
+    "many axes": (f"--shape {'x'.join('1' * 40)}", TOO_LARGE),
+    "huge batch": ("--shape 1000 --samples 10000", "--samples: expected 4,194,304 elements at most"),
+    "key too large": (f"--key {2**64}", f"{NOT_A_KEY}'{2**64}'"),
+    "call too large": (f"--key 1,{2**64}", f"{NOT_A_KEY}'1,{2**64}'"),
+    "key negative": ("--key=-1", f"{NOT_A_KEY}'-1'"),
+    "key of three": ("--key 1,2,3", f"{NOT_A_KEY}'1,2,3'"),
+    "key of words": ("--key abc", f"{NOT_A_KEY}'abc'"),
+    "no samples": ("--samples 0", "argument --samples: expected a whole number in [1, 2**31)"),
+    "samples of weights": ("--layer WeightDropout --samples 3", "--samples: expected none for Weig"),
+    "another layer's option": (
+        "--block-size 3",
+        "error: --block-size: expected it with DropBlock2d, got Dropout, which takes none",
+    ),
+    "block too large": (
+        "--layer DropBlock2d --shape 1x4x4",
+        "error: --block-size: expected at most 4 on maps of 4 x 4, got 7",
+    ),
+    "mode": ("--mode upside", "argument --mode: expected one of inverted, vanilla"),
+    "other mode": ("--mode row", "error: --mode: expected 'inverted' or 'vanilla', got 'row'"),
+    "axis": ("--shared-axes 7", "error: --shared-axes: expected axes of a 3-d array, got 7"),
+    "axes": ("--shared-axes a", "error: --shared-axes: expected axes such as 1,2, got 'a'"),
+    "groups": ("--groups 2", "error: --groups: expected 0 in shared_axes"),
+    "data format": ("--layer Dropout2d --data-format last", "argument --data-format: expected one"),
+    "deviation": ("--layer GaussianNoise --stddev=-1", "error: --stddev: expected a finite number"),
+    "p of noise": ("--layer GaussianNoise --p 0.5", "error: --p: expected it with "),
+    "no PNG": ("--out mask.jpg", "--out: expected a name that ends in .png, got mask.jpg"),
+    "there already": (
+        "--out there.png",
+        "error: --out: expected a file that is not there yet, or --force, got there.png",
+    ),
+    "a folder": ("--out folder.png --force", "error: --out: expected a file, got the folder"),
+    "no folder": ("--out no/mask.png", "error: --out: expected a file in a folder that is there"),
+    "force without a file": ("--force", "error: --force: expected it with --out"),
+    "unknown option": ("--sahpe 4", "error: unknown option --sahpe; did you mean --shape?"),
 }
+
+
+def status_of(arguments):
+    try:
+        return main(["masks", *arguments])
+    except SystemExit as end:
+        return end.code
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
@@ -203,7 +228,7 @@ def test_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "there.png").write_text("mine")
     (tmp_path / "folder.png").mkdir()
     before = sorted(tmp_path.iterdir())
-    assert main(["masks", *arguments]) == 2
+    assert status_of(arguments.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
@@ -212,6 +237,18 @@ def test_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
     assert len(line) <= 200
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "there.png").read_text() == "mine"
+
+
+def test_as_json(masks):
+    facts = json.loads("".join(masks("--json", "--layer", "Dropout", "--p", 0.25, "--key", "7,3")))
+    kept = dropout_mask((1, 12, 24), 0.25, key=Key(7, 3)).mean()
+    assert facts == {
+        "layer": "Dropout(0.25)",
+        "key": {"seed": 7, "call": 3},
+        "shape": [1, 12, 24],
+        "kept": pytest.approx(kept),
+        "expected": 0.75,
+    }
 
 
 def test_force_replaces(masks, tmp_path):
@@ -223,8 +260,7 @@ def test_force_replaces(masks, tmp_path):
 
 def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
-    for name in ("fastdrop.diagrams", "fastdrop.commands.runs.pictures"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, "fastdrop.diagrams", raising=False)
     assert main(["masks", "--out", str(tmp_path / "mask.png")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "needs matplotlib: pip install 'fastdrop-nn[plot]'" in line
