@@ -25,6 +25,7 @@ MODULES = sorted(
 )
 KERAS_BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 NEEDED = {  # by packages and modules, what they import
+    "fastdrop.callbacks.curves": ["matplotlib"],
     "fastdrop.diagrams": ["matplotlib"],
     "fastdrop.torch": ["torch"],
     "fastdrop.jax": ["jax"],

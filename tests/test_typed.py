@@ -90,6 +90,7 @@ VALUES = {
     "l2": [np.float32(0.1)],
     "label_smoothing": [0.1],
     "layers": [[Dense(3), Dropout(0.25, name="it's")]],
+    "leave": [False],
     "learning_rate": [0.5, figure, learning_rates.PiecewiseConstantDecay([3], [0.5, 0.25])],
     "loss": ["mse", losses.Huber(3)],
     "max_norm": [2],
@@ -176,6 +177,7 @@ def contents(thing):
         return type(thing), inside
     if isinstance(thing, list | tuple):
         return [contents(item) for item in thing]
+    thing = thing.item() if isinstance(thing, np.generic) else thing
     return repr(thing) if isinstance(thing, float) else thing
 
 

@@ -19,6 +19,7 @@ __all__ = ["Picture", "draw_history"]
 
 COLOURS = {"training": "#d95f02", "validation": "#1b6ca8"}  # colour-blind readers tell them apart
 COLUMNS = 3  # of panels
+LIMIT = 1e300  # matplotlib takes differences of what it draws
 
 
 class Picture(Figure):
@@ -70,7 +71,8 @@ def _draw(axes: Axes, epoch: Sequence[int], lines: Mapping[str, Sequence[float]]
         # a figure that another callback began to add later belongs to the last epochs
         numbers = [number + 1 for number in epoch[-len(values) :]]
         marker = "o" if len(values) == 1 else None  # a line of one point is invisible
-        axes.plot(numbers, values[-len(numbers) :], color=COLOURS[part], lw=1.8, marker=marker)
+        drawn = [y if abs(y) < LIMIT else math.nan for y in values[-len(numbers) :]]
+        axes.plot(numbers, drawn, color=COLOURS[part], lw=1.8, marker=marker)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -82,7 +84,7 @@ def _label(axes: Axes, ends: Mapping[str, float]) -> None:
     """Write the lines' names behind their ends, one above the other where these are close."""
     low, high = axes.get_ylim()
     gap = 0.07 * (high - low)  # a line of text
-    places = {part: value if math.isfinite(value) else high for part, value in ends.items()}
+    places = {part: y if abs(y) < LIMIT else high for part, y in ends.items()}
     lower, upper = sorted(places, key=lambda part: places[part])
     more = gap - (places[upper] - places[lower])
     if more > 0:

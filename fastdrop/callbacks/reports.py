@@ -66,7 +66,7 @@ class History(Callback):
             self.history.setdefault(name, []).append(number)
 
     def __repr__(self) -> str:
-        if not self.epoch:
+        if not self.__dict__.get("epoch"):
             return super().__repr__()
         last = {name: values[-1] for name, values in self._numbers().items()}
         epochs = "1 epoch" if len(self.epoch) == 1 else f"{len(self.epoch)} epochs"

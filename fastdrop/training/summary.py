@@ -28,14 +28,13 @@ class Line(NamedTuple):
 
 def as_text(network: Network, show_dropout: bool) -> str:
     """Return the table that `Sequential.summary` prints."""
-    header, widths = HEADER, [32, 24, 12]
-    lines = list(_lines(network, inside=show_dropout))
+    form, rule = "{:<32} {:<24} {:>12}".format, "-" * 70
+    rows = [Line(*HEADER, KEPT), *_lines(network, inside=show_dropout)]
+    texts = [form(*row[:3]) for row in rows]
     if show_dropout:
-        header, widths = (*HEADER, KEPT), [*widths, max(len(KEPT), *(len(x.kept) for x in lines), 0)]
-    form = "{:<%d} {:<%d} {:>%d}" % tuple(widths[:3]) + ("  {:<%d}" % widths[3]) * show_dropout
-    rule = "-" * (70 + show_dropout * (2 + widths[-1]))
-    rows = [form.format(*line).rstrip() for line in lines]
-    return "\n".join([form.format(*header).rstrip(), rule, *rows, rule, *_totals(network)])
+        texts = [f"{text}  {row.kept}".rstrip() for text, row in zip(texts, rows)]
+        rule += "-" * (2 + max(len(row.kept) for row in rows))
+    return "\n".join([texts[0], rule, *texts[1:], rule, *_totals(network)])
 
 
 def as_html(network: Network) -> str:
