@@ -13,7 +13,11 @@ _POINTS = 200  # of a curve, at the most
 
 
 def table(
-    caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, graphic: int | None = None
+    caption: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    graphic: int | None = None,
 ) -> str:
     """Return a table.
 

@@ -63,7 +63,7 @@ def call_of(cls: type, arguments: Mapping[str, Any]) -> str:
     arguments : mapping of str to object
     """
     given = not_default(cls, arguments)
-    texts = []
+    texts: list[str] = []
     for parameter in inspect.signature(cls).parameters.values():
         needed = parameter.default is parameter.empty or not texts
         if parameter.name not in given or parameter.kind is parameter.KEYWORD_ONLY or not needed:

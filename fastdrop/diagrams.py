@@ -125,7 +125,7 @@ def draw_effect(axes: Axes, effect: Effect) -> None:
     ----------
     axes : matplotlib.axes.Axes
     effect : Effect
-        Samples are rows of maps, channels columns; the channels of a single sample fill a rectangle.
+        Samples are rows of maps, channels columns. The channels of a single sample fill lines.
     """
     maps = effect.maps()
     rows, columns, height, width = maps.shape

@@ -18,7 +18,7 @@ from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_flag, lookup
 from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
-from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
+from fastdrop.layers import Array, Batch, Input, Layer, Shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer

@@ -135,7 +135,7 @@ VALUES = {
     "warmup_target": [0.5],
     "weight_decay": [0.5],
     "weight_regularizer": [1e-3],
-    **dict.fromkeys(("kernel_constraint", "kernel_regularizer", "noise_shape"), []),
+    **{name: [] for name in ("kernel_constraint", "kernel_regularizer", "noise_shape")},
     **{name: [figure] for name in dir(callbacks.Callback) if name.startswith("on_")},
 }
 
@@ -214,7 +214,9 @@ def test_arguments_change_what_is_typed():
         assert optional - needed <= shown, cls
 
 
-@pytest.mark.parametrize("cls", [c.values[0] for c in CLASSES if issubclass(c.values[0], layers.Layer)])
+@pytest.mark.parametrize(
+    "cls", [c.values[0] for c in CLASSES if issubclass(c.values[0], layers.Layer)]
+)
 def test_frozen_layers(cls):
     for arguments in itertools.islice(arguments_of(cls), 30):
         layer = made(cls, arguments)

@@ -2,10 +2,10 @@
 Faster by dropping: one mask for a batch
 ========================================
 
-Dropout usually costs time: a mask has to be drawn and applied. Where a whole batch shares one mask, it
-saves time instead. A unit that is dropped for all samples need not be computed at all, and with
-*p* = 0.5 a product of two such layers is a quarter of the work. This page shows how that is switched
-on, what it gains, and what it costs.
+Dropout usually costs time: a mask has to be drawn and applied. Where a whole batch shares one
+mask, it saves time instead. A unit that is dropped for all samples need not be computed at all, and
+with *p* = 0.5 a product between two such layers is a quarter of the work. This page shows how that
+is switched on, what it gains, and what it costs.
 """
 
 # %%
@@ -41,8 +41,8 @@ axes[0].set_ylabel("samples")
 # %%
 # How do I switch it on?
 # ----------------------
-# By these arguments alone. A model notices by itself that such a layer stands between ``Dense`` layers,
-# and multiplies only the rows and columns of the weights that the mask keeps.
+# By these arguments alone. A model notices by itself that such a layer stands between ``Dense``
+# layers, and multiplies only the rows and columns of the weights that the mask keeps.
 
 
 def network(options, inputs, units, seed=0):
@@ -71,7 +71,7 @@ for layer in models["none"].layers[1::2]:
     layer.p = 0.0
 models |= {name: network(options, 784, 1024) for name, options in KINDS.items()}
 times = {name: [] for name in models}
-for turn in range(12):
+for _ in range(12):
     for name, model in models.items():
         start = time.perf_counter()
         model.train_on_batch(x, y)
@@ -81,14 +81,14 @@ for name, milliseconds in step.items():
     print(f"{name:13} {milliseconds:5.1f} ms a step, {milliseconds / step['none']:.2f} of none")
 
 # %%
-# More masks mean smaller products, and for each mask its part of the weights has to be gathered. So few
-# masks and large batches gain most.
+# More masks mean smaller products, and for each mask its part of the weights has to be gathered. So
+# few masks and large batches gain most.
 
 # %%
 # What does it cost in accuracy?
 # ------------------------------
-# The samples of a step no longer disagree by their masks, so the gradient has more noise. Whether that
-# matters depends on the data. Here are 400 digits to learn from and 1397 to be tested on:
+# The samples of a step no longer disagree by their masks, so the gradient has more noise. Whether
+# that matters depends on the data. Here are 400 digits to learn from and 1397 to be tested on:
 
 images, labels = datasets.load_digits()
 images = (images / 16).reshape(len(images), -1).astype(np.float32)
@@ -125,10 +125,10 @@ axes.spines[["top", "right"]].set_visible(False)
 # When is it worth it?
 # --------------------
 # - When the products take most of the time: hidden layers of some hundreds of units or more.
-# - When training is long enough that noise averages out. With ten epochs of Fashion-MNIST, one mask
-#   costs 0.8 points of accuracy beside element-wise dropout, four masks nothing that can be told; on
-#   MNIST all kinds are alike. The page on masks shared by a batch has the tables.
+# - When training is long enough that noise averages out. In ten epochs of Fashion-MNIST, fewer
+#   masks make a network less accurate; on MNIST all kinds are alike. The page "Masks shared by a
+#   batch" has the tables.
 # - When you can try it: the change is one argument. Start with ``groups=4`` and go down.
 #
-# Graham, Reizenstein, Robinson 2015 (Efficient batchwise dropout training using submatrices) measure the
-# same gain on GPUs and call it *batchwise* dropout.
+# Graham, Reizenstein, Robinson 2015 (Efficient batchwise dropout training using submatrices)
+# measure the same gain on GPUs and call it *batchwise* dropout.

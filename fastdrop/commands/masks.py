@@ -1,4 +1,4 @@
-"""`fastdrop masks`: the mask that a layer of the dropout family uses with a key, to be looked at."""
+"""`fastdrop masks`: draws the mask that a layer of the dropout family uses with a key."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def add(commands: Commands) -> None:
         "masks",
         run,
         "draw the mask of a layer",
-        "Draw the mask that a layer of the dropout family uses with a key, or the factors of noise: "
-        "filled is kept, empty is dropped. It is the very mask that the layer uses in training where "
-        "the key is the same, on every machine.",
+        "Draw the mask that a layer of the dropout family uses with a key: filled is kept, empty is "
+        "dropped. Of noise, draw the factors. It is the very mask that the layer uses in training "
+        "with the same key, on every machine.",
         (
             "--layer Dropout2d --p 0.3 --shape 4x16x16 --key 42",
             "--layer Dropout --shared-axes 0 --samples 8 --shape 64 --out mask.png",
@@ -208,9 +208,7 @@ def _axes_of(cls: type[Layer], data_format: str | None) -> tuple[str, ...] | Non
     return axes
 
 
-def _arguments_of(
-    cls: type[Layer], shape: Shape, arguments: argparse.Namespace
-) -> dict[str, Any]:
+def _arguments_of(cls: type[Layer], shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the layer's arguments that the options give."""
     given = {name: getattr(arguments, name) for name in OPTIONS}
     given = {name: value for name, value in given.items() if value is not None}
@@ -264,7 +262,7 @@ def _of_option(error: ValueError) -> ValueError:
 
 
 def _share(layer: Layer, effect: Effect) -> float:
-    """Return the share that was kept; of `ConcreteDropout`, which keeps parts of elements, of sums."""
+    """Return the share that was kept; `ConcreteDropout` keeps parts of elements."""
     if effect.kept is not None:
         return float(effect.kept.mean())
     share = layer.share_kept()

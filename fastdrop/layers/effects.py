@@ -1,8 +1,8 @@
-"""What layers of the dropout family do to ones: the very masks and factors they use, to be looked at.
+"""What layers of the dropout family do to ones: the very masks and factors that they use.
 
-    effect = effect_of(Dropout2d(0.3), (1, 4, 16, 16), Key(42))
-    effect.kept                               # one bool for each element of x
-    effect.maps()                             # the same as images
+effect = effect_of(Dropout2d(0.3), (1, 4, 16, 16), Key(42))
+effect.kept                               # one bool for each element of x
+effect.maps()                             # the same as images
 """
 
 from __future__ import annotations

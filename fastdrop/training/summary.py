@@ -1,4 +1,4 @@
-"""What there is to see of a network: a table of its layers, and the call that makes an equal one."""
+"""What a network shows of itself: the table of its layers, and the call that makes an equal one."""
 
 from __future__ import annotations
 

@@ -43,8 +43,11 @@ def test_summary_with_dropout(capsys):
     shown.summary(show_dropout=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("Kept in training")
-    kept = dict(re.findall(r"\((\w+)\).*?  ((?:\d+ %|all).*)$", text) [0] for text in lines
-                if re.search(r"%|all,", text))
+    kept = dict(
+        re.findall(r"\((\w+)\).*?  ((?:\d+ %|all).*)$", text)[0]
+        for text in lines
+        if re.search(r"%|all,", text)
+    )
     assert kept == {
         "Dropout2d": "75 % of channels",
         "DropConnect": "50 % of weights",
@@ -58,9 +61,18 @@ def test_summary_with_dropout(capsys):
         shown.summary(show_dropout="yes")
 
 
-@pytest.mark.parametrize("layer", [layers.Dropout(0.3), layers.AlphaDropout(0.3),
-                                   layers.DropBlock2d(0.3), layers.DropPath(0.3),
-                                   layers.Zoneout(0.3), layers.LockedDropout(0.3)], ids=repr)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dropout(0.3),
+        layers.AlphaDropout(0.3),
+        layers.DropBlock2d(0.3),
+        layers.DropPath(0.3),
+        layers.Zoneout(0.3),
+        layers.LockedDropout(0.3),
+    ],
+    ids=repr,
+)
 def test_share_kept(layer):
     assert layer.share_kept() == pytest.approx(0.7)
     assert layer.kept().startswith("70 % of ")
@@ -108,7 +120,10 @@ class Checked(HTMLParser):
         self.cells += [""] if tag in ("td", "th", "caption") else []
         for name, value in attributes:
             assert name in {"style", "scope", "width", "height", "role", "aria-label", "points"} | {
-                "fill", "stroke", "stroke-width", "stroke-linecap"
+                "fill",
+                "stroke",
+                "stroke-width",
+                "stroke-linecap",
             }
             # light and dark: no colour of its own
             assert not re.search(r"#[0-9a-f]{3}|black|white(?!-)", value), value
