@@ -26,6 +26,7 @@ __all__ = ["draw_effect", "render_effect", "render_reliability", "render_risk_co
 COLOURS = ("#1b6ca8", "#d95f02", "#4d4d4d", "#9e4f9e", "#008066", "#b8860b")
 GREY = "#777777"
 GAP = "#3d7ab8"  # between maps: neither of the greys of a mask
+WIDTH = 7.5  # of the picture of a mask, in inches
 SHAPE = 1.8  # width by height that the maps of one sample are arranged to
 
 
@@ -136,7 +137,7 @@ def draw_effect(axes: Axes, effect: Effect) -> None:
         missing = rows * columns - len(maps)
         maps = np.pad(maps, ((0, missing), (0, 0), (0, 0)), constant_values=np.nan)
         maps = maps.reshape(rows, columns, height, width)
-    gap = max(1, min(height, width) // 12) if rows * columns > 1 else 0
+    gap = max(1, min(height, width) // 20) if rows * columns > 1 else 0
     maps = np.pad(maps, ((0, 0), (0, 0), (0, gap), (0, gap)), constant_values=np.nan)
     sheet = maps.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + gap))
     sheet = sheet[: len(sheet) - gap, : sheet.shape[1] - gap]
@@ -145,7 +146,7 @@ def draw_effect(axes: Axes, effect: Effect) -> None:
     axes.set_facecolor(GAP)
     axes.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set_color(GAP)
 
 
 def render_effect(effect: Effect, title: str, subtitle: str) -> bytes:
@@ -161,9 +162,11 @@ def render_effect(effect: Effect, title: str, subtitle: str) -> bytes:
     bytes
         A PNG file.
     """
-    figure = Figure(figsize=(7.5, 5), dpi=150, layout="constrained")
+    figure = Figure(dpi=150, layout="constrained")
     axes = figure.subplots()
     draw_effect(axes, effect)
+    height, width = axes.images[0].get_size()
+    figure.set_size_inches(WIDTH, 0.7 + min(max(WIDTH * height / width, 0.5), WIDTH))
     figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left", parse_math=False)
     axes.set_title(subtitle, loc="left", fontsize=9, color=GREY, parse_math=False)
     if effect.kept is None:

@@ -68,9 +68,9 @@ def add(commands: Commands) -> None:
         "masks",
         run,
         "draw the mask of a layer",
-        "Draw the mask that a layer of the dropout family uses with a key: filled is kept, empty is "
-        "dropped. Of noise, draw the factors. It is the very mask that the layer uses in training "
-        "with the same key, on every machine.",
+        "Draw the mask that a layer of the dropout family uses with a key: filled is kept, empty "
+        "is dropped. Of noise, draw the factors. It is the very mask that the layer uses in "
+        "training with the same key, on every machine.",
         (
             "--layer Dropout2d --p 0.3 --shape 4x16x16 --key 42",
             "--layer Dropout --shared-axes 0 --samples 8 --shape 64 --out mask.png",
@@ -275,7 +275,8 @@ def _said(layer: Layer, effect: Effect) -> str:
     count = f"{values.size:,} elements of shape {'x'.join(map(str, values.shape))}"
     if share is not None:
         parts = ", by parts" if effect.kept is None else ""
-        return f"kept: {_share(layer, effect):.2%} of {count}{parts} (1 - p = {share:.2%})"
+        more = "; squares overlap" if isinstance(layer, layers.DropBlock2d) else ""
+        return f"kept: {_share(layer, effect):.2%} of {count}{parts} (1 - p = {share:.2%}{more})"
     kind = "added" if isinstance(layer, layers.GaussianNoise) else "factors"
     return f"kept: all of {count}; {kind}: mean {values.mean():.3f}, deviation {values.std():.3f}"
 
