@@ -18,12 +18,12 @@ from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_flag, lookup
 from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
-from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
+from fastdrop.layers import Array, Batch, Input, Layer, Shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key, generator_of
-from fastdrop.training import files, loop, saving
+from fastdrop.training import files, loop, saving, summary
 from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
 from fastdrop.training.expected import Expected, check_values
 from fastdrop.training.figures import Figures
@@ -885,25 +885,30 @@ class Sequential(Declared):
         _, arrays = files.read(path, ("weights", "model"))
         saving.load_weights(path, self.network, arrays)
 
-    def summary(self) -> None:
-        """Print a table of the layers, their output shapes and numbers of parameters."""
-        shapes: Sequence[Shape | None] = [None] * len(self.layers)
-        if self.input_shape is not None:
-            _, *shapes = shapes_between(self.layers, self.input_shape)
-        row = "{:<32} {:<24} {:>12}".format
-        print(row("Layer (type)", "Output shape", "Params"))
-        print("-" * 70)
-        total = 0
-        for layer, shape in zip(self.layers, shapes, strict=True):
-            count = sum(param.size for param in layer.params.values())
-            total += count
-            described = "unknown yet" if shape is None else batch_shape(shape)
-            print(row(f"{layer.name} ({type(layer).__name__})", described, f"{count:,}"))
-        print("-" * 70)
-        print(f"Total params: {total:,}")
-        trainable = sum(p.size for layer in self.layers for p in layer.trainable_params.values())
-        if trainable < total:
-            print(f"Trainable params: {trainable:,}")
+    def summary(self, show_dropout: bool = False) -> None:
+        """Print a table of the layers, their output shapes and numbers of parameters.
+
+        Parameters
+        ----------
+        show_dropout : bool
+            Whether to tell of each layer of the dropout family which share of the units it is
+            expected to keep in the next training step, also of layers inside others.
+
+        Raises
+        ------
+        ValueError
+            When `show_dropout` is neither True nor False.
+        """
+        check_flag("show_dropout", show_dropout)
+        print(summary.as_text(self.network, bool(show_dropout)))
+
+    def __repr__(self) -> str:
+        """Return the call that makes a model of the same layers and seed, not trained."""
+        return summary.as_call(type(self).__name__, self.network)
+
+    def _repr_html_(self) -> str:
+        """Return the table of `summary` for notebooks."""
+        return summary.as_html(self.network)
 
     @property
     def dtype(self) -> np.dtype:

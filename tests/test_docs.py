@@ -26,6 +26,7 @@ MODULES = sorted(
 KERAS_BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 NEEDED = {  # by packages and modules, what they import
     "fastdrop.commands.report": ["jinja2", "PIL"],
+    "fastdrop.callbacks.curves": ["matplotlib"],
     "fastdrop.diagrams": ["matplotlib"],
     "fastdrop.torch": ["torch"],
     "fastdrop.jax": ["jax"],

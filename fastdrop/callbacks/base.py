@@ -158,6 +158,9 @@ on_train_batch_end : callable, optional
                 check_callable(name, function)
                 setattr(self, name, function)
 
+    def _arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name in HOOKS}
+
 
 def check_callable(argument: str, value: object) -> None:
     """Refuse an object that cannot be called."""
