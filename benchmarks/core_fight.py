@@ -3,7 +3,7 @@
     python benchmarks/core_fight.py --data ../shared/data/mnist
 
 Trains with `fit` under each setting, in processes that take turns, on an idle machine and beside
-busy processes. docs/threads.md has the results and what follows.
+busy processes. docs/explanation/threads.md has the results and what follows.
 """
 
 import argparse

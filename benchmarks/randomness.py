@@ -6,7 +6,7 @@
 
 words: domain 1, one 32-bit word for each element of one long array. masks: packed masks of
 p = 1/2, of 4096 elements each, a new call for each. keys: the seeds of fold_in(0), fold_in(1), ...
-of one key. Results are noted in docs/randomness.md.
+of one key. Results are noted in docs/explanation/randomness.md.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 Dropout of float32 into another array with ordinary stores, with streaming ones, and as fastdrop
 chooses; beside it two copies, and dropout whose result is read at once. Calls take turns; medians.
-docs/threads.md has the rule.
+docs/explanation/threads.md has the rule.
 """
 
 import argparse

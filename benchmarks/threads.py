@@ -2,7 +2,8 @@
 
     python benchmarks/threads.py --out docs/bench
 
-The first table is where the cut-off in _core.pyx comes from; docs/threads.md has the results.
+The first table is where the cut-off in _core.pyx comes from; docs/explanation/threads.md has the
+results.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 The first line trains networks with dropout on Fashion-MNIST, and has them predict its test images
 and MNIST's in four ways: the plain softmax, the same with a temperature that was fitted on held-out
 images, the mean of Monte-Carlo samples, and moments, without sampling. Beside the JSON file it
-draws pictures of the last network. The second line puts the table into docs/results.md.
+draws pictures of the last network. The second line puts the table into docs/reference/results.md.
 """
 
 import argparse
@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, help="the first ones only, for a quick look")
     parser.add_argument("--out", type=Path, help="JSON file for the result; pictures beside it")
     parser.add_argument("--report", type=Path, metavar="JSON", help="write the table")
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     args = parser.parse_args(argv)
     sys.stdout.reconfigure(line_buffering=True)  # a log file wants its lines at once
     try:

@@ -14,6 +14,7 @@ from fastdrop import Key, layers
 from fastdrop._output import replace_file
 from fastdrop.layers import Batch
 
+PICTURE = Path("docs", "figures", "gallery.png")
 KEY = Key(2014)
 MAP, SEQUENCE = (4, 3, 14, 14), (4, 14, 14)
 
@@ -92,6 +93,6 @@ def main(path):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "path", type=Path, nargs="?", default="docs/gallery.png", help="picture (%(default)s)"
+        "path", type=Path, nargs="?", default=PICTURE, help="picture (%(default)s)"
     )
     main(parser.parse_args().path)

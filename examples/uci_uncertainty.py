@@ -9,7 +9,7 @@ batches of 128, 4000 epochs; p and the precision tau chosen on the last fifth of
 in the split's random order, by log-likelihood of 10 000 samples; then trained anew on all of them.
 The split's test rows are looked at once, then. The first line keeps what it has measured in
 docs/results, split by split, and goes on where it was stopped; the second puts the tables into
-docs/results.md.
+docs/reference/results.md.
 """
 
 import argparse
@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/uci"))
     parser.add_argument("--out", type=Path, default=Path("docs", "results"))
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--splits", type=int, default=20, help="how many, from the first")
     parser.add_argument("--epochs", type=int, default=4000)

@@ -1,7 +1,8 @@
 """PyPI's project ``fastdrop`` is another one, a file server whose package has our package's name.
 
 Of two packages of one name a program can import only one, and of two in one folder the later has
-overwritten files of the earlier. Where our code runs all the same, it says so (docs/install.md).
+overwritten files of the earlier. Where our code runs all the same, it says so
+(docs/how-to/install.md).
 """
 
 import os
@@ -24,7 +25,7 @@ def report() -> None:
                 line = f"fastdrop-nn hides PyPI's fastdrop, another project, in {place}"
             import logging  # not `warnings`: what works must not fail where those are errors
 
-            logging.getLogger("fastdrop").warning("fastdrop: %s (docs/install.md)", line)
+            logging.getLogger("fastdrop").warning("fastdrop: %s (docs/how-to/install.md)", line)
             return
 
 

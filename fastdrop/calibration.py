@@ -7,7 +7,7 @@ arrays are of one of two forms:
     (samples,) or (samples, 1) those of a sigmoid: of class 1 against class 0
 
 and labels are the numbers of classes, (samples,). All is computed in float64. `fastdrop.diagrams`
-draws the results; docs/calibration.md tells how to use them.
+draws the results; docs/how-to/calibration.md tells how to use them.
 """
 
 from __future__ import annotations

@@ -270,9 +270,9 @@ class Sequential(Declared):
             `validation_steps` it changes nothing but time and memory.
         comm : mpi4py.MPI.Intracomm, optional
             Train with all its processes, its ranks: each calls `fit` with the same model, data and
-            arguments, and computes its rows of every batch (docs/mpi.md). Callbacks are called on
-            rank 0 only, and until the end of an epoch get metrics of its rows alone; what they do
-            to weights at the end of an epoch or of training, to the learning rate and to
+            arguments, and computes its rows of every batch (docs/how-to/mpi.md). Callbacks are called
+            on rank 0 only, and until the end of an epoch get metrics of its rows alone; what they
+            do to weights at the end of an epoch or of training, to the learning rate and to
             `stop_training` reaches all ranks.
 
         Returns
@@ -284,7 +284,7 @@ class Sequential(Declared):
         ------
         RuntimeError
             When the model has not been compiled; a `RankError` when something is wrong on another
-            rank. An error that only one rank has ends the processes of all, see docs/mpi.md.
+            rank. An error that only one rank has ends the processes of all, see docs/how-to/mpi.md.
         TypeError
             When `callbacks` or `comm` are something else.
         ValueError
@@ -468,7 +468,7 @@ class Sequential(Declared):
         verbose: str | int = "auto",
         comm: Any = None,
     ) -> Prediction:
-        """Return what many outputs say, each with other dropout masks (docs/uncertainty.md).
+        """Return what many outputs say, each with other dropout masks (docs/how-to/uncertainty.md).
 
         Dropout and its family stay on, BatchNormalization and all other layers infer [1]_. A sample
         of a row is a function of (`seed`, the sample's number, the row's number).
@@ -541,8 +541,8 @@ class Sequential(Declared):
     def predict_moments(self, x: Any) -> Prediction:
         """Return about what `predict_mc` does with many samples, without sampling.
 
-        One pass forward and one backward for each output; docs/uncertainty.md tells by which rules
-        and where they are bad [1]_.
+        One pass forward and one backward for each output; docs/how-to/uncertainty.md tells by which
+        rules and where they are bad [1]_.
 
         Parameters
         ----------

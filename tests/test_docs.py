@@ -38,7 +38,7 @@ NEEDED = {  # by packages and modules, what they import
     "fastdrop.keras.on_tensorflow": ["tensorflow"],
 }
 README = ROOT / "README.md"
-OWN_LAYER = ROOT / "docs" / "own_layer.md"
+OWN_LAYER = ROOT / "docs" / "how-to" / "own_layer.md"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -167,7 +167,8 @@ def use_isa(name):
 
 # A second thread pays from about this many nanoseconds of one thread's work on: sleeping threads
 # take 30 to 40 us to wake, and two reach memory only a little faster than one. Measured by
-# benchmarks/threads.py on 2 cores (docs/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at p = 0.1.
+# benchmarks/threads.py on 2 cores (docs/explanation/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at
+# p = 0.1.
 cdef double THREADS_PAY = 190e3
 
 # The same of threads that somebody lends: work of theirs before and after keeps them awake. Not

@@ -1,4 +1,4 @@
-"""The examples of docs/sklearn.md run, with others' tools on top, and give what the page says."""
+"""The examples of docs/how-to/sklearn.md run, with others' tools on top, and give what it says."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ from places import EXAMPLES, ROOT
 
 pytest.importorskip("sklearn")
 
-PAGE = ROOT / "docs" / "sklearn.md"
+PAGE = ROOT / "docs" / "how-to" / "sklearn.md"
 pytestmark = [
     pytest.mark.skipif(not PAGE.exists(), reason="not in a checkout"),
     pytest.mark.filterwarnings("default"),  # of tools that warn of each other

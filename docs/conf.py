@@ -1,0 +1,72 @@
+"""How Sphinx builds the site: ``make docs``. CONTRIBUTING.md says which page goes into which folder."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import inventories
+from pygments.lexers.special import TextLexer
+from sphinx.ext.autodoc.mock import mock
+
+from fastdrop._version import __version__
+
+# Adapters import the libraries that they adapt to. The site says the same with and without these,
+# so it is built without: stand-ins take their places while autodoc imports the adapters.
+FRAMEWORKS = ["equinox", "flax", "jax", "keras", "sklearn", "tensorflow", "torch"]
+
+project = "fastdrop"
+author = "The fastdrop developers"
+release = version = __version__
+html_title = f"fastdrop {release}"
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["figures", "reference/api/generated/.*", "results"]
+templates_path = ["_templates"]
+nitpicky = True
+
+myst_enable_extensions = ["attrs_block", "colon_fence"]
+myst_heading_anchors = 3  # as GitHub names them
+
+autodoc_mock_imports = FRAMEWORKS
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the Parameters sections have the types
+autosummary_ignore_module_all = False
+numpydoc_show_class_members = False  # the template lists them
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"  # words that are no names, such as "optional"
+numpydoc_xref_aliases = inventories.ALIASES
+intersphinx_mapping = inventories.write(HERE / "_inventories")
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/tutorials",
+    "gallery_dirs": "tutorials",
+    "filename_pattern": "/plot_",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+}
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+
+def give_tables_a_heading(app, page, source):
+    """Benchmarks write tables without a heading, and no list of contents has them: links do."""
+    folder, _, name = page.rpartition("/")
+    if folder.startswith("bench/") and not source[0].startswith("# "):
+        machine = folder.removeprefix("bench/")
+        source[0] = f"---\norphan: true\n---\n\n# {name} on {machine}\n\n{source[0]}"
+
+
+def setup(app):
+    app.add_lexer("rooms", TextLexer)  # the drawings of development.md
+    app.connect("source-read", give_tables_a_heading)
