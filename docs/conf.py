@@ -14,21 +14,18 @@ sys.path.insert(0, str(HERE))
 
 import inventories  # noqa: E402
 
-# Adapters import the libraries that they adapt to. The site says the same with and without these,
-# so it is built without: stand-ins take their places while autodoc imports the adapters.
-FRAMEWORKS = ["equinox", "flax", "jax", "keras", "sklearn", "tensorflow", "torch"]
-
 project = "fastdrop"
 author = "The fastdrop developers"
 release = version = __version__
 html_title = f"fastdrop {release}"
 extensions = [
+    "sphinx_gallery.gen_gallery",  # before stand_ins, and these before what imports the package
+    "stand_ins",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["figures", "reference/api/generated/.*", "results"]
 templates_path = ["_templates"]
@@ -37,7 +34,6 @@ nitpicky = True
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 3  # as GitHub names them
 
-autodoc_mock_imports = FRAMEWORKS
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the Parameters sections have the types
 autosummary_ignore_module_all = False

@@ -440,6 +440,7 @@ def _numbers(y: ArrayLike, argument: str) -> Array:
     return array
 
 
+#: The losses, by the names that ``compile(loss=...)`` takes.
 LOSSES: dict[str, type[Loss]] = {
     "bce": BinaryCrossentropy,
     "binary_crossentropy": BinaryCrossentropy,
