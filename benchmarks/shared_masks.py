@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, help="train on the first images only")
     parser.add_argument("--report", nargs="+", metavar="JSON", help="write table and picture")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the documentation")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
     args = parser.parse_args(argv)
     if args.report:
         report(args.report, args.docs)

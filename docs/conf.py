@@ -1,41 +1,39 @@
-"""How Sphinx builds the site: ``make docs``. CONTRIBUTING.md says which page goes into which folder."""
+"""How Sphinx builds the site: ``make docs``. CONTRIBUTING.md says what each folder is for."""
 
+import os
+import re
 import sys
 from pathlib import Path
+
+from pygments.lexers.special import TextLexer
+
+from fastdrop._version import __version__
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import inventories
-from pygments.lexers.special import TextLexer
-from sphinx.ext.autodoc.mock import mock
-
-from fastdrop._version import __version__
-
-# Adapters import the libraries that they adapt to. The site says the same with and without these,
-# so it is built without: stand-ins take their places while autodoc imports the adapters.
-FRAMEWORKS = ["equinox", "flax", "jax", "keras", "sklearn", "tensorflow", "torch"]
+import inventories  # noqa: E402
 
 project = "fastdrop"
 author = "The fastdrop developers"
 release = version = __version__
 html_title = f"fastdrop {release}"
 extensions = [
+    "sphinx_gallery.gen_gallery",  # before stand_ins, and these before what imports the package
+    "stand_ins",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["figures", "reference/api/generated/.*", "results"]
 templates_path = ["_templates"]
 nitpicky = True
 
-myst_enable_extensions = ["attrs_block", "colon_fence"]
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 3  # as GitHub names them
 
-autodoc_mock_imports = FRAMEWORKS
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the Parameters sections have the types
 autosummary_ignore_module_all = False
@@ -59,6 +57,32 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 
 
+# pages of the repository's root that the site has, too
+ROOT_PAGES = {
+    "CHANGELOG.md": "reference/changelog",
+    "CODE_OF_CONDUCT.md": "code_of_conduct",
+    "CONTRIBUTING.md": "contributing",
+    "SECURITY.md": "security",
+}
+
+
+def take_from_the_root(app, page, source):
+    """Put a page of the root before what its stand-in says; its links lead from there."""
+    for name, place in ROOT_PAGES.items():
+        if page == place:
+            path = HERE.parent / name
+            app.env.note_dependency(str(path))
+            link = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
+            text = link.sub(lambda found: f"]({from_page(found[1], page)}", path.read_text())
+            source[0] = f"{text}\n\n{source[0]}"
+
+
+def from_page(path, page):
+    """A path from the root, as a page of the site links to it."""
+    target = f"{ROOT_PAGES[path]}.md" if path in ROOT_PAGES else path.removeprefix("docs/")
+    return os.path.relpath(target, os.path.dirname(page))
+
+
 def give_tables_a_heading(app, page, source):
     """Benchmarks write tables without a heading, and no list of contents has them: links do."""
     folder, _, name = page.rpartition("/")
@@ -69,4 +93,5 @@ def give_tables_a_heading(app, page, source):
 
 def setup(app):
     app.add_lexer("rooms", TextLexer)  # the drawings of development.md
+    app.connect("source-read", take_from_the_root)
     app.connect("source-read", give_tables_a_heading)

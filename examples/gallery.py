@@ -92,7 +92,5 @@ def main(path):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "path", type=Path, nargs="?", default=PICTURE, help="picture (%(default)s)"
-    )
+    parser.add_argument("path", type=Path, nargs="?", default=PICTURE, help="picture (%(default)s)")
     main(parser.parse_args().path)

@@ -16,7 +16,8 @@ from fastdrop._checks import as_array, as_numbers, check_finite, check_number, d
 from fastdrop._quiet import quiet
 from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
 from fastdrop.compiled._losses import are_classes, mean_loss, softmax_cross_entropy
-from fastdrop.layers import Array, Shape, batch_shape
+from fastdrop.layers import Array, Shape
+from fastdrop.layers.base import batch_shape
 
 __all__ = [
     "LOSSES",
@@ -439,6 +440,7 @@ def _numbers(y: ArrayLike, argument: str) -> Array:
     return array
 
 
+#: The losses, by the names that ``compile(loss=...)`` takes.
 LOSSES: dict[str, type[Loss]] = {
     "bce": BinaryCrossentropy,
     "binary_crossentropy": BinaryCrossentropy,

@@ -17,8 +17,11 @@ from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_flag, lookup
 from fastdrop._quiet import quiet
-from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
-from fastdrop.layers import Array, Batch, Input, Layer, Shape, batch_shape, shapes_between
+from fastdrop.callbacks import Callback, History
+from fastdrop.callbacks.base import callbacks_of
+from fastdrop.callbacks.reports import format_logs, reports_of
+from fastdrop.layers import Array, Batch, Input, Layer, Shape
+from fastdrop.layers.base import batch_shape, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
@@ -270,9 +273,9 @@ class Sequential(Declared):
             `validation_steps` it changes nothing but time and memory.
         comm : mpi4py.MPI.Intracomm, optional
             Train with all its processes, its ranks: each calls `fit` with the same model, data and
-            arguments, and computes its rows of every batch (docs/how-to/mpi.md). Callbacks are called
-            on rank 0 only, and until the end of an epoch get metrics of its rows alone; what they
-            do to weights at the end of an epoch or of training, to the learning rate and to
+            arguments, and computes its rows of every batch (docs/how-to/mpi.md). Callbacks are
+            called on rank 0 only, and until the end of an epoch get metrics of its rows alone; what
+            they do to weights at the end of an epoch or of training, to the learning rate and to
             `stop_training` reaches all ranks.
 
         Returns

@@ -19,6 +19,7 @@ __all__ = [
     "heard",
 ]
 
+#: The type of ``logs``: figures by name.
 Logs: TypeAlias = dict[str, float]
 
 
