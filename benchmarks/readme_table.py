@@ -98,7 +98,7 @@ def speeds(folder: Path) -> str:
 
 
 def machines(folder: Path) -> str:
-    """Return a table of the machines: what identifies them, and links to their results."""
+    """Return a table of the machines: their descriptions, and links to their results."""
     fields = ("cpu", "vendor", "family", "model", "stepping", "cpus", "isa")
     lines = [
         f"| machine | {' | '.join(fields)} | caches | results |",

@@ -1,16 +1,16 @@
-"""What does a mask that a whole batch shares cost in accuracy, and gain in time?
+"""What accuracy does a mask cost that a whole batch shares, and what time does it save?
 
     python benchmarks/shared_masks.py --data ../shared/data/mnist --out docs/results/mnist.json
     python benchmarks/shared_masks.py --report docs/results/mnist.json ...
 
-The first line trains every variant with every seed on one folder of IDX files; what its JSON file
-holds already is not run again. The second makes docs/explanation/shared_masks.md
+The first line trains every variant with every seed on one folder of IDX files, and skips runs that
+its JSON file already has. The second line makes docs/explanation/shared_masks.md
 and docs/figures/shared_masks.png.
 """
 
 import os
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one thread: its CPU time is the time of a step
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # so that the CPU time is the time of a step
 
 import argparse
 import io
@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
 
 
 class StepTimes(Callback):
-    """CPU seconds of every training step: others who use the machine hardly change them."""
+    """CPU seconds of every training step, which other users of the machine hardly change."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []

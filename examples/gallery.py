@@ -1,6 +1,6 @@
-"""What each layer of the family does, as a picture.
+"""Pictures of what each layer of the family does.
 
-Dark is dropped; shades are factors, or what was added.
+Dark means dropped. Shades are factors, or what was added.
 """
 
 import argparse
@@ -18,7 +18,7 @@ PICTURE = Path("docs", "figures", "gallery.png")
 KEY = Key(2014)
 MAP, SEQUENCE = (4, 3, 14, 14), (4, 14, 14)
 
-# name, layer, shape of a batch of ones; the panel's axes
+# name, layer, shape of a batch of ones; the axes of the panel
 PANELS = [
     ("Dropout(0.3)", layers.Dropout(0.3), MAP, "images x channels"),
     ("Dropout2d(0.3)", layers.Dropout2d(0.3), MAP, "images x channels"),
@@ -38,7 +38,7 @@ PANELS = [
 
 
 def picture(y):
-    """Maps side by side, a row for each image, with a line between; of sequences, the first."""
+    """Put maps side by side, a row for each image, with a line between; of sequences, the first."""
     if y.ndim == 3:
         return y[0]
     if y.ndim == 5:
@@ -51,7 +51,7 @@ def picture(y):
 
 
 def concrete():
-    """The factors that ConcreteDropout puts on its inputs, for temperatures from high to low."""
+    """Return the factors that ConcreteDropout puts on its inputs, from high temperature to low."""
     rows = []
     for temperature in np.geomspace(2, 0.02, 14):
         layer = layers.ConcreteDropout(14, 0.3, temperature=temperature)
@@ -62,7 +62,7 @@ def concrete():
 
 
 def connect():
-    """The weights that DropConnect leaves."""
+    """Return the weights that DropConnect leaves."""
     layer = layers.DropConnect(14, 0.3)
     layer.params = {"weight": np.ones((14, 14)), "bias": np.zeros(14)}
     return layer.forward(np.eye(14), Batch(key=KEY))[0].T

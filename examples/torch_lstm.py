@@ -1,7 +1,7 @@
 """An LSTM that learns to guess the next character of a text: python examples/torch_lstm.py
 
-torch.nn.LSTM(dropout=) drops inside PyTorch's C++ code, where `convert` does not reach (`enable`
-does): two layers with a Dropout between them do.
+torch.nn.LSTM(dropout=) drops inside PyTorch's C++ code, where `convert` does not reach, although
+`enable` does. So this network has two LSTM layers with a Dropout between them.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ class Writer(nn.Module):
 
 
 def texts():
-    """Pieces of this project's text, and each one's next characters; the last tenth for testing."""
+    """Return pieces of this project's text and their next characters, the last tenth for tests."""
     folder = Path(__file__).parents[1]
     pages = [folder / "README.md", *sorted(folder.glob("docs/*/*.md"))]
     text = "".join(path.read_text() for path in pages)

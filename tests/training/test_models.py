@@ -456,7 +456,7 @@ BAD = {
     "layer inside another, too": (
         lambda: Sequential([RELU, Residual([RELU])]),
         ValueError,
-        "layer: expected each once, got 'relu' twice",
+        "layer: expected each layer once, got 'relu' twice",
     ),
     "Input": (lambda: Sequential([Dense(3), Input((2,))]), ValueError, "layer: expected an Input"),
     "seed": (lambda: Sequential(seed=-1), ValueError, "seed"),
