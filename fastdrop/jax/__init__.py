@@ -1,7 +1,7 @@
 """JAX's dropout by fastdrop's kernels: ``from fastdrop.jax import dropout``.
 
 Functions of a key of `jax.random` and an array; `fastdrop.jax.nnx`, `.linen` and `.equinox`, which
-are imported only when asked for, have the layers of Flax and Equinox. docs/how-to/jax.md has the
+are imported only when asked for, have the layers of Flax and Equinox. docs/reference/jax.md has the
 details.
 """
 

@@ -1,7 +1,7 @@
 """scikit-learn's perceptrons, with dropout: ``from fastdrop.sklearn import MLPClassifier``.
 
 Estimators with the parameters and attributes of scikit-learn's own, which compute the same faster,
-and `load` for the files that their `save` writes. docs/how-to/sklearn.md has the details.
+and `load` for the files that their `save` writes. docs/reference/sklearn.md has the details.
 """
 
 _NEEDED = (1, 6)

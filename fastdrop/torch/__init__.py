@@ -2,7 +2,7 @@
 
 `enable` reaches every dropout of a process. Beside it there are layers with the names and the
 behaviour of torch.nn's, `functional`, and `convert` and `revert` for the layers of one model.
-docs/how-to/torch.md has the details.
+docs/reference/torch.md has the details.
 """
 
 try:

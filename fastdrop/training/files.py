@@ -7,7 +7,7 @@ A file's metadata are two texts:
 
 The checksum is that of the first text, and of the name, type, shape and bytes of each array, in the
 order of their names. Format 1 has it in the first text; there it is that of the configuration and
-of the arrays' bytes. docs/reference/trainer.md says what the number of a format promises.
+of the arrays' bytes. docs/reference/file_format.md says what the number of a format promises.
 
 Whatever is in a file, reading it gives what was written, or a ValueError of one line, and takes
 hardly more memory than the file has bytes.
