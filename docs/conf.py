@@ -19,8 +19,8 @@ author = "The fastdrop developers"
 release = version = __version__
 html_title = f"fastdrop {release}"
 extensions = [
-    "sphinx_gallery.gen_gallery",  # before stand_ins, and these before what imports the package
-    "stand_ins",
+    "sphinx_gallery.gen_gallery",  # before adapters, and these before what imports the package
+    "adapters",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
