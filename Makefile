@@ -39,6 +39,7 @@ docs: $(VENV)/.docs
 # the pictures of the documentation that need no long runs
 figures: $(VENV)/.plot
 	$(BIN)/python examples/gallery.py docs/figures/gallery.png
+	$(BIN)/python examples/mask_pictures.py docs/figures
 	$(BIN)/python benchmarks/shared_masks.py --report docs/results/shared_masks_*.json
 
 # C tests, and the Python tests of compiled code, under AddressSanitizer and

@@ -21,7 +21,7 @@ from fastdrop.compiled import _core
 
 KEY, P = fastdrop.Key(42), 0.3
 ELEMENTS = 24  # of the picture of decisions
-ELEMENT = 1234  # which the picture of planes follows
+ELEMENT = 1208  # which the picture of planes follows
 INK, GREY, LIGHT = "#222222", "#777777", "#dddddd"
 COLOURS = "#d95f02", "#1b6ca8"  # dropped, kept
 
@@ -53,7 +53,7 @@ def axes_of(width, height):
 def decisions():
     """Draw plane after plane: which elements a binary digit decides, and which it leaves."""
     numbers = np.array([bits_of(i, 32) for i in range(ELEMENTS)])
-    kept = fastdrop.dropout_mask(ELEMENTS, P, key=KEY)
+    kept = fastdrop.dropout_mask(ELEMENTS, P, key=KEY).astype(int)
     decided_in = (numbers != digits_of(1 - P, 32)).argmax(axis=1)
     decided_by = numbers[np.arange(ELEMENTS), decided_in]
     assert np.array_equal(kept, decided_by == 0)  # what the picture says is what the kernels do
@@ -64,7 +64,7 @@ def decisions():
     write = partial(axes.text, color=INK, fontsize=9)
     write(0.1, top + 0.5, f"1 - p = {1 - P:g} = 0.{''.join(map(str, digits_of(1 - P, 8)))}...")
     write(left + 1.2, top + 0.5, "one column for each element: its random bits, from above")
-    write(right, top + 0.5, "undecided", ha="center", color=GREY)
+    write(9.55, top + 0.5, "undecided", ha="right", color=GREY)
     for plane, digit in enumerate(digits):
         y = top - plane * step
         write(0.1, y + 0.09, f"plane {plane}: digit {digit}")
@@ -124,7 +124,7 @@ def planes():
     )
     numbers, digits = bits_of(ELEMENT, 12), digits_of(1 - P, 12)
     decided = [a == b for a, b in zip(numbers, digits)].index(False)
-    kept = fastdrop.dropout_mask(ELEMENT + 1, P, key=KEY)[ELEMENT]
+    kept = int(fastdrop.dropout_mask(ELEMENT + 1, P, key=KEY)[ELEMENT])
     assert kept == (numbers[decided] < digits[decided])
     write(
         0.1,

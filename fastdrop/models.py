@@ -560,8 +560,8 @@ class Sequential(Declared):
     def predict_moments(self, x: Any) -> Prediction:
         """Return about what `predict_mc` does with many samples, without sampling.
 
-        One pass forward and one backward for each output; docs/how-to/uncertainty.md tells by which
-        rules and where they are bad [1]_.
+        One pass forward and one backward for each output. docs/explanation/moments.md tells by
+        which rules, and where they are wrong [1]_.
 
         Parameters
         ----------
