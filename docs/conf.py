@@ -30,6 +30,7 @@ extensions = [
 exclude_patterns = ["figures", "reference/api/generated/.*", "results"]
 templates_path = ["_templates"]
 nitpicky = True
+default_role = "autolink"  # `Sequential` in a docstring is a link, `p` is not
 
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 3  # as GitHub names them
@@ -86,9 +87,10 @@ def from_page(path, page):
 def give_tables_a_heading(app, page, source):
     """Benchmarks write tables without a heading, and no list of contents has them: links do."""
     folder, _, name = page.rpartition("/")
-    if folder.startswith("bench/") and not source[0].startswith("# "):
-        machine = folder.removeprefix("bench/")
-        source[0] = f"---\norphan: true\n---\n\n# {name} on {machine}\n\n{source[0]}"
+    if folder.startswith("bench/"):
+        heading = f"# {name} on {folder.removeprefix('bench/')}\n\n"
+        source[0] = heading * (not source[0].startswith("# ")) + source[0]
+        source[0] = f"---\norphan: true\n---\n\n{source[0]}"
 
 
 def setup(app):

@@ -261,7 +261,6 @@ class PolynomialDecay(LearningRateSchedule):
         return (start - end) * left**self.power + end
 
 
-#: The type of a learning rate: a number, or a function of the training step.
 LearningRate: TypeAlias = float | Callable[[int], float]
 
 

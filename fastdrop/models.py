@@ -41,6 +41,7 @@ from fastdrop.uncertainty import Prediction, checked_quantiles
 __all__ = ["Sequential", "load_model"]
 
 CALLS = 2**41  # folded into the seed for masks of calls of the model; no layer has this number
+BRIEF_LINES = 1 << 16  # samples of rows that take less time than to read a progress bar
 
 
 class Sequential(Declared):
@@ -436,7 +437,8 @@ class Sequential(Declared):
             with which so many batches reach all samples of the arrays. Without `steps` it only
             changes time and memory.
         verbose : {"auto", 0, 1, 2}
-            0 prints nothing, anything else shows a progress bar.
+            0 prints nothing, 1 and 2 show a progress bar; "auto" shows one unless x is an array of one
+            batch.
         steps : int, optional
             How many batches to take, from the first one on.
         callbacks : Callback or iterable of Callback, optional
@@ -455,7 +457,7 @@ class Sequential(Declared):
         size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
         quiet = not reports_of(verbose)
         one = type(x) is np.ndarray and x.ndim > 0 and size is not None and 0 < len(x) <= size
-        if quiet and steps is None and callbacks is None and one:
+        if one and steps is None and callbacks is None and (quiet or verbose == "auto"):
             return self(x)
         given = callbacks_of(callbacks)
         names = ("x", "y", "sample_weight", "steps")
@@ -509,7 +511,8 @@ class Sequential(Declared):
         return_samples : bool
             Whether to return the samples, too.
         verbose : {"auto", 0, 1, 2}
-            0 prints nothing, anything else shows a progress bar.
+            0 prints nothing, 1 and 2 show a progress bar; "auto" shows one unless x is an array of one
+            batch of which few samples are drawn.
         comm : mpi4py.MPI.Intracomm, optional
             A communicator, with all of whose processes to compute, as in `fit`. All of them return
             the whole prediction.
@@ -539,7 +542,8 @@ class Sequential(Declared):
                 check_flag("consistent", consistent)
                 check_flag("return_samples", return_samples)
                 size = batch_size_for("batch_size", batch_size, None, INFERENCE_BATCH)
-                quiet = not reports_of(verbose) or ranks.rank > 0
+                brief = verbose == "auto" and self._fits(x) and samples * len(x) <= BRIEF_LINES
+                quiet = brief or not reports_of(verbose) or ranks.rank > 0
                 sampler = self._sampler(consistent)
                 key = self.network.generator.next_key() if seed is None else Key(seed)
                 options = (samples, levels, return_samples)

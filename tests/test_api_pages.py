@@ -67,7 +67,7 @@ def documented():
         for line in page.read_text().splitlines():
             if found := re.match(r"\.\. currentmodule:: (\S+)", line):
                 module = found[1]
-            elif module and (found := re.match(r"   (\w+)$", line)):
+            elif module and (found := re.match(r"(?:   |\.\. py:data:: )(\w+)$", line)):
                 yield module, found[1]
 
 

@@ -19,7 +19,6 @@ __all__ = [
     "heard",
 ]
 
-#: The type of ``logs``: figures by name.
 Logs: TypeAlias = dict[str, float]
 
 

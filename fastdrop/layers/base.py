@@ -49,11 +49,8 @@ __all__ = [
     "sum_over_ranks",
 ]
 
-#: The type of an array, of any dtype.
 Array: TypeAlias = NDArray[Any]
-#: The type of a shape: a tuple of int.
 Shape: TypeAlias = tuple[int, ...]
-#: The type of the function that `Layer.forward` returns: dx from dy.
 Backward: TypeAlias = Callable[..., Any]
 
 # While ranks train on the parts of one batch, this function replaces an array, in place, by its sum

@@ -151,7 +151,6 @@ class Late(Schedule):
         return 0.0 if step < self.steps else self.p
 
 
-#: The type of a p: a number, or a function of the training step.
 Rate: TypeAlias = float | Callable[[int], float]
 SCHEDULES: dict[str, type[Schedule]] = {
     schedule.__name__: schedule for schedule in (Constant, Linear, Cosine, Early, Late)
