@@ -18,7 +18,7 @@ SANITIZED := tests/masks tests/layers tests/compiled tests/test_recorded.py test
     $(patsubst %,tests/training/test_%.py,batches blas blocks changed_in_place losses models optimizers)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 
-.PHONY: demo test bench docs figures test-sanitizers test-aarch64 sdist wheels test-wheels clean
+.PHONY: demo test bench docs linkcheck figures test-sanitizers test-aarch64 sdist wheels test-wheels clean
 
 demo: $(VENV)/.plot
 	$(BIN)/fastdrop train --out demo
@@ -27,17 +27,23 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # this machine's figures, with the frameworks that .venv has, into its folder in docs/bench; and
-# README's table of all machines
+# the tables and pictures of all machines
 bench: $(VENV)/.plot
 	$(BIN)/fastdrop bench --out docs/bench
 	$(BIN)/python benchmarks/readme_table.py
+	$(BIN)/python benchmarks/speed_picture.py
 
 # the site, into build/docs; any warning is an error
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs build/docs
 
+# asks other sites for the pages that ours links to
+linkcheck: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b linkcheck -q docs build/linkcheck
+
 # the pictures of the documentation that need no long runs
 figures: $(VENV)/.plot
+	$(BIN)/python benchmarks/speed_picture.py
 	$(BIN)/python examples/gallery.py docs/figures/gallery.png
 	$(BIN)/python examples/mask_pictures.py docs/figures
 	$(BIN)/python benchmarks/shared_masks.py --report docs/results/shared_masks_*.json

@@ -41,7 +41,7 @@ autosummary_ignore_module_all = False
 numpydoc_show_class_members = False  # the template lists them
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"  # words that are no names, such as "optional"
-numpydoc_xref_aliases = inventories.ALIASES
+numpydoc_xref_aliases = inventories.aliases(HERE / "reference" / "api")
 intersphinx_mapping = inventories.write(HERE / "_inventories")
 
 sphinx_gallery_conf = {
@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_show_sourcelink = html_copy_source = False
 
 
 # pages of the repository's root that the site has, too

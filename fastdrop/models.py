@@ -437,8 +437,8 @@ class Sequential(Declared):
             with which so many batches reach all samples of the arrays. Without `steps` it only
             changes time and memory.
         verbose : {"auto", 0, 1, 2}
-            0 prints nothing, 1 and 2 show a progress bar; "auto" shows one unless x is an array of one
-            batch.
+            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one, unless x is an array of
+            one batch.
         steps : int, optional
             How many batches to take, from the first one on.
         callbacks : Callback or iterable of Callback, optional
@@ -511,8 +511,8 @@ class Sequential(Declared):
         return_samples : bool
             Whether to return the samples, too.
         verbose : {"auto", 0, 1, 2}
-            0 prints nothing, 1 and 2 show a progress bar; "auto" shows one unless x is an array of one
-            batch of which few samples are drawn.
+            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one, unless x is an array of
+            one batch of which few samples are drawn.
         comm : mpi4py.MPI.Intracomm, optional
             A communicator, with all of whose processes to compute, as in `fit`. All of them return
             the whole prediction.

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from functools import cache
 
 import pytest
 from places import ROOT
@@ -25,11 +26,16 @@ IN_ADAPTERS = ("jax.equinox", "jax.linen", "jax.nnx", "torch.functional")  # oth
 IN_ROOMS = ("layers.schedules",)
 
 
-def path_of(module):
+@cache
+def statements(module):
+    """What a module's source has at its top, also below `if TYPE_CHECKING`."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found = ast.parse(path.read_text()).body
+    return [*found, *(inner for node in found if isinstance(node, ast.If) for inner in node.body)]
 
 
+@cache
 def public_modules():
     """Names of all modules whose `__all__` is for users."""
     rooms = {
@@ -43,16 +49,17 @@ def public_modules():
 
 def public_names(module):
     """What a module has in `__all__`, but modules that have pages of their own."""
-    for node in ast.parse(path_of(module).read_text()).body:
+    for node in statements(module):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             names = ast.literal_eval(node.value)
             return [name for name in names if f"{module}.{name}" not in public_modules()]
     return []
 
 
+@cache
 def origin(module, name):
     """The lowest module without an underscore that a name comes from, and the name there."""
-    for node in ast.walk(ast.parse(path_of(module).read_text())):
+    for node in statements(module):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fastdrop"):
             for alias in node.names:
                 if (alias.asname or alias.name) == name and "._" not in node.module:
