@@ -3,7 +3,7 @@
     python benchmarks/core_fight.py --data ../shared/data/mnist
 
 Each setting trains with `fit`, in processes that take turns, on an idle machine and beside busy
-processes. docs/threads.md has the results and the conclusions.
+processes. docs/explanation/threads.md has the results and the conclusions.
 """
 
 import argparse

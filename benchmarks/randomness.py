@@ -6,7 +6,7 @@
 
 "words" writes domain 1: one 32-bit word for each element of one long array. "masks" writes packed
 masks of p = 1/2, of 4096 elements each, with a new call for each mask. "keys" writes the seeds of
-fold_in(0), fold_in(1), ... of one key. docs/randomness.md has the results.
+fold_in(0), fold_in(1), ... of one key. docs/explanation/randomness.md has the results.
 """
 
 import argparse

@@ -4,7 +4,8 @@
 
 Dropout of float32 into another array is measured with ordinary stores, with streaming stores, and
 with those that fastdrop chooses. Two copies, and dropout whose result is read at once, are there
-for comparison. The calls take turns, and the figures are medians. docs/threads.md has the rule.
+for comparison. The calls take turns, and the figures are medians.
+docs/explanation/threads.md has the rule.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/threads.py --out docs/bench
 
-The cut-off in _core.pyx comes from the first table; docs/threads.md has the results.
+The cut-off in _core.pyx comes from the first table; docs/explanation/threads.md has the results.
 """
 
 import argparse

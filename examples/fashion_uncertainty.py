@@ -7,7 +7,7 @@ The first line trains networks with dropout on Fashion-MNIST. They predict its t
 MNIST's in four ways: by the plain softmax, by the softmax with a temperature that was fitted on
 held-out images, by the mean of Monte-Carlo samples, and by moments, without sampling. It also draws
 pictures of the last network beside the JSON file. The second line puts the table into
-docs/results.md.
+docs/reference/results.md.
 """
 
 import argparse
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, help="the first ones only, for a quick look")
     parser.add_argument("--out", type=Path, help="JSON file for the result; pictures beside it")
     parser.add_argument("--report", type=Path, metavar="JSON", help="write the table")
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     args = parser.parse_args(argv)
     sys.stdout.reconfigure(line_buffering=True)  # so that a log file gets its lines at once
     try:

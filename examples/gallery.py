@@ -15,6 +15,7 @@ from fastdrop._output import replace_file
 from fastdrop.diagrams import draw_effect
 from fastdrop.layers.effects import Effect, effect_of
 
+PICTURE = Path("docs", "figures", "gallery.png")
 KEY = Key(2014)
 MAP, SEQUENCE = (4, 3, 14, 14), (1, 14, 14)
 
@@ -63,7 +64,5 @@ def main(path):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "path", type=Path, nargs="?", default="docs/gallery.png", help="picture (%(default)s)"
-    )
+    parser.add_argument("path", type=Path, nargs="?", default=PICTURE, help="picture (%(default)s)")
     main(parser.parse_args().path)

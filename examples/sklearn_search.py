@@ -1,6 +1,6 @@
 """A search over dropout, width and learning rate of a network for a table, and its picture.
 
-    python examples/sklearn_search.py --jobs 2 --out docs/sklearn_search.png
+    python examples/sklearn_search.py --jobs 2 --out docs/figures/sklearn_search.png
 
 On a Dask cluster, the same search is
 

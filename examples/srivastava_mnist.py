@@ -7,7 +7,7 @@ Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from ov
 15:1929, tables 2 and 10, appendix B.1. The first line trains on all 60 000 images of the four IDX
 files of MNIST in --data, and looks at the test images once, after the last epoch. With --validate
 it tests on the last sixth of the training images instead, and trains on the others. The second line
-puts results into the table of docs/results.md.
+puts results into the table of docs/reference/results.md.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="saved every epoch; where it exists, go on")
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     parser.add_argument("--report", type=Path, nargs="+", metavar="JSON", help="write the table")
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     args = parser.parse_args(argv)
     sys.stdout.reconfigure(line_buffering=True)  # so that a log file gets its lines at once
     try:

@@ -31,7 +31,8 @@ class Writer(nn.Module):
 def texts():
     """Return pieces of this project's text and their next characters, the last tenth for tests."""
     folder = Path(__file__).parents[1]
-    text = "".join(path.read_text() for path in (folder / "README.md", *folder.glob("docs/*.md")))
+    pages = [folder / "README.md", *sorted(folder.glob("docs/*/*.md"))]
+    text = "".join(path.read_text() for path in pages)
     characters = sorted(set(text))
     codes = torch.tensor([characters.index(c) for c in text])
     x = codes[:-1].unfold(0, LENGTH, 8)

@@ -9,7 +9,7 @@ input, Adam, batches of 128, 4000 epochs. p and the precision tau are chosen on 
 the training rows, in the split's random order, by the log-likelihood of 10 000 samples. Then the
 network is trained again on all training rows, and only then looks at the split's test rows, once.
 The first line stores its measurements in docs/results, split by split, and goes on where it was
-stopped. The second line puts the tables into docs/results.md.
+stopped. The second line puts the tables into docs/reference/results.md.
 """
 
 import argparse
@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/uci"))
     parser.add_argument("--out", type=Path, default=Path("docs", "results"))
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--splits", type=int, default=20, help="how many, from the first")
     parser.add_argument("--epochs", type=int, default=4000)

@@ -2,7 +2,7 @@
 
 A program can import only one of two packages with the same name. If both are installed in one
 folder, the later one has overwritten files of the earlier one. If our code runs nevertheless, it
-reports the other one (docs/install.md).
+reports the other one (docs/how-to/install.md).
 """
 
 import os
@@ -25,7 +25,7 @@ def report() -> None:
                 line = f"fastdrop-nn hides PyPI's fastdrop, another project, in {place}"
             import logging  # not `warnings`: nothing may fail where warnings are errors
 
-            logging.getLogger("fastdrop").warning("fastdrop: %s (docs/install.md)", line)
+            logging.getLogger("fastdrop").warning("fastdrop: %s (docs/how-to/install.md)", line)
             return
 
 

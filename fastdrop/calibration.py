@@ -7,7 +7,7 @@ classes, it takes arrays of one of two forms::
     (samples,) or (samples, 1) the output of a sigmoid: class 1 against class 0
 
 Labels are the numbers of classes, of shape (samples,). Everything is computed in float64.
-`fastdrop.diagrams` draws the results, and docs/calibration.md explains how to use them.
+`fastdrop.diagrams` draws the results, and docs/how-to/calibration.md explains how to use them.
 """
 
 from __future__ import annotations

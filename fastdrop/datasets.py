@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fastdrop._messages import about, one_line
 
-__all__ = ["check_classes", "load_csv", "load_digits", "load_idx", "load_npz"]
+__all__ = ["load_csv", "load_digits", "load_idx", "load_npz"]
 
 Array: TypeAlias = NDArray[Any]
 

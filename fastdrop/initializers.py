@@ -241,6 +241,7 @@ class LecunNormal(LecunUniform):
     normal = True
 
 
+#: The initializers, by the names that ``kernel_initializer=`` takes.
 INITIALIZERS: dict[str, type[Initializer]] = {
     "glorot_normal": GlorotNormal,
     "glorot_uniform": GlorotUniform,

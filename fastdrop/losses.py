@@ -17,7 +17,8 @@ from fastdrop._quiet import quiet
 from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
 from fastdrop._typed import short_name
 from fastdrop.compiled._losses import are_classes, mean_loss, softmax_cross_entropy
-from fastdrop.layers import Array, Shape, batch_shape
+from fastdrop.layers import Array, Shape
+from fastdrop.layers.base import batch_shape
 
 __all__ = [
     "LOSSES",
@@ -481,6 +482,7 @@ def _numbers(y: ArrayLike, argument: str) -> Array:
     return array
 
 
+#: The losses, by the names that ``compile(loss=...)`` takes.
 LOSSES: dict[str, type[Loss]] = {
     "bce": BinaryCrossentropy,
     "binary_crossentropy": BinaryCrossentropy,

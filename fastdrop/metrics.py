@@ -570,6 +570,7 @@ def _activated(outputs: Array, from_logits: str | None) -> Array:
     return activated
 
 
+#: The metrics, by the names that ``compile(metrics=...)`` takes.
 METRICS: dict[str, Callable[..., Metric]] = {
     **{name: partial(LossMetric, name) for name in LOSSES},
     "acc": Accuracy,

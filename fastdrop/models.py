@@ -17,8 +17,11 @@ from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_flag, lookup
 from fastdrop._quiet import quiet
-from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
+from fastdrop.callbacks import Callback, History
+from fastdrop.callbacks.base import callbacks_of
+from fastdrop.callbacks.reports import format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape
+from fastdrop.layers.base import batch_shape, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
@@ -279,9 +282,9 @@ class Sequential(Declared):
             `batch_size`. Without `validation_steps` it only changes time and memory.
         comm : mpi4py.MPI.Intracomm, optional
             Train with all its processes, its ranks: each calls `fit` with the same model, data and
-            arguments, and computes its rows of every batch (docs/mpi.md). Callbacks are called on
-            rank 0 only, and until the end of an epoch get metrics of its rows alone; what they do
-            to weights at the end of an epoch or of training, to the learning rate and to
+            arguments, and computes its rows of every batch (docs/how-to/mpi.md). Callbacks are
+            called on rank 0 only, and until the end of an epoch get metrics of its rows alone; what
+            they do to weights at the end of an epoch or of training, to the learning rate and to
             `stop_training` reaches all ranks.
 
         Returns
@@ -293,7 +296,7 @@ class Sequential(Declared):
         ------
         RuntimeError
             When the model has not been compiled; a `RankError` when something is wrong on another
-            rank. An error that only one rank has ends the processes of all, see docs/mpi.md.
+            rank. An error that only one rank has ends the processes of all, see docs/how-to/mpi.md.
         TypeError
             When `callbacks` or `comm` are something else.
         ValueError
@@ -483,7 +486,7 @@ class Sequential(Declared):
         verbose: str | int = "auto",
         comm: Any = None,
     ) -> Prediction:
-        """Return what many outputs say, each with other dropout masks (docs/uncertainty.md).
+        """Return what many outputs say, each with other dropout masks (docs/how-to/uncertainty.md).
 
         Dropout and its family stay active, while BatchNormalization and all other layers infer
         [1]_. A sample of a row is a function of (`seed`, the sample's number, the row's number).
@@ -561,8 +564,8 @@ class Sequential(Declared):
     def predict_moments(self, x: Any) -> Prediction:
         """Return about what `predict_mc` does with many samples, without sampling.
 
-        One pass forward and one backward for each output; docs/uncertainty.md tells by which rules
-        and where they are bad [1]_.
+        One pass forward and one backward for each output. docs/explanation/moments.md tells by
+        which rules, and where they are wrong [1]_.
 
         Parameters
         ----------

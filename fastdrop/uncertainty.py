@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described
 from fastdrop.compiled._losses import add_samples
 
-__all__ = ["Accumulator", "Prediction", "checked_quantiles", "entropy", "rows_at_once"]
+__all__ = ["Accumulator", "Prediction", "entropy"]
 
 Array: TypeAlias = NDArray[Any]
 

@@ -168,7 +168,8 @@ def use_isa(name):
 
 # A second thread pays if one thread alone would take about this many nanoseconds: sleeping threads
 # take 30 to 40 us to wake, and two threads reach memory only a little faster than one. Measured by
-# benchmarks/threads.py on 2 cores (docs/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at p = 0.1.
+# benchmarks/threads.py on 2 cores (docs/explanation/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at
+# p = 0.1.
 cdef double THREADS_PAY = 190e3
 
 # The same for threads that another library lends, whose own work before and after keeps them awake.

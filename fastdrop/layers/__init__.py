@@ -16,14 +16,8 @@ from fastdrop.layers.base import (
     PartialGradient,
     Shape,
     WeightRule,
-    assign,
-    batch_shape,
-    build_all,
-    by_layer,
-    check_each_once,
     deserialize,
     serialize,
-    shapes_between,
 )
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
@@ -77,15 +71,9 @@ __all__ = [
     "WeightDropout",
     "WeightRule",
     "Zoneout",
-    "assign",
-    "batch_shape",
-    "build_all",
-    "by_layer",
-    "check_each_once",
     "deserialize",
     "schedules",
     "serialize",
-    "shapes_between",
     "sigmoid",
     "softmax",
 ]

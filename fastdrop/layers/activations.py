@@ -198,4 +198,5 @@ _ACTIVATIONS: dict[str, ActivationFunction] = {
     "swish": _silu,
     "tanh": _of_output(np.tanh, lambda dy, y: dy * (1 - y * y)),
 }
+#: The activation functions, by the names that ``activation=`` takes.
 ACTIVATIONS = {name: underflowing_both_ways(function) for name, function in _ACTIVATIONS.items()}

@@ -83,7 +83,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     shared_dropout : bool, default=False
         Whether all samples of a batch share one mask. Then only kept units are multiplied, which
         takes a fraction of the time in large layers, but needs a smaller `dropout`
-        (docs/shared_masks.md).
+        (docs/explanation/shared_masks.md).
     max_norm : float or None, default=None
         After each update, the weights into a hidden unit are scaled down to this Euclidean norm
         where theirs is larger.

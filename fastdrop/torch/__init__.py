@@ -2,7 +2,7 @@
 
 `enable` replaces every dropout of a process. To replace less, use `convert` and `revert` for the
 layers of one model, the layers of this module (with the names and the behaviour of torch.nn's), or
-`functional`. docs/torch.md has the details.
+`functional`. docs/reference/torch.md has the details.
 """
 
 try:

@@ -13,7 +13,8 @@ from fastdrop._checks import as_array, check_finite, described
 from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.compiled._losses import are_finite
-from fastdrop.layers import Array, Shape, batch_shape
+from fastdrop.layers import Array, Shape
+from fastdrop.layers.base import batch_shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 

@@ -7,7 +7,7 @@ The metadata of a file are two texts::
 
 The checksum covers the first text, and the name, type, shape and bytes of each array, in the order
 of the names. In format 1 it is in the first text, and covers the configuration and the bytes of the
-arrays. docs/trainer.md tells what the number of a format promises.
+arrays. docs/reference/file_format.md tells what the number of a format promises.
 
 Whatever a file contains, reading it gives what was written, or a ValueError of one line. It takes
 hardly more memory than the file has bytes.

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from fastdrop.callbacks import History
 from fastdrop.callbacks.base import Callback, Listener, all_of, heard
-from fastdrop.layers import Array, shapes_between
+from fastdrop.layers import Array
+from fastdrop.layers.base import shapes_between
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
 from fastdrop.training.blas import matmul

@@ -29,7 +29,8 @@ from statistics import NormalDist
 import numpy as np
 
 from fastdrop._quiet import quiet
-from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer, shapes_between
+from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer
+from fastdrop.layers.base import shapes_between
 from fastdrop.training.moment_rules import Noise, Step, few_inputs_step, gone_back, steps_of
 from fastdrop.training.network import Network
 from fastdrop.training.sampled_layers import first_random

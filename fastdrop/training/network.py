@@ -16,18 +16,8 @@ from numpy.typing import ArrayLike
 from fastdrop import metrics as metrics_module
 from fastdrop._checks import lookup
 from fastdrop._serialization import deserialize, serialize
-from fastdrop.layers import (
-    Array,
-    Input,
-    Layer,
-    Residual,
-    Shape,
-    assign,
-    build_all,
-    by_layer,
-    check_each_once,
-    shapes_between,
-)
+from fastdrop.layers import Array, Input, Layer, Residual, Shape
+from fastdrop.layers.base import assign, build_all, by_layer, check_each_once, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import LossMetric, Metric
 from fastdrop.optimizers import Optimizer

@@ -73,7 +73,7 @@ BLAS_VARIABLES = (
 )
 INSTALL = (
     "install them with pip install 'fastdrop-nn[mpi]' mpich, or mpi4py with your site's MPI "
-    "(docs/mpi.md)"
+    "(docs/how-to/mpi.md)"
 )
 
 

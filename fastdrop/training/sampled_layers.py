@@ -27,8 +27,8 @@ from fastdrop.layers import (
     Residual,
     Shape,
     Softmax,
-    shapes_between,
 )
+from fastdrop.layers.base import shapes_between
 from fastdrop.layers.schedules import rate_at
 
 __all__ = ["called", "first_random", "is_element_wise", "is_random", "sampled"]

@@ -29,7 +29,8 @@ import numpy as np
 
 from fastdrop._quiet import quiet
 from fastdrop.compiled._train import Layouts, PiecesMatmul, Watched, on_one_blas_thread
-from fastdrop.layers import Array, Batch, shapes_between
+from fastdrop.layers import Array, Batch
+from fastdrop.layers.base import shapes_between
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches
 from fastdrop.training.block import Block, Part, whole

@@ -11,8 +11,8 @@ from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.compiled._chain import Chain
 from fastdrop.compiled._train import Layouts, Watched
-from fastdrop.layers import Array, Batch, Dense, Layer, shapes_between
-from fastdrop.layers.base import sum_over_ranks
+from fastdrop.layers import Array, Batch, Dense, Layer
+from fastdrop.layers.base import shapes_between, sum_over_ranks
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key
 from fastdrop.training.block import Block, Buffers, Gradient, Matmul, Part, whole
