@@ -67,9 +67,10 @@ def warm():
     """Load all libraries, and return the memory that they take."""
     from fastdrop import TableModel
 
-    random = np.random.default_rng(0)
-    small = {"a": random.normal(size=50), "w": ["x", "y"] * 25, "price": random.normal(size=50)}
-    TableModel(epochs=1).fit(small, "price", verbose=0).predict(small)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "small.csv"
+        write_table(path, 200, 4)
+        TableModel(epochs=1).fit(path, "price", verbose=0).predict(path)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     return status("VmRSS")
 

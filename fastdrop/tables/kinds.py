@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastdrop.layers import Array
-from fastdrop.tables.text import shown
+from fastdrop.tables.text import WORDS, shown
 
 __all__ = [
     "ROUNDING",
@@ -47,7 +47,6 @@ OTHER_DATE = r"^([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./][0-9]{1,2}
 
 DAY = 86_400_000_000  # microseconds
 
-WORDS = pa.dictionary(pa.int32(), pa.string())
 TYPES = {
     str(dtype): dtype
     for dtype in (

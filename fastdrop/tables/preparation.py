@@ -138,9 +138,9 @@ def prepare(table: Any, roles: Roles, seed: int = 0) -> Prepared:
     """
     source = source_of(table)
     _check_columns(source, roles)
-    read = source.read([*dict.fromkeys(roles.ignore)])
+    rows = [source.read([*dict.fromkeys(roles.ignore)])]  # popped, so that nobody else keeps them
     try:
-        return _Preparation(source.name, read, roles, seed).prepared()
+        return _Preparation(source.name, rows.pop(), roles, seed).prepared()
     except ValueError as error:
         if isinstance(source, MemorySource):
             raise
@@ -291,6 +291,7 @@ class _Preparation:
             read = self.table.column(name)
             kind = kind_of(name, read.type)
             values = _values(name, kind, read)
+            self.table = self.table.drop_columns([name])  # no table beside its values
             found = examined(name, kind, values)
             column: NumberColumn | WordColumn | None = None
             if not found.left_out:

@@ -23,10 +23,11 @@ from pyarrow import csv as arrow_csv
 from fastdrop._messages import about, one_line
 from fastdrop.datasets import MISSING
 
-__all__ = ["TextSource", "check_names", "shown"]
+__all__ = ["WORDS", "TextSource", "check_names", "shown"]
 
 HEAD = 1 << 20  # bytes that are looked at before the others are read; the header is among them
 BLOCK = 4 << 20  # bytes that are read at once
+SMALL_BLOCK = 1 << 18  # where all rows are kept: less memory beside them
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 NULLS = sorted(
@@ -65,18 +66,27 @@ class TextSource:
         with self._naming():
             names = self.names()
             wanted = [name for name in names if name not in ignored]
-            convert = _conversion(
-                wanted, auto_dict_encode=True, auto_dict_max_cardinality=ALL_WORDS
-            )
+            types: dict[str, pa.DataType] = {}
 
             def read(threads: bool) -> pa.Table:
+                convert = _conversion(wanted, types)
                 with self._taken() as (file, header):
-                    return arrow_csv.read_csv(file, *_options(header, threads), convert)
+                    options = (*_options(header, threads, SMALL_BLOCK), convert)
+                    pool = pa.system_memory_pool()  # the usual one keeps what it has had
+                    if self.path is None:  # which cannot be read again
+                        return arrow_csv.read_csv(file, *options, pool)
+                    reader = arrow_csv.open_csv(file, *options, pool)
+                    return pa.Table.from_batches(list(reader), reader.schema)
 
-            try:
-                table = read(threads=True)
-            except pa.ArrowInvalid as error:
-                raise ValueError(self._explained(error, names, read)) from None
+            while True:
+                try:
+                    table = read(threads=True)
+                    break
+                except pa.ArrowInvalid as error:
+                    looser = None if self.path is None else _looser(str(error), names)
+                    if looser is None:
+                        raise ValueError(self._explained(error, names, read)) from None
+                    types |= looser
             for name, dtype in zip(table.column_names, table.schema.types):
                 if pa.types.is_dictionary(dtype) and dtype.value_type == pa.binary():
                     raise ValueError(f"column {shown(name)}: {NO_UTF8}")
@@ -84,11 +94,11 @@ class TextSource:
 
     def blocks(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Give the columns of `types`, of these types, some rows at a time."""
-        convert = _conversion(list(types), column_types=dict(types))
+        convert = _conversion(list(types), types)
 
         def read(threads: bool) -> Iterator[pa.RecordBatch]:
             with self._taken() as (file, header):
-                yield from arrow_csv.open_csv(file, *_options(header, threads), convert)
+                yield from arrow_csv.open_csv(file, *_options(header, threads, BLOCK), convert)
 
         with self._naming():
             names = self.names()
@@ -288,17 +298,22 @@ def shown(name: object) -> str:
     return one_line(repr(name), 40)
 
 
-def _conversion(names: Sequence[str], **more: Any) -> arrow_csv.ConvertOptions:
+def _conversion(names: Sequence[str], types: Mapping[str, pa.DataType]) -> arrow_csv.ConvertOptions:
     return arrow_csv.ConvertOptions(
-        include_columns=names, null_values=NULLS, strings_can_be_null=True, **more
+        include_columns=names,
+        column_types=dict(types),
+        null_values=NULLS,
+        strings_can_be_null=True,
+        auto_dict_encode=True,
+        auto_dict_max_cardinality=ALL_WORDS,
     )
 
 
-def _options(header: _Header, threads: bool) -> tuple[Any, Any]:
+def _options(header: _Header, threads: bool, block: int) -> tuple[Any, Any]:
     return (
         arrow_csv.ReadOptions(
             use_threads=threads,
-            block_size=BLOCK,
+            block_size=block,
             column_names=header.names,
             skip_rows_after_names=1,
         ),
@@ -306,6 +321,12 @@ def _options(header: _Header, threads: bool) -> tuple[Any, Any]:
     )
 
 
+WORDS = pa.dictionary(pa.int32(), pa.string())
+_LOOSER = {  # by the type that is too narrow; words are the loosest
+    "int64": pa.float64(),
+    "date32[day]": pa.timestamp("s"),
+    "timestamp[s]": pa.timestamp("ns"),
+}
 _CELLS = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)")
 _CELL = re.compile(
     r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to ([^:]+): (.*)", re.DOTALL
@@ -317,6 +338,25 @@ _KINDS = {
     "time32": "a time such as 23:59:59",
     "timestamp": "a date such as 2020-12-31 or 2020-12-31T23:59:59",
 }
+
+
+def _looser(text: str, names: Sequence[str]) -> dict[str, pa.DataType] | None:
+    """Return a type for the column that, other than its first block, is not of the type found.
+
+    To find types from all rows at once, as Arrow also can, takes several times the memory.
+    """
+    found = _CELL.search(text)
+    if found is None or "UTF8" in text:
+        return None
+    column, _, kind, what = found.groups()
+    value = re.search(r"'(.*)'", what, re.DOTALL)
+    dtype = _LOOSER.get(kind, WORDS)
+    if kind == "null" and value is not None:  # nothing but missing cells before
+        cell = value[1].replace('"', '""')
+        alone = arrow_csv.read_csv(pa.BufferReader(f'"name"\n"{cell}"\n'.encode()))
+        dtype = alone.schema.types[0]
+        dtype = WORDS if dtype in (pa.string(), pa.null(), pa.binary()) else dtype
+    return None if kind.startswith("dictionary") else {names[int(column)]: dtype}
 
 
 def _in_our_words(text: str, names: Sequence[str]) -> str:

@@ -226,6 +226,36 @@ def test_a_mark_of_utf_8_is_none_of_the_text(tmp_path):
     assert "size" in model.encoding.types
 
 
+LATER = {
+    "fractions": (["1"], ["2.5"], "number, standardised"),
+    "large numbers": (["1"], ["99999999999999999999"], "number, standardised"),
+    "words": (["1"], ["a"] * 1000 + ["b"] * 1000, "words, one-hot"),
+    "words after flags": (["true", "false"], ["maybe"] * 1000, "words, one-hot"),
+    "times of a day": (["2020-01-01"], ["2020-01-02T12:00:00"], "date, standardised"),
+    "fractions of seconds": (["2020-01-01 10:00:00"], ["2020-01-02 12:00:00.5"], "date, standard"),
+    "numbers after nothing": ([""], ["1", "2", "3.5"] * 999, "number, standardised"),
+    "dates after nothing": ([""], ["2020-01-01", "2020-01-02"] * 999, "date, standardised"),
+    "words after nothing": ([""], ["a", "b"] * 999, "words, one-hot"),
+}
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_kinds_are_those_of_all_rows(tmp_path, monkeypatch, case):
+    """Arrow finds them in the first block; what comes later may be of a looser kind."""
+    monkeypatch.setattr(texts, "SMALL_BLOCK", 1 << 12)
+    first, later, line = LATER[case]
+    rows = 4000
+    cells = [first[i % len(first)] for i in range(rows - len(later))] + later
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "".join(["price,x,n\n"] + [f"{i % 7}.5,{c},{i % 5}\n" for i, c in enumerate(cells)])
+    )
+    model = TableModel(hidden=(4,), epochs=1).fit(path, "price", verbose=0)
+    (told,) = [each for each in model.lines if each.startswith("  x: ")]
+    assert line in told
+    assert model.predict(path).shape == (rows,)
+
+
 def test_semicolons_and_tabs_between_cells(tmp_path):
     for delimiter in (";", "\t"):
         path = tmp_path / "t.csv"
