@@ -351,8 +351,9 @@ def columns_section(found: Mapping[str, Sequence[Importance]], loss: str) -> Sec
     shown = {condition: [values[i] for i in order[:COLUMNS]] for condition, values in found.items()}
     first = main[order[0]]
     says = (
-        f"When the values of one column are shuffled, the network cannot use it. Without "
-        f"“{first.name}” the mean {loss} rises by {number(first.mean)}, more than without any other."
+        "When the values of one column are shuffled, the network cannot use it. Without "
+        f"“{first.name}” the mean {loss} rises by {number(first.mean)}, more than without any "
+        "other."
     )
     idle = [value.name for value in main if value.mean <= 2 * value.error]
     if idle:
