@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_every_command_is_listed():
     assert len(commands()) == len(COMMANDS)
     assert set(QUICK) == set(commands())
     for name in commands():
-        assert f"\n    {name} " in parser().format_help()
+        assert re.search(rf"^    {name}\b", parser().format_help(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", commands())
@@ -92,7 +93,7 @@ def test_help_has_two_examples_that_can_be_typed(name):
     examples = re.findall(r"^  fastdrop (.*)$", commands()[name].format_help(), re.MULTILINE)
     assert len(examples) >= 2
     for example in examples:
-        words = shlex.split(example.partition(">")[0])
+        words = shlex.split(re.split("[<>|]", example)[0])
         assert parser().parse_args(words).command == name
 
 
@@ -162,6 +163,7 @@ def test_a_log_has_no_bar_and_no_colour(given, capsys, name):
 def on_a_terminal(arguments, **environment):
     """Exit status of a process, and what the terminal got that it runs on."""
     parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 100))
     command = [sys.executable, "-m", "fastdrop", *map(str, arguments)]
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     env |= {"TERM": "xterm"} | environment
