@@ -57,7 +57,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def given(tmp_path, request):
+def given(tmp_path, request, capsys):
     """What the words of a quick call are, with more behind them."""
 
     def words(name, *more):
@@ -65,6 +65,7 @@ def given(tmp_path, request):
             pytest.importorskip(package, reason=f"needs {package}")
         call = QUICK[name]
         folder = request.getfixturevalue("trained") if "{}" in call else ""
+        capsys.readouterr()  # what that has printed
         return [*call.replace("{}", str(folder)).format(out=tmp_path).split(), *more]
 
     return words
