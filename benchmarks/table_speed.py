@@ -7,7 +7,7 @@ Half of each table's columns are words, of 20 kinds; the target is a number. Tra
 begins. An epoch is one of a network of 128-64 with dropout, its validation in it; the median of
 those after the first. `fastdrop predict` is timed as a whole, Python's start in it. Memory is the
 peak of a process of its own beyond what it had with its libraries loaded; beside it the file.
-docs/tables.md has what it should be.
+docs/how-to/tables.md has what it should be.
 """
 
 import argparse
@@ -67,9 +67,10 @@ def warm():
     """Load all libraries, and return the memory that they take."""
     from fastdrop import TableModel
 
-    random = np.random.default_rng(0)
-    small = {"a": random.normal(size=50), "w": ["x", "y"] * 25, "price": random.normal(size=50)}
-    TableModel(epochs=1).fit(small, "price", verbose=0).predict(small)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "small.csv"
+        write_table(path, 200, 4)
+        TableModel(epochs=1).fit(path, "price", verbose=0).predict(path)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     return status("VmRSS")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 from fastdrop._messages import about, one_line
@@ -88,13 +89,15 @@ def run(arguments: argparse.Namespace) -> None:
         names = one_line(", ".join(extra), 120)
         console.tell(about(source.name, f"left aside, as the model does not use them: {names}"))
     predictor = model.predictor(mc=arguments.mc, moments=arguments.moments, seed=arguments.seed)
+    blocks = predictor.blocks(model.rows(source))
+    first = next(blocks, None)  # of which most faults are, before a word is written
+    if first is None:
+        raise ValueError(about(source.name, "expected rows below the header, got none"))
     rows = 0
     with writing(out, predictor.schema) as write:
-        for block in predictor.blocks(model.rows(source)):
+        for block in itertools.chain([first], blocks):
             write(block)
             rows += block.num_rows
-        if not rows:
-            raise ValueError(about(source.name, "expected rows below the header, got none"))
     if out != STANDARD:
         facts = {"out": out, "rows": rows, "columns": predictor.schema.names}
         console.result(f"{out}: {rows} rows predicted", facts)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastdrop.layers import Array
-from fastdrop.tables.text import shown
+from fastdrop.tables.text import WORDS, shown
 
 __all__ = [
     "ROUNDING",
@@ -25,6 +25,7 @@ __all__ = [
     "WORDS",
     "Examined",
     "Words",
+    "check_one_kind",
     "examined",
     "floats",
     "kind_of",
@@ -46,7 +47,6 @@ OTHER_DATE = r"^([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./][0-9]{1,2}
 
 DAY = 86_400_000_000  # microseconds
 
-WORDS = pa.dictionary(pa.int32(), pa.string())
 TYPES = {
     str(dtype): dtype
     for dtype in (
@@ -208,13 +208,14 @@ def examined(name: str, kind: str, values: Array | Words) -> Examined:
     if not len(present):
         return Examined(kind, "empty")
     scale = np.abs(present[[0, -1]]).max()
-    if present[-1] - present[0] <= ROUNDING * scale:
+    half_span = present[-1] / 2 - present[0] / 2  # the span may be out of range
+    if half_span <= ROUNDING / 2 * scale:
         return Examined(kind, f"constant: {present[0]:g}" if kind == "number" else "constant")
     begins = np.flatnonzero(np.append(True, present[1:] != present[:-1]))
     counts = np.diff(np.append(begins, len(present)))
     whole = kind == "number" and bool((present == np.floor(present)).all())
     if whole and len(counts) == len(values) >= ID_LEAST:
-        in_a_row = present[-1] - present[0] == len(present) - 1
+        in_a_row = half_span == (len(present) - 1) / 2
         if in_a_row or ID_NAME.search(name):
             return Examined(kind, "an id: a different whole number in every row")
     most = f"{present[begins[int(counts.argmax())]]:g}" if kind == "number" else "the same"
@@ -228,43 +229,57 @@ def _near_constant(value: str, counts: Array, present: int) -> str:
     return f"near-constant: {100 * share:.4g} % are {value}"
 
 
-def _examined_words(name: str, values: Words) -> Examined:
+def check_one_kind(name: str, values: Words) -> None:
+    """Refuse numbers or dates among words, and numbers with decimal commas.
+
+    Raises
+    ------
+    ValueError
+        When most cells are of such a kind, so that the others look like mistakes.
+    """
     counts = values.counts()
-    present = int(counts.sum())
-    if not present:
-        return Examined("words", "empty")
-    distinct = pa.array(values.distinct, pa.string())
-
-    def like(pattern: str) -> Array:
-        return pc.match_substring_regex(distinct, pattern).to_numpy(zero_copy_only=False)
-
-    def share(which: Array) -> float:
-        return float(counts[which].sum() / present)
-
-    number, comma = like(NUMBER), like(COMMA)
-    if comma.any() and share(number | comma) >= MOSTLY:
+    number, comma, date = (_like(values, pattern) for pattern in (NUMBER, COMMA, ISO_DATE))
+    if comma.any() and _share(counts, number | comma) >= MOSTLY:
         raise ValueError(
             f"column {shown(name)}: expected numbers with a decimal point, "
             f"got {shown(_first(values.distinct, comma))} with a comma"
         )
-    date = like(ISO_DATE)
-    if 0.5 <= share(number) < 1 and number.sum() > FEW_NUMBERS:
+    if 0.5 <= _share(counts, number) < 1 and number.sum() > FEW_NUMBERS:
         _refuse_mixed(name, "numbers", values.distinct, number)
-    if 0.5 <= share(date) < 1 and not like(OTHER_DATE).any():
+    if 0.5 <= _share(counts, date) < 1 and not _like(values, OTHER_DATE).any():
         _refuse_mixed(name, "dates", values.distinct, date)
-    if share(date | like(OTHER_DATE)) >= MOSTLY:
+
+
+def _examined_words(name: str, values: Words) -> Examined:
+    counts = values.counts()
+    present, distinct = int(counts.sum()), int((counts > 0).sum())
+    if not present:
+        return Examined("words", "empty")
+    check_one_kind(name, values)
+    if _share(counts, _like(values, ISO_DATE) | _like(values, OTHER_DATE)) >= MOSTLY:
         return Examined(
             "words", "dates, but not all such as 2020-12-31, the form that is read as dates"
         )
-    if (counts > 0).sum() == 1:
-        return Examined("words", f"constant: {shown(values.distinct[int(counts.argmax())])}")
-    if (counts > 0).sum() > present / 2 and present >= ID_LEAST:
-        return Examined(
-            "words",
-            f"an id or free text: {(counts > 0).sum()} different words in {present} rows",
-        )
     most = shown(values.distinct[int(counts.argmax())])
+    if distinct == 1:
+        return Examined("words", f"constant: {most}")
+    if distinct > present / 2 and present >= ID_LEAST:
+        return Examined(
+            "words", f"an id or free text: {distinct} different words in {present} rows"
+        )
     return Examined("words", note=_near_constant(most, counts, present))
+
+
+def _like(values: Words, pattern: str) -> Array:
+    """Return which of the distinct words match."""
+    distinct = pa.array(values.distinct, pa.string())
+    matches: Array = pc.match_substring_regex(distinct, pattern).to_numpy(zero_copy_only=False)
+    return matches.astype(bool)
+
+
+def _share(counts: Array, which: Array) -> float:
+    total = counts.sum()
+    return float(counts[which].sum() / total) if total else 0.0
 
 
 def _first(distinct: list[str], which: Array) -> str:

@@ -16,7 +16,7 @@ from fastdrop._messages import about, near_miss, one_line
 from fastdrop.layers import Array, Dense
 from fastdrop.models import Sequential
 from fastdrop.tables.encoding import EncodedRows, Encoding, NumberColumn, WordColumn
-from fastdrop.tables.kinds import Words, examined, floats, kind_of, read_as, words
+from fastdrop.tables.kinds import Words, check_one_kind, examined, floats, kind_of, read_as, words
 from fastdrop.tables.leaks import gives_away
 from fastdrop.tables.reading import MemorySource, Source, source_of
 from fastdrop.tables.target import TASKS, Target, encoded, task_of
@@ -138,9 +138,9 @@ def prepare(table: Any, roles: Roles, seed: int = 0) -> Prepared:
     """
     source = source_of(table)
     _check_columns(source, roles)
-    read = source.read([*dict.fromkeys(roles.ignore)])
+    rows = [source.read([*dict.fromkeys(roles.ignore)])]  # popped, so that nobody else keeps them
     try:
-        return _Preparation(source.name, read, roles, seed).prepared()
+        return _Preparation(source.name, rows.pop(), roles, seed).prepared()
     except ValueError as error:
         if isinstance(source, MemorySource):
             raise
@@ -229,6 +229,7 @@ class _Preparation:
         kind = kind_of(name, column.type)
         values = _values(name, kind, column)
         if isinstance(values, Words):
+            check_one_kind(name, values)
             values = values.present()
         task, why = task_of(name, kind, values, self.roles.task)
         chosen = "as told" if self.roles.task else "by its kind"
@@ -290,6 +291,7 @@ class _Preparation:
             read = self.table.column(name)
             kind = kind_of(name, read.type)
             values = _values(name, kind, read)
+            self.table = self.table.drop_columns([name])  # no table beside its values
             found = examined(name, kind, values)
             column: NumberColumn | WordColumn | None = None
             if not found.left_out:

@@ -23,10 +23,11 @@ from pyarrow import csv as arrow_csv
 from fastdrop._messages import about, one_line
 from fastdrop.datasets import MISSING
 
-__all__ = ["TextSource", "check_names", "shown"]
+__all__ = ["WORDS", "TextSource", "check_names", "shown"]
 
 HEAD = 1 << 20  # bytes that are looked at before the others are read; the header is among them
 BLOCK = 4 << 20  # bytes that are read at once
+SMALL_BLOCK = 1 << 18  # where all rows are kept: less memory beside them
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 NULLS = sorted(
@@ -52,30 +53,40 @@ class TextSource:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.name = "standard input" if path is None else str(path)
-        self._opened: tuple[_Bytes, _Header] | None = None
+        self._header: _Header | None = None
+        self._standard: _Bytes | None = None
 
     def names(self) -> list[str]:
         """Return the columns' names."""
         with self._naming():
-            return self._open()[1].names
+            return self._read_header().names
 
     def read(self, ignored: Sequence[str] = ()) -> pa.Table:
         """Return the whole table, words dictionary-encoded, without the columns `ignored`."""
         with self._naming():
             names = self.names()
             wanted = [name for name in names if name not in ignored]
-            convert = _conversion(
-                wanted, auto_dict_encode=True, auto_dict_max_cardinality=ALL_WORDS
-            )
+            types: dict[str, pa.DataType] = {}
 
             def read(threads: bool) -> pa.Table:
+                convert = _conversion(wanted, types)
                 with self._taken() as (file, header):
-                    return arrow_csv.read_csv(file, *_options(header, threads), convert)
+                    options = (*_options(header, threads, SMALL_BLOCK), convert)
+                    pool = pa.system_memory_pool()  # the usual one keeps what it has had
+                    if self.path is None:  # which cannot be read again
+                        return arrow_csv.read_csv(file, *options, pool)
+                    reader = arrow_csv.open_csv(file, *options, pool)
+                    return pa.Table.from_batches(list(reader), reader.schema)
 
-            try:
-                table = read(threads=True)
-            except pa.ArrowInvalid as error:
-                raise ValueError(self._explained(error, names, read)) from None
+            while True:
+                try:
+                    table = read(threads=True)
+                    break
+                except pa.ArrowInvalid as error:
+                    looser = None if self.path is None else _looser(str(error), names)
+                    if looser is None:
+                        raise ValueError(self._explained(error, names, read)) from None
+                    types |= looser
             for name, dtype in zip(table.column_names, table.schema.types):
                 if pa.types.is_dictionary(dtype) and dtype.value_type == pa.binary():
                     raise ValueError(f"column {shown(name)}: {NO_UTF8}")
@@ -83,11 +94,11 @@ class TextSource:
 
     def blocks(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Give the columns of `types`, of these types, some rows at a time."""
-        convert = _conversion(list(types), column_types=dict(types))
+        convert = _conversion(list(types), types)
 
         def read(threads: bool) -> Iterator[pa.RecordBatch]:
             with self._taken() as (file, header):
-                yield from arrow_csv.open_csv(file, *_options(header, threads), convert)
+                yield from arrow_csv.open_csv(file, *_options(header, threads, BLOCK), convert)
 
         with self._naming():
             names = self.names()
@@ -97,18 +108,24 @@ class TextSource:
                 again = lambda threads: [None for _ in read(threads)]  # noqa: E731
                 raise ValueError(self._explained(error, names, again)) from None
 
-    def _open(self) -> tuple[_Bytes, _Header]:
-        """Return the open file, and the header that has been read."""
-        if self._opened is None:
+    def _read_header(self) -> _Header:
+        """Return the header; what can be read once stays open for its rows."""
+        if self._header is None:
             file = _Bytes(self.path)
-            self._opened = file, _header(file.head, self.name.lower().removesuffix(".gz"))
-        return self._opened
+            try:
+                self._header = _header(file.head, self.name.lower().removesuffix(".gz"))
+            finally:
+                if self.path is not None:
+                    file.close()
+            if self.path is None:
+                self._standard = file
+        return self._header
 
     @contextmanager
     def _taken(self) -> Iterator[tuple[pa.PythonFile, _Header]]:
         """Give the open file to a reader, who takes all of it."""
-        file, header = self._open()
-        self._opened = None
+        header = self._read_header()
+        file = self._standard or _Bytes(self.path)
         try:
             yield pa.PythonFile(file, "r"), header
         finally:
@@ -160,29 +177,26 @@ class _Bytes:
 
     def __init__(self, path: Path | None) -> None:
         self._raw: Any = sys.stdin.buffer if path is None else open(path, "rb")  # noqa: SIM115
-        self._size = self._size_now()
-        self._file = self._raw
-        self.head = _some(self._raw, HEAD)
-        if self.head.startswith(GZIP):
-            self._file = pa.CompressedInputStream(pa.PythonFile(self._again(), "r"), "gzip")
-            self.head = _some(self._file, HEAD)
-        if self.head.startswith(ZIP):
-            raise ValueError("expected text, got a zip file or a workbook; save it as CSV")
-        if self.head.startswith(UTF_16):
-            raise ValueError(NO_UTF16)
-        self._file = self._again()
+        try:
+            file: Any = _Watched(self._raw)
+            self.head = _some(file, HEAD)
+            if self.head.startswith(GZIP):
+                packed = pa.PythonFile(_Joined(self.head, file), "r")
+                file = pa.CompressedInputStream(packed, "gzip")
+                self.head = _some(file, HEAD)
+            if self.head.startswith(ZIP):
+                raise ValueError("expected text, got a zip file or a workbook; save it as CSV")
+            if self.head.startswith(UTF_16):
+                raise ValueError(NO_UTF16)
+            self._file = _Joined(self.head, file)
+        except BaseException:
+            self.close()
+            raise
 
     def read(self, size: int = -1) -> bytes:
-        part: bytes = self._file.read(size)
+        part = self._file.read(size)
         if b"\0" in part:
             raise ValueError("expected text, got NUL bytes")
-        if not part:
-            size_now = self._size_now()
-            if size_now != self._size:
-                raise ValueError(
-                    "expected a file that nobody writes to, got one that went from "
-                    f"{self._size} to {size_now} bytes while it was read"
-                )
         return part
 
     def close(self) -> None:
@@ -190,16 +204,31 @@ class _Bytes:
         if self._raw is not sys.stdin.buffer:
             self._raw.close()
 
-    def _again(self) -> _Joined:
-        return _Joined(self.head, self._file)
 
-    def _size_now(self) -> int | None:
-        """Return the size of what has one."""
+class _Watched:
+    """The bytes of a file; refuses one that somebody writes to meanwhile."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._read = file, 0
         try:
-            status = os.fstat(self._raw.fileno())
-        except (OSError, ValueError):
-            return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+            status = os.fstat(file.fileno())
+        except (AttributeError, OSError, ValueError):
+            self._size = None
+        else:
+            self._size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        if self._size is not None:
+            self._size -= file.tell()  # a shell may have read a part
+
+    def read(self, size: int = -1) -> bytes:
+        part: bytes = self._file.read(size)
+        self._read += len(part)
+        grew = self._size is not None and self._read > self._size
+        if grew or (self._size is not None and not part and size and self._read < self._size):
+            raise ValueError(
+                f"expected a file that nobody writes to, got one of {self._size} bytes that "
+                f"{'grew' if grew else 'shrank'} while it was read"
+            )
+        return part
 
 
 class _Joined:
@@ -216,6 +245,9 @@ class _Joined:
             part, self._head = self._head[:end], self._head[end:]
             return part
         return bytes(self._file.read(size))
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _some(file: Any, size: int) -> bytes:
@@ -236,7 +268,7 @@ def _header(head: bytes, file_name: str) -> _Header:
     """Return the columns' names, and what stands between the cells."""
     if b"\0" in head:
         raise ValueError("expected text, got NUL bytes")
-    text = head.decode("utf-8-sig", "strict" if len(head) < HEAD else "ignore")
+    text = head.decode("utf-8-sig", "replace")  # of the rows Arrow says which column is none
     first = next((line for line in text.splitlines() if line), "")
     if not first:
         raise ValueError("expected a header and rows, got an empty file")
@@ -245,6 +277,8 @@ def _header(head: bytes, file_name: str) -> _Header:
         delimiter = next((mark for mark in "\t;" if mark in first), delimiter)
     lines = io.StringIO(text, newline="")
     cells = next(filter(None, csv.reader(lines, delimiter=delimiter)))
+    if any("\ufffd" in name for name in cells):
+        raise ValueError(NO_UTF8)
     names = [name.strip() or f"column {number}" for number, name in enumerate(cells, 1)]
     check_names(names)
     return _Header(names, delimiter)
@@ -264,17 +298,22 @@ def shown(name: object) -> str:
     return one_line(repr(name), 40)
 
 
-def _conversion(names: Sequence[str], **more: Any) -> arrow_csv.ConvertOptions:
+def _conversion(names: Sequence[str], types: Mapping[str, pa.DataType]) -> arrow_csv.ConvertOptions:
     return arrow_csv.ConvertOptions(
-        include_columns=names, null_values=NULLS, strings_can_be_null=True, **more
+        include_columns=names,
+        column_types=dict(types),
+        null_values=NULLS,
+        strings_can_be_null=True,
+        auto_dict_encode=True,
+        auto_dict_max_cardinality=ALL_WORDS,
     )
 
 
-def _options(header: _Header, threads: bool) -> tuple[Any, Any]:
+def _options(header: _Header, threads: bool, block: int) -> tuple[Any, Any]:
     return (
         arrow_csv.ReadOptions(
             use_threads=threads,
-            block_size=BLOCK,
+            block_size=block,
             column_names=header.names,
             skip_rows_after_names=1,
         ),
@@ -282,6 +321,12 @@ def _options(header: _Header, threads: bool) -> tuple[Any, Any]:
     )
 
 
+WORDS = pa.dictionary(pa.int32(), pa.string())
+_LOOSER = {  # by the type that is too narrow; words are the loosest
+    "int64": pa.float64(),
+    "date32[day]": pa.timestamp("s"),
+    "timestamp[s]": pa.timestamp("ns"),
+}
 _CELLS = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)")
 _CELL = re.compile(
     r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to ([^:]+): (.*)", re.DOTALL
@@ -293,6 +338,25 @@ _KINDS = {
     "time32": "a time such as 23:59:59",
     "timestamp": "a date such as 2020-12-31 or 2020-12-31T23:59:59",
 }
+
+
+def _looser(text: str, names: Sequence[str]) -> dict[str, pa.DataType] | None:
+    """Return a type for the column that, other than its first block, is not of the type found.
+
+    To find types from all rows at once, as Arrow also can, takes several times the memory.
+    """
+    found = _CELL.search(text)
+    if found is None or "UTF8" in text:
+        return None
+    column, _, kind, what = found.groups()
+    value = re.search(r"'(.*)'", what, re.DOTALL)
+    dtype = _LOOSER.get(kind, WORDS)
+    if kind == "null" and value is not None:  # nothing but missing cells before
+        cell = value[1].replace('"', '""')
+        alone = arrow_csv.read_csv(pa.BufferReader(f'"name"\n"{cell}"\n'.encode()))
+        dtype = alone.schema.types[0]
+        dtype = WORDS if dtype in (pa.string(), pa.null(), pa.binary()) else dtype
+    return None if kind.startswith("dictionary") else {names[int(column)]: dtype}
 
 
 def _in_our_words(text: str, names: Sequence[str]) -> str:
