@@ -324,7 +324,7 @@ class Encoding:
         lookup("missing", config["missing"], dict(zip(("fill", "error"), ("fill", "error"))))
         columns = []
         for each in config["columns"]:
-            facts = {
+            facts: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in each.items()
                 if name != "form"
@@ -354,7 +354,7 @@ class EncodedRows:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, width: int, offsets: Sequence[int], numbers: Array, codes: Array) -> None:
+    def __init__(self, width: int, offsets: Sequence[int] | Array, numbers: Array, codes: Array) -> None:
         self.numbers, self.codes = numbers, codes
         self._offsets = np.asarray(offsets, np.intp)
         self.shape = (len(numbers), width)
