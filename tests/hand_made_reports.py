@@ -127,6 +127,7 @@ def of_evil_names():
 
 CASES = {
     "images": of_digits,
+    "many classes": lambda: of_digits(classes=[f"class {number}" for number in range(25)]),
     "table": of_table,
     "regression": of_regression,
     "one seed": lambda: of_table(seeds=1),

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from fastdrop._messages import one_line
-from fastdrop.commands import completion, info, predict
+from fastdrop.commands import completion, info, masks, predict
 from fastdrop.commands.arguments import Parser
 from fastdrop.commands.bench import options as bench
 from fastdrop.commands.console import Console
@@ -24,7 +24,7 @@ from fastdrop.training import ranks
 
 __all__ = ["main"]
 
-COMMANDS = (train, predict, report, bench, info, completion)
+COMMANDS = (train, predict, report, masks, bench, info, completion)
 REPORT = "please report it, with fastdrop --version and FASTDROP_TRACEBACK=1"
 
 

@@ -1,4 +1,4 @@
-"""Gaussian noise: layers that are random in training as the dropout family is."""
+"""Gaussian noise: layers that are random in training, as the dropout family is."""
 
 from __future__ import annotations
 
@@ -17,24 +17,31 @@ __all__ = ["GaussianDropout", "GaussianNoise"]
 
 
 class GaussianDropout(RandomLayer):
-    """Multiply by Gaussian noise of mean 1 [1]_: y = x (1 + sqrt(p / (1 - p)) z), z normal.
+    """Multiply by Gaussian noise of mean 1 in training [1]_.
+
+    The result is y = x (1 + sqrt(p / (1 - p)) z) with a standard normal z for each element.
 
     Parameters
     ----------
     p : float or callable
-        The noise has the variance of dropout's with this p, in [0, 1), by default 0.5; or a
-        schedule of it.
-    rate, seed, input_shape, name
+        A number in [0, 1), or a schedule of it; by default 0.5. The noise has the variance of
+        dropout with this p.
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1).
 
     References
     ----------
-    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
+    .. [1] Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from
+       overfitting, JMLR 15:1929, section 10.
     """
 
     def __init__(
@@ -51,6 +58,9 @@ class GaussianDropout(RandomLayer):
         if self.p == 1:
             raise ValueError("p: expected 0 <= p < 1, got 1")
 
+    def share_kept(self, step: int = 0) -> None:
+        return None  # all is kept, and multiplied by noise
+
     def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         offset = row * math.prod(shape[1:])
         rule = partial(gaussian_dropout, p=rate_at(self.p, key.call), key=key, offset=offset)
@@ -58,7 +68,9 @@ class GaussianDropout(RandomLayer):
 
 
 class GaussianNoise(RandomLayer):
-    """Add Gaussian noise: y = x + stddev z, z normal [1]_.
+    """Add Gaussian noise in training [1]_.
+
+    The result is y = x + stddev z with a standard normal z for each element.
 
     Parameters
     ----------
@@ -74,7 +86,8 @@ class GaussianNoise(RandomLayer):
 
     References
     ----------
-    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
+    .. [1] Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from
+       overfitting, JMLR 15:1929, section 10.
     """
 
     def __init__(

@@ -111,7 +111,11 @@ class NumberColumn:
         if self.kind == "flag":
             return str(value > 0.5).lower()
         if self.kind == "date":
-            return str(np.datetime64(round(value * 86400), "s")).removesuffix("T00:00:00")
+            # float32 may not hold the seconds
+            exact = self.deviation * 86400 * np.finfo(np.float32).eps
+            seconds = next((step for step in (1, 60) if 4 * exact < step), 86400)
+            date = np.datetime64(round(value * 86400 / seconds) * seconds, "s")
+            return str(date).removesuffix("T00:00:00")
         return f"{value:.6g}"
 
     def check(self) -> None:

@@ -445,12 +445,31 @@ def test_a_container_of_ones_own_cannot_hold_both_kinds():
         model.predict_mc(np.zeros((2, 4), np.float32), verbose=0)
 
 
-def test_a_progress_bar_is_shown_unless_silent(capsys):
+@pytest.mark.parametrize(
+    ("rows", "samples", "verbose", "shown"),
+    [
+        (4, 5, "auto", False),  # over before anybody has read it
+        (4, 5, 1, True),
+        (2000, 40, "auto", True),
+        (2000, 40, 0, False),
+    ],
+)
+def test_a_progress_bar_is_shown_where_it_can_be_read(rows, samples, verbose, shown, capsys):
     model = made("mlp")
-    model.predict_mc(rows_for(model, 4), 5)
-    assert "predict_mc" in capsys.readouterr().err
-    model.predict_mc(rows_for(model, 4), 5, verbose=0)
-    assert not capsys.readouterr().err
+    model.predict_mc(rows_for(model, rows), samples, verbose=verbose)
+    assert ("predict_mc" in capsys.readouterr().err) == shown
+
+
+@pytest.mark.parametrize(
+    ("rows", "verbose", "shown"),
+    [(4, "auto", False), (4, 1, True), (2000, "auto", True), (2000, 0, False)],
+)
+def test_predict_shows_a_bar_for_several_batches(rows, verbose, shown, capsys):
+    model = made("mlp")
+    x = rows_for(model, rows)
+    outputs = model.predict(x, verbose=verbose)
+    assert ("predict" in capsys.readouterr().err) == shown
+    np.testing.assert_allclose(outputs, model(x), rtol=1e-5)
 
 
 @needs_mpi

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from fastdrop.calibration import Reliability
-from fastdrop.commands.report.findings import Comparison, Learning, Sweep
+from fastdrop.commands.report.findings import CONDITIONS, Comparison, Learning, Sweep
 from fastdrop.commands.report.insides import Fingerprint
 from fastdrop.commands.report.outcomes import Answers, Importance
 from fastdrop.commands.report.scales import Scale, number, percent, tick_labels, ticks, whole_ticks
-from fastdrop.commands.report.svg import LETTER, WIDTH, Panel, Picture
+from fastdrop.commands.report.svg import BOLD, LETTER, WIDTH, Panel, Picture
 from fastdrop.layers import Array
 
 __all__ = [
@@ -27,8 +27,9 @@ __all__ = [
     "draw_time",
 ]
 
-END = 52  # room for "without" at the right end of a line
+END = 7 * BOLD  # room for "without" at the right end of a line
 DOTS = 800  # in a scatter plot
+FEW = 5  # samples, of which a share is mostly luck: a dot, but no line leads to it
 SETTLED = 10  # a curve's first tenth may leave the picture: it would squeeze the rest
 
 
@@ -46,7 +47,7 @@ def draw_curves(name: str, title: str, description: str, curves: Learning, parts
     for curve in curves.curves:
         start = len(curve.mean) // SETTLED
         settled += curve.low[start:] + curve.high[start:]
-    panel = Panel(name, title, description, curves.epochs, settled, ("epoch", parts), right=END + 6)
+    panel = Panel(name, title, description, curves.epochs, settled, ("epoch", parts), right=END + 8)
     labels = _share_labels if curves.measure.unit == "%" else tick_labels
     y = ticks(panel.y.low, panel.y.high)
     panel.grid(whole_ticks(curves.epochs[0], curves.epochs[-1]), y, y_labels=labels(y))
@@ -59,6 +60,10 @@ def draw_curves(name: str, title: str, description: str, curves: Learning, parts
         if not dashed:
             panel.end(curve.mean[-1], curve.condition, f"name {curve.condition}")
     panel.write_ends()
+    if any(curve.part == "training" for curve in curves.curves):
+        for x, part, dashed in ((196, "validation", ""), (284, "training", " dashed")):
+            panel.line(x, 10, x + 18, 10, f"line plain{dashed}")
+            panel.text(x + 22, 10, part, "tick")
     return str(panel)
 
 
@@ -66,35 +71,35 @@ def draw_seeds(name: str, title: str, description: str, comparison: Comparison) 
     """Draw a line for each seed, from its figure without dropout to that with."""
     measure = comparison.measure
     values = [*comparison.without, *comparison.with_dropout]
+    means = comparison.means
+    ends = [f"{kind} {measure.say(mean)}" for kind, mean in zip(CONDITIONS, means)]
     panel = Panel(
         name,
         title,
         description,
         (0, 1),
         values,
-        ("", f"validation {measure.title}{' (%)' if measure.unit == '%' else ''}"),
-        right=104,
+        ("", f"validation {measure.title}{f' ({measure.unit})' if measure.unit else ''}"),
+        right=8 + BOLD * max(map(len, ends)),
         margins=(0.3, 0.12),
     )
     y = ticks(panel.y.low, panel.y.high)
     panel.grid(
         (0, 1),
         y,
-        ["without", "with"],
+        CONDITIONS,
         _share_labels(y) if measure.unit == "%" else tick_labels(y),
     )
     for pair in zip(comparison.without, comparison.with_dropout):
         panel.curve((0, 1), pair, "line faint")
-        for x, (value, kind) in enumerate(zip(pair, ("without", "with"))):
+        for x, (value, kind) in enumerate(zip(pair, CONDITIONS)):
             panel.dot(panel.x(x), panel.y(value), f"dot {kind}")
-    means = comparison.means
     if len(comparison.seeds) > 1:
         panel.curve((0, 1), means, "line strong")
-    for x, mean in enumerate(means):
-        kind = ("without", "with")[x]
+    for x, (mean, kind) in enumerate(zip(means, CONDITIONS)):
         place = panel.x(x)
         panel.line(place - 14, panel.y(mean), place + 14, panel.y(mean), f"line {kind} thick")
-        panel.end(mean, f"{kind} {measure.say(mean)}", f"name {kind}")
+        panel.end(mean, ends[x], f"name {kind}")
     panel.write_ends()
     return str(panel)
 
@@ -103,7 +108,7 @@ def draw_sweep(name: str, title: str, description: str, found: Sweep) -> str:
     """Draw a figure against the rate of dropout: each seed, the mean, its standard error."""
     measure = found.measure
     every = [value for values in found.values for value in values]
-    axis = f"validation {measure.title}{' (%)' if measure.unit == '%' else ''}"
+    axis = f"validation {measure.title}{f' ({measure.unit})' if measure.unit else ''}"
     panel = Panel(
         name,
         title,
@@ -112,7 +117,7 @@ def draw_sweep(name: str, title: str, description: str, found: Sweep) -> str:
         every,
         ("rate of dropout", axis),
         right=20,
-        margins=(0.04, 0.14),
+        margins=(0.05, 0.24),
     )
     y = ticks(panel.y.low, panel.y.high)
     x_labels = [f"{rate:g}" for rate in found.rates]
@@ -127,7 +132,7 @@ def draw_sweep(name: str, title: str, description: str, found: Sweep) -> str:
     means = found.means
     for rate, values in zip(found.rates, found.values, strict=True):
         for value in values:
-            panel.dot(panel.x(rate), panel.y(value), "dot faint", 2.5)
+            panel.dot(panel.x(rate) - 6, panel.y(value), "dot faint", 2.2)
     panel.curve(found.rates, means, "line with")
     for rate, mean, error in zip(found.rates, means, found.errors, strict=True):
         place = panel.x(rate)
@@ -152,7 +157,7 @@ def draw_confusion(
 ) -> str:
     """Draw a table of true class (rows) by said class; mistakes stand out by their number."""
     count = len(classes)
-    room = min(max(map(len, classes)) * LETTER, 96.0)
+    room = min(max(map(len, classes)) * LETTER, 112.0)
     left = room + 28
     size = (WIDTH - left) / count
     upright = room > size
@@ -182,7 +187,9 @@ def draw_confusion(
     return str(picture)
 
 
-def draw_estimates(name: str, title: str, description: str, answers: Answers, unit: str) -> str:
+def draw_estimates(
+    name: str, title: str, description: str, answers: Answers, unit: str, kind: str
+) -> str:
     """Draw predicted values against true ones; what is right lies on the diagonal."""
     step = math.ceil(len(answers.y) / DOTS)
     true, predicted = answers.y[::step], answers.predicted[::step]
@@ -202,8 +209,8 @@ def draw_estimates(name: str, title: str, description: str, answers: Answers, un
     panel.grid(places, places)
     panel.curve((panel.x.low, panel.x.high), (panel.x.low, panel.x.high), "line faint dashed")
     for a, b in zip(true.tolist(), predicted.tolist(), strict=True):
-        panel.dot(panel.x(a), panel.y(b), "dot with sheer", 2.6)
-    panel.text(panel.right - 4, panel.y(panel.y.high) + 4, "right on the line", "tick", "end")
+        panel.dot(panel.x(a), panel.y(b), f"dot {kind} sheer", 2.6)
+    panel.text(panel.right - 26, panel.top + 6, "right on the line", "tick", "end")
     return str(panel)
 
 
@@ -227,11 +234,13 @@ def draw_reliability(
         *[_share_labels((0, 0.25, 0.5, 0.75, 1))] * 2,
     )
     panel.curve((0, 1), (0, 1), "line faint dashed")
-    panel.text(panel.x(0.03), panel.y(0.13), "as sure as right", "tick")
+    panel.text(panel.x(0.16), panel.y(0.05), "as sure as right", "tick")
     for i, diagram in enumerate(diagrams.values()):
         some = diagram.counts > 0
         said, right = diagram.confidence[some], diagram.accuracy[some]
-        panel.curve(said.tolist(), right.tolist(), f"line {kind}{' dashed' if i else ''}")
+        many = diagram.counts[some] >= FEW
+        dashed = " dashed" if i else ""
+        panel.curve(said[many].tolist(), right[many].tolist(), f"line {kind}{dashed}")
         most = diagram.counts.max()
         for a, b, n in zip(said.tolist(), right.tolist(), diagram.counts[some].tolist()):
             radius = 2 + 5 * math.sqrt(n / most)
@@ -272,19 +281,23 @@ def draw_importance(
     conditions = list(found)
     rows = [*zip(*found.values(), strict=True)]
     step = 34
-    picture = Picture(name, title, description, 46 + step * len(rows))
+    picture = Picture(name, title, description, 64 + step * len(rows))
     reach = [value.mean + sign * value.error for row in rows for value in row for sign in (-1, 1)]
-    scale = Scale.over([0, *reach], 4, WIDTH - 8)
-    bottom = 22.0 + step * len(rows)
+    low, high = min(0.0, *reach), max(0.0, *reach)
+    scale = Scale(low, high + (0.02 * (high - low) or 1.0), 14, WIDTH - 14)
+    for place, condition in zip((WIDTH - 130, WIDTH - 58), conditions):
+        picture.dot(place, 5, f"dot {condition}", 4.5)
+        picture.text(place + 8, 5, condition, f"name {condition}")
+    bottom = 32.0 + step * len(rows)
     values = ticks(scale.low, scale.high)
     for value, label in zip(values, tick_labels(values), strict=True):
-        picture.line(scale(value), 14, scale(value), bottom, "grid" if value else "base")
+        picture.line(scale(value), 18, scale(value), bottom, "grid" if value else "base")
         picture.text(scale(value), bottom + 8, label, "tick", "middle")
     picture.text(WIDTH / 2, bottom + 22, x, "axis", "middle")
     for i, row in enumerate(rows):
-        y = 34.0 + step * i
-        label = _cut(row[0].name, WIDTH - 20)
-        picture.text(4, y - 14, label, "strong-text")
+        y = 44.0 + step * i
+        label = _cut(row[0].name, (WIDTH - 30) * LETTER / BOLD)
+        picture.text(18, y - 14, label, "strong-text")
         for condition, value in zip(conditions, row):
             picture.line(scale(0), y, scale(value.mean), y, f"line {condition} sheer-line")
         for condition, value in zip(conditions, row):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastdrop.commands.report import findings, insides, outcomes
 from fastdrop.commands.report.evidence import Evidence, Samples
@@ -28,6 +28,7 @@ from fastdrop.commands.report.training_sections import (
     time_section,
 )
 from fastdrop.commands.runs.results import Results
+from fastdrop.layers import Array
 
 __all__ = ["compose"]
 
@@ -99,22 +100,24 @@ def _of_answers(evidence: Evidence, samples: Samples) -> Iterator[Section]:
     shown = answers.get("with", next(iter(answers.values())))
     most = EXAMPLES[samples.images is not None]
     wrong, unsure = outcomes.wrongest(shown, most), []
+    several = " These are the networks of the first seed." * (len(evidence.results.runs) > 2)
     if samples.classes:
-        yield confusion_section(answers, samples.classes)
+        section = confusion_section(answers, samples.classes)
+        yield section._replace(says=section.says + several)
         yield calibration_section({c: outcomes.calibration(a, seed) for c, a in answers.items()})
         unsure = outcomes.least_certain(shown, most)
     else:
-        yield estimates_section(answers, evidence.results.data.get("unit") or "")
+        section = estimates_section(answers, evidence.results.data.get("unit") or "")
+        yield section._replace(says=section.says + several)
     names = [column.name for column in samples.columns]
     yield examples_section(wrong, unsure, samples.classes, samples.images, names, samples.cells)
     if samples.columns:
         x, y = samples.x[:SHUFFLED], samples.y[:SHUFFLED]
-        found = {
-            condition: outcomes.importance(
-                lambda shuffled, judge=judge: judge(shuffled, y), x, samples.columns, seed
-            )
-            for condition, judge in judges.items()
-        }
+
+        def rises(judge: Callable[[Array, Array], outcomes.Answers]) -> list[outcomes.Importance]:
+            return outcomes.importance(lambda given: judge(given, y), x, samples.columns, seed)
+
+        found = {condition: rises(judge) for condition, judge in judges.items()}
         loss = "log loss" if samples.classes else "absolute error"
         yield columns_section(found, loss)
 

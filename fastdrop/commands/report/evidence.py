@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fastdrop._messages import one_line
+from fastdrop._messages import one_line, one_line_about
 from fastdrop.commands.report.findings import CONDITIONS
 from fastdrop.commands.report.outcomes import Answers, Column, classified, estimated
 from fastdrop.commands.runs.comparison import best_of, rates_of
 from fastdrop.commands.runs.data import Data, load
-from fastdrop.commands.runs.results import MODELS, Results
+from fastdrop.commands.runs.results import MODELS, RESULTS, Results
 from fastdrop.layers import Array
 from fastdrop.models import Sequential, load_model
 
@@ -92,7 +93,8 @@ def gather(folder: Path) -> Evidence:
         When there are no results. What else is missing is told in `Evidence.missing`.
     """
     results = Results.read(folder)
-    rate = best_of(rates_of(results.runs)).dropout
+    with one_line_about(folder / RESULTS):
+        rate = _checked_rate(results)
     missing: list[str] = []
     models = {}
     for condition, name in zip(CONDITIONS, MODELS, strict=True):
@@ -106,6 +108,19 @@ def gather(folder: Path) -> Evidence:
     except (OSError, ValueError, ImportError) as error:
         missing.append(f"What the data are needed for is missing: {one_line(error)}.")
     return Evidence(results, rate, models, samples, missing)
+
+
+def _checked_rate(results: Results) -> float:
+    """Return the best rate; refuse results that somebody has changed or cut off."""
+    metric, seed = results.data["metric"], results.settings["seed"]
+    for run in results.runs:
+        for name in ("loss", metric, "val_loss", f"val_{metric}"):
+            values = run.figures[name]
+            if not values or not all(map(math.isfinite, values)):
+                raise ValueError(f"expected finite figures of each epoch as {name}, got others")
+    if {seed} - {run.seed for run in results.runs if run.dropout == 0}:
+        raise ValueError(f"expected a run of seed {seed} without dropout, got none")
+    return best_of(rates_of(results.runs)).dropout
 
 
 def _load_model(path: Path, results: Results) -> Sequential:

@@ -68,7 +68,7 @@ class Measure(NamedTuple):
         sign = "+" if signed and value > 0 else ""
         if self.unit == "%":
             return f"{sign}{number(100 * value, 2)} points"
-        return f"{sign}{number(value)}"
+        return f"{sign}{number(value)} {self.unit}".strip()
 
 
 LOSS = Measure("loss", "loss", False, "")

@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 from fastdrop.commands.report.charts import (
+    FEW,
     draw_confusion,
     draw_estimates,
     draw_histograms,
@@ -74,7 +75,7 @@ def confusion_section(answers: Mapping[str, Answers], classes: Sequence[str]) ->
                 for i, j, n in worst[:PAIRS]
             ]
             heads = ["true", "said", "samples", "of the class"]
-            blocks.append(Table(f"{title}: the most frequent mistakes", heads, rows))
+            blocks.append(Table(f"{title}: the most frequent mistakes", heads, rows, says))
     title = "Which classes are confused?"
     return Section("confusion", title, " ".join(sentences), blocks)
 
@@ -99,8 +100,8 @@ def estimates_section(answers: Mapping[str, Answers], unit: str) -> Section:
             ["root of the mean square", number(math.sqrt(float(np.square(found.loss).mean())))],
             ["share of the variance explained", percent(_explained(found))],
         ]
-        table = Table(f"{title}: off by at most{units and ','}{units}", ["of", "error"], rows)
-        picture = draw_estimates(name, title, says, found, unit)
+        table = Table(f"{title}: errors{f' in {unit}' if unit else ''}", ["of", "at most"], rows)
+        picture = draw_estimates(name, title, says, found, unit, condition)
         blocks.append(Figure(name, title, says, picture, table))
     says = "The median error is " + joined(
         [f"{number(value)}{units} {condition} dropout" for condition, value in halves.items()]
@@ -132,7 +133,7 @@ def calibration_section(found: Mapping[str, Calibration]) -> Section:
                 f", and {number(one.after.error, 2)} with logits divided by the temperature "
                 f"{number(one.temperature)}, the dashed line"
             )
-        says += "."
+        says += "." if one.after else ". There is no best temperature."
         name, title = f"reliability-{condition}", NAMED[condition]
         rows = [
             [
@@ -155,8 +156,9 @@ def calibration_section(found: Mapping[str, Calibration]) -> Section:
         picture = draw_reliability(name, title, says, diagrams, condition)
         blocks.append(Figure(name, title, says, picture, table))
     sentences.append(
-        "Larger dots stand for more samples. The temperature was fitted on one half of the "
-        f"validation part, and the diagrams are of the other ({one.samples} samples)."
+        f"Larger dots stand for more samples; no line leads to fewer than {FEW}. The temperature "
+        "was fitted on one half of the validation part, and the diagrams are of the other "
+        f"({one.samples} samples)."
     )
     return Section("calibration", "Is it as sure as it is right?", " ".join(sentences), blocks)
 
@@ -194,9 +196,9 @@ def examples_section(
     groups = []
     if wrong:
         sure = (
-            "Wrong, and sure of it: look at these first, for a wrong label or an odd sample."
+            "Mistakes, the surest first: look at these for a wrong label or an odd sample."
             if classes
-            else "The largest errors: look at these first, for a wrong value or an odd sample."
+            else "The largest errors: look at these for a wrong value or an odd sample."
         )
         groups.append(("Wrongest", sure, wrong))
     if unsure:
@@ -204,17 +206,17 @@ def examples_section(
     blocks: list[Block] = []
     for title, says, examples in groups:
         if images is not None:
-            sights = [_sight(example, classes, images[example.index]) for example in examples]
+            sights = [_sight(example, classes, images[example.sample]) for example in examples]
             blocks.append(Gallery(title, says, sights))
         else:
             told = [_told(example, classes) for example in examples]
-            rows = [cells(example.index) if cells else [] for example in examples]
+            rows = [cells(example.sample) if cells else [] for example in examples]
             heads = ["row", "true", "said", *(["certainty"] if classes else ["error"])]
             body = [
-                [str(example.index), *text, *row]
+                [str(example.sample), *text, *row]
                 for example, text, row in zip(examples, told, rows, strict=True)
             ]
-            blocks.append(Table(f"{title}. {says}", [*heads, *(columns if cells else [])], body))
+            blocks.append(Table(title, [*heads, *(columns if cells else [])], body, says))
     says = "The network with dropout on the validation part; samples are counted from 0."
     if not wrong:
         says += " None of its answers is wrong."
@@ -234,10 +236,10 @@ def _sight(example: Example, classes: Sequence[str], image: Array) -> Sight:
         lines = [f"true {true}", f"said {said}"]
     else:
         true = classes[int(example.y)]
-        shares = [f"{classes[k]} {percent(p, 0)}" for k, p in example.shares[:2]]
-        said = joined(shares)
-        lines = [f"true {true}", "said " + ", ".join(shares)]
-    return Sight(f"sample {example.index}: true {true}, said {said}", as_url(image), lines)
+        shares = [f"{classes[k]} ({percent(p, 0)})" for k, p in example.shares[:2]]
+        said = " or ".join(shares)
+        lines = [f"true {true}", f"said {shares[0]}", *(f"or {share}" for share in shares[1:])]
+    return Sight(f"sample {example.sample}: true {true}, said {said}", as_url(image), lines)
 
 
 def inside_section(
@@ -264,7 +266,7 @@ def inside_section(
         )
     if len(alike) == 2 and all(map(math.isfinite, alike.values())):
         less = "less" if alike["with"] < alike["without"] else "more"
-        said = [f"{number(value, 2)} {condition} dropout" for condition, value in alike.items()]
+        said = [f"{number(value)} {condition} dropout" for condition, value in alike.items()]
         sentences.append(
             f"With dropout its units repeat each other {less}: two of them correlate by "
             f"{joined(said)} on average, whatever the sign."
@@ -313,7 +315,10 @@ def weights_section(images: Mapping[str, Array]) -> Section:
     for condition, units in images.items():
         rough = _roughness(units)
         title = NAMED[condition]
-        says = f"Neighbouring weights differ by {number(rough, 2)} of their size on average."
+        says = (
+            f"Neighbouring weights differ by {number(rough)} times the mean weight: the less, the "
+            "smoother is what the units look for."
+        )
         alt = f"{title}: weights of {len(units)} units as images, blue above 0, orange below."
         picture = (
             f'<img class="sheet" id="units-{condition}" src="{contact_sheet(units)}" '
@@ -370,9 +375,8 @@ def columns_section(found: Mapping[str, Sequence[Importance]], loss: str) -> Sec
     table = Table(f"Rise of the mean {loss} by shuffled column", ["column", *heads], rows)
     name, title = "columns-importance", "The columns that count"
     more = len(main) - COLUMNS
-    note = f"{first.name} counts most" + (
-        f"; {more} more columns are in the table." if more > 0 else "."
-    )
+    note = f"The network counts most on {first.name}"
+    note += f"; {more} more columns are in the table." if more > 0 else "."
     picture = draw_importance(name, title, note, shown, f"rise of the mean {loss}")
     figure = Figure(name, title, note, picture, table)
     return Section("columns", "Which columns count?", says, [figure])

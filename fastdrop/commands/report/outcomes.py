@@ -93,8 +93,8 @@ class Example(NamedTuple):
 
     Attributes
     ----------
-    index : int
-        In the validation part.
+    sample : int
+        Its index in the validation part.
     y, predicted : float
         Class numbers, or values.
     shares : list of (int, float)
@@ -102,7 +102,7 @@ class Example(NamedTuple):
     loss : float
     """
 
-    index: int
+    sample: int
     y: float
     predicted: float
     shares: list[tuple[int, float]]
@@ -263,11 +263,11 @@ def importance(
     key = Key(seed).fold_in(SHUFFLES)
     found = []
     for number, column in enumerate(columns):
-        rises = []
+        places, rises = np.array(column.places), []
         for repeat in range(repeats):
             order = permutation(key.fold_in(number * repeats + repeat), len(x))
             shuffled = x.copy()
-            shuffled[:, column.places] = x[np.ix_(order, column.places)]
+            shuffled[:, places] = x[np.ix_(order, places)]
             rises.append(float(answer(shuffled).loss.mean() - base))
         error = float(np.std(rises, ddof=1) / math.sqrt(repeats))
         found.append(Importance(column.name, float(np.mean(rises)), error))

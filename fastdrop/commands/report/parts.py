@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 __all__ = ["Block", "Figure", "Gallery", "Section", "Sight", "Table", "Tile", "joined"]
 
 
 class Table(NamedTuple):
-    """Rows of text under the names of their columns."""
+    """Rows of text under the names of their columns.
+
+    Attributes
+    ----------
+    caption : str
+    columns : sequence of str
+    rows : sequence of sequence of str
+    says : str
+        A sentence on what it shows, where it stands for itself.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    says: str = ""
 
-    kind: ClassVar = "table"
+    @property
+    def kind(self) -> str:
+        """What the page takes it for."""
+        return "table"
 
 
 class Figure(NamedTuple):
@@ -39,7 +52,10 @@ class Figure(NamedTuple):
     picture: str
     numbers: Table
 
-    kind: ClassVar = "figure"
+    @property
+    def kind(self) -> str:
+        """What the page takes it for."""
+        return "figure"
 
 
 class Sight(NamedTuple):
@@ -57,7 +73,10 @@ class Gallery(NamedTuple):
     says: str
     sights: Sequence[Sight]
 
-    kind: ClassVar = "gallery"
+    @property
+    def kind(self) -> str:
+        """What the page takes it for."""
+        return "gallery"
 
 
 Block: TypeAlias = Figure | Gallery | Table

@@ -81,7 +81,9 @@ def tick_labels(values: Sequence[float]) -> list[str]:
         ((d, u) for d, u in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")) if largest >= 10 * d),
         (1, ""),
     )
-    decimals = max(-math.floor(math.log10(step / divisor) + 1e-9), 0)
+    step /= divisor
+    decimals = max(-math.floor(math.log10(step) + 1e-9), 0)
+    decimals += abs(step - round(step, decimals)) > 1e-6 * step  # 0.25 needs another one
     return [
         f"{value / divisor + 0.0:.{decimals}f}{unit if value else ''}".replace("-", MINUS)
         for value in values

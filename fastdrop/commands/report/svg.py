@@ -14,10 +14,10 @@ from xml.etree import ElementTree
 from fastdrop._messages import one_line
 from fastdrop.commands.report.scales import Scale, tick_labels
 
-__all__ = ["WIDTH", "Panel", "Picture"]
+__all__ = ["BOLD", "LETTER", "WIDTH", "Panel", "Picture"]
 
 WIDTH = 360  # of every picture: as many units as a phone has pixels, so that text is not shrunk
-LETTER = 6.4  # about the mean width of a letter of 12 units
+LETTER, BOLD = 7.0, 7.8  # about the mean widths of letters of 12 units, of a wide typeface
 TEXT = 200  # characters of a name at the most
 
 
@@ -127,6 +127,8 @@ class Panel(Picture):
     ) -> None:
         super().__init__(name, title, description, height)
         self.left, self.top, self.right, self.bottom = 46.0, 30.0, WIDTH - right, height - 40
+        if not labels[0]:
+            self.bottom = height - 24
         self.x = Scale.over(x, self.left, self.right, margins[0])
         self.y = Scale.over(y, self.bottom, self.top, margins[1])
         self.text(0, 10, labels[1], "axis")

@@ -50,13 +50,14 @@ def tiles(comparison: Comparison, curves: Learning, rate: float) -> list[Tile]:
         if found is not None
         else "one seed cannot tell how sure it is"
     )
+    change, _, unit = measure.say_change(comparison.change, signed=True).partition(" ")
     gaps = gap(curves)
     ends = [gaps.curve(condition).mean[-1] for condition in ("without", "with")]
     name = f"validation {measure.title}"
     return [
         Tile("without dropout", measure.say(means[0]), f"{name}, {of}", "without"),
         Tile(f"dropout {rate:g}", measure.say(means[1]), f"{name}, {of}", "with"),
-        Tile("difference", measure.say_change(comparison.change, signed=True), sure, ""),
+        Tile("difference", change, f"{unit}, {sure}".removeprefix(", "), ""),
         Tile(
             "gap to training",
             f"{_plain(measure, ends[0])} → {_plain(measure, ends[1])}",
@@ -89,24 +90,24 @@ def _certainty(found: Comparison) -> str:
         )
     error, chance = found.measure.say_change(found.difference.error), found.difference.chance
     luck = "it may be luck" if found.difference.is_luck else "it is hardly luck"
-    often = "less than once" if chance < 0.001 else f"{number(1000 * chance, 2)} times"
+    often = "less than 0.1\u202f%" if chance < 0.001 else f"{number(100 * chance, 2)}\u202f%"
     return (
         f"Over {len(found.seeds)} seeds, dropout changes {name} by {change} on average, with a "
-        f"standard error of {error}. If dropout did nothing, a mean as far from 0 would come "
-        f"{often} in 1000 (Student's t): {luck}."
+        f"standard error of {error}. If dropout did nothing, a mean as far from 0 would come in "
+        f"{often} of such trials (Student's t): {luck}."
     )
 
 
 def _seeds(found: Comparison) -> Figure:
     measure = found.measure
     pairs = [*zip(found.without, found.with_dropout)]
+    higher = "higher" if measure.higher else "lower"
     better = sum((b > a) == measure.higher and a != b for a, b in pairs)
+    says = f"{measure.heading} is {higher} with dropout in {better} of {len(pairs)} seeds."
     if len(pairs) == 1:
-        moved = "better" if better else "equal" if pairs[0][0] == pairs[0][1] else "worse"
-        says = f"With dropout, {measure.title} is {moved}."
-    else:
-        name = measure.heading
-        says = f"{name} is better with dropout in {better} of {len(pairs)} seeds."
+        a, b = pairs[0]
+        moved = "higher" if b > a else "lower" if b < a else "the same"
+        says = f"{measure.heading} is {moved} with dropout."
     rows = [
         [str(seed), measure.say(a), measure.say(b), measure.say_change(b - a, signed=True)]
         for seed, (a, b) in zip(found.seeds, pairs, strict=True)
@@ -126,7 +127,7 @@ def _seeds(found: Comparison) -> Figure:
             ],
         ]
     table = Table(
-        f"Validation {measure.title} after the last epoch",
+        f"Validation {measure.title} after the last epoch, by seed",
         ["seed", "without dropout", "with dropout", "difference"],
         rows,
     )
@@ -166,14 +167,14 @@ def _curves(found: Learning) -> Figure:
         ]
     )
     says = f"Validation {measure.title} ends at {ends}."
-    units = " (%)" if measure.unit == "%" else f" ({measure.unit})" if measure.unit else ""
+    unit = f" ({measure.unit})" if measure.unit else ""
     name, title = f"curve-{measure.name}", measure.heading
     drawn = draw_curves(
         name,
         title,
         f"{says} Solid lines: validation; dashed lines: training.",
         found,
-        f"{measure.title}{units}: — validation, - - training",
+        f"{measure.title}{unit}",
     )
     heads = [f"{curve.condition}, {curve.part}" for curve in found.curves]
     return Figure(name, title, says, drawn, _by_epoch(f"{title} by epoch", found, heads))
@@ -255,7 +256,7 @@ def _sweep(found: Sweep) -> Figure:
         )
     ]
     table = Table(
-        f"Validation {measure.title} after the last epoch",
+        f"Validation {measure.title} after the last epoch, by rate",
         ["rate", "mean", "standard error", "seeds"],
         rows,
     )
