@@ -1,4 +1,4 @@
-"""What a network shows of itself: the table of its layers, and the call that makes an equal one."""
+"""A network as text: the table of its layers, and the call that makes an equal one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from fastdrop import _html
 from fastdrop._typed import typed
-from fastdrop.layers import Input, Layer, Residual, Shape, batch_shape, shapes_between
+from fastdrop.layers import Input, Layer, Residual, Shape
+from fastdrop.layers.base import batch_shape, shapes_between
 from fastdrop.training.network import Network
 
 __all__ = ["as_call", "as_html", "as_text"]
