@@ -54,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as end:
-        if _flush() and not end.code:
-            return 2
+        if lost := _flush():
+            return end.code if isinstance(end.code, int) and end.code else lost
         raise
-    return _flush() or status if status == 0 else status
+    except OSError as error:  # of --help and --version, which speak before there is a command
+        status = _lost(error)
+    return status or _flush()
 
 
 def _run(typed: list[str]) -> int:
@@ -83,11 +85,17 @@ def _flush() -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            Console().error(f"fastdrop: error: standard output: {error.strerror}")
-            return 2
+        return _lost(error)
     return 0
+
+
+def _lost(error: OSError) -> int:
+    """Return the exit status for what standard output does not take, and say it unless it is 0."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 0
+    Console().error(f"fastdrop: error: standard output: {error.strerror}")
+    return 2
 
 
 def _explain(arguments: argparse.Namespace, error: BaseException, place: str = "") -> int:

@@ -256,12 +256,12 @@ class Encoding:
                 values[column.name] = words(read)
         return self.rows(values, block.num_rows)
 
-    def rows(self, values: Mapping[str, Array | Words], count: int) -> EncodedRows:
-        """Return the rows of columns that have been read."""
+    def rows(self, values: dict[str, Array | Words], count: int) -> EncodedRows:
+        """Return the rows of columns that have been read, which are taken out of `values`."""
         numbers = np.empty((count, len(self.numbers) + self.flags), np.float32)
         flag = len(self.numbers)
         for place, column in enumerate(self.numbers):
-            each: Any = values[column.name]
+            each: Any = values.pop(column.name)
             lacking = np.isnan(each)
             self._check_missing(column.name, lacking)
             numbers[:, place] = column.standardised(each)
@@ -270,7 +270,7 @@ class Encoding:
                 flag += 1
         codes = np.empty((count, len(self.words)), np.uint8)
         for place, word_column in enumerate(self.words):
-            each = values[word_column.name]
+            each = values.pop(word_column.name)
             self._check_missing(word_column.name, each.codes < 0)
             codes[:, place] = word_column.codes(each)
         return EncodedRows(self.width, self.offsets, numbers, codes)
@@ -328,7 +328,7 @@ class Encoding:
         lookup("missing", config["missing"], dict(zip(("fill", "error"), ("fill", "error"))))
         columns = []
         for each in config["columns"]:
-            facts = {
+            facts: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in each.items()
                 if name != "form"
@@ -358,7 +358,9 @@ class EncodedRows:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, width: int, offsets: Sequence[int], numbers: Array, codes: Array) -> None:
+    def __init__(
+        self, width: int, offsets: Sequence[int] | Array, numbers: Array, codes: Array
+    ) -> None:
         self.numbers, self.codes = numbers, codes
         self._offsets = np.asarray(offsets, np.intp)
         self.shape = (len(numbers), width)

@@ -74,4 +74,4 @@ def _rank_correlation(column: Array, y: Array) -> float:
     ranks = [np.argsort(np.argsort(each, kind="stable")).astype(float) for each in (column, y)]
     if np.ptp(y) == 0:
         return 0.0
-    return abs(float(np.corrcoef(*ranks)[0, 1]))
+    return abs(float(np.corrcoef(ranks[0], ranks[1])[0, 1]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from fastdrop._checks import check_count, check_flag
+from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.random import Key
@@ -66,7 +68,7 @@ class Predictor:
 
     def blocks(self, rows: Iterable[EncodedRows]) -> Iterator[pa.RecordBatch]:
         """Give what is predicted of blocks of rows, however many are in each."""
-        for number, x in enumerate(_regrouped(rows)):
+        for number, x in enumerate(_ahead(_regrouped(rows))):
             yield self._predicted(x, number)
 
     def _predicted(self, x: Array, number: int) -> pa.RecordBatch:
@@ -76,7 +78,8 @@ class Predictor:
         elif self.moments:
             said = self.network.predict_moments(x)
         else:
-            return self.columns(self.network(x), None)
+            # The other core makes the rows that follow; BLAS's threads would spin on it.
+            return self.columns(on_one_blas_thread(self.network, x), None)
         return self.columns(said.mean, said)
 
     def columns(self, outputs: Array, said: Prediction | None) -> pa.RecordBatch:
@@ -120,6 +123,15 @@ class Predictor:
             "mutual_information": np.zeros(0) if said is None else said.mutual_information,
         }
         return {name: values.astype(np.float32) for name, values in columns.items()}
+
+
+def _ahead(items: Iterator[Array]) -> Iterator[Array]:
+    """Give items, each of which is made while the one before it is used."""
+    with ThreadPoolExecutor(1) as other:
+        following = other.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = other.submit(next, items, None)
+            yield item
 
 
 def _regrouped(blocks: Iterable[EncodedRows]) -> Iterator[Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -276,7 +276,7 @@ class _Preparation:
 
     def _columns(
         self, training: Array, y: Array
-    ) -> tuple[list[NumberColumn | WordColumn], Mapping[str, Array | Words]]:
+    ) -> tuple[list[NumberColumn | WordColumn], dict[str, Array | Words]]:
         """Return the columns that are used, with their values."""
         roles = {name: role for role, name in self.roles.by_name()}
         columns: list[NumberColumn | WordColumn] = []

@@ -26,7 +26,7 @@ from fastdrop.datasets import MISSING
 __all__ = ["WORDS", "TextSource", "check_names", "shown"]
 
 HEAD = 1 << 20  # bytes that are looked at before the others are read; the header is among them
-BLOCK = 4 << 20  # bytes that are read at once
+BLOCK = 1 << 20  # bytes that are read at once
 SMALL_BLOCK = 1 << 18  # where all rows are kept: less memory beside them
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")

@@ -30,6 +30,7 @@ def train(*arguments):
 
 @pytest.fixture
 def csv(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
     path = tmp_path / "data.csv"
     rows = [f"{i},{i % 5},7,{'even' if i % 2 == 0 else 'odd'}" for i in range(40)]
     path.write_text("\n".join(["a,b,constant,parity", *rows]))
@@ -140,6 +141,7 @@ COLUMNS = {  # what stands in a column, of n numbers around 0 and of n that are 
 @pytest.mark.parametrize("column", COLUMNS.values(), ids=list(COLUMNS))
 def test_columns_of_any_size_and_spread(tmp_path, column):
     """The label is the sign of a number that is in the file as such, or else in this column."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
     rng = np.random.default_rng(0)
     a, rare = rng.normal(size=400), rng.integers(0, 2, 400)
     c = column(a, rare)
@@ -158,6 +160,7 @@ def test_columns_of_any_size_and_spread(tmp_path, column):
 
 
 def test_a_constant_column_that_has_another_value_in_the_validation_part(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
     held_out = permutation(Key(0).fold_in(2**40), 100)[:20]
     c = np.full(100, 14.62)
     c[held_out[:5]] = 15.0
@@ -293,12 +296,14 @@ def test_wrong_environment(command, name, value):
 
 
 def bad_csv(folder):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
     path = folder / "bad.csv"
-    path.write_text("a,label\n1,0\nx,1\n")
+    path.write_text("a,label\n1,0\n2,1,3\n")
     return path
 
 
 def table(path, labels):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
     path.write_text(
         "".join(f"{i},{label}\n" for i, label in zip(["a", *range(30)], ["label", *labels]))
     )
@@ -316,13 +321,20 @@ BAD = {
     "no IDX files": (lambda f: ["--data", f], "train-images-idx3-ubyte"),
     "unknown kind": (lambda f: ["--data", bad_file(f)], "--data: expected a folder"),
     "no npz": (lambda f: ["--data", bad_file(f, "x.npz")], "x.npz: expected a NumPy .npz"),
-    "cell": (lambda f: ["--data", bad_csv(f)], "line 3, column 'a'"),
-    "label": (lambda f: ["--data", bad_csv(f), "--label", "kind"], "got columns a, label"),
+    "cell": (lambda f: ["--data", bad_csv(f)], "line 3: expected 2 cells as in the header, got 3"),
+    "label": (
+        lambda f: ["--data", table(f / "a.csv", range(30)), "--label", "kind"],
+        "target: expected one of its columns, a, label, got 'kind'",
+    ),
+    "two tables": (
+        lambda f: [table(f / "a.csv", range(30)), "--data", f / "b.csv"],
+        "--data: expected it or a table, got both",
+    ),
     "label of npz": (
         lambda f: ["--data", npz(f / "a.npz"), "--label", "y"],
-        "--label: expected it with a .csv file only, got 'y'",
+        "--target: expected it with a table only, got 'y'",
     ),
-    "label of digits": (lambda f: ["--label", "y"], "--label: expected it with a .csv"),
+    "label of digits": (lambda f: ["--label", "y"], "--target: expected it with a table"),
     "counts": (lambda f: ["--data", npz(f / "a.npz", y=np.ones(29))], "a.npz: expected x"),
     "negative": (lambda f: ["--data", npz(f / "a.npz", y=-np.ones(30))], "y: .* got -1"),
     "ids": (
@@ -365,15 +377,15 @@ BAD = {
     ),
     "a price in a table": (
         lambda f: ["--data", table(f / "a.csv", [f"{100 + i}" for i in range(30)])],
-        r"/a\.csv: column 'label': expected classes",
+        r"/a\.csv: expected a column to learn from besides the target",
     ),
     "one class in a table": (
         lambda f: ["--data", table(f / "a.csv", ["cat"] * 30)],
-        r"/a\.csv: y: expected at least 2 classes",
+        r"/a\.csv: target: expected at least 2 classes",
     ),
     "a missing label": (
-        lambda f: ["--data", table(f / "a.csv", ["cat", "dog", ""] * 10)],
-        r"/a\.csv: line 4, column 'label': expected a label, got ''",
+        lambda f: [table(f / "a.csv", ["cat", "dog", ""] * 10), "--missing", "error"],
+        r"/a\.csv: target: expected a value in every row of 'label', .* got 10 without",
     ),
     "too large for float32": (
         lambda f: ["--data", npz(f / "a.npz", x=np.full((30, 2), 1e300))],

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -21,6 +22,7 @@ QUICK = {
     "train": "train --epochs 1 --hidden 4 --out {out}",
     "predict": "predict {}/model-with-dropout.safetensors {}/table.csv --out {out}/new.csv",
     "report": "report {} --out {out}/report.html",
+    "masks": "masks --shape 8x8 --key 1",
     "bench": "bench --sizes 1Ki --p 0.5 --rounds 1 --threads 1 --out {out}",
     "info": "info",
     "completion": "completion bash",
@@ -56,7 +58,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def given(tmp_path, request):
+def given(tmp_path, request, capsys):
     """What the words of a quick call are, with more behind them."""
 
     def words(name, *more):
@@ -64,6 +66,7 @@ def given(tmp_path, request):
             pytest.importorskip(package, reason=f"needs {package}")
         call = QUICK[name]
         folder = request.getfixturevalue("trained") if "{}" in call else ""
+        capsys.readouterr()  # what that has printed
         return [*call.replace("{}", str(folder)).format(out=tmp_path).split(), *more]
 
     return words
@@ -84,7 +87,7 @@ def test_every_command_is_listed():
     assert len(commands()) == len(COMMANDS)
     assert set(QUICK) == set(commands())
     for name in commands():
-        assert f"\n    {name} " in parser().format_help()
+        assert re.search(rf"^    {name}\b", parser().format_help(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", commands())
@@ -92,7 +95,7 @@ def test_help_has_two_examples_that_can_be_typed(name):
     examples = re.findall(r"^  fastdrop (.*)$", commands()[name].format_help(), re.MULTILINE)
     assert len(examples) >= 2
     for example in examples:
-        words = shlex.split(example.partition(">")[0])
+        words = shlex.split(re.split("[<>|]", example)[0])
         assert parser().parse_args(words).command == name
 
 
@@ -162,6 +165,7 @@ def test_a_log_has_no_bar_and_no_colour(given, capsys, name):
 def on_a_terminal(arguments, **environment):
     """Exit status of a process, and what the terminal got that it runs on."""
     parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 100))
     command = [sys.executable, "-m", "fastdrop", *map(str, arguments)]
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     env |= {"TERM": "xterm"} | environment

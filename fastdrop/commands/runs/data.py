@@ -52,9 +52,9 @@ class Data(NamedTuple):
     name: str
     task: str
     classes: tuple[str, ...]
-    x: Array
+    x: Any
     y: Array
-    x_val: Array
+    x_val: Any
     y_val: Array
     scale: float = 1.0
     table: Prepared | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -42,9 +44,17 @@ def render(results: Results) -> bytes:
     shown = [run for run in results.runs if run.dropout in (0.0, best)]
     metric = results.data["metric"]
     sweep = len(results.settings["dropout"]) > 1
-    figure = Figure(figsize=(16 if sweep else 12, 5.6), dpi=120, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.85), wspace=0.06)
-    put = {"x": 0.008, "ha": "left", "va": "top", "parse_math": False}  # names may have a $
+    figure = Figure(
+        figsize=(16 if sweep else 12, 5.6),
+        dpi=120,
+        layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 0.85), wspace=0.06),
+    )
+    put: dict[str, Any] = {
+        "x": 0.008,
+        "ha": "left",
+        "va": "top",
+        "parse_math": False,
+    }  # names may have a $
     figure.text(y=0.98, s=conclusion(results, short=True), fontsize=14, fontweight="bold", **put)
     figure.text(y=0.915, s=_subtitle(results), fontsize=10, color=GREY, **put)
     axes = figure.subplots(1, 3 if sweep else 2)

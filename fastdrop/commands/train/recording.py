@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastdrop.callbacks import Callback, Logs
+from fastdrop.callbacks import Callback
+from fastdrop.callbacks.base import Logs
 from fastdrop.callbacks.reports import format_logs
 from fastdrop.commands.console import Console
 from fastdrop.commands.runs.data import Data
@@ -72,13 +73,13 @@ class Record(Callback):
         for name, value in logs.items():
             self.run.figures.setdefault(name, []).append(value)
         seconds = self.run.seconds
-        seconds.setdefault("training", []).append(self._trained - self._begin)
-        seconds.setdefault("evaluation", []).append(evaluated - self._trained)
+        seconds.setdefault("training", []).append(round(self._trained - self._begin, 6))
+        seconds.setdefault("evaluation", []).append(round(evaluated - self._trained, 6))
         seconds.setdefault("checkpoint", []).append(0.0)  # which the checkpoint itself cannot know
         if epoch + 1 == self.params["epochs"] or evaluated - self._written >= CHECKPOINTS:
             self.write()
             self._written = time.perf_counter()
-            seconds["checkpoint"][-1] = self._written - evaluated
+            seconds["checkpoint"][-1] = round(self._written - evaluated, 6)
 
     def _check(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -131,7 +131,8 @@ def _table(results: Results, rates: list[Rate]) -> str:
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
-    last = f"after {results.settings['epochs']} epochs"
+    epochs = results.settings["epochs"]
+    last = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
     note = f"Mean ± standard deviation of {seeds} seeds, {last}:" if seeds > 1 else f"{last}:"
     return "\n".join([note[:1].upper() + note[1:], *lines])
 
