@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 KERAS_BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 NEEDED = {  # by packages and modules, what they import
-    "fastdrop.commands.pictures": ["matplotlib"],
+    "fastdrop.commands.report": ["jinja2", "PIL"],
+    "fastdrop.commands.train.pictures": ["matplotlib"],
     "fastdrop.diagrams": ["matplotlib"],
     "fastdrop.jax": ["jax"],
     "fastdrop.jax.equinox": ["equinox"],

@@ -31,9 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     """
     out = arguments.out or arguments.folder / NAME
     check(out, arguments.force)
-    for missing in write(arguments.folder, out):
-        arguments.console.tell(missing)
-    arguments.console.result(f"written: {out}", {"report": str(out)})
+    missing = write(arguments.folder, out)
+    for line in missing:
+        arguments.console.tell(line)
+    arguments.console.result(f"written: {out}", {"report": str(out), "missing": missing})
 
 
 def check(out: Path, force: bool = False) -> None:

@@ -137,6 +137,8 @@ def _load_data(results: Results) -> Data:
     if facts["path"] == "-":
         raise ValueError("the table came from standard input, which cannot be read again")
     path = facts["path"] and Path(facts["path"])
+    if path and not path.is_absolute() and not path.exists():
+        raise FileNotFoundError(f"{path} is not here, but perhaps where fastdrop train ran")
     roles = {name: value for name, value in (facts["roles"] or {}).items() if name != "target"}
     data = load(path, facts["label"] or "label", results.settings["seed"], roles)
     if data.checksum != facts["checksum"]:

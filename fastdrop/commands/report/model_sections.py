@@ -351,8 +351,9 @@ def columns_section(found: Mapping[str, Sequence[Importance]], loss: str) -> Sec
     shown = {condition: [values[i] for i in order[:COLUMNS]] for condition, values in found.items()}
     first = main[order[0]]
     says = (
-        f"When the values of one column are shuffled, the network cannot use it. Without "
-        f"{first.name} the mean {loss} rises by {number(first.mean)}, more than without any other."
+        "When the values of one column are shuffled, the network cannot use it. Without "
+        f"“{first.name}” the mean {loss} rises by {number(first.mean)}, more than without any "
+        "other."
     )
     idle = [value.name for value in main if value.mean <= 2 * value.error]
     if idle:
@@ -375,7 +376,7 @@ def columns_section(found: Mapping[str, Sequence[Importance]], loss: str) -> Sec
     table = Table(f"Rise of the mean {loss} by shuffled column", ["column", *heads], rows)
     name, title = "columns-importance", "The columns that count"
     more = len(main) - COLUMNS
-    note = f"The network counts most on {first.name}"
+    note = f"The network counts most on “{first.name}”"
     note += f"; {more} more columns are in the table." if more > 0 else "."
     picture = draw_importance(name, title, note, shown, f"rise of the mean {loss}")
     figure = Figure(name, title, note, picture, table)
