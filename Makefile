@@ -1,5 +1,6 @@
 # make demo: the main job.  make test: the tests.  Both set up .venv first.
 # make test-sanitizers, make test-aarch64: the kernels again, as a developer wants them tested.
+# make docs: the site; make figures: its pictures.
 # make wheels, make test-wheels: what is released, into dist/ (Debian 12); make sdist: of it, the sources.
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ SANITIZED := tests/masks tests/layers tests/compiled tests/test_recorded.py test
     $(patsubst %,tests/training/test_%.py,batches blas blocks changed_in_place losses models optimizers)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 
-.PHONY: demo test bench test-sanitizers test-aarch64 sdist wheels test-wheels clean
+.PHONY: demo test bench docs linkcheck figures test-sanitizers test-aarch64 sdist wheels test-wheels clean
 
 demo: $(VENV)/.plot
 	$(BIN)/fastdrop train --out demo
@@ -26,10 +27,27 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # this machine's figures, with the frameworks that .venv has, into its folder in docs/bench; and
-# README's table of all machines
+# the tables and pictures of all machines
 bench: $(VENV)/.plot
 	$(BIN)/fastdrop bench --out docs/bench
 	$(BIN)/python benchmarks/readme_table.py
+	$(BIN)/python benchmarks/speed_picture.py
+
+# the site, into build/docs; any warning is an error
+docs: $(VENV)/.docs
+	rm -rf docs/reference/api/generated    # pages of names that are no more
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs build/docs
+
+# asks other sites for the pages that ours links to
+linkcheck: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b linkcheck -q docs build/linkcheck
+
+# the pictures of the documentation that need no long runs
+figures: $(VENV)/.plot
+	$(BIN)/python benchmarks/speed_picture.py
+	$(BIN)/python examples/gallery.py docs/figures/gallery.png
+	$(BIN)/python examples/mask_pictures.py docs/figures
+	$(BIN)/python benchmarks/shared_masks.py --report docs/results/shared_masks_*.json
 
 # C tests, and the Python tests of compiled code, under AddressSanitizer and
 # UndefinedBehaviorSanitizer; threads under ThreadSanitizer (gcc)
@@ -96,6 +114,7 @@ $(VENV)/.tools:
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-clang .venv-frameworks .venv-oldest-jax .venv-newest-jax \
 	    build dist demo fastdrop_nn.egg-info \
+	    docs/_inventories docs/tutorials docs/reference/api/generated docs/sg_execution_times.rst \
 	    fastdrop/compiled/_*.c fastdrop/compiled/_*.so \
 	    .hypothesis tests/.hypothesis .mypy_cache .pytest_cache .ruff_cache __pycache__
 	find fastdrop tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +

@@ -1,9 +1,10 @@
-"""PyTorch's attention, forward and backward: its own with dropout and without, and fastdrop's.
+"""PyTorch's attention, forward and backward: its own with and without dropout, and fastdrop's.
 
     python benchmarks/attention.py --out docs/bench
 
-Those of a row take turns, in one process; medians. Without dropout PyTorch has flash attention,
-which keeps no scores; with dropout it goes step by step. Writes attention.md.
+The sides of a row take turns in one process, and the figures are medians. Without dropout PyTorch
+has flash attention, which keeps no scores. With dropout it computes step by step. This writes
+attention.md.
 """
 
 import argparse

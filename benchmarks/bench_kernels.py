@@ -1,6 +1,6 @@
-"""Kernel latency and bandwidth, with a copy and the NumPy idiom beside each.
+"""Latency and bandwidth of kernels, compared with a copy and with the NumPy idiom.
 
-pytest benchmarks/                    all of it
+pytest benchmarks/                    everything
 pytest benchmarks/ -k "64Ki"          one size
 """
 

@@ -1,7 +1,7 @@
-"""One update of a weight matrix, with a copy of as many bytes and PyTorch's fused Adam beside it.
+"""One update of a weight matrix, compared with a copy of as many bytes and PyTorch's fused Adam.
 
-pytest benchmarks/bench_optimizers.py              all of it
-pytest benchmarks/bench_optimizers.py -k "adam"    some
+pytest benchmarks/bench_optimizers.py              everything
+pytest benchmarks/bench_optimizers.py -k "adam"    a part
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ SHAPES = {"10x256": (10, 256), "256x784": (256, 784), "1024x1024": (1024, 1024)}
 
 
 def half(grad):
-    """The gradient of half of the rows and columns."""
+    """Return the gradient of half of the rows and columns."""
     rows, columns = (np.arange(0, length, 2) for length in grad.shape)
     return PartialGradient(grad.shape, [(rows, columns, grad[np.ix_(rows, columns)])])
 
@@ -30,7 +30,7 @@ def fastdrop_side(optimizer, rule=None, gradient=lambda grad: grad):
 
 
 def copy_side(w, grad):
-    """Reads and writes as many bytes as Adam: 7 arrays' worth."""
+    """Read and write as many bytes as Adam: 7 arrays."""
     x = np.ones(w.size * 7 // 2, w.dtype)
     y = np.empty_like(x)
     return lambda: np.copyto(y, x)

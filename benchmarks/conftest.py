@@ -1,4 +1,4 @@
-"""Ctrl-C has pytest print the tables so far; here SIGTERM, too, and they say what is missing."""
+"""Let SIGTERM, like Ctrl-C, make pytest print the tables so far, with a note of what is missing."""
 
 import signal
 
@@ -6,7 +6,7 @@ import pytest
 
 
 class Kept:
-    """Hooks of one session."""
+    """The hooks of one session."""
 
     def __init__(self):
         self.finished, self.terminated = set(), False

@@ -1,9 +1,9 @@
-"""NumPy's threads and ours take turns at every layer: which settings make them quarrel?
+"""Which settings make NumPy's threads and ours fight for cores, when they alternate at every layer?
 
     python benchmarks/core_fight.py --data ../shared/data/mnist
 
-Trains with `fit` under each setting, in processes that take turns, on an idle machine and beside
-busy processes. docs/threads.md has the results and what follows.
+Each setting trains with `fit`, in processes that take turns, on an idle machine and beside busy
+processes. docs/explanation/threads.md has the results and the conclusions.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SETTINGS = [
     "OMP_WAIT_POLICY=active",
     "OPENBLAS_NUM_THREADS=1",
 ]
-BUSY = (0, 1, 6)  # processes that do nothing but take a core
+BUSY = (0, 1, 6)  # how many processes do nothing but occupy a core
 SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 THREADS = os.cpu_count()
 NETWORKS = [
@@ -38,7 +38,7 @@ NETWORKS = [
 
 
 class Turns:
-    """A process for each setting, others that are busy, and microseconds of a step in each turn."""
+    """A process for each setting, busy processes, and microseconds of a step in each turn."""
 
     def __init__(self, peers, data, steps, untimed):
         script = str(Path(__file__).with_name("training_sides.py"))
@@ -75,7 +75,7 @@ class Turns:
 
 
 def measure(data, rounds, steps, untimed):
-    """Print a table; return what has failed, in words."""
+    """Print a table, and return a description of what has failed."""
     with Peers() as peers, contextlib.closing(Turns(peers, data, steps, untimed)) as turns:
         plan = [
             (f"{name_of(network.widths)} beside {busy}", (network, busy))
@@ -90,7 +90,7 @@ def measure(data, rounds, steps, untimed):
 
 
 def table(us):
-    """Format microseconds as Markdown: medians, and the slowest round's."""
+    """Format microseconds as Markdown: the median, and that of the slowest round."""
     lines = [
         "| environment "
         + "".join(

@@ -1,4 +1,4 @@
-"""What `predict` costs: against the bare products of a large batch, and for one sample.
+"""What `predict` costs, for a large batch compared with its bare products, and for one sample.
 
 python benchmarks/inference.py --out docs/bench
 """
@@ -17,7 +17,7 @@ from fastdrop.models import Sequential
 
 
 def network(inputs, *hidden):
-    """A classifier of 10 classes, as trained with dropout."""
+    """Return a classifier of 10 classes, as after training with dropout."""
     stack = [layers.Input((inputs,))]
     for units in hidden:
         stack += [layers.Dense(units, activation="relu"), layers.Dropout(0.5)]
@@ -25,7 +25,7 @@ def network(inputs, *hidden):
 
 
 def products(model, batch):
-    """Return a call that does the matrix products of `model.predict`, and nothing else."""
+    """Return a call that only does the matrix products of `model.predict`."""
     weights = [param for name, param in model.params.items() if name.endswith("weight")]
     a = [np.ones((batch, weights[0].shape[1]), np.float32)]
     a += [np.empty((batch, len(w)), np.float32) for w in weights]
@@ -38,7 +38,7 @@ def products(model, batch):
 
 
 def measure(widths, batch, calls):
-    """Return a network's row."""
+    """Return the row of a network."""
     model = network(*widths)
     x = np.random.default_rng(1).random((batch, widths[0]), np.float32)
     sides = {"predict": lambda: model.predict(x, verbose=0), "products": products(model, batch)}

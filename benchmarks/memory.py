@@ -1,12 +1,13 @@
-"""How much memory `fit` takes at its peak, against what it cannot do without (Linux).
+"""How much memory `fit` takes at its peak, compared with what it needs at least (Linux).
 
     python benchmarks/memory.py --out docs/bench
 
-Each line is a process of its own: what it took beyond an interpreter that has trained a tiny model,
-so that its libraries' code and the threads' buffers are in memory, and the sum of the data, four
-arrays of the parameters' sizes (themselves, their gradients, Adam's two means) and one batch's
-activations. Beyond that sum `fit` holds the gradients of these activations and the samples' order;
-of the parameters' gradients it holds the largest alone.
+Each line is a process of its own. The peak is what the process takes beyond an interpreter that has
+trained a tiny model, so that the code of its libraries and the buffers of threads are in memory.
+What `fit` needs at least is the sum of the data, of four arrays of the parameters' sizes (the
+parameters, their gradients, Adam's two means) and of one batch's activations. Beyond that sum `fit`
+holds the gradients of these activations and the order of the samples. Of the parameters' gradients
+it holds only the largest.
 """
 
 import argparse
@@ -27,7 +28,7 @@ MIB = 2**20
 
 
 def status(field):
-    """A figure of this process, in bytes."""
+    """Return a figure of this process, in bytes."""
     kib = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]
     return int(kib) * 1024
 
@@ -50,11 +51,11 @@ def samples_of(dtype, samples):
 
 
 def measure(dtype, samples):
-    """Return a row: what the peak is, what has to be, and their ratio."""
+    """Return a row: the peak, the least that is needed, and their ratio."""
     square = np.ones((1024, 1024), np.float32)
     np.matmul(square, square, out=np.empty_like(square))  # NumPy's threads and their buffers
     del square
-    network((64, 64)).fit(*samples_of(dtype, 64), 32, verbose=0)  # and ours
+    network((64, 64)).fit(*samples_of(dtype, 64), 32, verbose=0)  # and our threads and buffers
     idle = status("VmRSS")
     x, y = samples_of(dtype, samples)
     model = network(HIDDEN)

@@ -1,10 +1,11 @@
-"""How near `predict_moments` comes to 10 000 samples, beside 100 samples: digits and MNIST.
+"""How close `predict_moments` comes to 10 000 samples, compared with 100 samples: digits and MNIST.
 
     python benchmarks/moments.py --data ../shared/data/mnist --out docs/bench
 
-Networks are trained for a few epochs and asked for test rows, on logits and on probabilities. Told
-are the correlation of standard deviations with those of many samples, median and 5 to 95 % of their
-ratios, the mean's distance in standard deviations, and the mean error of the entropy.
+Networks are trained for a few epochs, and predict test rows, as logits and as probabilities. The
+table has the correlation of standard deviations with those of many samples, the median and the 5 to
+95 % range of their ratios, the distance of the mean in standard deviations, and the mean error of
+the entropy.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from fastdrop.datasets import load_digits, load_idx
 from fastdrop.layers import Dense, Dropout, Input
 from fastdrop.models import Sequential
 
-TEST = 100  # rows
+TEST = 100  # rows to predict
 MANY, FEW = 10_000, 100
 
 
@@ -37,7 +38,7 @@ def mnist(folder):
 
 
 def trained(widths, p, p_input, x, y, activation):
-    """Return a classifier; of one without softmax at the end, the loss has it."""
+    """Return a classifier. Without softmax at the end, the loss includes it."""
     stack = [Input((widths[0],)), *([Dropout(p_input)] if p_input else [])]
     for units in widths[1:-1]:
         stack += [Dense(units, "relu"), Dropout(p)]
@@ -49,13 +50,13 @@ def trained(widths, p, p_input, x, y, activation):
 
 
 def rows_of(name, widths, p, p_input, activation, data):
-    """Return two rows: moments and few samples."""
+    """Return two rows: one for moments, one for few samples."""
     x, y, x_test = data()
     model = trained(widths, p, p_input, x, y, activation)
     many, few = (model.predict_mc(x_test, n, seed=n, verbose=0) for n in (MANY, FEW))
     lines = []
     for way, got in (("moments", model.predict_moments(x_test)), (f"{FEW} samples", few)):
-        told = many.std > 1e-6  # elsewhere there is nothing to tell
+        told = many.std > 1e-6  # elsewhere there is nothing to compare
         ratio = (got.std[told] / many.std[told]).astype(np.float64)
         low, median, high = np.quantile(ratio, [0.05, 0.5, 0.95])
         away = (np.abs(got.mean - many.mean)[told] / many.std[told]).mean()

@@ -1,9 +1,9 @@
-"""How much faster two ranks train than one, and from that, up to how many nodes it would pay.
+"""How much faster two ranks train than one, and up to how many nodes it should therefore pay.
 
     mpiexec -n 2 python benchmarks/mpi_scaling.py --out docs/bench
 
-One run: one rank alone, while the other sleeps, and both together take turns, each with one thread.
-Writes mpi.md and mpi.json.
+In one run, one rank alone (while the other sleeps) and both together take turns, each with one
+thread. This writes mpi.md and mpi.json.
 """
 
 import os
@@ -30,12 +30,12 @@ TABLE, RESULTS = "mpi.md", "mpi.json"
 HIDDEN, INPUTS, CLASSES, BATCH, P = 1024, 784, 10, 512, 0.5
 COMM = MPI.COMM_WORLD
 
-# bytes a second in each direction, seconds
+# bytes per second in each direction, seconds
 NETWORKS = {"10 Gbit/s Ethernet": (1.1e9, 30e-6), "100 Gbit/s InfiniBand": (11e9, 2e-6)}
 NODES = [2**k for k in range(8)]
-# how fast a node is, times one thread of this machine, and the global batch
+# how fast a node is, compared with one thread of this machine, and the global batch
 POINTS = [(1, 512), (16, 512), (16, 8192)]
-EFFICIENT = 0.5  # n nodes pay where they are at least n / 2 times as fast as one
+EFFICIENT = 0.5  # n nodes pay if they are at least n / 2 times as fast as one
 
 
 class Clock(Callback):
@@ -48,7 +48,7 @@ class Clock(Callback):
         self.ends.append(time.perf_counter())
 
     def step(self):
-        """Seconds of a step, the first two left out."""
+        """Return the seconds of a step, without the first two steps."""
         return statistics.median(np.diff(self.ends)[2:])
 
 
@@ -88,7 +88,7 @@ def alone(function):
 
 
 def reduction(size):
-    """Return the seconds of a sum of `size` bytes over both ranks."""
+    """Return the seconds that a sum of `size` bytes over both ranks takes."""
     array = np.zeros(size // 4, np.float32)
     times = []
     for _ in range(30):
@@ -100,7 +100,7 @@ def reduction(size):
 
 
 class Turns:
-    """What both ranks measure together, and what they have found."""
+    """What both ranks measure together, and the results."""
 
     def __init__(self, steps):
         gradient = sum(param.nbytes for param in make_model().params.values())
@@ -132,10 +132,10 @@ class Turns:
 
 
 def predicted(nodes, speed, batch, row, fixed, gradient, bandwidth, latency):
-    """Return the seconds of a step on so many nodes.
+    """Return the seconds of a step on several nodes.
 
-    Each computes its rows and the whole update. The sum over n nodes sends and receives
-    2 (n - 1) / n of the gradient's bytes in 2 log2(n) messages; nothing is hidden behind the
+    Each node computes its rows and the whole update. The sum over n nodes sends and receives
+    2 (n - 1) / n of the gradient's bytes in 2 log2(n) messages. No part of it is hidden behind the
     backward pass.
     """
     compute = (batch / nodes * row + fixed) / speed
@@ -210,7 +210,7 @@ def main():
             COMM.Abort(stopped.code)
     else:
         for number in ENDS:
-            signal.signal(number, signal.SIG_IGN)  # rank 0 ends both, when its files are written
+            signal.signal(number, signal.SIG_IGN)  # rank 0 ends both after its files are written
         turns = Turns(arguments.steps)
         for _ in range(arguments.rounds):
             turns.measure()

@@ -1,12 +1,12 @@
-"""Raw bits for an outside test suite, on standard output, for ever.
+"""Write raw random bits for an external test suite to standard output, without end.
 
     python benchmarks/randomness.py words | dieharder -a -g 200
     python benchmarks/randomness.py masks | dieharder -a -g 200
     python benchmarks/randomness.py keys  | dieharder -a -g 200
 
-words: domain 1, one 32-bit word for each element of one long array. masks: packed masks of
-p = 1/2, of 4096 elements each, a new call for each. keys: the seeds of fold_in(0), fold_in(1), ...
-of one key. Results are noted in docs/randomness.md.
+"words" writes domain 1: one 32-bit word for each element of one long array. "masks" writes packed
+masks of p = 1/2, of 4096 elements each, with a new call for each mask. "keys" writes the seeds of
+fold_in(0), fold_in(1), ... of one key. docs/explanation/randomness.md has the results.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main():
     try:
         for chunk in source:
             sys.stdout.buffer.write(chunk)
-    except BrokenPipeError:  # the reader has what it wanted
+    except BrokenPipeError:  # the reader has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

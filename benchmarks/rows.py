@@ -1,4 +1,4 @@
-"""Tables of which every row is measured by itself, once."""
+"""Tables whose rows are each measured once, on their own."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ def add_out(parser):
 
 
 def keep_rows(tables, file="tables.md", out=None):
-    """Measure row after row; print the tables, and write them to a folder; see `keep`.
+    """Measure row after row, print the tables, and write them to a folder; see `keep`.
 
-    A table has a head, two lines of Markdown, and for each row what is missing without it, and a
-    function that returns it.
+    A table has a head of two lines of Markdown. For each row it has the text that names it if it is
+    missing, and a function that returns it.
     """
     done = [[] for _ in tables]
     steps = [

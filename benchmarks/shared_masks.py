@@ -1,15 +1,16 @@
-"""What does a mask that a whole batch shares cost in accuracy, and gain in time?
+"""What accuracy does a mask cost that a whole batch shares, and what time does it save?
 
     python benchmarks/shared_masks.py --data ../shared/data/mnist --out docs/results/mnist.json
     python benchmarks/shared_masks.py --report docs/results/mnist.json ...
 
-The first line trains every variant with every seed on one folder of IDX files; what its JSON file
-holds already is not run again. The second makes docs/shared_masks.md and docs/shared_masks.png.
+The first line trains every variant with every seed on one folder of IDX files, and skips runs that
+its JSON file already has. The second line makes docs/explanation/shared_masks.md
+and docs/figures/shared_masks.png.
 """
 
 import os
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one thread: its CPU time is the time of a step
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # so that the CPU time is the time of a step
 
 import argparse
 import io
@@ -42,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
 
 
 class StepTimes(Callback):
-    """CPU seconds of every training step: others who use the machine hardly change them."""
+    """CPU seconds of every training step, which other users of the machine hardly change."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -130,11 +131,12 @@ def grouped(runs: list[dict[str, Any]]) -> Runs:
 def report(paths: list[str], folder: Path) -> None:
     """Put the runs of JSON files into the table of shared_masks.md, and draw shared_masks.png."""
     runs = grouped([run for path in paths for run in json.loads(Path(path).read_text())])
-    document = folder / "shared_masks.md"
+    document = folder / "explanation" / "shared_masks.md"
     before, _, rest = document.read_text().partition(START)
     _, _, after = rest.partition(END)
     replace_file(document, f"{before}{START}\n{table(runs)}\n{END}{after}".encode())
-    draw(runs, folder / "shared_masks.png")
+    (folder / "figures").mkdir(exist_ok=True)
+    draw(runs, folder / "figures" / "shared_masks.png")
 
 
 def table(runs: Runs) -> str:
@@ -215,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, help="train on the first images only")
     parser.add_argument("--report", nargs="+", metavar="JSON", help="write table and picture")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the report")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
     args = parser.parse_args(argv)
     if args.report:
         report(args.report, args.docs)

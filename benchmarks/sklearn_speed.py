@@ -1,10 +1,10 @@
-"""What an epoch costs: the estimators beside scikit-learn's, as they come and in two jobs at once.
+"""What an epoch costs: our estimators and scikit-learn's, by default and in two jobs at once.
 
 python benchmarks/sklearn_speed.py --data ../shared/data --out docs/bench
 
-Both train the same networks on the same data, in turns, with the same random states; so they reach
-the same weights, and the scores in the table are there to show it. Two jobs at once are joblib's,
-``n_jobs=2``, a thread each; "at once / one by one" is 0.5 where neither hinders the other.
+Both train the same networks on the same data, in turns, with the same random states. So they reach
+the same weights, as the scores in the table show. Two jobs at once are joblib's ``n_jobs=2``, with
+a thread each. "at once / one by one" is 0.5 if neither job hinders the other.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from fastdrop.datasets import load_idx
 SIDES = {"scikit-learn": neural_network, "fastdrop": fastdrop.sklearn}
 HIDDEN = [(50,), (64, 64), (512, 512)]
 UCI = ("bostonHousing", "concrete", "energy", "yacht")
-IMAGES = 6000  # of Fashion-MNIST's 60 000: an epoch's time is proportional to them
+IMAGES = 6000  # of Fashion-MNIST's 60 000, because an epoch's time is proportional to them
 
 
 def tables(folder):
-    """Return X_train, X_test, y_train, y_test by name; what is not in the folder is left out."""
+    """Return X_train, X_test, y_train, y_test by name, without sets that are not in the folder."""
     digits = load_digits(return_X_y=True)
     found = {"digits": train_test_split(digits[0] / 16, digits[1], random_state=0)}
     if folder and (folder / "fashion-mnist").is_dir():
@@ -88,17 +88,17 @@ def fit(side, hidden, epochs, table, seed):
 
 
 def epochs_for(hidden, table):
-    """Return how many take some tenths of a second."""
+    """Return how many epochs take some tenths of a second."""
     x = table[0]
     operations = 6 * len(x) * sum(a * b for a, b in zip((x.shape[1], *hidden), (*hidden, 10)))
     return int(np.clip(4e9 // operations, 2, 100))
 
 
 def measure(name, table, hidden, seeds, parallel):
-    """Return a row of the table: epochs in turns, first as they come, then two at once."""
+    """Return a row of the table, of epochs in turns: first by default, then two at once."""
     epochs = epochs_for(hidden, table)
     seconds = {(side, jobs): [] for side in SIDES for jobs in (1, 2)}
-    alone = []  # seconds of a job that has the cores to itself, on as many threads as it has then
+    alone = []  # seconds of a job that has the cores to itself, with as many threads as it has then
     scores = {side: [] for side in SIDES}
     for seed in range(seeds):
         for side in SIDES:
@@ -132,7 +132,7 @@ def main():
         "\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     )
     with Parallel(n_jobs=2) as parallel:
-        parallel(delayed(fit)(side, (4,), 1, _tiny(), 0) for side in SIDES)  # they start
+        parallel(delayed(fit)(side, (4,), 1, _tiny(), 0) for side in SIDES)  # starts the jobs
         rows = [
             (f"{name}, {hidden}", partial(measure, name, table, hidden, given.seeds, parallel))
             for name, table in tables(given.data).items()

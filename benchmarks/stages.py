@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: the same networks as in training.py, trained by `fit`.
+"""Where the time of a training step goes, for the networks of training.py, trained by `fit`.
 
     python benchmarks/stages.py --out docs/bench
 
-Wall time by a clock around each kind of call: means over the quickest of some epochs. What no clock
-covers is Python's. The products alone take turns with it.
+A clock around each kind of call measures wall time. The figures are means over the quickest of some
+epochs. Time that no clock covers is Python's. The products alone take turns with it.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FLOOR = "the products alone, of all units"
 
 
 class Clocks(Callback):
-    """Seconds spent in functions, by the name of what they do, and in all, after some steps."""
+    """Seconds spent in functions, by what they do, and in all, after some steps."""
 
     def __init__(self):
         self.seconds = Counter()

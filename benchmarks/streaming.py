@@ -2,9 +2,10 @@
 
     python benchmarks/streaming.py --out docs/bench
 
-Dropout of float32 into another array with ordinary stores, with streaming ones, and as fastdrop
-chooses; beside it two copies, and dropout whose result is read at once. Calls take turns; medians.
-docs/threads.md has the rule.
+Dropout of float32 into another array is measured with ordinary stores, with streaming stores, and
+with those that fastdrop chooses. Two copies, and dropout whose result is read at once, are there
+for comparison. The calls take turns, and the figures are medians.
+docs/explanation/threads.md has the rule.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from fastdrop.compiled import _core
 
 KEY = fastdrop.Key(1)
 TABLE = "streaming.md"
-NEVER, ALWAYS = (1 << 63), 0  # bytes of a cache in which everything fits, and nothing
+NEVER, ALWAYS = (1 << 63), 0  # bytes of a cache into which everything fits, and nothing
 POWERS = range(17, 27)
 
 
@@ -35,7 +36,7 @@ def with_cache(size, call):
 
 
 def row(p, power, threads):
-    """Return a row: 2^power elements."""
+    """Return a row, for 2^power elements."""
     x = np.random.default_rng(0).random(1 << power, np.float32)
     y = np.empty_like(x)
 
@@ -56,7 +57,7 @@ def row(p, power, threads):
         "streaming, read": partial(with_cache, ALWAYS, drop_and_read),
     }
     us = medians(calls, max(9, min(401, (1 << 26) >> power)), untimed=1)
-    # NumPy copies on one thread: with more, only the streaming copy compares.
+    # NumPy copies on one thread, so with more threads only the streaming copy is comparable.
     copies = [us["streaming copy"]] + [us["copyto"]] * (threads == 1)
     ratio = us["chosen"] / min(copies)
     cells = " | ".join(f"{value:.0f}" for value in us.values())

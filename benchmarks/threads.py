@@ -1,8 +1,8 @@
-"""When do threads pay, and what does dropout cost behind a matrix product?
+"""When do threads pay, and what does dropout cost after a matrix product?
 
     python benchmarks/threads.py --out docs/bench
 
-The first table is where the cut-off in _core.pyx comes from; docs/threads.md has the results.
+The cut-off in _core.pyx comes from the first table; docs/explanation/threads.md has the results.
 """
 
 import argparse
@@ -24,10 +24,10 @@ TABLE = "threads.md"
 def medians(
     calls: dict[str, Callable[[], object]], rounds: int, untimed: int = 0
 ) -> dict[str, float]:
-    """Median microseconds of each call; the calls take turns.
+    """Return the median microseconds of each call, where the calls take turns.
 
     With `untimed` calls before each timed one, a call finds the caches as it leaves them itself,
-    not as the one before it does: one that writes around them may stand before it.
+    and not as the call before leaves them, which may write around them.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -41,7 +41,7 @@ def medians(
 
 
 def cut_off(p: float, power: int) -> str:
-    """Return a row: dropout of 2^power elements on one thread and on two."""
+    """Return a row for dropout of 2^power elements, on one thread and on two."""
     x = np.random.default_rng(0).random(1 << power, np.float32)
     y = np.empty_like(x)
     calls = {
@@ -52,7 +52,7 @@ def cut_off(p: float, power: int) -> str:
 
 
 def behind_a_product(name: str) -> str:
-    """Return a row: a call alone, and behind a matrix product."""
+    """Return a row for a call alone, and after a matrix product."""
     rng = np.random.default_rng(0)
     a, w = rng.random((128, 1024), np.float32), rng.random((1024, 1024), np.float32)
     product, y = np.empty_like(a), np.empty_like(a)

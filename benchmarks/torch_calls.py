@@ -2,8 +2,8 @@
 
     python benchmarks/torch_calls.py --out docs/bench
 
-Each row is a forward and a backward pass with all that the row above has, and one thing more. The
-rows take turns, in one process; medians. Writes torch_calls.md.
+Each row is a forward and a backward pass with everything that the row above has, and one thing
+more. The rows take turns in one process, and the figures are medians. This writes torch_calls.md.
 """
 
 import argparse
@@ -47,8 +47,8 @@ class Kernels(Function):
 
 
 def rows(p):
-    """Functions of a tensor by what they consist of."""
-    # as fastdrop.torch calls them, without the checks for torch.func
+    """Return functions of a tensor by what they consist of."""
+    # called as by fastdrop.torch, without the checks for torch.func
     empty, kernels = (super(Function, f).apply for f in (Empty, Kernels))
     return {
         "PyTorch's engine: `x.view_as(x)`": lambda x: x.view_as(x),

@@ -1,11 +1,11 @@
-"""From how many elements on is fastdrop's operator quicker than what Inductor makes of dropout?
+"""For how many elements is fastdrop's operator quicker than what Inductor makes of dropout?
 
     python benchmarks/torch_compile.py --out docs/bench
 
-A compiled step, forward and backward: gelu, dropout and a sum with a residual, as in a transformer.
-Inductor fuses PyTorch's dropout with what is around it into one loop; fastdrop's is an operator of
-its own. They take turns, in one process; medians. The rule is PAYS in fastdrop/torch/compilers.py.
-Writes torch_compile.md.
+A compiled step, forward and backward, is gelu, dropout and a sum with a residual, as in a
+transformer. Inductor fuses PyTorch's dropout with what is around it into one loop, whereas
+fastdrop's dropout is an operator of its own. They take turns in one process, and the figures are
+medians. The rule is PAYS in fastdrop/torch/compilers.py. This writes torch_compile.md.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def step(function, x, residual):
 
 
 class Row:
-    """A size: each side's function, compiled, and the seconds of its calls."""
+    """A size, with each side's compiled function and the seconds of its calls."""
 
     def __init__(self, power, p):
         def block(x, residual):
@@ -46,7 +46,7 @@ class Row:
         self.sides, self.times = {}, {}
         compilers.PAYS = 1
         for side, context in {OWN: nullcontext, OURS: fnn.enable}.items():
-            torch._dynamo.reset()  # or one side would run what is compiled for the other
+            torch._dynamo.reset()  # or one side would run what was compiled for the other
             function = torch.compile(block, dynamic=False)
             self.sides[side] = partial(step, function, x, residual)
             with context():

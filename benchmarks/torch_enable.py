@@ -1,10 +1,11 @@
-"""What `fastdrop.torch.enable` is worth to models of the transformers library, and to small calls.
+"""What `fastdrop.torch.enable` gains for models of the transformers library, and for small calls.
 
     python benchmarks/torch_enable.py --out docs/bench
 
-A step is forward, backward and AdamW. PyTorch's dropout, fastdrop's, and none (p = 0) take turns in
-one process; medians. The last says what there is to save; "saved" is fastdrop's share of it.
-Writes torch_enable.md. Needs transformers (pip install 'fastdrop-nn[examples]').
+A step is forward, backward and AdamW. PyTorch's dropout, fastdrop's, and no dropout (p = 0) take
+turns in one process, and the figures are medians. The step without dropout shows how much time
+there is to save, and "saved" is the share of it that fastdrop saves. This writes torch_enable.md.
+It needs transformers (pip install 'fastdrop-nn[examples]').
 """
 
 import argparse
@@ -73,7 +74,7 @@ def bart(p):
     return transformers.BartForConditionalGeneration(config)
 
 
-# how it is built, batch, length, compiled
+# how the model is built, the batch, the length, whether it is compiled
 MODELS = {
     "BERT 4 x 256, batch 16 x 128": (bert, 16, 128, False),
     "the same, torch.compile": (bert, 16, 128, True),
@@ -96,7 +97,7 @@ class Training:
         torch.manual_seed(1)
         model = build(0.0 if side == "p = 0" else 0.1).train()
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-        # apart, or one side would run what is compiled for another
+        # separately, or one side would run what was compiled for another
         forward = torch.compile(model, dynamic=False) if compiled else model
 
         def step():
@@ -118,7 +119,7 @@ class Training:
 
 
 class Calls:
-    """A call, forward and backward, by each side; each turn a tenth of a second."""
+    """A call, forward and backward, by each side; each turn takes a tenth of a second."""
 
     def __init__(self, x, sides):
         self.x, self.sides = x.requires_grad_(), sides
@@ -138,7 +139,7 @@ class Calls:
 
 
 def calls():
-    """Layers of few elements; what drops whole samples, beside a product with a number."""
+    """Return layers of few elements, and one that drops whole samples, beside a plain product."""
     found = {}
     for elements in (1 << 10, 1 << 14):
         for p in (0.5, 0.1):

@@ -1,10 +1,10 @@
-"""`fastdrop.torch.predict_mc` beside the loop that everybody writes.
+"""`fastdrop.torch.predict_mc` compared with the loop that everybody writes.
 
     python benchmarks/torch_predict_mc.py --out docs/bench
 
-The loop: eval(), train() for each dropout layer, then pass after pass, whose softmax is stacked for
-mean and standard deviation. Both take turns in one process; medians, and the median of the ratios
-within a round. Writes torch_predict_mc.md.
+The loop calls eval(), then train() on each dropout layer, then makes pass after pass. It stacks the
+softmax of the passes for mean and standard deviation. Both sides take turns in one process. The
+figures are medians, and the median of the ratios within a round. This writes torch_predict_mc.md.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def cnn():
 
 
 class Residual(nn.Module):
-    """Blocks with skips, which PyTorch users write as a module of their own."""
+    """Blocks with skips, which PyTorch users write as modules of their own."""
 
     def __init__(self, width=256, blocks=4):
         super().__init__()
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
         return self.last(self.encoder(x).mean(1))
 
 
-# how it is built, shape of x, samples
+# how the network is built, the shape of x, samples
 CASES = {
     "64-64-10, 1 row": (partial(mlp, 64, 64, 10), (1, 64), 100),
     "64-256-256-10, 1 row": (partial(mlp, 64, 256, 256, 10), (1, 64), 100),
@@ -97,7 +97,7 @@ def loop(module, x, samples):
     module.eval()
     for inner in module.modules():
         if isinstance(inner, nn.Dropout | nn.TransformerEncoderLayer | nn.MultiheadAttention):
-            inner.train()  # the latter two, or PyTorch's fast path leaves dropout out
+            inner.train()  # the latter two, or PyTorch's fast path would omit dropout
     with torch.no_grad():
         stacked = torch.stack([torch.softmax(module(x), -1) for _ in range(samples)])
     module.eval()
@@ -105,7 +105,7 @@ def loop(module, x, samples):
 
 
 class Case:
-    """The seconds of both sides, by rounds."""
+    """Return the seconds of both sides, by rounds."""
 
     def __init__(self, build, shape, samples):
         torch.manual_seed(0)

@@ -1,10 +1,11 @@
-"""How fast the trainer is, against the bare products of a step and against the frameworks.
+"""How fast the trainer is, compared with the bare products of a step and with the frameworks.
 
     python benchmarks/training.py --data ../shared/data/mnist --out docs/bench
 
-One run: every library in a process of its own, all but one stopped, taking turns. A turn trains
-some dozens of batches; the ratios are those within a round, their medians and quartiles are told.
-Writes training.md and training.json, of what there is when it is stopped.
+In one run, every library has a process of its own. They take turns, and all processes but one are
+stopped. A turn trains some dozens of batches. The ratios are those within a round, and the table
+has their medians and quartiles. This writes training.md and training.json, with what there is if it
+is stopped.
 """
 
 import argparse
@@ -32,11 +33,11 @@ FRAMEWORKS = [
     ("JAX scan", "jax", ("JAX, an epoch in one scan",)),
     ("scikit-learn", "sklearn", ("scikit-learn",)),
 ]
-SMALL = 8  # times as many steps where one takes next to nothing
+SMALL = 8  # times as many steps if one takes next to no time
 
 
 class Row(NamedTuple):
-    """A network, with how many threads (0: all), and whose masks are compared."""
+    """A network, the number of threads (0: all), and whether its masks are compared."""
 
     widths: tuple[int, ...]
     batch: int
@@ -88,7 +89,7 @@ class Turns:
                         yield peer, side, mask
 
     def measure(self, network, number):
-        """Let every side train: a round is that of all, or none."""
+        """Let every side train. A round has the figures of all sides, or of none."""
         widths, batch, _ = network
         steps = self.settings["steps"] * (SMALL if widths[-1] == 1 else 1)
         request = {"turn": number - 1, "steps": steps, "untimed": self.settings["untimed"]}
@@ -137,7 +138,7 @@ def quartiles(values):
 
 
 def ratio(numerators, denominators):
-    """Median and quartiles of the ratios within each round, as text; "-" where one is missing."""
+    """Return median and quartiles of the ratios within each round as text, or "-" without any."""
     if not numerators or not denominators:
         return "-"
     low, middle, high = quartiles([a / b for a, b in zip(numerators, denominators)])
@@ -145,7 +146,7 @@ def ratio(numerators, denominators):
 
 
 def table(found, rows):
-    """Format what was found as Markdown."""
+    """Format the results as Markdown."""
     us = {
         (tuple(row["widths"]), row["batch"], row["threads"], row["masks"], row["side"]): row["us"]
         for row in found["results"]

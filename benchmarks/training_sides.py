@@ -1,9 +1,10 @@
-"""What training.py compares: one library per process, each with a training loop in its own idiom.
+"""The sides of training.py: one library per process, each with a training loop in its own idiom.
 
     python benchmarks/training_sides.py <module> <threads> <folder with MNIST>
 
-All train the same network on the same samples with Adam and its defaults, ReLU, and dropout of
-p = 0.5 behind every hidden layer, and report loss and accuracy. scikit-learn has no dropout.
+All train the same network on the same samples, with Adam and its default arguments, ReLU, and
+dropout of p = 0.5 after every hidden layer, and report loss and accuracy. scikit-learn has no
+dropout.
 """
 
 import math
@@ -25,7 +26,7 @@ NONE = "no dropout"
 
 
 class Point(NamedTuple):
-    """The network, and what dropout's masks are shared by."""
+    """The network, and what the masks of dropout are shared by."""
 
     widths: tuple[int, ...]  # inputs, units of each layer; with one output it learns a number
     batch: int
@@ -33,7 +34,7 @@ class Point(NamedTuple):
 
     @property
     def classes(self):
-        """How many there are to learn; 0 where it is a number."""
+        """How many classes there are to learn, or 0 if it is a number."""
         return self.widths[-1] if self.widths[-1] > 1 else 0
 
 
@@ -42,7 +43,7 @@ def name_of(widths):
 
 
 class Figures(NamedTuple):
-    """Of one turn: seconds of a timed step; what it learned, where it does and tells."""
+    """The figures of one turn: seconds of a timed step, and what it learned, if it reports that."""
 
     seconds: float
     loss: float | None
@@ -50,7 +51,7 @@ class Figures(NamedTuple):
 
 
 class Fastdrop:
-    """`fit`, and the products alone that a step of the dense network needs."""
+    """`fit`, and only the products that a step of the dense network needs."""
 
     sides: ClassVar = {"fastdrop": (EACH, ONE, FOUR), "floor": (EACH,)}
 
@@ -82,7 +83,7 @@ class Fastdrop:
         from fastdrop.callbacks import Callback
 
         class Clock(Callback):
-            # of epochs: whoever listens to batches has Python run between them
+            # a callback for epochs, because Python runs between batches if one listens to them
             def on_epoch_begin(self, epoch, logs=None):
                 self.start = time.perf_counter()
 
@@ -100,7 +101,7 @@ class Fastdrop:
         )
 
     def matrices(self, point):
-        """Weight, its gradient, input and output, and their gradients, of each layer."""
+        """Return weight, its gradient, input, output, and their gradients, of each layer."""
         random = np.random.default_rng(1)
         a = [random.random((point.batch, width), np.float32) for width in point.widths]
         d = [random.random((point.batch, width), np.float32) for width in point.widths]
@@ -123,7 +124,7 @@ class Fastdrop:
 
 
 class PyTorch:
-    """Eager, on tensors in memory, which is faster than a DataLoader."""
+    """Eager mode, on tensors in memory, which is faster than a DataLoader."""
 
     sides: ClassVar = {"PyTorch": (EACH, ONE), "PyTorch, fused Adam": (EACH, ONE)}
 
@@ -176,7 +177,7 @@ class PyTorch:
 
 
 class Jax:
-    """One jitted function for a step, or for all of them, which gives its state's memory back."""
+    """One jitted function for a step, or for all steps, which gives its state's memory back."""
 
     sides: ClassVar = {"JAX": (EACH, ONE), "JAX, an epoch in one scan": (EACH, ONE)}
 
@@ -266,7 +267,7 @@ class Jax:
 
         x, y, untimed, timed = map(jax.numpy.asarray, (x, y, untimed, timed))
         if (epoch, timed.shape) not in self.compiled:
-            epoch.lower(state, x, y, timed).compile()  # the call finds that
+            epoch.lower(state, x, y, timed).compile()  # the call finds the compiled function
             self.compiled.add((epoch, timed.shape))
         state = jax.block_until_ready(epoch(state, x, y, untimed))
         start = time.perf_counter()
@@ -304,7 +305,7 @@ class Keras:
         last = math.ceil(len(x) / batch) - 1
 
         class Clock(keras.callbacks.Callback):
-            # a batch's beginning: Keras converts its figures for whoever wants to know its end
+            # the beginning of a batch, as Keras converts its figures for a callback at the end
             def on_train_batch_begin(self, batch, logs=None):
                 if batch == untimed:
                     self.start = time.perf_counter()
@@ -318,7 +319,7 @@ class Keras:
 
 
 class ScikitLearn:
-    """`partial_fit`, an epoch each."""
+    """`partial_fit`, with one epoch for each call."""
 
     sides: ClassVar = {"scikit-learn": (NONE,)}
 
@@ -370,7 +371,7 @@ def compile_like_keras(model, point):
 
 
 def load(folder, inputs, classes):
-    """MNIST's training images and labels where they fit, or random samples."""
+    """Return MNIST's training images and labels if they fit, or random samples."""
     if folder.is_dir() and (inputs, classes) == (INPUTS, CLASSES):
         (x, y), _ = load_idx(folder)
         return x.reshape(len(x), -1) / np.float32(255), y.astype(np.int64)

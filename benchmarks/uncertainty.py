@@ -1,11 +1,12 @@
-"""What a hundred samples cost: beside the products they need, moments, and the usual loops.
+"""What a hundred samples cost, compared with the products they need, moments, and the usual loops.
 
     python benchmarks/uncertainty.py --out docs/bench
 
-Each library has a process of its own; all but one are stopped. They take turns, and ratios are the
-medians of those within a round. The usual loop calls the network once a sample with dropout on,
-keeps the outputs, and takes their mean and standard deviation in the end. "Products" are those of
-the same samples, by NumPy: the first layer's once, the others' for each sample.
+Each library has a process of its own, and all processes but one are stopped. They take turns, and
+ratios are the medians of those within a round. The usual loop calls the network once for each
+sample with dropout on, keeps the outputs, and finally takes their mean and standard deviation.
+"Products" are those of the same samples, by NumPy: the first layer's once, and the others' for each
+sample.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from training_sides import name_of
 from fastdrop.commands.bench.process import Peers, serve
 
 P, SAMPLES = 0.5, 100
-# widths, rows, and how many calls are a turn
+# widths, rows, and how many calls make a turn
 POINTS = [((784, 1024, 1024, 10), 1024, 1), ((64, 256, 256, 10), 1024, 1), ((64, 64, 10), 1, 200)]
 OWN = ("samples", "products", "consistent", "predict x 100", "moments")
 OTHERS = {"torch": "PyTorch's loop", "keras": "Keras's loop"}
@@ -133,7 +134,7 @@ def start(module, threads):
 
 
 def measure(peers, started, widths, rows, calls, rounds):
-    """Return a network's row."""
+    """Return the row of a network."""
     sides = [("fastdrop", side) for side in OWN]
     sides += [(module, side) for module, side in OTHERS.items() if module in started]
     times = {side: [] for _, side in sides}

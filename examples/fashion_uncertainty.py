@@ -3,10 +3,11 @@
     python examples/fashion_uncertainty.py --out docs/results/fashion_uncertainty.json
     python examples/fashion_uncertainty.py --report docs/results/fashion_uncertainty.json
 
-The first line trains networks with dropout on Fashion-MNIST, and has them predict its test images
-and MNIST's in four ways: the plain softmax, the same with a temperature that was fitted on held-out
-images, the mean of Monte-Carlo samples, and moments, without sampling. Beside the JSON file it
-draws pictures of the last network. The second line puts the table into docs/results.md.
+The first line trains networks with dropout on Fashion-MNIST. They predict its test images and
+MNIST's in four ways: by the plain softmax, by the softmax with a temperature that was fitted on
+held-out images, by the mean of Monte-Carlo samples, and by moments, without sampling. It also draws
+pictures of the last network beside the JSON file. The second line puts the table into
+docs/reference/results.md.
 """
 
 import argparse
@@ -31,9 +32,9 @@ from fastdrop.uncertainty import entropy
 
 CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat"]
 CLASSES += ["Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
-HELD_OUT = 6  # one sixth of the training images finds the temperature
+HELD_OUT = 6  # one sixth of the training images is for finding the temperature
 START, END = "<!-- made by examples/fashion_uncertainty.py -->", "<!-- /made -->"
-# what is said of the figures that a table has, and how they are written
+# the names of the figures that the table has, and how they are written
 FIGURES = {
     "wrong": ("wrong, %", "{:.2f}"),
     "nll": ("-log p", "{:.3f}"),
@@ -46,7 +47,7 @@ FIGURES = {
 
 
 class Answers:
-    """Probabilities of some images' classes, and how uncertain they are."""
+    """Probabilities of the classes of some images, and how uncertain they are."""
 
     def __init__(self, mean: NDArray, mutual_information: NDArray | None = None) -> None:
         self.mean = mean
@@ -67,7 +68,7 @@ def train(x: NDArray, y: NDArray, args: argparse.Namespace, seed: int) -> Sequen
 def answer(
     model: Sequential, images: NDArray, temperature: float, args: argparse.Namespace
 ) -> dict[str, tuple[Answers, float]]:
-    """Predict in each way; also the seconds that it takes."""
+    """Predict in each way, and measure the seconds that it takes."""
 
     def logits(x: NDArray) -> NDArray:
         return np.log(np.maximum(model.predict(x, verbose=0), np.finfo(np.float32).tiny))
@@ -96,7 +97,7 @@ def answer(
 
 
 def auroc(inside: NDArray, outside: NDArray) -> float:
-    """How likely an image of the other set has the larger score."""
+    """Return how likely an image of the other set has the larger score."""
     metric = AUC()
     scores = np.concatenate([inside, outside])
     metric.update(scores, np.arange(len(scores)) >= len(inside))
@@ -156,7 +157,7 @@ def draw(
     inside: dict[str, tuple[Answers, float]],
     outside: dict[str, tuple[Answers, float]],
 ) -> None:
-    """Draw the pictures that stand beside the JSON file."""
+    """Draw the pictures that lie beside the JSON file."""
     try:
         from fastdrop.diagrams import render_reliability, render_risk_coverage
     except ImportError as error:
@@ -213,7 +214,7 @@ def render_images(sets: dict[str, tuple[NDArray, NDArray | None, Answers]]) -> b
 
 
 def table(result: dict[str, Any]) -> str:
-    """Means over the seeds, with the least and the most where there are several."""
+    """Return means over the seeds, with the least and the most if there are several."""
     runs = result["runs"]
     ways = list(dict.fromkeys(run["way"] for run in runs))
     temperatures = [run["temperature"] for run in runs if run["way"] == ways[0]]
@@ -264,9 +265,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, help="the first ones only, for a quick look")
     parser.add_argument("--out", type=Path, help="JSON file for the result; pictures beside it")
     parser.add_argument("--report", type=Path, metavar="JSON", help="write the table")
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     args = parser.parse_args(argv)
-    sys.stdout.reconfigure(line_buffering=True)  # a log file wants its lines at once
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log file gets its lines at once
     try:
         if args.report:
             report(args.report, args.document)

@@ -1,6 +1,6 @@
-"""What each layer of the family does, as a picture.
+"""Pictures of what each layer of the family does.
 
-Black is dropped, white is kept; of noise, shades are factors, or what was added.
+Black is dropped, white is kept; the shades of noise are factors, or what was added.
 """
 
 import argparse
@@ -15,10 +15,11 @@ from fastdrop._output import replace_file
 from fastdrop.diagrams import draw_effect
 from fastdrop.layers.effects import Effect, effect_of
 
+PICTURE = Path("docs", "figures", "gallery.png")
 KEY = Key(2014)
 MAP, SEQUENCE = (4, 3, 14, 14), (1, 14, 14)
 
-# name, layer, shape of a batch; the panel's axes
+# name, layer, shape of a batch; the axes of the panel
 PANELS = [
     ("Dropout(0.3)", layers.Dropout(0.3), MAP, "images x channels"),
     ("Dropout2d(0.3)", layers.Dropout2d(0.3), MAP, "images x channels"),
@@ -39,7 +40,7 @@ PANELS = [
 
 
 def concrete():
-    """The factors that ConcreteDropout puts on its inputs, for temperatures from high to low."""
+    """Return the factors that ConcreteDropout puts on its inputs, from high temperature to low."""
     rows = []
     for temperature in np.geomspace(2, 0.02, 14):
         layer = layers.ConcreteDropout(14, 0.3, temperature=temperature)
@@ -63,7 +64,5 @@ def main(path):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "path", type=Path, nargs="?", default="docs/gallery.png", help="picture (%(default)s)"
-    )
+    parser.add_argument("path", type=Path, nargs="?", default=PICTURE, help="picture (%(default)s)")
     main(parser.parse_args().path)

@@ -1,4 +1,4 @@
-"""A script for Keras 3 and 28 x 28 images: only the import of Dropout was changed.
+"""A script for Keras 3 and 28 x 28 images, in which only the import of Dropout was changed.
 
 KERAS_BACKEND=torch python keras3_fashion.py FOLDER    # with the four IDX files of Fashion-MNIST
 """

@@ -1,4 +1,4 @@
-"""A script for Keras 3 with an MLP: only the import of Dropout was changed.
+"""A script for Keras 3 with an MLP, in which only the import of Dropout was changed.
 
 KERAS_BACKEND=torch python keras3_mlp.py    # or jax, or tensorflow
 """

@@ -1,4 +1,4 @@
-"""A Keras script for 28 x 28 images; only its import lines were changed.
+"""A Keras script for 28 x 28 images, in which only the import lines were changed.
 
 python keras_fashion.py FOLDER      # with the four IDX files of Fashion-MNIST or MNIST
 """

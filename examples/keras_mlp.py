@@ -1,4 +1,4 @@
-"""A Keras script for an MLP with dropout; only its import lines were changed."""
+"""A Keras script for an MLP with dropout, in which only the import lines were changed."""
 
 import numpy as np
 

@@ -2,10 +2,11 @@
 
     python examples/sklearn_dropout.py fashion-500 --data ../shared/data --out docs/results
 
-Both have the same network, the same optimiser and number of epochs, and as many candidates: nine
-values of `alpha` for scikit-learn's perceptron; nine of `dropout` for ours, no dropout among them.
-The best on a fifth of the training part is trained anew on all of it, and tested once. Each seed
-draws other images, or takes another of the published splits. `--table` prints what has been done.
+Both sides have the same network, the same optimiser and number of epochs, and as many candidates:
+nine values of `alpha` for scikit-learn's perceptron, and nine of `dropout`, with 0 among them, for
+ours. The best candidate on a fifth of the training part is trained again on all of it, and tested
+once. Each seed draws other images, or takes another of the published splits. `--table` prints the
+results so far.
 """
 
 import argparse
@@ -43,7 +44,7 @@ SETTINGS = {
 
 
 def data_of(name, folder, seed):
-    """Return X_train, X_test, y_train, y_test, and what y is to be multiplied by."""
+    """Return X_train, X_test, y_train, y_test, and the factor of y."""
     if name in UCI:
         return _uci(folder / "uci" / UCI[name], seed)
     count = int(name.partition("-")[2])
@@ -69,14 +70,14 @@ def _uci(folder, split):
 
 
 def error_of(net, x, y, scale):
-    """Return per cent of wrong labels, or the root of the mean squared error."""
+    """Return the per cent of wrong labels, or the root of the mean squared error."""
     if hasattr(net, "classes_"):
         return 100 * (1 - net.score(x, y))
     return scale * root_mean_squared_error(y, net.predict(x))
 
 
 def sides_of(name, seed):
-    """Return for each side its candidates."""
+    """Return the candidates of each side."""
     kind = "MLPRegressor" if name in UCI else "MLPClassifier"
     settings = SETTINGS.get(name, SETTINGS["uci"])
     same = {"tol": 0, "n_iter_no_change": settings["max_iter"], "random_state": seed} | settings
@@ -89,7 +90,7 @@ def sides_of(name, seed):
 
 
 def searched(candidates, data, seed):
-    """Return the test error of the best candidate, which one that is, and the seconds of it all."""
+    """Return the test error of the best candidate, the candidate, and the seconds of the search."""
     x, x_test, y, y_test, scale = data
     start = time.perf_counter()
     x_fit, x_val, y_fit, y_val = train_test_split(x, y, test_size=0.2, random_state=seed)
@@ -119,7 +120,7 @@ def table(folder):
         minutes = [sum(run[side]["seconds"] for run in runs) / 60 for side in runs[0]]
         difference = errors[:, 1] - errors[:, 0]
         digits = 2 if name.startswith("fashion") else 3
-        spread = ""  # of one seed there is none
+        spread = ""  # one seed has none
         if len(runs) > 1:
             spread = f" ± {difference.std(ddof=1) / np.sqrt(len(runs)):.{digits}f}"
         theirs, ours = (f"{value:.{digits}f}" for value in errors.mean(axis=0))

@@ -1,12 +1,12 @@
-"""A search over dropout, width and learning rate of a network on a table, and its picture.
+"""A search over dropout, width and learning rate of a network for a table, and its picture.
 
-    python examples/sklearn_search.py --jobs 2 --out docs/sklearn_search.png
+    python examples/sklearn_search.py --jobs 2 --out docs/figures/sklearn_search.png
 
-On a cluster of Dask's, the same search is
+On a Dask cluster, the same search is
 
     with joblib.parallel_config("dask"): search.fit(X, y)
 
-while a `dask.distributed.Client` is open; ``--dask`` opens one on this machine.
+while a `dask.distributed.Client` is open. ``--dask`` opens one on this machine.
 """
 
 import argparse
@@ -33,14 +33,14 @@ SPACE = {
 
 
 def search_of(candidates, epochs, jobs, seed=0):
-    """Return the search, which has not been made."""
+    """Return the search, which has not run yet."""
     net = MLPClassifier(max_iter=epochs, tol=0, n_iter_no_change=epochs, random_state=seed)
     pipe = make_pipeline(MinMaxScaler(), net)
     return RandomizedSearchCV(pipe, SPACE, n_iter=candidates, cv=3, n_jobs=jobs, random_state=seed)
 
 
 def picture(search, path):
-    """Draw the score of each candidate against its dropout, and its width."""
+    """Draw the score of each candidate by its dropout and its width."""
     from matplotlib.figure import Figure
 
     results = search.cv_results_
@@ -64,7 +64,7 @@ def picture(search, path):
 
 @contextlib.contextmanager
 def backend(dask):
-    """Where the jobs are done: in joblib's processes or, with Dask, by its workers."""
+    """Return the place where jobs run: joblib's processes or, with Dask, its workers."""
     if not dask:
         yield
         return

@@ -4,10 +4,10 @@
     python examples/srivastava_mnist.py --report docs/results/srivastava_*.json
 
 Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from overfitting, JMLR
-15:1929, tables 2 and 10, appendix B.1. The first line trains on the four IDX files of MNIST in
---data, all 60 000 images, and looks at the test images once, after the last epoch; with --validate
-it tests on the last sixth of the training images instead, and trains on the others. The second puts
-results into the table of docs/results.md.
+15:1929, tables 2 and 10, appendix B.1. The first line trains on all 60 000 images of the four IDX
+files of MNIST in --data, and looks at the test images once, after the last epoch. With --validate
+it tests on the last sixth of the training images instead, and trains on the others. The second line
+puts results into the table of docs/reference/results.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from fastdrop.optimizers import SGD
 
 P_INPUT, P_HIDDEN = 0.2, 0.5
 DROPOUTS = {"bernoulli": Dropout, "gaussian": GaussianDropout}
-# By dropout and whether there is a max-norm: the table's row, and the paper's error in %.
+# By dropout and whether there is a max-norm: the row of the table, and the paper's error in %.
 ROWS = {
     ("none", False): ("no dropout", "1.60 (2 x 800, logistic)"),
     ("none", True): ("max-norm", ""),
@@ -47,7 +47,7 @@ def make_model(args: argparse.Namespace, inputs: int, updates: int) -> Sequentia
         bound = args.max_norm or None
         if args.dropout != "none":
             layers.append(DROPOUTS[args.dropout](p))
-            # The paper's c bounds weights that get unscaled inputs: 1 - p times ours.
+            # The paper's c bounds weights for unscaled inputs, which are 1 - p times ours.
             bound = bound and bound * (1 - p)
         layers.append(Dense(units, "softmax" if units == 10 else "relu", max_norm=bound))
     model = Sequential(layers, seed=args.seed)
@@ -59,7 +59,7 @@ def make_model(args: argparse.Namespace, inputs: int, updates: int) -> Sequentia
 
 
 def resume(model: Sequential, checkpoint: Path) -> Sequential:
-    """Return the model of the checkpoint, if it is of a run with the same options."""
+    """Return the model of the checkpoint, if it comes from a run with the same options."""
     saved = load_model(checkpoint)
     for a, b in ((saved, model), (saved.optimizer, model.optimizer)):
         if a.get_config() != b.get_config():
@@ -140,9 +140,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="saved every epoch; where it exists, go on")
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     parser.add_argument("--report", type=Path, nargs="+", metavar="JSON", help="write the table")
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     args = parser.parse_args(argv)
-    sys.stdout.reconfigure(line_buffering=True)  # a log file wants its lines at once
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log file gets its lines at once
     try:
         if args.report:
             report([json.loads(path.read_text()) for path in args.report], args.document)

@@ -1,4 +1,4 @@
-"""What the examples for PyTorch share: to train with torch.nn's dropout and with fastdrop's."""
+"""What the PyTorch examples share: training with torch.nn's dropout and with fastdrop's."""
 
 import argparse
 import statistics
@@ -44,7 +44,7 @@ def accuracy(model, x, y):
 
 
 def compare(build, data, description):
-    """Train what `build` returns with each dropout, from the same weights; print a table."""
+    """Train what `build` returns with each dropout, from the same weights, and print a table."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--steps", type=int, default=300, help="training steps (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each (%(default)s)")
@@ -90,7 +90,7 @@ def compare(build, data, description):
 
 
 def digits():
-    """Images (n, 8, 8) in [0, 1] and their classes, the last 400 for testing."""
+    """Return images (n, 8, 8) in [0, 1] and their classes; the last 400 are for testing."""
     from fastdrop.datasets import load_digits
 
     images, labels = map(torch.from_numpy, load_digits())

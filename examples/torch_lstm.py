@@ -1,7 +1,7 @@
 """An LSTM that learns to guess the next character of a text: python examples/torch_lstm.py
 
-torch.nn.LSTM(dropout=) drops inside PyTorch's C++ code, where `convert` does not reach (`enable`
-does): two layers with a Dropout between them do.
+torch.nn.LSTM(dropout=) drops inside PyTorch's C++ code, where `convert` does not reach, although
+`enable` does. So this network has two LSTM layers with a Dropout between them.
 """
 
 from pathlib import Path
@@ -29,9 +29,10 @@ class Writer(nn.Module):
 
 
 def texts():
-    """Pieces of this project's text, and each one's next characters; the last tenth for testing."""
+    """Return pieces of this project's text and their next characters, the last tenth for tests."""
     folder = Path(__file__).parents[1]
-    text = "".join(path.read_text() for path in (folder / "README.md", *folder.glob("docs/*.md")))
+    pages = [folder / "README.md", *sorted(folder.glob("docs/*/*.md"))]
+    text = "".join(path.read_text() for path in pages)
     characters = sorted(set(text))
     codes = torch.tensor([characters.index(c) for c in text])
     x = codes[:-1].unfold(0, LENGTH, 8)

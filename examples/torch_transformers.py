@@ -1,8 +1,8 @@
 """A small GPT-2 that learns digits by heart: python examples/torch_transformers.py
 
-A model of the transformers library (pip install 'fastdrop-nn[examples]'), made from its
-configuration, trained with PyTorch's dropout and with fastdrop's, a step in turn. One line does it:
-fastdrop.torch.enable(). No layer changes, and all is reached, attention too.
+The model comes from the transformers library (pip install 'fastdrop-nn[examples]'), made from its
+configuration. It is trained with PyTorch's dropout and with fastdrop's, a step in turn. It takes
+one line, fastdrop.torch.enable(). No layer changes, and all dropout is reached, even attention's.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def build():
 
 
 def images():
-    """Images (n, 64) of grey levels 0 to 16, the last 400 for testing."""
+    """Return images (n, 64) of grey levels 0 to 16; the last 400 are for testing."""
     pixels = torch.from_numpy(load_digits()[0]).long().flatten(1)
     return pixels[:-400], pixels[-400:]
 

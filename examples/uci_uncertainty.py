@@ -3,13 +3,13 @@
     python examples/uci_uncertainty.py --processes 2
     python examples/uci_uncertainty.py --report
 
-The protocol of the paper's code (Dropout as a Bayesian approximation, ICML 2016; its corrected grid
-search of 2018): one hidden layer of 50 ReLU, dropout in front of every layer, the input too, Adam,
-batches of 128, 4000 epochs; p and the precision tau chosen on the last fifth of the training rows,
-in the split's random order, by log-likelihood of 10 000 samples; then trained anew on all of them.
-The split's test rows are looked at once, then. The first line keeps what it has measured in
-docs/results, split by split, and goes on where it was stopped; the second puts the tables into
-docs/results.md.
+The protocol is that of the paper's code (Dropout as a Bayesian approximation, ICML 2016; its
+corrected grid search of 2018): one hidden layer of 50 ReLU, dropout before every layer, even on the
+input, Adam, batches of 128, 4000 epochs. p and the precision tau are chosen on the last fifth of
+the training rows, in the split's random order, by the log-likelihood of 10 000 samples. Then the
+network is trained again on all training rows, and only then looks at the split's test rows, once.
+The first line stores its measurements in docs/results, split by split, and goes on where it was
+stopped. The second line puts the tables into docs/reference/results.md.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from fastdrop.uncertainty import Prediction
 P = (0.005, 0.01, 0.05, 0.1)
 LENGTH_SCALE = 0.01
 BATCH = 128
-# By set: folder, the grid of tau, and the published RMSE and log-likelihood.
+# By set: the folder, the grid of tau, and the published RMSE and log-likelihood.
 SETS = {
     "boston": ("bostonHousing", (0.1, 0.15, 0.2), 2.90, -2.40),
     "concrete": ("concrete", (0.025, 0.05, 0.075), 4.82, -2.93),
@@ -47,7 +47,7 @@ START, END = "<!-- made by examples/uci_uncertainty.py -->", "<!-- /made -->"
 
 
 class Scaled:
-    """A network of standardised rows, which predicts in the labels' own units."""
+    """A network for standardised rows, which predicts in the labels' own units."""
 
     def __init__(
         self, x: NDArray, y: NDArray, p: float, tau: float, epochs: int, seed: int
@@ -93,7 +93,7 @@ def figures(prediction: Prediction, y: NDArray, tau: float) -> dict[str, float]:
 
 
 def nearness(prediction: Prediction, many: Prediction) -> dict[str, float]:
-    """How near a prediction is to that of many samples."""
+    """How close a prediction is to that of many samples."""
     ratio = prediction.std / many.std
     return {
         "correlation": float(np.corrcoef(prediction.std.ravel(), many.std.ravel())[0, 1]),
@@ -115,7 +115,7 @@ def load(folder: Path, split: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
 
 
 def measure(folder: Path, name: str, split: int, epochs: int, samples: int) -> dict[str, Any]:
-    """Return what a split's test rows say."""
+    """Return the results for a split's test rows."""
     set_num_threads(1)
     start = time.perf_counter()
     x, y, x_test, y_test = load(folder / SETS[name][0], split)
@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measured(args: argparse.Namespace, todo: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-    """Give the results of sets and splits as they come."""
+    """Yield the results of sets and splits as they come."""
     options = (args.epochs, args.samples)
     if args.processes == 1:
         yield from (measure(args.data, *each, *options) for each in todo)
@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/uci"))
     parser.add_argument("--out", type=Path, default=Path("docs", "results"))
-    parser.add_argument("--document", type=Path, default=Path("docs", "results.md"))
+    parser.add_argument("--document", type=Path, default=Path("docs", "reference", "results.md"))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--splits", type=int, default=20, help="how many, from the first")
     parser.add_argument("--epochs", type=int, default=4000)

@@ -1,4 +1,4 @@
-"""Which attributes an object takes: a wrong name raises an error where it would do nothing."""
+"""Which attributes an object takes. A wrong name, which would have no effect, raises an error."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ __all__ = ["Declared", "is_ours"]
 
 
 def is_ours(cls: type) -> bool:
-    """Tell whether a class is this package's, not the user's."""
+    """Tell whether a class belongs to this package, and not to the user."""
     return cls.__module__.partition(".")[0] == __package__
 
 
 class Declared:
-    """Base of classes whose objects take no attributes but those that are read somewhere.
+    """Base class of objects that only take attributes which something reads.
 
-    These are the arguments of the constructor, what a class annotates, properties and methods. An
-    object of a class that a user derives takes any name; but such a class cannot define by Keras's
-    name a method that has another one here.
+    These are the arguments of the constructor, the annotations of a class, properties and methods.
+    An object of a class that a user derives takes any name. But where fastdrop has another name for
+    a method of Keras, such a class cannot define Keras's name.
     """
 
-    # Other words for arguments, and for which ones; None for what a constructor only refuses.
+    # Other names, each with the argument it stands for, or None if a constructor only refuses it.
     synonyms: ClassVar[Mapping[str, str | None]] = {}
-    # Methods that Keras would call, and what they are called here; None where nothing calls them.
+    # Methods that Keras would call, with their names here, or None if nothing here calls them.
     renamed: ClassVar[Mapping[str, str | None]] = {}
-    # Whether methods may be assigned to an object; otherwise only classes define them.
+    # Whether methods may be assigned to an object. Otherwise only classes define them.
     own_methods: ClassVar[bool] = True
-    _attributes: ClassVar[frozenset[str] | None] = None  # None where all names are taken
+    _attributes: ClassVar[frozenset[str] | None] = None  # None where an object takes all names
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls._attributes = _attributes(cls) if is_ours(cls) else None
         for name, here in cls.renamed.items():
             if hasattr(cls, name):
-                expected = f"to define {here} in its place" if here else "not to define it"
-                raise TypeError(f"{name}: expected {cls.__name__} {expected}; nobody would call it")
+                expected = f"to define {here} instead" if here else "not to define it"
+                raise TypeError(f"{name}: expected {cls.__name__} {expected}; nothing calls it")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name[:1] != "_" and self._attributes is not None and name not in self._attributes:
             self._refuse(name, value)
-        object.__setattr__(self, name, value)  # optimisers and metrics do it in every step
+        object.__setattr__(self, name, value)  # quick: optimisers and metrics do it in every step
 
     def __repr__(self) -> str:
         """Return the call that makes an equal object, without arguments that have their defaults.
@@ -65,14 +65,14 @@ class Declared:
         }
 
     def _refuse(self, name: str, value: Any) -> None:
-        if getattr(type(self), name, self) is value:  # that changes nothing: nothing is ignored
+        if getattr(type(self), name, self) is value:  # changes nothing, so nothing is ignored
             return
         hint = f", such as {self.synonyms[name]}" if self.synonyms.get(name) else ""
         if hasattr(type(self), name):
             hint = " of its own, not of its class"
         raise AttributeError(
             f"{name}: expected an attribute that {type(self).__name__} has{hint}; "
-            "nobody would read this one"
+            "nothing reads this one"
         )
 
 

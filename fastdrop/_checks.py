@@ -1,4 +1,4 @@
-"""Checks of arguments, with one form of message: the argument, what was expected, what came."""
+"""Checks of arguments. All messages have one form: the argument, what was expected, what came."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastdrop import _namesake
 
-_namesake.require_ours()  # here, as all that users import imports this
+_namesake.require_ours()  # here, because everything that users import imports this file
 
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex]
 T = TypeVar("T")
 
 
 def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
-    """`value` as an integer of so many bits."""
+    """Return `value` as an unsigned integer of `bits` bits."""
     try:
         number = index(value)
     except TypeError:
@@ -30,9 +30,9 @@ def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
 
 
 def checked_p(p: float) -> float:
-    """`p` as a float in [0, 1]."""
+    """Return `p` as a float in [0, 1]."""
     try:
-        ok = 0 <= p <= 1  # also refuses NaN
+        ok = 0 <= p <= 1  # this refuses NaN as well
     except (TypeError, ValueError):
         raise TypeError(f"p: expected a number, got {type(p).__name__}") from None
     if not ok:
@@ -41,7 +41,7 @@ def checked_p(p: float) -> float:
 
 
 def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
-    """Each of the axes once, in [0, ndim)."""
+    """Return each of the axes once, as a number in [0, ndim)."""
     try:
         given: tuple[SupportsIndex, ...] = tuple(axes)  # type: ignore[arg-type]
     except TypeError:
@@ -61,7 +61,7 @@ def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
 
 
 def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
-    """`shape` as a tuple of lengths, a number as a tuple of one."""
+    """Return `shape` as a tuple of lengths; a single number becomes a tuple of one."""
     try:
         lengths = tuple(map(index, shape)) if isinstance(shape, Iterable) else (index(shape),)
     except TypeError:
@@ -73,7 +73,7 @@ def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, 
     return lengths
 
 
-# What NumPy says of sequences of different lengths; before 1.24 it is a warning.
+# What NumPy raises for sequences of different lengths. Before 1.24 it is a warning.
 _RAGGED = (ValueError, getattr(np, "VisibleDeprecationWarning", ValueError))
 
 
@@ -81,7 +81,7 @@ _SCALARS = (int, float, complex, str, bytes, np.generic)
 
 
 def as_array(argument: str, value: ArrayLike) -> np.ndarray:
-    """`value` as an array, itself if it is one; refuses what NumPy would lose a part of."""
+    """Return `value` as an array, or as it is if it is one; refuse what NumPy would cut down."""
     if type(value) is np.ndarray:
         return value
     check_complete(argument, value)
@@ -89,7 +89,7 @@ def as_array(argument: str, value: ArrayLike) -> np.ndarray:
         return np.asarray(value)
     except MemoryError:
         raise
-    except Exception as error:  # which does not name it
+    except Exception as error:  # NumPy's message does not name the argument
         got = f"{type(value).__name__}: {' '.join(str(error).split()):.100}"
         if isinstance(value, list | tuple) and isinstance(error, _RAGGED):
             got = "sequences of different lengths"
@@ -97,12 +97,12 @@ def as_array(argument: str, value: ArrayLike) -> np.ndarray:
 
 
 def is_series(value: object) -> TypeGuard[Iterable[Any]]:
-    """Tell whether `value` gives items in an order that means something: no dict, set or text."""
+    """Tell whether `value` yields items in a meaningful order, unlike a dict, a set or a text."""
     return isinstance(value, Iterable) and not isinstance(value, Mapping | Set | str | bytes)
 
 
 def as_numbers(argument: str, value: ArrayLike) -> np.ndarray:
-    """`value` as an array of real numbers; of any type, those of other libraries, too."""
+    """Return `value` as an array of real numbers, of any type, even one of another library."""
     array = value if type(value) is np.ndarray else as_array(argument, value)
     dtype = array.dtype
     if dtype.kind not in "biuf" and (dtype.kind != "V" or dtype.type is np.void):
@@ -111,15 +111,15 @@ def as_numbers(argument: str, value: ArrayLike) -> np.ndarray:
 
 
 def described(array: np.ndarray) -> str:
-    """The array's dtype and shape, for messages."""
+    """Return the array's dtype and shape, for messages."""
     return f"{'records' if array.dtype.names else array.dtype} {array.shape}"
 
 
 def check_complete(argument: str, value: object) -> None:
-    """Refuse what NumPy would make an array of, but without a part of it: by its interface.
+    """Refuse an object, by its interface, of which NumPy would make an array without some part.
 
-    Values that are masked (NumPy's, Astropy's), missing or categories (pandas'), sparse matrices
-    (SciPy's); in lists, too.
+    Such objects have masked values (NumPy's, Astropy's), missing values or categories (pandas'), or
+    are sparse matrices (SciPy's). They may also be items of a list.
     """
     if hasattr(value, "isna"):
         _check_table(argument, value)
@@ -139,17 +139,17 @@ def check_complete(argument: str, value: object) -> None:
 
 
 def check_unmasked(argument: str, value: object) -> None:
-    """Refuse a masked array, of NumPy or with its interface, that masks any of its values."""
+    """Refuse an array, of NumPy or with its interface, that masks any of its values."""
     mask = getattr(value, "mask", None) if hasattr(value, "filled") else None
     if isinstance(mask, np.ndarray | np.bool_) and mask.dtype == bool and mask.any():
         raise ValueError(
             f"{argument}: expected no masked values, got {np.count_nonzero(mask)} of {mask.size}; "
-            ".filled(value) puts something in their place"
+            ".filled(value) replaces them"
         )
 
 
 def _check_table(argument: str, table: Any) -> None:
-    """Refuse categories and missing values of a pandas object; NaN of NumPy's dtypes stay NaN."""
+    """Refuse categories and missing values of a pandas object. NaN of NumPy's dtypes is allowed."""
     columns = [table]
     if hasattr(table, "columns"):
         known = all(isinstance(dtype, np.dtype) for dtype in table.dtypes)
@@ -159,25 +159,25 @@ def _check_table(argument: str, table: Any) -> None:
             continue
         if column.dtype.name == "category":
             raise ValueError(
-                f"{argument}: expected numbers, got categories; .cat.codes has their numbers"
+                f"{argument}: expected numbers, got categories; .cat.codes gives their numbers"
             )
         missing = int(column.isna().sum())
         if missing:
             raise ValueError(
                 f"{argument}: expected no missing values, got {missing} of {len(column)}; "
-                ".fillna(value) puts something in their place"
+                ".fillna(value) replaces them"
             )
 
 
 def check_finite(argument: str, array: np.ndarray, dtype: DTypeLike = np.float32) -> None:
-    """Refuse what is not finite, also once it is cast to `dtype`; takes no memory."""
+    """Refuse numbers that are not finite, or not once they are cast to `dtype`; needs no memory."""
     if array.dtype.kind != "f" or not array.size:
         return
     if array.size < 1 << 12 and array.dtype == dtype and np.isfinite(array).all():
-        return  # quick for little
+        return  # quick for small arrays
     limit = float(min(np.finfo(dtype).max, np.finfo(array.dtype).max))
     with np.errstate(invalid="ignore"):
-        low, high = float(array.min()), float(array.max())  # NaN if there is one
+        low, high = float(array.min()), float(array.max())  # NaN if there is a NaN
     if not (low >= -limit and high <= limit):
         raise ValueError(
             f"{argument}: expected finite numbers that {np.dtype(dtype)} holds, "
@@ -186,9 +186,9 @@ def check_finite(argument: str, array: np.ndarray, dtype: DTypeLike = np.float32
 
 
 def checked_stddev(stddev: float) -> float:
-    """`stddev` as a float of at least 0."""
+    """Return `stddev` as a float of at least 0."""
     try:
-        ok = 0 <= stddev < math.inf  # also refuses NaN
+        ok = 0 <= stddev < math.inf  # this refuses NaN as well
     except (TypeError, ValueError):
         raise TypeError(f"stddev: expected a number, got {type(stddev).__name__}") from None
     if not ok:
@@ -199,7 +199,7 @@ def checked_stddev(stddev: float) -> float:
 def check_number(
     argument: str, value: float, *, above_zero: bool = False, below: float = math.inf
 ) -> None:
-    """Refuse what is no number of at least 0, or above 0, and below `below`."""
+    """Refuse `value` unless it is a number of at least 0, or above 0, and below `below`."""
     number = isinstance(value, int | float | np.integer | np.floating)
     if (
         not number
@@ -214,7 +214,7 @@ def check_number(
 
 
 def checked_offset(offset: SupportsIndex, elements: int, bits: int = 55) -> int:
-    """`offset` as an integer that leaves room for so many elements of 2**bits."""
+    """Return `offset` as an integer that leaves room for `elements` elements of 2**bits."""
     try:
         number = index(offset)
     except TypeError:
@@ -227,12 +227,12 @@ def checked_offset(offset: SupportsIndex, elements: int, bits: int = 55) -> int:
 
 
 def mask_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The mask's own shape: `shape` with the shared axes set to 1."""
+    """Return the mask's own shape: `shape` with the shared axes set to 1."""
     return tuple(1 if axis in axes else length for axis, length in enumerate(shape))
 
 
 def lookup(argument: str, name: object, table: Mapping[str, T]) -> T:
-    """Return ``table[name]``; an unknown name raises a ValueError that lists the known ones."""
+    """Return ``table[name]``. An unknown name raises a ValueError that lists the known names."""
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"{argument}: expected one of {', '.join(sorted(table))}, got {name!r}")
     return table[name]
@@ -246,12 +246,12 @@ def is_count(value: object, least: int = 1) -> bool:
 
 
 def check_count(argument: str, value: object, least: int = 1) -> None:
-    """Refuse what is no whole number of at least 1, or `least`."""
+    """Refuse `value` unless it is a whole number of at least 1, or `least`."""
     if not is_count(value, least):
         raise ValueError(f"{argument}: expected a whole number of at least {least}, got {value!r}")
 
 
 def check_flag(argument: str, value: object) -> None:
-    """Refuse what is neither True nor False, nor 1 or 0."""
+    """Refuse `value` unless it is True or False, or 1 or 0."""
     if value not in (True, False):
         raise ValueError(f"{argument}: expected True or False, got {value!r}")

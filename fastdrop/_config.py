@@ -1,4 +1,4 @@
-"""Loads the compiled module with the settings this process should have, and tells them."""
+"""Loads the compiled module with the settings that fit this process, and reports them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastdrop._version import __version__
 
 
 def loaded_libraries(names: str) -> set[str]:
-    """Paths of the libraries that this process has loaded; `names`: a regular expression."""
+    """Return the paths of the loaded libraries whose names match the regular expression `names`."""
     try:
         maps = _read("/proc/self/maps")
     except OSError:
@@ -21,11 +21,11 @@ def loaded_libraries(names: str) -> set[str]:
 
 
 def _read(path: str | Path) -> str:
-    return os.fsdecode(Path(path).read_bytes())  # names of files are in no encoding
+    return os.fsdecode(Path(path).read_bytes())  # file names may be in any encoding
 
 
 def listed(libraries: set[str]) -> str:
-    """What `loaded_libraries` returned, for the reader."""
+    """Return the result of `loaded_libraries` as a text to read."""
     if not os.path.exists("/proc/self/maps"):
         return "unknown, as there is no /proc"
     return ", ".join(sorted(libraries)) or "none"
@@ -34,10 +34,11 @@ def listed(libraries: set[str]) -> str:
 def _load_core() -> Any:
     """Import the compiled module.
 
-    Where the user has OpenMP bind its threads, libgomp binds the one that loads it, too, to one
-    CPU. NumPy's and our own threads, which that one starts, may run where they could before.
+    Where the user makes OpenMP bind its threads, libgomp also binds the thread that loads it to one
+    CPU. That thread starts the threads of NumPy and our own, which may run afterwards where they
+    could run before.
     """
-    import numpy  # noqa: F401  (its BLAS counts CPUs as it is loaded)
+    import numpy  # noqa: F401  (its BLAS counts the CPUs while it is loaded)
 
     usable = cpus()
     try:
@@ -56,7 +57,7 @@ def _load_core() -> Any:
 
 
 def cgroup_cpus() -> float:
-    """CPUs that this process's control group may use; infinite without a quota."""
+    """Return how many CPUs this process's control group may use; infinity without a quota."""
     limit = math.inf
     try:
         groups = [line.split(":", 2) for line in _read("/proc/self/cgroup").splitlines()]
@@ -71,7 +72,7 @@ def cgroup_cpus() -> float:
         else:
             continue
         own = root / path.lstrip("/")
-        for folder in (own, *own.parents):  # a quota above limits all below
+        for folder in (own, *own.parents):  # a quota also limits the groups below
             try:
                 quota, period = " ".join((folder / name).read_text() for name in names).split()
             except (OSError, ValueError):
@@ -82,7 +83,7 @@ def cgroup_cpus() -> float:
 
 
 def cpus() -> set[int]:
-    """Numbers of the CPUs that this process may run on."""
+    """Return the numbers of the CPUs that this process may run on."""
     try:
         return os.sched_getaffinity(0)
     except AttributeError:  # macOS
@@ -90,7 +91,7 @@ def cpus() -> set[int]:
 
 
 def threads_of_environment() -> tuple[int, str] | None:
-    """Threads that the user asks for, and by which variable; None where nothing is said."""
+    """Return how many threads the environment asks for, and by which variable, or None."""
     own = os.environ.get("FASTDROP_NUM_THREADS", "").strip()
     if own:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
@@ -103,7 +104,7 @@ def threads_of_environment() -> tuple[int, str] | None:
 
 
 def _default_threads() -> tuple[int, str]:
-    """How many threads calls use by default, and who says so."""
+    """Return how many threads calls use by default, and what determines that."""
     asked = threads_of_environment()
     if asked is not None:
         return asked
@@ -116,10 +117,10 @@ def _default_threads() -> tuple[int, str]:
 
 
 def _cache_bytes() -> int:
-    """What this process can hope to have of the last-level cache: 16 MiB a CPU at most.
+    """Return how much of the last-level cache this process can expect: 16 MiB per CPU at most.
 
-    A virtual machine with 2 CPUs of a large host is told the size of the host's cache, of which
-    others use most. 32 MiB where the system tells nothing.
+    A virtual machine with 2 CPUs of a large host is told the size of the host's cache, but others
+    use most of that. If the system tells nothing, the size counts as 32 MiB.
     """
     sizes = [0]
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
@@ -145,12 +146,12 @@ _core = _load_core()
 _choose_isa(_core)
 _initial_threads, _threads_from = _default_threads()
 _core.set_num_threads(_initial_threads)
-_initial_threads = _core.get_num_threads()  # which knows a limit
+_initial_threads = _core.get_num_threads()  # the compiled module may have a lower limit
 _core.set_cache_bytes(_cache_bytes())
 
 
 def _threads() -> tuple[int, str]:
-    """How many threads large arrays get by default now, and who says so."""
+    """Return how many threads large arrays get by default now, and what determines that."""
     wanted, limit = _core.get_num_threads(), _core.openmp_max_threads()
     if limit >= wanted:
         return wanted, _threads_from if wanted == _initial_threads else "set_num_threads"
@@ -165,16 +166,17 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     Parameters
     ----------
     mode : {"stdout", "dicts"}
-        Print it, or return it as a dictionary.
+        Whether to print the settings, or to return them as a dictionary.
 
     Returns
     -------
     dict or None
+        The settings by name with "dicts", else None.
 
     Raises
     ------
     ValueError
-        For another mode.
+        When `mode` is unknown.
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")

@@ -1,4 +1,4 @@
-"""Messages of one printable line, and what is wrong with a file."""
+"""Messages of one printable line, also about what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from os import PathLike
 
 from fastdrop import _namesake
 
-_namesake.require_ours()  # here, too, for who imports this and not _checks
+_namesake.require_ours()  # here as well, because some modules import this one without _checks
 
 __all__ = ["NotFiniteError", "about", "near_miss", "one_line", "one_line_about"]
 
 LINE = 200  # characters of a message
-COMMAND = 24  # of which the command line needs some for itself: "fastdrop train: error: "
-NAME = 100  # and a file's name has so many at the most
+COMMAND = 24  # characters that the command line puts in front: "fastdrop train: error: "
+NAME = 100  # characters of a file's name, at most
 
 
 class NotFiniteError(ValueError):
-    """Weights with NaN or infinity would replace a file of finite ones."""
+    """Weights with NaN or infinity, which would replace a file of finite weights."""
 
 
 def one_line(text: object, length: int = LINE) -> str:
-    """`text` as a line that can be printed; one that is too long loses its middle."""
+    """Return `text` as a printable line. A line that is too long loses its middle."""
     said = str(text)
     if len(said) > 2 * length:
         said = said[:length] + said[-length:]
@@ -33,14 +33,14 @@ def one_line(text: object, length: int = LINE) -> str:
     )
     if len(line) <= length:
         return line
-    end = len(line) - line.rfind(", got ")  # what came is said last
+    end = len(line) - line.rfind(", got ")  # what came is at the end
     if end > length // 2:
         end = length // 4
     return f"{line[: length - 5 - end]} ... {line[-end:]}"
 
 
 def about(path: str | PathLike[str], text: object) -> str:
-    """Return what is to be said of a file as one line that names it, by the end of its path."""
+    """Return `text` about a file as one line, which names the file by the end of its path."""
     name = one_line(path, 4096)
     name = name if len(name) <= NAME else f"...{name[3 - NAME :]}"
     return f"{name}: {one_line(text, LINE - COMMAND - 2 - len(name))}"
@@ -48,9 +48,9 @@ def about(path: str | PathLike[str], text: object) -> str:
 
 @contextmanager
 def one_line_about(path: str | PathLike[str], *others: type[Exception]) -> Iterator[None]:
-    """Turn what is raised, except for `others`, into a ValueError of one line that names the file.
+    """Turn any exception but `others` into a ValueError of one line that names the file.
 
-    That can be anything: a file may tell to make an object of a class of the user's.
+    The exception can be anything, because a file may call for an object of a class of the user's.
     """
     try:
         yield

@@ -13,26 +13,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
-_PREFIX = ".fastdrop-"  # of files that are being written
-# Why a file that can be written cannot be replaced: its folder is read-only or sticky, it is a
-# mount point, or the folder's path leaves no room for another name.
+_PREFIX = ".fastdrop-"  # starts the names of files that are being written
+# A file that can be written cannot always be replaced: its folder may be read-only or sticky, it
+# may be a mount point, or its path may leave no room for another name.
 _IRREPLACEABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENAMETOOLONG)
 
 
 def make_writable(folder: Path, names: Iterable[str] = ()) -> None:
-    """Make the folder if it is missing, and find out now whether files can be written to it.
+    """Make the folder if it is missing, and check at once that files can be written to it.
 
     Parameters
     ----------
     folder : Path
+        The folder.
     names : iterable of str
-        Of the files.
+        The names of the files.
 
     Raises
     ------
     OSError
-        If not.
+        When they cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,72 +50,109 @@ def make_writable(folder: Path, names: Iterable[str] = ()) -> None:
 
 
 def replace_file(path: str | bytes | PathLike[str], content: bytes) -> None:
-    """Write a file, so that under its name there is the whole of it or what was there before.
+    """Write a file, so that its name always stands for the whole new file or for the old one.
 
-    That holds also when the process is killed, or the power fails. The hidden file that a killed
-    process leaves is removed when a file of the same name is written again. Mode, owner and group
-    of a file that was there stay, as far as they may. A link stays one, and what it leads to is
-    written.
+    That also holds if the process is killed or the power fails. A killed process leaves a hidden
+    file, which is removed when a file of the same name is written again. An existing file keeps
+    its mode, owner and group as far as the system allows. A link stays a link, and the file that it
+    leads to is written.
 
-    Where there can be no other file that takes its place (a device, a pipe, a folder in which one
-    may not write), it is written as it stands, as `open` does.
+    Where no other file can take the place of this one (a device, a pipe, or a folder that one may
+    not write to), it is overwritten, as by `open`.
 
     Parameters
     ----------
     path : path
+        The file.
     content : bytes
+        All of its content.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written. The error names `path`.
+    """
+    path = Path(os.fsdecode(path))
+    try:
+        target, before = _behind(path)
+        if before is None or _is_the_file(target, before):
+            try:
+                with _replacement(target, before) as file:
+                    file.write(content)
+                return
+            except OSError as error:
+                if error.errno not in _IRREPLACEABLE:
+                    raise
+        _write_into(path, content)
+    except OSError as error:  # it may name the temporary file, which the user does not know
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
+def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
+    """Give a file to write to part by part; see `replace_file` for what is under its name when.
+
+    Parameters
+    ----------
+    path : path
 
     Raises
     ------
     OSError
         When it cannot be written; it names `path`.
     """
-    path = Path(os.fsdecode(path))
+    path = Path(path)
+    target, before = _behind(path)
+    whole = before is None or _is_the_file(target, before)
     try:
-        try:
-            before = path.stat()
-        except FileNotFoundError:
-            before = None
-        target = path
-        while target.is_symlink():
-            target = target.parent / target.readlink()
-        if before is None or _is_the_file(target, before):
-            try:
-                _replace(target, content, before)
-                return
-            except OSError as error:
-                if error.errno not in _IRREPLACEABLE:
-                    raise
-        _write_into(path, content)
-    except OSError as error:  # perhaps of the temporary file, whose name nobody knows
+        with _replacement(target, before) if whole else open(path, "wb") as file:
+            yield file
+    except OSError as error:
+        theirs = error.filename is not None and not Path(error.filename).name.startswith(_PREFIX)
+        if theirs:  # of whoever writes, about something else
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def _behind(path: Path) -> tuple[Path, os.stat_result | None]:
+    """Return what a link leads to, and the status of the file if there is one."""
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        before = None
+    target = path
+    while target.is_symlink():
+        target = target.parent / target.readlink()
+    return target, before
+
+
 def _is_the_file(target: Path, status: os.stat_result) -> bool:
-    """Tell whether an ordinary file has this name (that behind /dev/stdout may have none)."""
+    """Tell whether an ordinary file has this name (the file behind /dev/stdout may have none)."""
     return (
         stat.S_ISREG(status.st_mode) and target.exists() and os.path.samestat(status, target.stat())
     )
 
 
-def _replace(target: Path, content: bytes, before: os.stat_result | None) -> None:
+@contextmanager
+def _replacement(target: Path, before: os.stat_result | None) -> Iterator[BinaryIO]:
+    """Give a file that takes the target's place when it is written."""
     _remove_leftovers(target)
     temporary, descriptor = _create_temporary(target, 0o666 if before is None else 0o600)
     with open(descriptor, "wb") as file:
         try:
             if before is not None:
                 for owner, group in ((before.st_uid, -1), (-1, before.st_gid)):
-                    with suppress(OSError):  # who may not give it away keeps it
+                    with suppress(OSError):  # if it cannot be given away, it is kept
                         os.fchown(descriptor, owner, group)
                 shutil.copystat(target, temporary)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(descriptor)
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    with suppress(OSError):  # it is saved; not all folders can do that
+    with suppress(OSError):  # the file is saved, and not every folder can be synchronised
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the new name
@@ -122,7 +161,7 @@ def _replace(target: Path, content: bytes, before: os.stat_result | None) -> Non
 
 
 def _create_temporary(target: Path, mode: int) -> tuple[Path, int]:
-    """Create a file beside `target`, locked for as long as it is open: its writer lives."""
+    """Create a file beside `target`, locked while it is open, to show that its writer is alive."""
     while True:
         temporary = target.with_name(_temporary_name(target.name, os.urandom(8).hex()))
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -132,14 +171,14 @@ def _create_temporary(target: Path, mode: int) -> tuple[Path, int]:
         except BlockingIOError:
             there = False
         except OSError:
-            there = True  # no locks here: then nobody takes it for a leftover either
+            there = True  # there are no locks here, so nobody takes the file for a leftover
         if there:
             return temporary, descriptor
         os.close(descriptor)  # somebody took it for a leftover before it was locked
 
 
 def _temporary_name(name: str, salt: str) -> str:
-    """A name that no other file has by chance, and that is not longer for a long one."""
+    """Return a name that no other file has by chance, and that is short even for a long `name`."""
     text = f"{salt} {name}".encode(errors="surrogateescape")
     return f"{_PREFIX}{salt}{hashlib.blake2b(text, digest_size=8).hexdigest()}"
 
@@ -155,10 +194,10 @@ def _remove_leftovers(target: Path) -> None:
             target.name, name[len(_PREFIX) :][:16]
         ):
             path = target.with_name(name)
-            with suppress(OSError):  # no right to, no locks here, or its writer lives
+            with suppress(OSError):  # no permission, no locks here, or the writer is alive
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
-                    # a shared one, as NFS gives no other for reading
+                    # a shared lock, because NFS gives no other for reading
                     fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     path.unlink()
                 finally:
@@ -166,7 +205,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _write_into(path: Path, content: bytes) -> None:
-    """Write what cannot be replaced; a file stays as it was if there is no room for the new one."""
+    """Overwrite a file that cannot be replaced, unless there is no room for the new content."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
         before = os.fstat(file.fileno())
         regular = stat.S_ISREG(before.st_mode)
@@ -191,12 +230,12 @@ def claimed(folder: Path) -> Iterator[None]:
     Parameters
     ----------
     folder : Path
-        An existing one.
+        An existing folder.
 
     Raises
     ------
     OSError
-        When another process has claimed it.
+        When another process has claimed the folder.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,8 +1,8 @@
-"""What vanishes is 0, whatever `numpy.seterr` is set to.
+"""Numbers that underflow become 0, whatever `numpy.seterr` is set to.
 
-Programs that look for their own mistakes set ``numpy.seterr(all="raise")``. An exponential, a
-product or a cast to a smaller type that underflows is no mistake: ours raise nothing there, and
-leave the setting as it was.
+Programs that look for their own mistakes set ``numpy.seterr(all="raise")``. But it is no mistake
+when an exponential, a product or a cast to a smaller type underflows. Our functions raise nothing
+then, and leave the setting as it was.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BARE: dict[Any, Callable[..., Any]] = {}
 
 
 def quiet(**states: Any) -> np.errstate:
-    """Return a context in which underflow is ignored, and what else `states` say."""
+    """Return a context that ignores underflow, and sets `states` as `numpy.errstate` does."""
     return np.errstate(under="ignore", **states)
 
 

@@ -1,4 +1,4 @@
-"""What can be written down: a class's name and its constructor's arguments, fit for JSON."""
+"""How objects are written down for JSON: the name of a class and its constructor's arguments."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ T = TypeVar("T", bound="Configurable")
 
 
 class Configurable(Declared):
-    """Base of what keeps each argument of its constructor in an attribute of the same name.
+    """Base class of objects that keep each argument of their constructor under its own name.
 
-    A class that does not has to define `get_config`. Those derived from one kind of thing (`Layer`,
-    `Loss`, ...) are known by their names.
+    A class that does not do so has to define `get_config`. A name only has to be unique among the
+    classes of one kind (`Layer`, `Loss`, ...).
     """
 
-    _family: ClassVar[list[type]]  # of one kind of thing, in the order of definition
-    # What a constructor's `**` took, by which a derived class hands arguments on to its base; "*"
-    # for what `*` took.
+    _family: ClassVar[list[type]]  # classes of one kind, in the order of definition
+    # What the constructor's `**` took, with which a derived class passes arguments on to its base;
+    # "*" has what its `*` took.
     _handed_on: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
@@ -56,12 +56,34 @@ class Configurable(Declared):
             _remember_handed_on(cls)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments; `from_config` makes an equal object of them."""
+        """Return the constructor's arguments, of which `from_config` makes an equal object.
+
+        Returns
+        -------
+        dict
+            The arguments by name.
+        """
         return {name: plain(value) for name, value in self._kept().items()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make an object from what `get_config` returned."""
+        """Make an object from what `get_config` returned.
+
+        Parameters
+        ----------
+        config : mapping
+            The constructor's arguments by name.
+
+        Returns
+        -------
+        object
+            A new object of this class.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is unknown, or does not fit its description.
+        """
         return cls(**config)
 
     def _arguments(self) -> dict[str, Any]:
@@ -84,14 +106,14 @@ def _arguments(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def _remember_handed_on(cls: type) -> None:
-    """Let a class's objects remember what ``*`` and ``**`` of their constructor took."""
+    """Make a class's objects remember what ``*`` and ``**`` of their constructor took."""
     init, own = cls.__init__, _arguments(cls)  # type: ignore[misc]
     positions = sum(argument.kind != argument.KEYWORD_ONLY for argument in own.values())
 
     @functools.wraps(init)
     def remembering(self: Any, *args: Any, **keywords: Any) -> None:
         init(self, *args, **keywords)
-        if type(self).__init__ is remembering:  # not called by a derived class's
+        if type(self).__init__ is remembering:  # not called by a derived class's constructor
             unnamed = ("*",) if len(args) > positions else ()
             named = (name for name in keywords if name not in own)
             object.__setattr__(self, "_handed_on", (*unnamed, *named))
@@ -100,9 +122,9 @@ def _remember_handed_on(cls: type) -> None:
 
 
 def _known(kind: type[T]) -> dict[str, type[T]]:
-    """Return the classes of a kind of thing by name; of a program's own the latest definition.
+    """Return the classes of a kind by name, of a program's own classes the latest definition.
 
-    A notebook defines them again and again.
+    A notebook defines its classes again and again.
     """
     known: dict[str, type[T]] = {}
     for cls in kind._family:
@@ -113,13 +135,13 @@ def _known(kind: type[T]) -> dict[str, type[T]]:
 
 
 def check_can_be_read(thing: object) -> None:
-    """Refuse what `deserialize` would not make an equal object of.
+    """Refuse an object of which `deserialize` would not make an equal one.
 
     Raises
     ------
     ValueError
-        When an argument of its constructor is not kept or of another kind, or another class has its
-        name.
+        When an argument of its constructor is not kept or has another type, or when another class
+        has the same name.
     """
     if isinstance(thing, list | tuple):
         for item in thing:
@@ -154,14 +176,14 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def check_kinds(cls: type, config: Mapping[str, Any]) -> None:
-    """Refuse numbers, flags and text that a class of ours takes others for; True is no number.
+    """Refuse a number, flag or text where a class of ours takes another of them.
 
-    Anything else is left to the class, and all that a user's class takes.
+    True is not a number. Other values, and all arguments of a user's class, are left to the class.
 
     Raises
     ------
     ValueError
-        Names the argument.
+        When an argument has another type. The message names it.
     """
     for name, value in config.items() if is_ours(cls) else ():
         hint = _hints(cls).get(name, object)
@@ -193,7 +215,7 @@ def _fits(value: object, kinds: set[Any]) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can hold of an argument: things serialised, NumPy's numbers Python's."""
+    """Return an argument for JSON: objects serialised, and NumPy's numbers as Python's."""
     if isinstance(value, Configurable):
         return serialize(value)
     if isinstance(value, np.generic):
@@ -208,6 +230,11 @@ def serialize(thing: Configurable) -> dict[str, Any]:
     ----------
     thing : Configurable
         A layer, loss, metric or initialiser.
+
+    Returns
+    -------
+    dict
+        The name of the class, and the constructor's arguments.
     """
     return {"class_name": type(thing).__name__, "config": thing.get_config()}
 
@@ -218,17 +245,22 @@ def deserialize(argument: str, data: object, base: type[T]) -> T:
     Parameters
     ----------
     argument : str
-        What the caller names `data`, for messages.
+        The caller's name for `data`, for messages.
     data : mapping
-        With keys "class_name" and "config".
+        A mapping with the keys "class_name" and "config".
     base : type
-        The class is this kind of thing, in this package or in the user's program.
+        The kind of object. Its class is one of this package or of the user's program.
+
+    Returns
+    -------
+    object
+        A new object.
 
     Raises
     ------
     ValueError
-        When `data` is something else, or the class unknown, or a class of ours would take a number,
-        a flag or text for another.
+        When `data` is something else, when the class is unknown, or when a class of ours would get
+        a number, a flag or a text in place of another of these.
     """
     if not isinstance(data, Mapping) or set(data) != {"class_name", "config"}:
         raise ValueError(f"{argument}: expected a dict of class_name and config, got {data!r}")

@@ -1,13 +1,13 @@
-"""How far what a model says of its own uncertainty can be trusted: plain functions of arrays.
+"""How far one can trust what a model tells about its own uncertainty: plain functions of arrays.
 
-Probabilities, logits and intervals may come from any library. Wherever classes are asked for,
-arrays are of one of two forms:
+Probabilities, logits and intervals may come from any library. Wherever a function asks for
+classes, it takes arrays of one of two forms::
 
     (samples, classes)         a probability or a logit for each class
-    (samples,) or (samples, 1) those of a sigmoid: of class 1 against class 0
+    (samples,) or (samples, 1) the output of a sigmoid: class 1 against class 0
 
-and labels are the numbers of classes, (samples,). All is computed in float64. `fastdrop.diagrams`
-draws the results; docs/calibration.md tells how to use them.
+Labels are the numbers of classes, of shape (samples,). Everything is computed in float64.
+`fastdrop.diagrams` draws the results, and docs/how-to/calibration.md explains how to use them.
 """
 
 from __future__ import annotations
@@ -34,23 +34,24 @@ __all__ = [
 
 Array: TypeAlias = NDArray[Any]
 
-SUM_TOLERANCE = 0.01  # of a row of probabilities in half precision
-NEWTON_STEPS = 200  # a bisection alone needs 60 or so
+SUM_TOLERANCE = 0.01  # for the sum of a row of probabilities in half precision
+NEWTON_STEPS = 200  # a bisection alone would need about 60
 
 
 class Reliability(NamedTuple):
-    """A reliability diagram: what is said, and what happens, by confidence.
+    """A reliability diagram: a model's confidence, and how often it is right at this confidence.
 
     Attributes
     ----------
     edges : ndarray, (bins + 1,)
-        Bin i has the samples whose confidence is in (edges[i], edges[i + 1]]; the first has 0, too.
+        Bin i has the samples whose confidence is in (edges[i], edges[i + 1]]. The first bin also
+        has those of confidence 0.
     confidence : ndarray, (bins,)
-        The mean confidence of a bin's samples; NaN where there are none.
+        The mean confidence of each bin's samples, NaN where a bin is empty.
     accuracy : ndarray, (bins,)
-        The share of them whose class is right; NaN where there are none.
+        The share of each bin's samples whose class is right, NaN where a bin is empty.
     counts : ndarray of int, (bins,)
-        How many they are.
+        The number of samples of each bin.
     """
 
     edges: Array
@@ -72,9 +73,9 @@ class RiskCoverage(NamedTuple):
     Attributes
     ----------
     coverage : ndarray, (samples,)
-        1 / samples, 2 / samples, ..., 1: the share of samples that are answered.
+        The share of samples that are answered: 1 / samples, 2 / samples, ..., 1.
     risk : ndarray, (samples,)
-        The mean loss of these, the most certain ones.
+        The mean loss of the samples that are answered, which are the most certain ones.
     """
 
     coverage: Array
@@ -82,32 +83,35 @@ class RiskCoverage(NamedTuple):
 
     @property
     def area(self) -> float:
-        """The area under the curve, the mean of `risk`: the less, the better is the order."""
+        """The area under the curve: the mean of `risk`. The better the order, the smaller it is."""
         return float(self.risk.mean())
 
 
 def reliability_diagram(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) -> Reliability:
-    """Hold confidence against accuracy, in bins of equal width.
+    """Compare confidence with accuracy, in bins of equal width.
 
-    A sample's confidence is the probability of its most likely class, and that class is right or
-    not. A calibrated model is right in 80 % of the cases of which it says so with 0.8.
+    A sample's confidence is the probability of its most likely class. A calibrated model is right
+    in 80 % of the cases in which its confidence is 0.8.
 
     Parameters
     ----------
     probabilities : array-like, (samples, classes), (samples,) or (samples, 1)
+        The probabilities that the model gives.
     y : array-like of int, (samples,)
         The right classes.
     bins : int
+        The number of bins.
 
     Returns
     -------
     Reliability
+        The mean confidence, the accuracy and the number of samples of each bin.
 
     Raises
     ------
     ValueError
-        When there are no samples, rows are no probabilities, labels do not fit them, or bins is
-        below 1.
+        When there are no samples, the rows are not probabilities, the labels do not fit them, or
+        bins is below 1.
 
     References
     ----------
@@ -117,7 +121,7 @@ def reliability_diagram(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) 
     check_count("bins", bins)
     table, labels = _decisions("probabilities", probabilities, y)
     _check_probabilities(table)
-    confidence = np.minimum(table.max(axis=1), 1)  # a mean of many may be some ulps above
+    confidence = np.minimum(table.max(axis=1), 1)  # a mean of many may exceed 1 by some ulps
     right = table.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
     place = np.maximum(np.searchsorted(edges, confidence, side="left") - 1, 0)
@@ -128,11 +132,12 @@ def reliability_diagram(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) 
 
 
 def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
-    """Return the mean distance between confidence and accuracy of `reliability_diagram`'s bins.
+    """Return the mean distance between confidence and accuracy over the bins.
 
-    Bins count by their samples: ``sum(count * abs(accuracy - confidence)) / sum(count)``. The
-    figure depends on the number of bins, and is biased upwards where they have few samples:
-    compare like with like.
+    The bins are those of `reliability_diagram`, weighted by their numbers of samples:
+    ``sum(count * abs(accuracy - confidence)) / sum(count)``. The figure depends on the number of
+    bins, and is too high on average where bins have few samples. So compare figures only if both
+    have the same bins and numbers of samples.
 
     Parameters
     ----------
@@ -142,12 +147,12 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, bins: int
     Returns
     -------
     float
-        In [0, 1]; 0 is calibrated.
+        A number in [0, 1]. It is 0 for a calibrated model.
 
     Raises
     ------
     ValueError
-        As `reliability_diagram`.
+        As for `reliability_diagram`.
 
     References
     ----------
@@ -171,32 +176,34 @@ def expected_calibration_error(probabilities: ArrayLike, y: ArrayLike, bins: int
 def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     """Return the temperature at which logits explain held-out labels best.
 
-    The one T > 0 that makes the mean of ``-log(softmax(logits / T)[y])`` least. No class changes
-    places with another one, so accuracy stays as it is; T > 1 says that a model was too sure.
-    Use samples that it was not trained on. ``np.log(probabilities)`` are logits, too.
+    This is the T > 0 at which the mean of ``-log(softmax(logits / T)[y])`` is least. A temperature
+    does not change the order of the classes, so the accuracy stays as it is. T > 1 means that the
+    model was too sure. Use samples that the model was not trained on. ``np.log(probabilities)``
+    are logits, too.
 
     Parameters
     ----------
     logits : array-like, (samples, classes), (samples,) or (samples, 1)
-        -inf is a class that is ruled out.
+        The model's logits; -inf marks a class that is ruled out.
     y : array-like of int, (samples,)
         The right classes.
 
     Returns
     -------
     float
+        The temperature T.
 
     Raises
     ------
     ValueError
-        When there are no samples, logits are NaN or infinite, or labels do not fit them. And where
-        there is no such T: when no logit is larger than that of the label, T would have to be 0;
-        when labels are no likelier than without the logits, infinite.
+        When there are no samples, logits are NaN or infinite, or the labels do not fit them. Also
+        when there is no such T: when no logit is larger than the logit of the label, T would have
+        to be 0; when the logits make the labels no likelier, T would have to be infinite.
 
     Notes
     -----
-    The mean is convex in 1 / T, so there is one minimum. It is found by Newton's steps, halved
-    where they would leave the bracket.
+    The mean is convex in 1 / T, so there is only one minimum. Newton's method finds it; a step that
+    would leave the bracket goes to its middle instead.
 
     References
     ----------
@@ -209,22 +216,22 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
     chosen = z[np.arange(len(z)), labels]
     if not chosen.any():
         raise ValueError(
-            "logits: expected some sample whose label has not the largest logit, got none among "
-            f"{len(z)}, whose best temperature is 0"
+            "logits: expected some sample whose label does not have the largest logit, got none "
+            f"among {len(z)}; the best temperature would be 0"
         )
     if z.mean() >= chosen.mean():
         raise ValueError(
-            "logits: expected those of labels to be larger on average than those of other classes, "
-            "got no larger ones, whose best temperature is infinite"
+            "logits: expected larger logits for labels than for other classes on average, got none "
+            "larger; the best temperature would be infinite"
         )
-    unit = -float(chosen.min())  # of 1 / T: the root is found whatever the scale of logits
+    unit = -float(chosen.min())  # unit of 1 / T, which makes the search independent of scale
     z, chosen = z / unit, chosen / unit
 
     def slopes(inverse: float) -> tuple[float, float]:
-        """First and second derivative of the mean by 1 / T."""
+        """Return the first and second derivative of the mean by 1 / T."""
         weights = np.exp(inverse * z)
         weights /= weights.sum(axis=1, keepdims=True)
-        finite = np.where(weights > 0, z, 0)  # 0 * -inf is 0 here
+        finite = np.where(weights > 0, z, 0)  # so that 0 * -inf is 0
         mean = (weights * finite).sum(axis=1)
         spread = (weights * (finite - mean[:, np.newaxis]) ** 2).sum(axis=1)
         return float((mean - chosen).mean()), float(spread.mean())
@@ -249,18 +256,20 @@ def apply_temperature(logits: ArrayLike, temperature: float) -> Array:
     Parameters
     ----------
     logits : array-like, (samples, classes), (samples,) or (samples, 1)
+        The model's logits.
     temperature : float
         Above 0; `fit_temperature` finds it.
 
     Returns
     -------
     ndarray
-        Of logits' shape; a sigmoid's where there is one logit a sample. Of their float type.
+        Probabilities with the shape and float type of the logits: those of a sigmoid where each
+        sample has one logit, else those of a softmax.
 
     Raises
     ------
     ValueError
-        When there are no samples, logits are NaN or infinite, or temperature is not above 0.
+        When there are no samples, logits are NaN or infinite, or the temperature is not above 0.
     """
     check_number("temperature", temperature, above_zero=True)
     given = as_numbers("logits", logits)
@@ -273,26 +282,26 @@ def apply_temperature(logits: ArrayLike, temperature: float) -> Array:
 
 
 def risk_coverage(uncertainty: ArrayLike, loss: ArrayLike) -> RiskCoverage:
-    """Return the loss of the samples that a model is most certain of, for each number of them.
+    """Return the loss of the samples that a model is most certain of, for every number of them.
 
     Parameters
     ----------
     uncertainty : array-like, (samples,)
         What orders the samples: entropy, mutual information, a standard deviation, or the
-        confidence with a minus sign. The smallest are answered first.
+        confidence with a minus sign. The samples with the smallest numbers are answered first.
     loss : array-like, (samples,)
-        What an answer costs: ``predicted != y``, or a squared error.
+        The cost of each answer: ``predicted != y``, or a squared error.
 
     Returns
     -------
     RiskCoverage
-        Where samples are equally uncertain, it is the mean over all orders of them, so that the
-        order of rows does not matter.
+        The curve. Where samples are equally uncertain, it is the mean over all orders of these
+        samples, so the order of the rows does not matter.
 
     Raises
     ------
     ValueError
-        When there are no samples, the two differ in length, or some are NaN or infinite.
+        When there are no samples, the arrays differ in length, or numbers are NaN or infinite.
 
     References
     ----------
@@ -324,25 +333,27 @@ def risk_coverage(uncertainty: ArrayLike, loss: ArrayLike) -> RiskCoverage:
 
 
 def interval_coverage(lower: ArrayLike, upper: ArrayLike, y: ArrayLike) -> float:
-    """Return the share of values that lie in their intervals, bounds included.
+    """Return the share of values that lie within their intervals, including the bounds.
 
-    Intervals that are said to hold 90 % should have about 0.9.
+    For intervals that claim to hold 90 % of the values, it should be about 0.9.
 
     Parameters
     ----------
     lower, upper : array-like, (samples,) or (samples, outputs)
-        Infinite bounds are open ends.
-    y : array-like, of the same shape
+        The bounds of the intervals. An infinite bound leaves an interval open.
+    y : array-like
+        The values, in the shape of the bounds.
 
     Returns
     -------
     float
+        A share in [0, 1].
 
     Raises
     ------
     ValueError
-        When there are no samples, shapes differ, some are NaN, or a lower bound is above its upper
-        one.
+        When there are no samples, shapes differ, numbers are NaN, or a lower bound is above its
+        upper bound.
 
     References
     ----------
@@ -370,7 +381,7 @@ def interval_coverage(lower: ArrayLike, upper: ArrayLike, y: ArrayLike) -> float
 
 
 def _flat(argument: str, value: ArrayLike) -> Array:
-    """Return an array of float64 of some samples, without a last axis of length 1."""
+    """Return at least one sample as an array of float64, without a last axis of length 1."""
     array = as_numbers(argument, value)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -390,9 +401,9 @@ def _column(argument: str, value: ArrayLike) -> Array:
 
 
 def _decisions(argument: str, outputs: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array]:
-    """Return outputs as (samples, classes), and the labels; of a sigmoid's, two classes.
+    """Return outputs as (samples, classes), with two classes for a sigmoid, and the labels.
 
-    Where these are logits, class 0 has 0, else what is left of 1.
+    Class 0 of a sigmoid has the logit 0, or the probability that is left of 1.
     """
     table = _flat(argument, outputs)
     if table.ndim == 1:
@@ -403,7 +414,7 @@ def _decisions(argument: str, outputs: ArrayLike, y: ArrayLike | None) -> tuple[
     labels = _flat("y", y)
     samples, classes = table.shape
     if labels.shape != (samples,):
-        hint = "; .argmax(axis=1) of one-hot labels has them" if labels.ndim == 2 else ""
+        hint = "; one-hot labels need .argmax(axis=1)" if labels.ndim == 2 else ""
         raise ValueError(
             f"y: expected class numbers of shape ({samples},) as {argument} has samples, "
             f"got shape {labels.shape}{hint}"
@@ -421,7 +432,7 @@ def _check_probabilities(table: Array) -> None:
     if not inside.all():
         raise ValueError(
             f"probabilities: expected numbers in [0, 1], got {table[~inside][0]:g}; "
-            "apply_temperature(logits, 1) makes them of logits"
+            "apply_temperature(logits, 1) turns logits into probabilities"
         )
     sums = table.sum(axis=1)
     wrong = np.abs(sums - 1) > SUM_TOLERANCE
@@ -432,11 +443,11 @@ def _check_probabilities(table: Array) -> None:
 
 
 def _check_logits(z: Array, labels: Array | None = None) -> None:
-    """Refuse what has no softmax; -inf is a class of probability 0, but not a label's."""
+    """Refuse logits that have no softmax. A class may have -inf, unless it is a label."""
     if np.isnan(z).any() or (z == math.inf).any() or not np.isfinite(z.max(axis=1)).all():
         raise ValueError("logits: expected finite numbers or -inf, got NaN, infinity or only -inf")
     if labels is not None and not np.isfinite(z[np.arange(len(z)), labels]).all():
         raise ValueError(
-            "logits: expected finite numbers for the classes in y, got -inf: what was ruled out "
-            "happened, at any temperature"
+            "logits: expected finite numbers for the classes in y, got -inf: these classes were "
+            "ruled out but occur, so no temperature fits"
         )

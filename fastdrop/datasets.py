@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fastdrop._messages import about, one_line
 
-__all__ = ["check_classes", "load_csv", "load_digits", "load_idx", "load_npz"]
+__all__ = ["load_csv", "load_digits", "load_idx", "load_npz"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -33,12 +33,12 @@ IDX_STEMS = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-INFLATION = 1032  # bytes that a byte of deflated data can stand for, at most
+INFLATION = 1032  # a byte of deflated data stands for so many bytes at most
 CHUNK = 1 << 20  # bytes
 LONGEST_LINE = 1 << 24  # characters of a CSV file
-# Texts that stand for a label that is missing, for pandas, R and the UCI repository
+# Texts that stand for a missing label in pandas, R and the UCI repository
 MISSING = {"", ".", "?", "#n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "null", "None"}
-FEW = 10  # so few classes may have a sample each: an example
+FEW = 10  # up to so many classes may have one sample each, as in a small example
 
 
 def load_digits() -> tuple[Array, Array]:
@@ -61,26 +61,26 @@ def load_digits() -> tuple[Array, Array]:
 
 
 def load_idx(folder: str | PathLike[str]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Read a folder of MNIST's four IDX files, gzipped or not.
+    """Read a folder with MNIST's four IDX files, gzipped or not.
 
     Parameters
     ----------
     folder : path
-        Holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-        t10k-labels-idx1-ubyte, each plain or with .gz at the end.
+        The folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte
+        and t10k-labels-idx1-ubyte, each as it is or with .gz at the end.
 
     Returns
     -------
     (x_train, y_train), (x_test, y_test) : tuples of ndarray, uint8
-        Images (samples, height, width) and labels (samples,).
+        Images, of shape (samples, height, width), and labels, of shape (samples,).
 
     Raises
     ------
     FileNotFoundError
         When the folder or one of the files is missing.
     ValueError
-        When a file is truncated or is no IDX file of unsigned bytes, or images and labels differ
-        in number.
+        When a file is truncated or is not an IDX file of unsigned bytes, or the numbers of images
+        and labels differ.
 
     References
     ----------
@@ -103,12 +103,12 @@ def load_idx(folder: str | PathLike[str]) -> tuple[tuple[Array, Array], tuple[Ar
 
 
 def load_npz(path: str | PathLike[str]) -> dict[str, Array]:
-    """Read the arrays x and y, and x_val and y_val where present, of a NumPy .npz file.
+    """Read the arrays x and y, and x_val and y_val if there are any, from a NumPy .npz file.
 
     Parameters
     ----------
     path : path
-        A file as numpy.savez writes it. Pickled objects are refused.
+        A file written by numpy.savez. Pickled objects are refused.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def load_npz(path: str | PathLike[str]) -> dict[str, Array]:
     FileNotFoundError
         When there is no such file.
     ValueError
-        When it is no .npz file, is damaged or lacks an array.
+        When the file is not an .npz file, is damaged or lacks an array.
     """
     path = _existing_file(path)
     with _reading(path, "NumPy .npz file"):
@@ -140,31 +140,32 @@ def load_npz(path: str | PathLike[str]) -> dict[str, Array]:
 
 
 def load_csv(path: str | PathLike[str], label: str = "label") -> tuple[Array, Array, list[str]]:
-    """Read a CSV file with a header line; one column holds the labels, all others numbers.
+    """Read a CSV file with a header line, a column of labels and columns of numbers.
 
     Parameters
     ----------
     path : path
-        UTF-8 text, commas between cells.
+        A file of UTF-8 text, with commas between the cells.
     label : str
-        Name of the label column. Its distinct values, whole numbers or any other text, are the
-        classes; numbers are equal if their values are, blanks around a text do not count.
+        Name of the label column. Its distinct values are the classes. They are whole numbers or any
+        other text. Numbers are equal if their values are, and blanks around a text do not count.
 
     Returns
     -------
     x : ndarray, float64, (samples, columns)
+        The columns of numbers.
     y : ndarray, int64, (samples,)
-        Class numbers: indices into `classes`.
+        Class numbers, which are indices into `classes`.
     classes : list of str
-        The labels as first written, sorted, as numbers if all are.
+        The labels, each as it was first written. They are sorted, by value if all are numbers.
 
     Raises
     ------
     FileNotFoundError
         When there is no such file.
     ValueError
-        When a column is there twice or the label column is missing, a cell is not a finite number,
-        a label is missing or a number that is not whole, there are about as many classes as
+        When a column name occurs twice, the label column is missing, a cell is not a finite number,
+        a label is missing or is a number that is not whole, there are about as many classes as
         samples, a line has too few or too many cells, or there are no lines or no columns of
         numbers.
     """
@@ -226,13 +227,14 @@ def _read_table(reader: Any, label: str) -> tuple[Array, Array, list[str]]:
 
 
 def check_classes(argument: str, y: Array) -> None:
-    """Refuse labels of which hardly two are equal: a quantity, a date or the samples' names.
+    """Refuse labels that hardly ever repeat: a quantity, a date or the names of samples.
 
     Parameters
     ----------
     argument : str
-        What the labels are called.
+        The name of the labels, for messages.
     y : ndarray
+        The labels.
 
     Raises
     ------
@@ -248,23 +250,23 @@ def check_classes(argument: str, y: Array) -> None:
 
 
 class _ContentError(ValueError):
-    """What does not serve in a file, in our words."""
+    """An error in the content of a file, in our own words."""
 
 
 @contextmanager
 def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Say what is wrong with a file's content in a line that names it, whoever finds it."""
+    """Turn errors about a file's content, from any source, into a line that names the file."""
     try:
-        # Python and NumPy warn of headers that damage has made odd
+        # Python and NumPy warn about headers that damage has made odd.
         with warnings.catch_warnings(action="ignore"):
             yield
     except _ContentError as error:
         raise ValueError(about(path, error)) from error
     except MemoryError as error:
         raise ValueError(about(path, f"expected data that fit in memory: {error}")) from error
-    except Exception as error:  # zipfile, zlib, NumPy and what they call raise a dozen kinds
+    except Exception as error:  # zipfile, zlib, NumPy and what they call raise a dozen types
         if isinstance(error, OSError) and error.filename is not None:
-            raise  # it cannot be opened
+            raise  # the file cannot be opened
         text = str(error) or type(error).__name__
         raise ValueError(about(path, f"expected a whole {kind}: {text}")) from error
 
@@ -286,7 +288,7 @@ def _find_idx(folder: Path, stem: str) -> Path:
 
 
 def _read_idx(path: Path) -> Array:
-    """Read one file: zero, zero, type, number of axes, sizes as 4 big-endian bytes each, data."""
+    """Read a file: 0, 0, type, number of axes, sizes as 4 big-endian bytes each, data."""
     zipped = path.suffix == ".gz"
     axes = int(path.name.removesuffix(".gz").split("idx")[1][0])
     with (
@@ -313,13 +315,13 @@ def _read_idx(path: Path) -> Array:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
-    """Read an array of an .npz file, once it is known to take no more memory than it says."""
+    """Read an array of an .npz file after a check that it takes no more memory than it states."""
     info = archive.getinfo(f"{name}.npy")
     as_saved = f"expected {name} as numpy.savez or savez_compressed writes it"
     if info.flag_bits & 1:
         raise _ContentError(f"{as_saved}, got it encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # Of the others zipfile unpacks as much as there is, not as much as it is asked for.
+        # zipfile unpacks all data of the other kinds, even if it is asked for less.
         raise _ContentError(f"{as_saved}, got compression of type {info.compress_type}")
     with archive.open(info) as member:
         version = npy.read_magic(member)
@@ -337,7 +339,7 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> Array:
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """Give the lines of a text that may be none, one at a time."""
+    """Yield the lines, one at a time, of a file that may not be a text."""
     number = 0
     while line := file.readline(LONGEST_LINE):
         number += 1
@@ -351,7 +353,7 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 
 def _add_numbers(cells: Sequence[str], values: array[float]) -> int | None:
-    """Append the cells' numbers, or return the index of one that is no finite number."""
+    """Append the numbers in the cells, or return the index of a cell without a finite number."""
     try:
         numbers = [*map(float, cells)]
         right = all(map(math.isfinite, numbers)) and "_" not in "".join(cells)
@@ -365,20 +367,20 @@ def _add_numbers(cells: Sequence[str], values: array[float]) -> int | None:
 
 def _is_number(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell)) and "_" not in cell  # Python's 1_000
+        return math.isfinite(float(cell)) and "_" not in cell  # Python reads 1_000 as a number
     except ValueError:
         return False
 
 
 class _Classes:
-    """Numbers for labels, in the order in which they come."""
+    """Numbers for labels, in the order in which the labels come."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}  # by text, of all that were seen
-        self._firsts: dict[Decimal | str, tuple[int, str]] = {}  # by value
+        self._numbers: dict[str, int] = {}  # by the text of every label so far
+        self._firsts: dict[Decimal | str, tuple[int, str]] = {}  # by the value of the label
 
     def number(self, text: str) -> int:
-        """Return a label's number; raise what was expected where it is none."""
+        """Return a label's number, or raise an error with what was expected as a label."""
         if text not in self._numbers:
             value = self._value(text)
             number, _ = self._firsts.setdefault(value, (len(self._firsts), text))
@@ -386,7 +388,7 @@ class _Classes:
         return self._numbers[text]
 
     def sorted(self) -> tuple[list[str], Array]:
-        """Return the classes' names, and where each number's class stands among them."""
+        """Return the names of the classes, and the place of each number's class among them."""
         numeric = all(isinstance(value, Decimal) for value in self._firsts)
         order = sorted(self._firsts.items(), key=lambda item: item[0] if numeric else item[1][1])
         ranks = np.empty(len(order), np.int64)
@@ -398,10 +400,10 @@ class _Classes:
         if text in MISSING or text.lower() in MISSING:
             raise ValueError("expected a label")
         try:
-            value = Decimal(text)  # which takes whole numbers of any size as they are
+            value = Decimal(text)  # exact for whole numbers of any size
         except InvalidOperation:
             return text
-        if "_" in text:  # Python's 1_000 is a word to others
+        if "_" in text:  # Python reads 1_000 as a number, others as a word
             return text
         if not value.is_finite() or value != value.to_integral_value():
             raise ValueError("expected a class, a word or a whole number")

@@ -1,4 +1,4 @@
-"""Pictures of what `fastdrop.calibration` computes, and of masks. Needs matplotlib."""
+"""Pictures of the results of `fastdrop.calibration`, and of masks. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastdrop.layers.effects import Effect
 
 __all__ = ["draw_effect", "render_effect", "render_reliability", "render_risk_coverage"]
 
-# told apart by colour-blind readers too
+# Colours that colour-blind readers can tell apart as well
 COLOURS = ("#1b6ca8", "#d95f02", "#4d4d4d", "#9e4f9e", "#008066", "#b8860b")
 GREY = "#777777"
 GAP = "#3d7ab8"  # between maps: neither of the greys of a mask
@@ -36,8 +36,9 @@ def render_reliability(diagrams: Mapping[str, Reliability], title: str) -> bytes
     Parameters
     ----------
     diagrams : mapping of str to Reliability
-        By the panels' names.
+        The diagrams by the names of their panels.
     title : str
+        The title of the picture.
 
     Returns
     -------
@@ -81,10 +82,11 @@ def render_risk_coverage(curves: Mapping[str, RiskCoverage], title: str, risk: s
     Parameters
     ----------
     curves : mapping of str to RiskCoverage
-        By the lines' names.
+        The curves by the names of their lines.
     title : str
+        The title of the picture.
     risk : str
-        What the risk is, for the axis: "errors", say.
+        What the risk is, as a label for the axis, for instance "errors".
 
     Returns
     -------
@@ -109,7 +111,7 @@ def render_risk_coverage(curves: Mapping[str, RiskCoverage], title: str, risk: s
     axes.set_ylabel(risk, parse_math=False)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlim(0, 1)
-    # the risk of a few samples is luck, and may leave the picture
+    # The risk of a few samples is a matter of luck, and may leave the picture.
     settled = max(curve.risk[len(curve.risk) // 20 :].max() for curve in curves.values())
     axes.set_ylim(0, 1.2 * settled or 1)
     axes.legend(frameon=False, loc="best")

@@ -33,12 +33,12 @@ __all__ = [
 
 
 def inverted_scale(p: float) -> float:
-    """Return what kept elements are multiplied by; 0 where nothing is kept."""
+    """Return the factor of kept elements, or 0 where nothing is kept."""
     return 1 / (1 - p) if p < 1 else 0.0
 
 
 def checked_key(key: Key | None) -> Key:
-    """Return `key`, if it is one."""
+    """Return `key` if it is a `Key`, and raise TypeError otherwise."""
     if not isinstance(key, Key):
         raise TypeError(f"key: expected a fastdrop.Key, got {type(key).__name__}")
     return key
@@ -62,18 +62,28 @@ def masked_scale(
     return_mask: bool = False,
     num_threads: SupportsIndex | None = None,
 ) -> Any:
-    """`dropout` with a scale of its own: kept elements times `scale`, the others +0.0.
+    """Drop as `dropout` does, but multiply the kept elements by `scale`.
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, out, return_mask, num_threads
+    x, p
         As in `dropout`.
     scale : float
-        Rounded once to x's dtype.
+        Factor of the kept elements, rounded once to the dtype of x. Dropped elements become +0.0.
+    key, shared_axes, offset, out, return_mask, num_threads
+        As in `dropout`.
 
     Returns
     -------
-    ndarray, or (ndarray, packed mask)
+    y : ndarray
+        Array with the shape and dtype of x.
+    mask : ndarray of uint8, only if return_mask
+        The packed mask, as in `dropout`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `dropout`.
     """
     p = checked_p(p)
     return _masked_scale(x, p, scale, key, shared_axes, offset, out, return_mask, num_threads)
@@ -90,7 +100,7 @@ def _masked_scale(
     return_mask: bool,
     num_threads: SupportsIndex | None,
 ) -> Any:
-    """`masked_scale` for a checked p; the usual arguments cost a small array next to nothing."""
+    """Do what `masked_scale` does, for a checked p, at little cost where the array is small."""
     if type(x) is not np.ndarray:
         x = as_array("x", x)
     seed, call = key if type(key) is Key else checked_key(key)
@@ -113,49 +123,53 @@ def dropout(
     return_mask: bool = False,
     num_threads: SupportsIndex | None = None,
 ) -> Any:
-    """Drop elements with probability p, scale the others by 1 / (1 - p).
+    """Drop elements with probability p and multiply the others by 1 / (1 - p).
 
     The same call on dy, with the same key, is the backward pass.
 
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
-        Of any shape, strides and byte order.
+        An array of any shape, strides and byte order.
     p : float
-        Probability of dropping, 0 <= p <= 1. p = 1 gives zeros.
+        Probability of dropping an element, 0 <= p <= 1. With p = 1 every element becomes 0.
     key : Key, optional
-        What the mask is a function of; by default the default generator's next key.
+        The key that decides the mask. By default the default generator hands out its next key.
     training : bool
-        If False, x itself is returned (copied into `out` where given); likewise with p = 0.
+        If False, or if p = 0, the result is x itself, copied into `out` where `out` is given.
     shared_axes : int or iterable of int
-        Axes along which the mask is shared: one decision for the whole axis. The mask's own shape
-        is x's with these axes set to 1.
+        Axes along which the mask is shared: elements that differ only in these axes are dropped
+        or kept together. The mask's own shape is the shape of x with these axes set to 1.
     offset : int
-        Index of x's first element in a larger array, in elements of the mask's own shape: x gets
-        the bits [offset, offset + n) of the larger array's mask. 0 <= offset, offset + n <= 2**55.
+        Index of the first element of x in a larger array, counted in elements of the mask's own
+        shape. Then x gets the bits [offset, offset + n) of the larger array's mask, where n is
+        the size of the mask. 0 <= offset and offset + n <= 2**55.
     out : ndarray, optional
-        Result array of x's shape and dtype; may be x itself.
+        Array for the result, with the shape and dtype of x; it may be x itself.
     return_mask : bool
-        Also return the mask, packed to 1 bit per element.
+        Whether to return the mask as well, packed to 1 bit per element.
     num_threads : int, optional
-        Threads to use; by default one for small arrays, else the smaller of `get_num_threads` and
-        OpenMP's own limit. The result never depends on it.
+        How many threads to use. By default one thread computes a small array, and a large one is
+        computed by as many as the smaller of `get_num_threads` and the limit of OpenMP. The
+        result never depends on it.
 
     Returns
     -------
     y : ndarray
-        x's shape and dtype; a dropped element is +0.0, also where x is infinite or NaN.
+        Array with the shape and dtype of x. A dropped element is +0.0, even where x is infinite
+        or NaN.
     mask : ndarray of uint8, only if return_mask
-        1 = kept, little-endian bits (``numpy.packbits(..., bitorder="little")``), in the mask's
-        own shape, flattened, padding bits 0. `apply_mask` takes it.
+        A bit is 1 where the element is kept. The mask has its own shape, flattened, in
+        little-endian bits (``numpy.packbits(..., bitorder="little")``); padding bits are 0.
+        `apply_mask` takes it.
 
     Raises
     ------
     TypeError
-        If x is not of a supported float type, or an argument is of the wrong type.
+        If x does not have a supported float type, or an argument has the wrong type.
     ValueError
-        If p, an axis, offset, num_threads or out is out of bounds; if an array masks any of its
-        values, is sparse, or is anything else that NumPy would lose a part of.
+        If p, an axis, offset, num_threads or out is out of bounds; if x is a masked array with
+        masked values, is sparse, or would lose something else on its way into NumPy.
 
     References
     ----------
@@ -195,7 +209,7 @@ def dropout_mask(
     offset: SupportsIndex = 0,
     packed: bool = False,
 ) -> NDArray[Any]:
-    """The mask that `dropout` applies to an array of the given shape.
+    """Return the mask that `dropout` applies to an array of the given shape.
 
     Parameters
     ----------
@@ -204,18 +218,19 @@ def dropout_mask(
     p, key, shared_axes, offset
         As in `dropout`.
     packed : bool
-        1 bit per element instead of a bool.
+        Whether to return 1 bit per element instead of a bool.
 
     Returns
     -------
     ndarray
-        True = kept, bool, in the mask's own shape (the shared axes set to 1). If packed, that
-        array flattened to uint8, ``numpy.packbits(mask, bitorder="little")``.
+        An array of bool, True where an element is kept, in the mask's own shape (with the shared
+        axes set to 1). If packed, that array is flattened to uint8:
+        ``numpy.packbits(mask, bitorder="little")``.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; ValueError also for a negative length.
+        As for `dropout`; also a ValueError if a length is negative.
     """
     lengths = checked_shape(shape)
     own = mask_shape(lengths, checked_axes(shared_axes, len(lengths)))
@@ -233,31 +248,36 @@ def apply_mask(
     shared_axes: Axes = (),
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Apply a mask that is there already: kept elements times 1 / (1 - p), the others +0.0.
+    """Apply a mask that exists already.
+
+    Kept elements are multiplied by 1 / (1 - p), and the others become +0.0.
 
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
+        The array to apply the mask to.
     mask : ndarray of bool or uint8
-        bool: of x's shape, axes of length 1 are shared. uint8: packed, as `dropout` returns it.
+        A mask of bool has the shape of x, or length 1 along the axes that share it. A mask of
+        uint8 is packed, as `dropout` returns it.
     p : float
-        The probability of dropping that the mask was made with; p = 1 gives zeros.
+        The probability of dropping that the mask was made with. With p = 1 every element
+        becomes 0.
     shared_axes : int or iterable of int
-        The axes that a packed mask is shared along; a bool mask's shape tells them.
+        The axes along which a packed mask is shared. The shape of a bool mask already tells them.
     out : ndarray, optional
-        Result array of x's shape and dtype; may be x itself.
+        Array for the result, with the shape and dtype of x; it may be x itself.
 
     Returns
     -------
     ndarray
-        x's shape and dtype.
+        Array with the shape and dtype of x.
 
     Raises
     ------
     TypeError
-        If the mask is neither bool nor uint8, or x not of a supported float type.
+        If the mask is neither bool nor uint8, or x does not have a supported float type.
     ValueError
-        If the mask does not fit x, or p or out is out of bounds.
+        If the mask does not fit x, or if p or out is out of bounds.
     """
     x = as_array("x", x)
     p = checked_p(p)
@@ -293,7 +313,7 @@ def _fused(
     out: NDArray[Any] | None,
     num_threads: SupportsIndex | None,
 ) -> Any:
-    """Check what all fused operations share, and call the compiled one."""
+    """Check the arguments of all fused operations, and call the compiled `function`."""
     x = as_array("x", x)
     p = checked_p(p)
     seed, call = checked_key(key)
@@ -314,28 +334,33 @@ def dropout_add(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """``dropout(x, p) + residual`` in one pass: the end of a residual branch.
+    """Return ``dropout(x, p) + residual``, computed in one pass.
 
-    Its gradients are ``dropout(dy, p, key=key)`` for x and dy itself for the residual.
+    This is how a residual branch ends. Its gradients are ``dropout(dy, p, key=key)`` for x, and dy
+    itself for the residual.
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, num_threads
+    x : array_like
         As in `dropout`.
     residual : ndarray
-        Of x's shape and dtype.
+        Array with the shape and dtype of x, which is added.
+    p, key, shared_axes, offset
+        As in `dropout`.
     out : ndarray, optional
-        Result array of x's shape and dtype; may be x or residual itself.
+        Array for the result, with the shape and dtype of x; it may be x or residual itself.
+    num_threads : int, optional
+        As in `dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype.
+        Array with the shape and dtype of x.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; also if the residual's shape or dtype is not x's.
+        As for `dropout`; also if the residual differs from x in shape or dtype.
     """
     key = default_generator.next_key() if key is None else key
     return _fused(_core.masked_add, x, (residual,), p, key, shared_axes, offset, out, num_threads)
@@ -353,25 +378,30 @@ def bias_act_dropout(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """``dropout(activation(x + bias), p)`` in one pass: what follows a matrix product.
+    """Return ``dropout(activation(x + bias), p)``, computed in one pass.
+
+    This is what follows a matrix product in a layer.
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, out, num_threads
+    x : array_like
         As in `dropout`; x has at least one axis.
     bias : ndarray
-        Of shape (x.shape[-1],) and x's dtype.
+        Array of shape (x.shape[-1],) and of the dtype of x.
     activation : {None, "relu"}
+        None adds the bias only.
+    p, key, shared_axes, offset, out, num_threads
+        As in `dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype. `bias_act_dropout_backward` is its gradient.
+        Array with the shape and dtype of x. `bias_act_dropout_backward` computes its gradient.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; also if the bias does not fit x, or for another activation.
+        As for `dropout`; also if the bias does not fit x, or for another activation.
     """
     key = default_generator.next_key() if key is None else key
     others = (bias, _activation_is_relu(activation))
@@ -390,36 +420,41 @@ def bias_act_dropout_backward(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Gradients of `bias_act_dropout` for x and bias, in one pass.
+    """Return the gradients of `bias_act_dropout` for x and bias, computed in one pass.
 
-    Behind a ReLU y > 0 is ReLU's and dropout's mask in one, so that neither key nor generator is
-    needed. Without activation the mask is made again from the key.
+    After a ReLU, y > 0 is the mask of the ReLU and of dropout in one, so neither a key nor a
+    generator is needed. Without an activation the mask is drawn again from the key.
 
     Parameters
     ----------
     dy : array_like
         Gradient with respect to the output.
     y : ndarray
-        The output, of dy's shape and dtype; not read, and may be None, without activation.
-    activation, p, shared_axes, offset, num_threads
+        The output, with the shape and dtype of dy. Without an activation it is not read, and may
+        be None.
+    activation, p
         As in the forward call.
     key : Key
         As in the forward call; not needed with "relu".
+    shared_axes, offset
+        As in the forward call.
     out : ndarray, optional
-        Where dx goes; may be dy or y itself.
+        Array for dx; it may be dy or y itself.
+    num_threads : int, optional
+        As in the forward call.
 
     Returns
     -------
     dx : ndarray
-        dy's shape and dtype.
+        Array with the shape and dtype of dy.
     dbias : ndarray
-        dx summed over all axes but the last, in an order that no number of threads changes;
-        half types are summed in float32.
+        The sum of dx over all axes but the last. The number of threads does not change the order
+        of summation, and half types are summed in float32.
 
     Raises
     ------
     TypeError, ValueError
-        As `bias_act_dropout`.
+        As for `bias_act_dropout`.
     """
     relu = _activation_is_relu(activation)
     if relu and key is None:

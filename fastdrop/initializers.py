@@ -1,4 +1,4 @@
-"""Initialisers: what a layer's weights are before training.
+"""Initialisers, which draw a layer's weights before training.
 
 Each is a pure function of a shape and a key, with the same values on every machine.
 """
@@ -39,21 +39,22 @@ __all__ = [
 
 
 class Initializer(Configurable):
-    """Base of all initialisers."""
+    """Base class of all initialisers."""
 
     def __call__(self, shape: tuple[int, ...], key: Key) -> np.ndarray:
-        """Return values for a parameter.
+        """Return initial values for a parameter.
 
         Parameters
         ----------
         shape : tuple of int
-            That of the parameter: (units, inputs) for weights.
+            The shape of the parameter: (units, inputs) for weights.
         key : Key
             Source of the randomness.
 
         Returns
         -------
         ndarray of float64
+            The values, in the given shape.
         """
         raise NotImplementedError
 
@@ -63,7 +64,13 @@ class Initializer(Configurable):
 
 
 class Constant(Initializer):
-    """`value` everywhere."""
+    """The same value everywhere.
+
+    Parameters
+    ----------
+    value : float
+        The value.
+    """
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = value
@@ -87,7 +94,18 @@ class Ones(Constant):
 
 
 class RandomUniform(Initializer):
-    """Uniform between `minval` and `maxval`."""
+    """Uniform between `minval` and `maxval`.
+
+    Parameters
+    ----------
+    minval, maxval : float
+        The bounds, finite numbers, with minval at most maxval.
+
+    Raises
+    ------
+    ValueError
+        When a bound is not finite, or `minval` is above `maxval`.
+    """
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05) -> None:
         if not -math.inf < minval <= maxval < math.inf:
@@ -101,7 +119,20 @@ class RandomUniform(Initializer):
 
 
 class RandomNormal(Initializer):
-    """Normal with this mean and standard deviation."""
+    """Normal with a given mean and standard deviation.
+
+    Parameters
+    ----------
+    mean : float
+        The mean.
+    stddev : float
+        The standard deviation, at least 0.
+
+    Raises
+    ------
+    ValueError
+        When `stddev` is negative or not finite.
+    """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
         self.mean = mean
@@ -116,7 +147,13 @@ class RandomNormal(Initializer):
 
 
 class TruncatedNormal(RandomNormal):
-    """Normal of which only what lies within two `stddev` of the mean is taken, as in Keras."""
+    """Normal, but drawn again until it lies within two `stddev` of the mean, as in Keras.
+
+    Parameters
+    ----------
+    mean, stddev
+        As for `RandomNormal`.
+    """
 
     def _standard(self, shape: tuple[int, ...], key: Key) -> np.ndarray:
         z = super()._standard(shape, key)
@@ -129,7 +166,10 @@ class TruncatedNormal(RandomNormal):
 
 
 class _Scaled(Initializer):
-    """Base of those whose variance is `scale` / n; n counts inputs, or is the mean with units."""
+    """Base class of initialisers with variance `scale` / n, where n depends on the shape.
+
+    n is the number of inputs, or, with `average`, the mean of the numbers of inputs and units.
+    """
 
     scale: float
     average = False
@@ -140,7 +180,7 @@ class _Scaled(Initializer):
         units, inputs = shape
         n = (inputs + units) / 2 if self.average else inputs
         if self.normal:
-            # 0.8796... is the standard deviation of what truncation leaves of a standard normal.
+            # 0.8796... is the standard deviation of a standard normal after truncation.
             stddev = math.sqrt(self.scale / n) / 0.87962566103423978
             return TruncatedNormal(0.0, stddev)(shape, key)
         return (2 * uniform(key, shape) - 1) * math.sqrt(3 * self.scale / n)
@@ -160,7 +200,7 @@ class GlorotUniform(_Scaled):
 
 
 class GlorotNormal(GlorotUniform):
-    """Truncated normal of variance 2 / (inputs + units), see `GlorotUniform`."""
+    """Truncated normal of variance 2 / (inputs + units); see `GlorotUniform` for the source."""
 
     normal = True
 
@@ -178,7 +218,7 @@ class HeUniform(_Scaled):
 
 
 class HeNormal(HeUniform):
-    """Truncated normal of variance 2 / inputs, see `HeUniform`."""
+    """Truncated normal of variance 2 / inputs, for ReLU; see `HeUniform` for the source."""
 
     normal = True
 
@@ -196,11 +236,12 @@ class LecunUniform(_Scaled):
 
 
 class LecunNormal(LecunUniform):
-    """Truncated normal of variance 1 / inputs, see `LecunUniform`."""
+    """Truncated normal of variance 1 / inputs, for SELU; see `LecunUniform` for the source."""
 
     normal = True
 
 
+#: The initializers, by the names that ``kernel_initializer=`` takes.
 INITIALIZERS: dict[str, type[Initializer]] = {
     "glorot_normal": GlorotNormal,
     "glorot_uniform": GlorotUniform,
@@ -217,12 +258,17 @@ INITIALIZERS: dict[str, type[Initializer]] = {
 
 
 def get(initializer: str | Initializer | Mapping[str, Any]) -> Initializer:
-    """Return an initialiser.
+    """Return an initialiser for its name or description.
 
     Parameters
     ----------
     initializer : str, Initializer or dict
-        A name in `INITIALIZERS`; an initialiser; or one that was serialised.
+        A name in `INITIALIZERS`, an initialiser, or the description that `serialize` made of one.
+
+    Returns
+    -------
+    Initializer
+        The initialiser. One that is given is returned as it is.
 
     Raises
     ------

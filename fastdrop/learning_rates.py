@@ -1,7 +1,7 @@
 """Learning rates over time: callables of the update's number, for an optimiser's `learning_rate`.
 
-The formulas and names are Keras's. Any other callable will do, too; but only what is derived from
-`LearningRateSchedule` can be kept in an optimiser's `get_config`.
+The formulas and names are those of Keras. Any other callable will do as well, but only an object
+whose class derives from `LearningRateSchedule` can be part of an optimiser's `get_config`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LearningRateSchedule(Configurable):
-    """Base of the schedules: their arguments are checked once, when they are made."""
+    """Base class of the schedules. They check their arguments once, when they are made."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -35,17 +35,28 @@ class LearningRateSchedule(Configurable):
             if isinstance(value, Mapping) and set(value) == {"class_name", "config"}:
                 value = deserialize(field.name, value, LearningRateSchedule)
             elif not isinstance(value, Configurable):
-                value = plain(value)  # Python's, be it NumPy's
+                value = plain(value)  # a Python number, even for a NumPy one
             object.__setattr__(self, field.name, value)
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate of an update, counted from 0."""
+        """Return the learning rate of an update.
+
+        Parameters
+        ----------
+        step : int
+            The number of the update, counted from 0.
+
+        Returns
+        -------
+        float
+            The learning rate.
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class _RateDecay(LearningRateSchedule):
-    """What decays by a rate each `decay_steps`."""
+    """Base class of schedules that decay by a rate in every `decay_steps`."""
 
     initial_learning_rate: float
     decay_steps: int
@@ -64,16 +75,16 @@ class _RateDecay(LearningRateSchedule):
 
 @dataclass(frozen=True)
 class ExponentialDecay(_RateDecay):
-    """initial_learning_rate decay_rate^(step / decay_steps).
+    """Decay by a constant factor: initial_learning_rate decay_rate^(step / decay_steps).
 
     Parameters
     ----------
     initial_learning_rate : float
-        At least 0.
+        The rate at step 0, at least 0.
     decay_steps : int
-        At least 1.
+        The number of updates in which the rate changes by `decay_rate`, at least 1.
     decay_rate : float
-        At least 0.
+        The factor, at least 0.
     staircase : bool
         Whether to round step / decay_steps down.
 
@@ -89,7 +100,7 @@ class ExponentialDecay(_RateDecay):
 
 @dataclass(frozen=True)
 class InverseTimeDecay(_RateDecay):
-    """initial_learning_rate / (1 + decay_rate step / decay_steps).
+    """Decay like 1 / step: initial_learning_rate / (1 + decay_rate step / decay_steps).
 
     Parameters
     ----------
@@ -108,14 +119,14 @@ class InverseTimeDecay(_RateDecay):
 
 @dataclass(frozen=True)
 class PiecewiseConstantDecay(LearningRateSchedule):
-    """values[i] after boundaries[i - 1], up to and including boundaries[i].
+    """Change the rate in steps: values[i] holds after boundaries[i - 1].
 
     Parameters
     ----------
     boundaries : sequence of int
-        At least one step, ascending.
+        The last update with each value except the last value, at least one number, ascending.
     values : sequence of float
-        One more, each at least 0.
+        The rates, each at least 0. There is one more than boundaries.
 
     Raises
     ------
@@ -133,7 +144,7 @@ class PiecewiseConstantDecay(LearningRateSchedule):
             if not isinstance(values, Iterable):
                 raise ValueError(f"{name}: expected a list of numbers, got {values!r}")
             values = tuple(plain(list(values)))
-            object.__setattr__(self, name, values)  # so that it stays checked
+            object.__setattr__(self, name, values)  # a tuple, which stays as it was checked
         for boundary in self.boundaries:
             check_number("boundaries", boundary)
         if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)):
@@ -152,20 +163,21 @@ class PiecewiseConstantDecay(LearningRateSchedule):
 
 @dataclass(frozen=True)
 class CosineDecay(LearningRateSchedule):
-    """Half a cosine from the first rate to alpha times it [1]_, if asked for after a warm-up.
+    """Half a cosine from the first rate down to alpha times this rate [1]_, after a warm-up if any.
 
     Parameters
     ----------
     initial_learning_rate : float
-        At least 0; where the cosine starts, or the warm-up to `warmup_target`, if that is given.
+        The rate at step 0, at least 0. The cosine starts from it, or, with `warmup_target`, the
+        warm-up does.
     decay_steps : int
-        At least 1; the warm-up's are not counted.
+        The number of updates of the cosine, at least 1, without those of the warm-up.
     alpha : float
-        Share of the cosine's start that remains in the end, at least 0.
+        Share of the cosine's first rate that remains at the end, at least 0.
     warmup_target : float, optional
-        At least 0; where the warm-up ends and the cosine starts.
+        The rate at which the warm-up ends and the cosine starts, at least 0.
     warmup_steps : int
-        At least 0.
+        The number of updates of the warm-up, at least 0.
 
     Raises
     ------
@@ -206,18 +218,20 @@ class CosineDecay(LearningRateSchedule):
 
 @dataclass(frozen=True)
 class PolynomialDecay(LearningRateSchedule):
-    """From the first rate to the last by the given power of the part of the steps that is left.
+    """From the first rate to the last, by a power of the share of the updates that is left.
 
     Parameters
     ----------
-    initial_learning_rate, end_learning_rate : float
-        At least 0.
+    initial_learning_rate : float
+        The rate at step 0, at least 0.
     decay_steps : int
-        At least 1.
+        The number of updates from the first rate to the last, at least 1.
+    end_learning_rate : float
+        The rate after `decay_steps` updates, at least 0.
     power : float
         At least 0; 1 is a straight line.
     cycle : bool
-        Whether to take the next multiple of `decay_steps` in its place once it is reached.
+        Whether to replace `decay_steps`, once it is reached, by its next multiple.
 
     Raises
     ------
@@ -251,7 +265,7 @@ LearningRate: TypeAlias = float | Callable[[int], float]
 
 
 def checked_learning_rate(rate: LearningRate | Mapping[str, Any]) -> LearningRate:
-    """Return a number of at least 0 or a callable; `learning_rate_config`'s dict becomes one."""
+    """Return a number of at least 0, or a callable (also from `learning_rate_config`)."""
     if isinstance(rate, Mapping):
         return deserialize("learning_rate", rate, LearningRateSchedule)
     if callable(rate):
@@ -261,19 +275,19 @@ def checked_learning_rate(rate: LearningRate | Mapping[str, Any]) -> LearningRat
 
 
 def learning_rate_config(rate: LearningRate) -> float | dict[str, Any]:
-    """Return what `checked_learning_rate` makes the rate of, for JSON."""
+    """Return the rate for JSON, in a form that `checked_learning_rate` takes."""
     if isinstance(rate, LearningRateSchedule):
         return serialize(rate)
     if callable(rate):
         raise ValueError(
-            "learning_rate: expected a number or one of fastdrop.learning_rates for a config, "
+            "learning_rate: expected a number or one of fastdrop.learning_rates, for a config, "
             f"got {rate!r}"
         )
     return rate
 
 
 def learning_rate_at(rate: LearningRate, step: int) -> float:
-    """Return the rate of an update.
+    """Return the learning rate of an update.
 
     Raises
     ------

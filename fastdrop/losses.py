@@ -1,7 +1,7 @@
-"""Losses: each returns its value and its gradient in one call.
+"""Losses, each of which returns its value and its gradient in one call.
 
-A loss that *folds* an activation can take that activation's inputs (logits) in place of its
-outputs, which is exact where probabilities would have to be clipped away from 0 and 1.
+A loss may *fold* an activation: it can take the inputs of the activation (logits) instead of its
+outputs. That is exact where probabilities would have to be clipped away from 0 and 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from fastdrop._quiet import quiet
 from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
 from fastdrop._typed import short_name
 from fastdrop.compiled._losses import are_classes, mean_loss, softmax_cross_entropy
-from fastdrop.layers import Array, Shape, batch_shape
+from fastdrop.layers import Array, Shape
+from fastdrop.layers.base import batch_shape
 
 __all__ = [
     "LOSSES",
@@ -33,31 +34,32 @@ __all__ = [
     "serialize",
 ]
 
-EPSILON = 1e-7  # Keras's: probabilities are clipped to [EPSILON, 1 - EPSILON]
+EPSILON = 1e-7  # as in Keras: probabilities are clipped to [EPSILON, 1 - EPSILON]
 
 
 class Loss(Configurable):
-    """Base of all losses.
+    """Base class of all losses.
 
     Attributes
     ----------
     folds : str or None
         Name of the activation whose logits the loss can take.
     from_logits : bool
-        Whether outputs are such logits in every call: the loss of a model that ends without the
-        activation. On one that does end with it, nothing changes: it is not applied twice.
+        Whether the outputs are such logits in every call. This is for a model that ends without
+        the activation. With a model that ends with it, it changes nothing: the activation is not
+        applied twice.
     """
 
     renamed: ClassVar = {"call": "__call__"}
 
     folds: ClassVar[str | None] = None
     from_logits = False
-    delta = 1.0  # Huber's
+    delta = 1.0  # of Huber
     label_smoothing = 0.0
-    # The compiled loop that does what `_losses` does; of a loss that folds, what it does of logits.
+    # The compiled loop that does what `_losses` does, for logits where the loss folds something.
     _loop: ClassVar[str | None] = None
     _probabilities = False  # whether labels have to lie in [0, 1]
-    _compares_classes = False  # along the last axis, by their shares of its sum
+    _compares_classes = False  # whether the loss compares shares of a sum along the last axis
     _shape_hint = ""
 
     def targets(
@@ -67,28 +69,29 @@ class Loss(Configurable):
         argument: str = "y",
         dtype: DTypeLike = np.float32,
     ) -> Array:
-        """Check labels against a model's output, and return them as the loss wants them.
+        """Check labels against a model's output, and return them in the form that the loss takes.
 
         Parameters
         ----------
-        y : array_like, (samples, *output_shape)
-            An axis of size 1 at the end may be left out.
+        y : array_like, (samples, ...)
+            The labels, with `output_shape` after the samples. An axis of size 1 at the end may be
+            left out.
         output_shape : tuple of int
             Shape of one output sample.
         argument : str
-            What the caller names `y`, for messages.
+            The caller's name for `y`, for messages.
         dtype : dtype
-            That of the model's outputs.
+            The dtype of the model's outputs.
 
         Returns
         -------
-        ndarray of `dtype`, (samples, *output_shape)
-            Maybe `y` itself.
+        ndarray
+            The labels as `dtype`, in the shape (samples, ...) of the outputs. It may be `y` itself.
 
         Raises
         ------
         ValueError
-            When shape, type or values do not fit.
+            When the shape, the type or the values do not fit.
         """
         array = _numbers(y, argument)
         if output_shape[-1:] == (1,) and array.shape[1:] == output_shape[:-1]:
@@ -109,17 +112,24 @@ class Loss(Configurable):
             return array.astype(dtype, copy=False)
 
     def check_outputs(self, output_shape: Shape, argument: str = "loss") -> None:
-        """Refuse outputs of a shape for which the loss means nothing.
+        """Refuse outputs of a shape for which the loss has no meaning.
+
+        Parameters
+        ----------
+        output_shape : tuple of int
+            Shape of one output sample.
+        argument : str
+            The caller's name for the loss, for messages.
 
         Raises
         ------
         ValueError
-            In that case.
+            When there is one output only, and the loss compares outputs with each other.
         """
         if self._compares_classes and output_shape[-1:] == (1,):
             raise ValueError(
-                f"{argument}: expected two outputs or more for {type(self).__name__}, which is "
-                "about shares of a sum, got one; use 'binary_crossentropy'"
+                f"{argument}: expected two outputs or more for {type(self).__name__}, which "
+                "compares shares of a sum, got one; use 'binary_crossentropy'"
             )
 
     def __call__(
@@ -134,9 +144,9 @@ class Loss(Configurable):
         Parameters
         ----------
         outputs : ndarray, (samples, ...)
-            What the model gave.
+            The model's outputs.
         y : ndarray
-            What `targets` returned, the rows of this batch.
+            The rows of this batch of what `targets` returned.
         from_logits : bool
             Whether `outputs` are logits of the activation that the loss folds.
         sample_weight : ndarray, (samples,), optional
@@ -145,10 +155,10 @@ class Loss(Configurable):
         Returns
         -------
         value : float
-            Mean over the batch. Weights do not change what is divided by, as in Keras
-            ("sum_over_batch_size"). NaN where `outputs` are.
+            Mean loss over the batch, NaN where `outputs` are NaN. Weights do not change the number
+            that the sum is divided by, as in Keras ("sum_over_batch_size").
         gradient : ndarray
-            Shape and dtype of `outputs`; gradient of that mean.
+            Gradient of this mean, with the shape and dtype of `outputs`.
         """
         outputs, y = as_numbers("outputs", outputs), as_numbers("y", y)
         if sample_weight is not None:
@@ -157,7 +167,7 @@ class Loss(Configurable):
             found = self.compiled(outputs, y, from_logits, sample_weight)
             if found is not None:
                 return found
-        with np.errstate(all="ignore"):  # the value tells when something is not finite
+        with np.errstate(all="ignore"):  # the value itself shows when something is not finite
             losses, gradient = self._losses(outputs, y, from_logits or self.from_logits)
             scale: Any = 1 / losses.size
             if sample_weight is None:
@@ -172,9 +182,17 @@ class Loss(Configurable):
     def compiled(
         self, outputs: Array, y: Array, from_logits: bool, sample_weight: Array | None
     ) -> tuple[float, Array] | None:
-        """Return what a call of a class of ours returns, by compiled code.
+        """Compute in compiled code what a call of one of our own classes returns.
 
-        Arguments are those of a call. None where there is no such code for them.
+        Parameters
+        ----------
+        outputs, y, from_logits, sample_weight
+            As for a call.
+
+        Returns
+        -------
+        tuple of float and ndarray, or None
+            The value and the gradient. None if there is no compiled code for these arguments.
         """
         logits = from_logits or self.from_logits
         if self._loop is None or (self.folds is not None and not logits):
@@ -184,11 +202,11 @@ class Loss(Configurable):
         return mean_loss(self._loop, outputs, y, sample_weight, self.delta)
 
     def _smoothed(self, y: Array) -> Array:
-        """Return the labels as the loss compares them."""
+        """Return the labels that the loss compares the outputs with."""
         return y
 
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
-        """Return the losses that are averaged, and the gradient of their sum, a new array."""
+        """Return the losses to average, and the gradient of their sum in a new array."""
         raise NotImplementedError
 
     def _as_argument(self) -> str:
@@ -197,7 +215,7 @@ class Loss(Configurable):
 
 
 class MeanSquaredError(Loss):
-    """mean((outputs - y)^2)."""
+    """Mean squared error: the mean of (outputs - y)^2."""
 
     _loop = "squared"
 
@@ -207,7 +225,7 @@ class MeanSquaredError(Loss):
 
 
 class MeanAbsoluteError(Loss):
-    """mean(|outputs - y|)."""
+    """Mean absolute error: the mean of abs(outputs - y)."""
 
     _loop = "absolute"
 
@@ -217,12 +235,15 @@ class MeanAbsoluteError(Loss):
 
 
 class Huber(Loss):
-    """Mean over e = outputs - y of e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2) [1]_.
+    """Huber loss: quadratic for small errors, linear for large ones [1]_.
+
+    With e = outputs - y it is the mean of e^2 / 2 where abs(e) <= delta, and of
+    delta (abs(e) - delta / 2) elsewhere.
 
     Parameters
     ----------
     delta : float
-        Above 0: where the square ends and the straight line begins.
+        Where the parabola ends and the straight line begins, above 0.
 
     Raises
     ------
@@ -247,7 +268,11 @@ class Huber(Loss):
 
 
 class KLDivergence(Loss):
-    """sum(y log(y / outputs)) over the last axis, mean over the batch; y probabilities."""
+    """Kullback-Leibler divergence of two distributions.
+
+    It is sum(y log(y / outputs)) over the last axis, averaged over the batch. The labels y are
+    probabilities.
+    """
 
     _probabilities = _compares_classes = True
 
@@ -257,16 +282,17 @@ class KLDivergence(Loss):
 
 
 class CategoricalCrossentropy(Loss):
-    """-sum(y log(outputs)) over the classes, mean over the batch; y one-hot or probabilities.
+    """Categorical cross-entropy, for labels that are one-hot or probabilities.
 
-    Outputs that do not add up to 1 are divided by their sum, as Keras does.
+    It is -sum(y log(outputs)) over the classes, averaged over the batch. Outputs that do not add
+    up to 1 are divided by their sum, as in Keras.
 
     Parameters
     ----------
     from_logits : bool
         Whether the model ends without softmax, which is then part of the loss.
     label_smoothing : float
-        In [0, 1): share of each label that is spread evenly over the classes [1]_.
+        Share of each label that is spread evenly over the classes, in [0, 1) [1]_.
 
     Raises
     ------
@@ -332,12 +358,22 @@ class SparseCategoricalCrossentropy(Loss):
 
         Parameters
         ----------
-        y : array_like, (samples, *output_shape[:-1]) or with an axis of size 1 at the end
-            Whole numbers in [0, classes), of any numeric type; classes is output_shape[-1].
+        y : array_like, (samples, ...)
+            Whole numbers in [0, classes), of any numeric type, where classes is output_shape[-1].
+            The shape is that of the outputs without the classes, or with an axis of size 1 in
+            their place.
+        output_shape, argument, dtype
+            As for `Loss.targets`.
 
         Returns
         -------
-        ndarray, intp, (samples, *output_shape[:-1])
+        ndarray of intp
+            The class numbers, in the shape of the outputs without the classes.
+
+        Raises
+        ------
+        ValueError
+            When the shape, the type or the values do not fit.
         """
         array = _numbers(y, argument)
         if array.shape[1:] == (*output_shape[:-1], 1):
@@ -378,14 +414,16 @@ class SparseCategoricalCrossentropy(Loss):
 
 
 class BinaryCrossentropy(Loss):
-    """-(y log(outputs) + (1 - y) log(1 - outputs)), mean over all elements.
+    """Binary cross-entropy: each output is the probability of a class of its own.
+
+    It is the mean over all elements of -(y log(outputs) + (1 - y) log(1 - outputs)).
 
     Parameters
     ----------
     from_logits : bool
         Whether the model ends without the sigmoid, which is then part of the loss.
     label_smoothing : float
-        In [0, 1): how far labels are drawn towards 1/2.
+        How far labels are drawn towards 1/2, in [0, 1).
 
     Raises
     ------
@@ -421,7 +459,7 @@ class BinaryCrossentropy(Loss):
 def _from_logits(z: Array, y: Array) -> tuple[Array, Array]:
     """Return the cross-entropies of softmax(z), and the gradient of their sum.
 
-    y are class numbers, of one axis less than z, or probabilities.
+    y has either class numbers, with one axis less than z, or probabilities.
     """
     classes, plain = z.shape[-1], np.float32 if z.dtype == np.float32 else np.float64
     targets = y.reshape(-1, y.shape[-1]) if y.ndim == z.ndim else y.ravel()
@@ -444,6 +482,7 @@ def _numbers(y: ArrayLike, argument: str) -> Array:
     return array
 
 
+#: The losses, by the names that ``compile(loss=...)`` takes.
 LOSSES: dict[str, type[Loss]] = {
     "bce": BinaryCrossentropy,
     "binary_crossentropy": BinaryCrossentropy,
@@ -461,12 +500,18 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def get(loss: str | Loss | Mapping[str, Any]) -> Loss:
-    """Return a loss.
+    """Return a loss for its name or description.
 
     Parameters
     ----------
     loss : str, Loss or dict
-        A name in `LOSSES`, in upper or lower case; a loss; or one that was serialised.
+        A name in `LOSSES`, in upper or lower case; a loss; or the description that `serialize`
+        made of one.
+
+    Returns
+    -------
+    Loss
+        The loss. A loss that is given is returned as it is.
 
     Raises
     ------

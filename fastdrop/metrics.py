@@ -1,6 +1,6 @@
-"""Metrics: figures for people to read; nothing is trained on them.
+"""Metrics: figures for people to read. Training does not depend on them.
 
-A metric gathers batch after batch what its figure for all of them needs:
+A metric gathers, batch after batch, what its figure for all batches needs::
 
     metric = metrics.get("accuracy")
     for outputs, y in batches:
@@ -47,12 +47,12 @@ __all__ = [
 
 
 class Metric(Configurable):
-    """Base of all metrics: the mean over the samples of a figure that each of them has.
+    """Base class of all metrics: the mean over the samples of a figure that each sample has.
 
     Parameters
     ----------
     name : str
-        Under which the figure is reported.
+        The name under which the figure is reported.
     """
 
     renamed: ClassVar = {
@@ -60,7 +60,7 @@ class Metric(Configurable):
         **dict.fromkeys(("stateless_update_state", "stateless_result", "stateless_reset_state")),
     }
 
-    _counts_hits = False  # of the largest output, where a class of ours may by compiled code
+    _counts_hits = False  # whether compiled code may count how often the largest output is right
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -78,14 +78,14 @@ class Metric(Configurable):
         from_logits: str | None = None,
         sample_weight: Array | None = None,
     ) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Parameters
         ----------
         outputs : ndarray, (samples, ...)
-            What the model gave.
+            The model's outputs.
         y : ndarray
-            What the loss's `targets` returned, the rows of this batch.
+            The rows of this batch of what the loss's `targets` returned.
         from_logits : str, optional
             Name of the activation whose inputs (logits) `outputs` are.
         sample_weight : ndarray, (samples,), optional
@@ -94,7 +94,7 @@ class Metric(Configurable):
         Raises
         ------
         ValueError
-            When outputs and labels of these shapes have no such figure.
+            When the figure does not exist for outputs and labels of these shapes.
         """
         if self._counts_hits and sample_weight is None and is_ours(type(self)):
             hits = count_hits(outputs, y)
@@ -106,7 +106,7 @@ class Metric(Configurable):
         self._take(self._values(outputs, y, from_logits), sample_weight)
 
     def _take(self, values: Array, sample_weight: Array | None) -> None:
-        """Add the samples' figures, of shape (samples, ...), to the mean."""
+        """Add the figures of samples, of shape (samples, ...), to the mean."""
         if sample_weight is None:
             total = np.count_nonzero(values) if values.dtype == bool else float(values.sum())
             self._total += total * len(values) / values.size
@@ -118,7 +118,7 @@ class Metric(Configurable):
             self._weight += float(sample_weight.sum())
 
     def check(self, y: Array, output_shape: Shape, argument: str = "y") -> None:
-        """Refuse labels for which there is no such figure, or one that means nothing.
+        """Refuse labels for which the figure does not exist, or has no meaning.
 
         Parameters
         ----------
@@ -127,21 +127,26 @@ class Metric(Configurable):
         output_shape : tuple of int
             Shape of one output sample.
         argument : str
-            What the caller names `y`, for messages.
+            The caller's name for `y`, for messages.
 
         Raises
         ------
         ValueError
-            In that case; the message tells what to write in its place.
+            When the labels do not fit. The message tells what to use instead.
         """
 
     def merge(self, other: Metric) -> None:
-        """Take in all that another metric of the same kind has gathered, say another rank's.
+        """Add everything that another metric of the same kind has gathered, for instance on a rank.
+
+        Parameters
+        ----------
+        other : Metric
+            The other metric, which does not change.
 
         Raises
         ------
         NotImplementedError
-            When a class of one's own gathers something else, and does not define this.
+            When a class of the user's gathers something else, and does not define this method.
         """
         if type(self).reset is not Metric.reset:
             raise NotImplementedError(
@@ -151,16 +156,28 @@ class Metric(Configurable):
         self._weight += other._weight
 
     def result(self) -> float:
-        """Return the figure for all batches since `reset`; NaN if there are none."""
+        """Return the figure for all batches since `reset`, or NaN if there are none.
+
+        Returns
+        -------
+        float
+            The figure.
+        """
         return self._total / self._weight if self._weight else math.nan
 
     def _values(self, outputs: Array, y: Array, from_logits: str | None) -> Array:
-        """Return the figures of (samples, ...), all those of a sample counting alike."""
+        """Return figures of shape (samples, ...). All figures of a sample count alike."""
         raise NotImplementedError
 
 
 class SparseCategoricalAccuracy(Metric):
-    """The share of samples whose largest output is the class with number `y`."""
+    """The share of samples whose largest output is the class with number `y`.
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
+    """
 
     _counts_hits = True
 
@@ -177,7 +194,13 @@ class SparseCategoricalAccuracy(Metric):
 
 
 class CategoricalAccuracy(Metric):
-    """The share of samples whose largest output is where one-hot `y` is largest."""
+    """The share of samples whose largest output is where the one-hot `y` is largest.
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
+    """
 
     def __init__(self, name: str = "categorical_accuracy") -> None:
         super().__init__(name)
@@ -193,7 +216,13 @@ class CategoricalAccuracy(Metric):
 
 
 class BinaryAccuracy(Metric):
-    """The share of elements whose output lies on the side of 1/2 where `y` is, 0 or 1."""
+    """The share of elements whose output lies on the same side of 1/2 as `y`, which is 0 or 1.
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
+    """
 
     def __init__(self, name: str = "binary_accuracy") -> None:
         super().__init__(name)
@@ -216,13 +245,18 @@ class BinaryAccuracy(Metric):
 
 
 class Accuracy(Metric):
-    """The accuracy that the shapes call for, by the rule of Keras's ``metrics=["accuracy"]``.
+    """The accuracy that fits the shapes, by the rule of Keras's ``metrics=["accuracy"]``.
 
-    One output is a binary decision; fewer axes in `y` than in `outputs` mean class numbers;
-    anything else is one-hot.
+    A single output is a binary decision. Fewer axes in `y` than in `outputs` mean class numbers.
+    Anything else is one-hot.
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
     """
 
-    _counts_hits = True  # of class numbers
+    _counts_hits = True  # for class numbers
 
     def __init__(self, name: str = "accuracy") -> None:
         super().__init__(name)
@@ -240,14 +274,14 @@ class Accuracy(Metric):
 
 
 class SparseTopKCategoricalAccuracy(Metric):
-    """The share of samples where class number `y` is among the k of the largest outputs.
+    """The share of samples whose class number `y` is among the k largest outputs.
 
-    Where outputs are equal, so that it may or may not be, it counts as among them.
+    Where equal outputs leave it open whether it is among them, it counts as if it were.
 
     Parameters
     ----------
     k : int
-        At least 1.
+        How many of the largest outputs count, at least 1.
     name : str
         As for `Metric`.
 
@@ -273,7 +307,13 @@ class SparseTopKCategoricalAccuracy(Metric):
 
 
 class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
-    """`SparseTopKCategoricalAccuracy` for one-hot `y`, with the same parameters."""
+    """The share of samples whose one-hot class `y` is among the k largest outputs.
+
+    Parameters
+    ----------
+    k, name
+        As for `SparseTopKCategoricalAccuracy`.
+    """
 
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy") -> None:
         super().__init__(k, name)
@@ -293,7 +333,7 @@ class LossMetric(Metric):
 
     Parameters
     ----------
-    loss : str or Loss
+    loss : str, Loss or dict
         As for `fastdrop.losses.get`.
     name : str
         As for `Metric`.
@@ -328,16 +368,16 @@ class LossMetric(Metric):
 
 
 class FunctionMetric(Metric):
-    """The mean over the samples of what a function makes of them.
+    """The mean over the samples of what a function computes for them.
 
     Parameters
     ----------
     function : callable
-        ``function(y, outputs)`` of a batch's labels, in the shape that the loss wants, and the
-        model's outputs. It returns a figure for each sample, or several; or one figure, which then
-        counts once for its batch.
+        ``function(y, outputs)`` takes the labels of a batch, in the shape that the loss takes, and
+        the model's outputs. It returns one or several figures for each sample, or a single figure,
+        which then counts once for its batch.
     name : str, optional
-        As for `Metric`; by default the function's.
+        As for `Metric`; by default the name of the function.
 
     Raises
     ------
@@ -370,21 +410,39 @@ class FunctionMetric(Metric):
 
 
 class MeanSquaredError(LossMetric):
-    """mean((outputs - y)^2)."""
+    """Mean squared error: the mean of (outputs - y)^2.
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
+    """
 
     def __init__(self, name: str = "mean_squared_error") -> None:
         super().__init__("mse", name)
 
 
 class MeanAbsoluteError(LossMetric):
-    """mean(|outputs - y|)."""
+    """Mean absolute error: the mean of abs(outputs - y).
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
+    """
 
     def __init__(self, name: str = "mean_absolute_error") -> None:
         super().__init__("mae", name)
 
 
 class RootMeanSquaredError(LossMetric):
-    """sqrt(mean((outputs - y)^2)), of all batches at once."""
+    """Root mean squared error: the root of the mean of (outputs - y)^2 over all batches at once.
+
+    Parameters
+    ----------
+    name : str
+        As for `Metric`.
+    """
 
     def __init__(self, name: str = "root_mean_squared_error") -> None:
         super().__init__("mse", name)
@@ -396,9 +454,10 @@ class RootMeanSquaredError(LossMetric):
 class AUC(Metric):
     """Area under the ROC curve: how likely an element with y = 1 has the larger output [1]_.
 
-    It is exact, not read off a number of thresholds as Keras's: every pair of an element with y = 1
-    and one with y = 0 counts with the product of their weights, half of it where their outputs are
-    equal. Outputs of several columns are taken together, as in Keras. NaN where y has one value.
+    The area is exact, and not read off a number of thresholds as in Keras. Every pair of an element
+    with y = 1 and one with y = 0 counts with the product of their weights, or half of it where
+    their outputs are equal. Outputs of several columns are taken together, as in Keras. The area is
+    NaN where y has only one value.
 
     Parameters
     ----------
@@ -407,8 +466,8 @@ class AUC(Metric):
 
     Notes
     -----
-    Outputs, labels and weights of all batches are kept until `reset`, up to 24 bytes an element,
-    and `result` sorts them.
+    Outputs, labels and weights of all batches are kept until `reset`, which takes up to 24 bytes
+    for each element, and `result` sorts them.
 
     References
     ----------
@@ -440,7 +499,7 @@ class AUC(Metric):
     ) -> None:
         outputs, y, sample_weight = _arrays(outputs, y, sample_weight)
         _check_shapes(self, outputs.shape[1:], y)
-        if from_logits != "sigmoid":  # which keeps the order
+        if from_logits != "sigmoid":  # a sigmoid keeps the order, so it is not applied
             outputs = _activated(outputs, from_logits)
         weights = np.ones(len(outputs)) if sample_weight is None else sample_weight
         each = np.repeat(weights, outputs[:1].size)
@@ -472,7 +531,7 @@ def _arrays(
 
 
 def _check_shapes(metric: Metric, output_shape: Shape, y: Array, sparse: bool = False) -> None:
-    """Refuse labels that are not of the outputs' shape, or when `sparse` without the last axis."""
+    """Refuse labels that do not have the outputs' shape, or, if `sparse`, all but its last axis."""
     expected = output_shape[:-1] if sparse else output_shape
     if y.shape[1:] != expected:
         instead = "'accuracy'" if sparse else "one-hot labels, loss='categorical_crossentropy'"
@@ -504,13 +563,14 @@ def _check_classes(metric: Metric, y: Array, argument: str) -> None:
 
 
 def _activated(outputs: Array, from_logits: str | None) -> Array:
-    """Return what the activation makes of its inputs, or the outputs that there are already."""
+    """Return the activation of its inputs, or the outputs themselves if they are activated."""
     if not from_logits:
         return outputs
     activated, _ = lookup("from_logits", from_logits, ACTIVATIONS)(outputs, None)
     return activated
 
 
+#: The metrics, by the names that ``compile(metrics=...)`` takes.
 METRICS: dict[str, Callable[..., Metric]] = {
     **{name: partial(LossMetric, name) for name in LOSSES},
     "acc": Accuracy,
@@ -526,14 +586,19 @@ METRICS: dict[str, Callable[..., Metric]] = {
 
 
 def get(metric: str | Metric | Mapping[str, Any] | Callable[[Array, Array], Any]) -> Metric:
-    """Return a metric.
+    """Return a metric for its name or description.
 
     Parameters
     ----------
     metric : str, Metric, dict or callable
         A name in `METRICS`, in upper or lower case, under which the figure is then reported; a
-        metric; one that was serialised; or a function, see `FunctionMetric`. Every loss is a
-        metric, too.
+        metric; the description that `serialize` made of one; or a function, see `FunctionMetric`.
+        The name of every loss is also the name of a metric.
+
+    Returns
+    -------
+    Metric
+        The metric. One that is given is returned as it is.
 
     Raises
     ------

@@ -17,7 +17,9 @@ from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_flag, lookup
 from fastdrop._quiet import quiet
-from fastdrop.callbacks import Callback, History, callbacks_of, format_logs, reports_of
+from fastdrop.callbacks import Callback, History
+from fastdrop.callbacks.base import callbacks_of
+from fastdrop.callbacks.reports import format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
@@ -42,27 +44,28 @@ BRIEF_LINES = 1 << 16  # samples of rows that take less time than to read a prog
 
 
 class Sequential(Declared):
-    """A stack of layers, each fed by the one before.
+    """A stack of layers, each of which takes the output of the one before.
 
     Parameters
     ----------
     layers : iterable of Layer, optional
-        The first item may be an `Input`.
+        The layers. The first item may be an `Input`.
     seed : int, optional
-        Fixes initial weights, the order of samples and every mask; without it the default
-        generator gives one, and unless that has been seeded, a forked child another.
+        The seed fixes the initial weights, the order of samples and every mask. Without it the
+        default generator gives one. Then a forked child gets another one, unless the default
+        generator has been seeded.
     dtype : {"float32", "float64"}
-        Of parameters, batches and outputs.
+        The dtype of parameters, batches and outputs.
     name : str, optional
-        By default "sequential".
+        The name of the model, by default "sequential".
 
     Attributes
     ----------
     layers : list of Layer
-        The layers; an `Input` is not among them.
+        The layers, without the `Input`.
     seed, epoch, step : int
-        The whole random state: the seed, and how many whole epochs, and how many batches, have been
-        trained. An epoch that is ended in the middle does not count.
+        The whole random state: the seed, the number of whole epochs, and the number of batches that
+        have been trained. An epoch that ends in the middle does not count.
     input_shape, output_shape : tuple of int or None
         Shapes of one sample and of one output; None until they are known.
     optimizer, loss, metrics, weighted_metrics : Optimizer, Loss, list of Metric, list of Metric
@@ -70,17 +73,17 @@ class Sequential(Declared):
     history : History or None
         What the last `fit` returned.
     stop_training : bool
-        A callback that sets it ends `fit` after this batch. `epoch` counts the epoch only if that
-        was its last one.
+        A callback that sets it ends `fit` after the current batch. `epoch` counts the epoch only if
+        this was its last batch.
     network : Network
-        All of these but `history`, as `fastdrop.training` computes with them.
+        All of these except `history`, in the form that `fastdrop.training` computes with.
 
     Raises
     ------
     TypeError
-        When `layers` is no list of layers.
+        When `layers` is not a list of layers.
     ValueError
-        When layers do not fit on each other.
+        When the layers do not fit on each other.
     """
 
     layers = OfNetwork[list[Layer]]()
@@ -111,8 +114,8 @@ class Sequential(Declared):
         for name in vars(cls):
             if name == "get_config" or isinstance(vars(Sequential).get(name), OfNetwork):
                 raise TypeError(
-                    f"{name}: expected {cls.__name__} to leave it as it is: nobody "
-                    "would read this one, but the network's"
+                    f"{name}: expected {cls.__name__} to leave it as it is, because only the "
+                    "network's is read"
                 )
 
     def __init__(
@@ -132,45 +135,51 @@ class Sequential(Declared):
             self.add(layer)
 
     def add(self, layer: Layer | Input) -> None:
-        """Put `layer` on top of the stack.
+        """Add a layer on top of the stack.
+
+        Parameters
+        ----------
+        layer : Layer or Input
+            The layer. An `Input` can only be the first item.
 
         Raises
         ------
         TypeError
             When `layer` is neither a `Layer` nor an `Input`.
         ValueError
-            When it does not fit on the layers below, is in the model already or is an `Input` in
-            another place than the first.
+            When `layer` does not fit on the layers below, is in the model already, or is an `Input`
+            in another place than the first.
         """
         self.network.add(layer)
 
     def pop(self) -> Layer:
-        """Take the layer on top off the stack, with what the optimiser keeps for it.
+        """Remove the layer on top of the stack, with what the optimiser keeps for it.
 
         Returns
         -------
         Layer
+            The layer that was on top.
 
         Raises
         ------
         ValueError
-            When there is none.
+            When there is no layer.
         """
         return self.network.pop()
 
     def build(self, input_shape: Sequence[int | None] | None = None) -> None:
-        """Make the parameters, which otherwise the first data do.
+        """Make the parameters now. Otherwise they are made when the first data come.
 
         Parameters
         ----------
         input_shape : tuple of int, optional
-            Shape of one sample, also with None before it for the batch axis, as Keras has it. May
-            be left out where the model knows it.
+            Shape of one sample, with or without None in front for the batch axis, as in Keras. It
+            may be left out if the model knows it.
 
         Raises
         ------
         ValueError
-            When it is not known or another one than the model's, or does not fit the layers.
+            When the shape is not known, differs from the model's, or does not fit the layers.
         """
         self.network.build(self.network.shape_for(input_shape))
 
@@ -186,16 +195,16 @@ class Sequential(Declared):
         Parameters
         ----------
         optimizer : str or Optimizer
-            One of `fastdrop.optimizers`; a name stands for the optimiser with its defaults.
+            One of `fastdrop.optimizers`. A name stands for the optimiser with default arguments.
         loss : str or Loss
-            One of `fastdrop.losses`. When it folds the last layer's activation (softmax, sigmoid),
-            training works from logits, which is exact for outputs near 0 and 1.
+            One of `fastdrop.losses`. If the loss folds the last layer's activation (softmax,
+            sigmoid), training uses logits, which is exact for outputs near 0 and 1.
         metrics : list of str, Metric or callable, optional
-            Figures of `fastdrop.metrics` to report besides the loss; or functions
+            Figures of `fastdrop.metrics` to report besides the loss, or functions
             ``function(y, outputs)`` of batches, see `fastdrop.metrics.FunctionMetric`.
         weighted_metrics : list of str, Metric or callable, optional
-            Figures in which samples count by their weights. Where one is among `metrics`, too, its
-            name gets "weighted_" before it.
+            Figures in which samples count by their weights. If one of them is also among `metrics`,
+            its name gets the prefix ``weighted_``.
 
         Raises
         ------
@@ -232,48 +241,49 @@ class Sequential(Declared):
         Parameters
         ----------
         x : array_like, (samples, ...), or iterable of batches
-            Finite numbers; they are cast to the model's dtype batch by batch. An array in memory is
-            checked before training starts. One on disk (`numpy.memmap`, HDF5, Zarr) is read and
-            checked batch by batch. An iterable gives (x, y) or (x, y, sample_weight); it is
-            iterated once for every epoch. What has the interface of Keras's `Sequence` or
+            Finite numbers, which are cast to the model's dtype batch by batch. An array in memory
+            is checked before training starts. An array on disk (`numpy.memmap`, HDF5, Zarr) is read
+            and checked batch by batch. An iterable yields (x, y) or (x, y, sample_weight), and is
+            iterated once for every epoch. An object with the interface of Keras's `Sequence` or
             `PyDataset`, with or without ``__iter__``, is asked for batches by number.
         y : array_like, (samples, ...)
-            Labels, of the shape and values that the loss expects. None with an iterable.
+            Labels, with the shape and values that the loss expects. None with an iterable.
         batch_size : int, optional
-            At least 1, by default 32; with `steps_per_epoch`, what it takes to reach all samples of
-            arrays in so many. The last batch may be smaller. An iterable's stay as they are.
+            Samples in a batch, at least 1, by default 32. With `steps_per_epoch` the default is the
+            size with which so many batches reach all samples of the arrays. The last batch may be
+            smaller. Batches of an iterable keep their size.
         epochs : int
-            At least 1: the number of epochs or, with `initial_epoch`, of the last one.
+            The number of epochs, at least 1, or, with `initial_epoch`, the number of the last one.
         verbose : {"auto", 0, 1, 2}
-            0 is silent, 1 (and "auto") a progress bar, 2 a line per epoch.
+            0 prints nothing, 1 (and "auto") shows a progress bar, 2 prints a line per epoch.
         callbacks : Callback or iterable of Callback, optional
-            Called in order, before the model's own report.
+            Callbacks, which are called in order, before the model's own report.
         validation_split : float
-            Share of the samples, in [0, 1), taken from the end of the arrays to validate on.
+            Share of the samples to validate on, in [0, 1). They come from the end of the arrays.
         validation_data : (x, y), (x, y, sample_weight) or iterable of batches, optional
-            Data to validate on after each epoch; overrides `validation_split`.
+            Data to validate on after each epoch. They override `validation_split`.
         shuffle : bool
             Whether each epoch takes an array's samples, or a `Sequence`'s batches, in an order of
-            its own, a function of the model's seed and the epoch's number.
+            its own. The order is a function of the model's seed and the epoch's number.
         class_weight : mapping of int to float, optional
             Factors of the losses of samples with these labels; 1 for the others.
         sample_weight : array_like, (samples,), optional
             Factors of the samples' losses, at least 0.
         initial_epoch : int
-            Number of the first epoch, for the callbacks; nothing is trained from `epochs` on. To
-            go on with a model, give its `epoch`.
+            Number of the first epoch, for the callbacks. Nothing is trained if `epochs` is not
+            larger. To go on with a model, pass its `epoch`.
         steps_per_epoch, validation_steps : int, optional
             Batches to take for each epoch. Training goes on where the last epoch ended; at the end
-            of arrays an epoch is shorter. Validation begins anew, so that every epoch has the same
-            batches, unless it is of an iterator, which has no beginning.
+            of arrays an epoch is shorter. Validation starts anew, so that every epoch has the same
+            batches, unless its data are an iterator, which cannot start anew.
         validation_batch_size : int, optional
-            At least 1, by default 1024, with `validation_steps` as `batch_size`. Without
-            `validation_steps` it changes nothing but time and memory.
+            Samples in a batch, at least 1, by default 1024; with `validation_steps` as for
+            `batch_size`. Without `validation_steps` it only changes time and memory.
         comm : mpi4py.MPI.Intracomm, optional
             Train with all its processes, its ranks: each calls `fit` with the same model, data and
-            arguments, and computes its rows of every batch (docs/mpi.md). Callbacks are called on
-            rank 0 only, and until the end of an epoch get metrics of its rows alone; what they do
-            to weights at the end of an epoch or of training, to the learning rate and to
+            arguments, and computes its rows of every batch (docs/how-to/mpi.md). Callbacks are
+            called on rank 0 only, and until the end of an epoch get metrics of its rows alone; what
+            they do to weights at the end of an epoch or of training, to the learning rate and to
             `stop_training` reaches all ranks.
 
         Returns
@@ -285,15 +295,15 @@ class Sequential(Declared):
         ------
         RuntimeError
             When the model has not been compiled; a `RankError` when something is wrong on another
-            rank. An error that only one rank has ends the processes of all, see docs/mpi.md.
+            rank. An error that only one rank has ends the processes of all, see docs/how-to/mpi.md.
         TypeError
             When `callbacks` or `comm` are something else.
         ValueError
-            When an argument does not fit its description, the model or the loss: before anything
-            is trained, except for what is read batch by batch. When a generator ends before the
-            last epoch. When the loss is no longer finite, unless a callback stops training at that
-            (`TerminateOnNaN`); the weights are spoilt by then. When ranks differ in what they were
-            given, or there are more of them than `batch_size`.
+            When an argument does not fit its description, the model or the loss. This is found
+            before anything is trained, except in data that are read batch by batch. When a
+            generator ends before the last epoch. When the loss is no longer finite, unless a
+            callback then stops training (`TerminateOnNaN`); by then the weights are spoilt. When
+            ranks differ in their arguments, or there are more ranks than `batch_size`.
         """
         ranks = Ranks(comm)
         with ranks.ending_together("fit"):
@@ -356,26 +366,29 @@ class Sequential(Declared):
 
         Parameters
         ----------
-        x, y, sample_weight
+        x, y
             As for `fit`.
         batch_size : int, optional
-            At least 1, by default 1024; with `steps`, what it takes to reach all samples of arrays
-            in so many. Without `steps` it changes nothing but time and memory.
+            Samples in a batch, at least 1, by default 1024. With `steps` the default is the size
+            with which so many batches reach all samples of the arrays. Without `steps` it only
+            changes time and memory.
         verbose : {"auto", 0, 1, 2}
-            0 is silent, anything else prints one line.
+            0 prints nothing, anything else prints one line.
+        sample_weight : array_like, (samples,), optional
+            As for `fit`.
         steps : int, optional
-            How many batches to take: the first.
+            How many batches to take, from the first one on.
         callbacks : Callback or iterable of Callback, optional
-            Their hooks named ``on_test_...`` are called.
+            Callbacks, whose hooks with names ``on_test_...`` are called.
         return_dict : bool
             Whether to return a dict.
         comm : mpi4py.MPI.Intracomm, optional
-            Measure with all its processes, as in `fit`.
+            A communicator, with all of whose processes to measure, as in `fit`.
 
         Returns
         -------
         float, list of float, or dict of str to float
-            The loss; with metrics, [loss, *metrics].
+            The loss, or, with metrics, a list of the loss and the metrics.
 
         Raises
         ------
@@ -417,21 +430,23 @@ class Sequential(Declared):
         Parameters
         ----------
         x : array_like, (samples, ...), or iterable of batches
-            Finite numbers. Of batches that are tuples, the first item counts.
+            Finite numbers. If a batch is a tuple, only its first item counts.
         batch_size : int, optional
-            At least 1, by default 1024; with `steps`, what it takes to reach all samples of arrays
-            in so many. Without `steps` it changes nothing but time and memory.
+            Samples in a batch, at least 1, by default 1024. With `steps` the default is the size
+            with which so many batches reach all samples of the arrays. Without `steps` it only
+            changes time and memory.
         verbose : {"auto", 0, 1, 2}
-            0 is silent, 1 and 2 show a progress bar; "auto" shows one unless x is an array of one
-            batch.
+            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one unless x is an array of
+            one batch.
         steps : int, optional
-            How many batches to take: the first.
+            How many batches to take, from the first one on.
         callbacks : Callback or iterable of Callback, optional
-            Their hooks named ``on_predict_...`` are called.
+            Callbacks, whose hooks with names ``on_predict_...`` are called.
 
         Returns
         -------
-        ndarray of the model's dtype, (samples, *output_shape)
+        ndarray, (samples, ...)
+            The outputs for each sample, in the model's dtype.
 
         Raises
         ------
@@ -470,45 +485,48 @@ class Sequential(Declared):
         verbose: str | int = "auto",
         comm: Any = None,
     ) -> Prediction:
-        """Return what many outputs say, each with other dropout masks (docs/uncertainty.md).
+        """Return what many outputs say, each with other dropout masks (docs/how-to/uncertainty.md).
 
-        Dropout and its family stay on, BatchNormalization and all other layers infer [1]_. A sample
-        of a row is a function of (`seed`, the sample's number, the row's number).
+        Dropout and its family stay active, while BatchNormalization and all other layers infer
+        [1]_. A sample of a row is a function of (`seed`, the sample's number, the row's number).
 
         Parameters
         ----------
         x : array_like, (samples, ...), or iterable of batches
             As for `predict`.
         samples : int
-            How many outputs for each row of x, at least 1.
+            How many outputs to compute for each row of x, at least 1.
         batch_size : int, optional
-            At least 1, by default 1024: rows to compute at once. It changes nothing but time and
+            How many rows to compute at once, at least 1, by default 1024. It only changes time and
             memory, which does not grow with `samples`.
         seed : int, optional
-            Of the masks; without it every call draws masks of its own.
+            The seed of the masks. Without it every call draws its own masks.
         consistent : bool
-            Whether a sample's masks are the same for all rows: the outputs of one thinned network.
-            Only kept units are multiplied then.
+            Whether a sample's masks are the same for all rows, as in the outputs of one thinned
+            network. Then only kept units are multiplied.
         quantiles : array_like, optional
-            Numbers in [0, 1]; exact quantiles take the samples of some rows at a time in memory.
+            Numbers in [0, 1]. Quantiles are exact, and keep the samples of some rows at a time in
+            memory.
         return_samples : bool
             Whether to return the samples, too.
         verbose : {"auto", 0, 1, 2}
-            0 is silent, 1 and 2 show a progress bar; "auto" shows one unless x is an array of one
-            batch of which few samples are drawn.
+            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one unless x is an array of
+            one batch of which few samples are drawn.
         comm : mpi4py.MPI.Intracomm, optional
-            Compute with all its processes, as in `fit`; all of them return the whole prediction.
+            A communicator, with all of whose processes to compute, as in `fit`. All of them return
+            the whole prediction.
 
         Returns
         -------
         Prediction
+            The mean, the standard deviation and more of the samples, for each row.
 
         Raises
         ------
         ValueError
             When the model is not built or has no layer of the dropout family, when an argument does
-            not fit its description or the model, or `consistent` is True with a layer of which rows
-            cannot share a mask.
+            not fit its description or the model, or when `consistent` is True and rows cannot share
+            a mask of some layer.
 
         References
         ----------
@@ -545,8 +563,8 @@ class Sequential(Declared):
     def predict_moments(self, x: Any) -> Prediction:
         """Return about what `predict_mc` does with many samples, without sampling.
 
-        One pass forward and one backward for each output; docs/uncertainty.md tells by which rules
-        and where they are bad [1]_.
+        One pass forward and one backward for each output. docs/explanation/moments.md tells by
+        which rules, and where they are wrong [1]_.
 
         Parameters
         ----------
@@ -556,13 +574,13 @@ class Sequential(Declared):
         Returns
         -------
         Prediction
-            Without `quantiles` and `samples`.
+            A prediction without `quantiles` and `samples`.
 
         Raises
         ------
         ValueError
-            When the model is not built, has no layer of the dropout family, or one through which
-            moments do not go: the message names it. When `x` does not fit the model.
+            When the model is not built, has no layer of the dropout family, or has a layer that
+            moments cannot pass through; the message names it. When `x` does not fit the model.
 
         References
         ----------
@@ -600,7 +618,7 @@ class Sequential(Declared):
         Raises
         ------
         RuntimeError, ValueError
-            As for `fit`, except that a loss which is not finite is returned.
+            As for `fit`, except that a loss that is not finite is returned.
         """
         batch = self._one_batch(x, y, sample_weight, class_weight)
         figures = Figures(self.network)
@@ -614,14 +632,48 @@ class Sequential(Declared):
         sample_weight: ArrayLike | None = None,
         return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
-        """Measure loss and metrics of one batch at inference, see `evaluate`."""
+        """Measure loss and metrics of one batch at inference, see `evaluate`.
+
+        Parameters
+        ----------
+        x, y, sample_weight
+            One batch, as for `fit`.
+        return_dict : bool
+            Whether to return a dict.
+
+        Returns
+        -------
+        float, list of float, or dict of str to float
+            As for `evaluate`.
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As for `evaluate`.
+        """
         batch = self._one_batch(x, y, sample_weight)
         figures = Figures(self.network)
         figures.add(batch, *self._step_for_a_batch().test(*batch))
         return _returned(figures.values(), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
-        """Return the outputs for one batch at inference, see `predict`."""
+        """Return the outputs for one batch at inference, see `predict`.
+
+        Parameters
+        ----------
+        x : array_like, (samples, ...)
+            Finite numbers.
+
+        Returns
+        -------
+        ndarray, (samples, ...)
+            The outputs for each sample, in the model's dtype.
+
+        Raises
+        ------
+        ValueError
+            When `x` does not fit the model.
+        """
         return self(x)
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
@@ -632,11 +684,12 @@ class Sequential(Declared):
         x : array_like, (samples, ...)
             Finite numbers.
         training : bool
-            Whether random layers are active. Every such call draws masks of its own.
+            Whether random layers are active. Every such call draws its own masks.
 
         Returns
         -------
-        ndarray of the model's dtype, (samples, *output_shape)
+        ndarray, (samples, ...)
+            The outputs for each sample, in the model's dtype.
 
         Raises
         ------
@@ -664,8 +717,8 @@ class Sequential(Declared):
         Returns
         -------
         list of ndarray
-            For every layer its parameters, then what else it keeps, such as moving means. The
-            weight matrix of a `Dense` is (units, inputs): the transpose of Keras's.
+            For every layer its parameters, and then what else it keeps, such as moving means. The
+            weight matrix of a `Dense` is (units, inputs), the transpose of Keras's.
         """
         return [array.copy() for array in self.network.weights().values()]
 
@@ -675,19 +728,31 @@ class Sequential(Declared):
         Parameters
         ----------
         weights : sequence of array_like
-            What `get_weights` returned, of this model or one with the same layers.
+            What `get_weights` of this model, or of one with the same layers, returned.
 
         Raises
         ------
         TypeError
-            When `weights` is no list.
+            When `weights` is not a list.
         ValueError
-            When number or shapes differ; nothing is changed then.
+            When the number or the shapes of the arrays differ. Then nothing is changed.
         """
         self.network.set_weights(weights)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """Return the layer of this name, or number in `layers`.
+        """Return the layer with this name, or with this number in `layers`.
+
+        Parameters
+        ----------
+        name : str, optional
+            The name of the layer.
+        index : int, optional
+            The number of the layer, from 0, or from the end if it is negative.
+
+        Returns
+        -------
+        Layer
+            The layer.
 
         Raises
         ------
@@ -705,21 +770,60 @@ class Sequential(Declared):
         return self.layers[index]
 
     def count_params(self) -> int:
-        """Return the number of all weights' elements: parameters, and moving means and the like."""
+        """Return the number of elements of all weights: parameters, moving means and so on.
+
+        Returns
+        -------
+        int
+            The number of elements.
+        """
         return sum(layer.count_params() for layer in self.layers)
 
     def get_config(self) -> dict[str, Any]:
-        """Return seed, dtype, input shape and layers; `from_config` makes an equal new model."""
+        """Return seed, dtype, input shape and layers, of which `from_config` makes a new model.
+
+        Returns
+        -------
+        dict
+            Objects that JSON can hold.
+        """
         return self.network.get_config()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make a model with initial weights from what `get_config` returned."""
+        """Make a model with initial weights from what `get_config` returned.
+
+        Parameters
+        ----------
+        config : mapping
+            What `get_config` of a model returned.
+
+        Returns
+        -------
+        Sequential
+            A new model, not compiled.
+
+        Raises
+        ------
+        ValueError
+            When `config` is something else.
+        """
         return cls.from_network(Network.from_config(config))
 
     @classmethod
     def from_network(cls, network: Network) -> Self:
-        """Make the model of a network, which it keeps."""
+        """Make a model that keeps and uses a network.
+
+        Parameters
+        ----------
+        network : Network
+            The network.
+
+        Returns
+        -------
+        Sequential
+            A new model.
+        """
         model = cls(seed=network.seed, dtype=network.dtype.name)
         model.network = network
         if network.optimizer is not None:
@@ -736,37 +840,49 @@ class Sequential(Declared):
         Parameters
         ----------
         path : path
-            Replaced if it exists.
+            The file, which is replaced if it exists.
 
         Raises
         ------
         ValueError
-            When the model holds functions, such as a schedule of p that is not one of
-            `fastdrop.layers.schedules`, or else what a file cannot hold; when weights that are not
-            finite would replace finite ones. All before the file is touched.
+            When the model holds something that a file cannot hold, such as a function, or a
+            schedule of p that is not one of `fastdrop.layers.schedules`. When weights that are not
+            finite would replace finite weights. In both cases the file stays as it is.
         OSError
             When the file cannot be written.
         """
         files.write(path, "model", *saving.pack(self.network))
 
     def save_weights(self, path: str | PathLike[str]) -> None:
-        """Write the weights alone to a file, see `save`."""
-        files.write(path, "weights", {}, saving.pack_weights(self.network))
-
-    def load_weights(self, path: str | PathLike[str]) -> None:
-        """Set all weights from a file of `save_weights` or `save`.
+        """Write only the weights to a file, see `save`.
 
         Parameters
         ----------
         path : path
+            The file, which is replaced if it exists.
+
+        Raises
+        ------
+        ValueError, OSError
+            As for `save`.
+        """
+        files.write(path, "weights", {}, saving.pack_weights(self.network))
+
+    def load_weights(self, path: str | PathLike[str]) -> None:
+        """Set all weights from a file that `save_weights` or `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
 
         Raises
         ------
         ValueError
-            When the file is damaged, is no such file, or of a model with other layers or another
-            dtype; nothing is changed then. One line that names the file.
+            When the file is damaged, is not such a file, or belongs to a model with other layers or
+            another dtype. Then nothing is changed. The message is one line that names the file.
         OSError
-            When it cannot be read.
+            When the file cannot be read.
         """
         _, arrays = files.read(path, ("weights", "model"))
         saving.load_weights(path, self.network, arrays)
@@ -798,18 +914,18 @@ class Sequential(Declared):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of parameters, batches and outputs."""
+        """The dtype of parameters, batches and outputs."""
         return self.network.dtype
 
     @property
     def output_shape(self) -> Shape | None:
-        """Shape of one output, without the batch axis; None until it is known."""
+        """The shape of one output, without the batch axis; None until it is known."""
         shape = self.input_shape
         return None if shape is None or not self.layers else self.network.output_shape(shape)
 
     @property
     def trainable(self) -> bool:
-        """Whether any layer is trained; assigned to all layers."""
+        """Whether any layer is trained. An assignment goes to all layers."""
         return any(layer.trainable for layer in self.layers)
 
     @trainable.setter
@@ -825,7 +941,7 @@ class Sequential(Declared):
     def _listening(
         self, callbacks: Iterable[Callback], ranks: Ranks, params: Mapping[str, Any]
     ) -> list[Callback]:
-        """Return the callbacks that this rank calls, which know their model from then on."""
+        """Return the callbacks that this rank calls, after giving them the model."""
         chain = [callback for callback in callbacks if ranks.rank == 0 or callback.every_rank]
         for callback in chain:
             callback.set_model(self)
@@ -862,11 +978,11 @@ class Sequential(Declared):
         return next(batches.epoch("this call"))
 
     def _is_ready_for(self, x: ArrayLike) -> TypeGuard[Array]:
-        """Tell whether nothing but x's values is to be checked: small nets take a few us."""
+        """Tell whether only the values of x are still to check, as small nets take a few us."""
         return self._kept.step is not None and self._fits(x)
 
     def _fits(self, x: ArrayLike) -> TypeGuard[Array]:
-        """Tell whether x is an array of the model's, but for its values."""
+        """Tell whether x is an array that the model takes, apart from its values."""
         return (
             type(x) is np.ndarray
             and x.dtype == self.dtype
@@ -875,13 +991,13 @@ class Sequential(Declared):
         )
 
     def _step_for_a_batch(self) -> Step:
-        """Return a step that is kept from call to call, for those that compute on one batch."""
+        """Return a step that is kept from call to call, for methods that compute one batch."""
         if self._kept.step is None:
             self._kept.step = Step(self.network)
         return self._kept.step
 
     def _sampler(self, consistent: bool) -> Sampler:
-        """Return what draws samples, which is kept from call to call."""
+        """Return a sampler, which is kept from call to call."""
         sampler = self._kept.sampler
         if sampler is None or sampler.consistent != consistent or not sampler.is_current():
             sampler = self._kept.sampler = Sampler(self.network, consistent)
@@ -899,39 +1015,40 @@ def load_model(path: str | PathLike[str]) -> Sequential:
 
     On the same machine, with as many threads,
     ``load_model(path).fit(..., initial_epoch=model.epoch)`` goes on bit for bit as the saved model
-    would have, and, if that was saved at the end of a whole epoch, as one that was never
-    interrupted. Callbacks start anew.
+    would have. If that was saved at the end of a whole epoch, it goes on as a model whose training
+    was never interrupted. Callbacks start anew.
 
     Parameters
     ----------
     path : path
+        The file.
 
     Returns
     -------
     Sequential
-        Compiled, if the saved one was.
+        A new model, compiled if the saved model was.
 
     Raises
     ------
     ValueError
-        When the file is damaged, no such file, of a later version of the format, or holds a layer,
-        loss or the like that is defined neither in fastdrop nor in the running program, or whose
-        class raises an error. One line that names the file.
+        When the file is damaged, is not such a file, or has a later version of the format. When a
+        layer, loss or other object in it has a class that neither fastdrop nor the running program
+        defines, or whose class raises an error. The message is one line that names the file.
     OSError
-        When it cannot be read.
+        When the file cannot be read.
     """
     return Sequential.from_network(saving.unpack(path, *files.read(path, ("model",))))
 
 
 class _Kept(threading.local):
-    """For calls on single batches, which take a few us: one a thread, for buffers are rewritten."""
+    """What calls on single batches keep, for each thread, because they overwrite buffers."""
 
     step: Step | None = None
     sampler: Sampler | None = None
     last_expected: Expected | None = None
 
     def expected(self, network: Network) -> Expected | None:
-        """Return what a batch has to be, if all that decides it is what it was."""
+        """Return what a batch has to be like, if nothing that decides it has changed."""
         expected = self.last_expected
         if expected is None or self.step is None or not self.step.is_current():
             return None

@@ -41,36 +41,38 @@ def gaussian_dropout(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Multiply by noise of mean 1 and the variance of dropout: y = x (1 + sqrt(p / (1 - p)) z).
+    """Multiply by Gaussian noise of mean 1 and of the variance that dropout has.
 
-    z are independent standard normal variates, one an element: the inverse normal distribution
-    function of (word + 1/2) / 2**32, the words of the key's domain 1. They are computed in float32
-    (float64 for float64), to a few units in the last place, with the same bits on every machine.
-    The same call on dy, with the same key, is the backward pass.
+    The result is y = x (1 + sqrt(p / (1 - p)) z), where z are independent standard normal variates,
+    one for each element. A variate is the inverse normal distribution function of
+    (word + 1/2) / 2**32, for one word of the key's domain 1. It is computed in float32 (in float64
+    where x is float64), to a few units in the last place, with the same bits on every machine. The
+    same call on dy, with the same key, is the backward pass.
 
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
-        Of any shape.
+        An array of any shape.
     p : float
-        0 <= p < 1. The noise has the mean and the variance of dropout's with this p.
+        0 <= p < 1. The noise has the mean and the variance of dropout with this p.
     key : Key
+        The key that decides the noise.
     training : bool
-        If False, x itself is returned (copied into `out` where given); likewise with p = 0.
+        If False, or if p = 0, the result is x itself, copied into `out` where `out` is given.
     offset : int
-        Index of x's first element in a larger array; offset + x.size <= 2**50.
+        Index of the first element of x in a larger array; offset + x.size <= 2**50.
     out, num_threads
         As in `dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype.
+        Array with the shape and dtype of x.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; ValueError also for p = 1, where the variance is infinite.
+        As for `dropout`; also a ValueError for p = 1, where the variance is infinite.
 
     References
     ----------
@@ -95,24 +97,28 @@ def gaussian_noise(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Add noise of mean 0: y = x + stddev z, with z as in `gaussian_dropout`. Its gradient is dy.
+    """Add Gaussian noise of mean 0.
+
+    The result is y = x + stddev z, with z as in `gaussian_dropout`. Its gradient is dy.
 
     Parameters
     ----------
+    x : array_like
+        As in `gaussian_dropout`.
     stddev : float
         Standard deviation of the noise, at least 0 and finite.
-    x, key, training, offset, out, num_threads
+    key, training, offset, out, num_threads
         As in `gaussian_dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype.
+        Array with the shape and dtype of x.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; also for a standard deviation that is negative or not finite.
+        As for `dropout`; also if the standard deviation is negative or not finite.
     """
     stddev = checked_stddev(stddev)
     x = as_array("x", x)

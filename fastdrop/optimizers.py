@@ -1,9 +1,10 @@
 """Optimisers: rules that change parameters in place, given their gradients.
 
-The formulas are Keras's; each is one pass over parameter, gradient and state in compiled code, with
-results that depend neither on the instruction set nor on the number of threads. In them numbers
-below the normal ones (1.2e-38 in float32) count as 0, as in TensorFlow and JAX: the states of units
-that died would sink among them for ever, where processors are many times slower.
+The formulas are those of Keras. Each update is one pass over parameter, gradient and state in
+compiled code, and its results depend neither on the instruction set nor on the number of threads.
+Numbers below the normal range (1.2e-38 in float32) count as 0 in it, as in TensorFlow and JAX.
+Otherwise the states of dead units would stay among these numbers for ever, and processors are many
+times slower on them.
 """
 
 from __future__ import annotations
@@ -27,34 +28,34 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
 
 class Optimizer(Configurable):
-    """Base of all optimisers.
+    """Base class of all optimisers.
 
     Parameters
     ----------
     learning_rate : float or callable
-        At least 0, or a callable of the number of the update, from 0, which returns a finite
-        number of at least 0 (see `fastdrop.learning_rates`). May be assigned between updates.
+        A number of at least 0, or a callable of the number of the update (counted from 0) that
+        returns such a number (see `fastdrop.learning_rates`). It may be assigned between updates.
     clipnorm : float, optional
-        Greater than 0. A gradient of a larger Euclidean norm is scaled down to it, each
-        parameter's by itself.
+        Above 0. The gradient of a parameter is scaled down to this Euclidean norm where its norm is
+        larger, each parameter by itself.
     clipvalue : float, optional
-        Greater than 0. Each element of a gradient is clipped to [-clipvalue, clipvalue].
+        Above 0. Each element of a gradient is clipped to [-clipvalue, clipvalue].
     global_clipnorm : float, optional
-        Greater than 0. All gradients are scaled down together where their common norm is larger.
+        Above 0. All gradients are scaled down together where their common norm is larger.
     weight_decay : float, optional
-        At least 0; learning_rate weight_decay w is subtracted before the update, from every
-        parameter, biases too.
+        At least 0. Before the update, learning_rate weight_decay w is subtracted from every
+        parameter w, even from biases.
 
     Attributes
     ----------
     model : Sequential or None
-        Whose parameters it updates, once compiled.
+        The model whose parameters the optimiser updates, once the model is compiled.
     iterations : int
         Number of updates so far.
     state : dict of str to dict of str to ndarray
-        For each parameter's name, the arrays that the rule keeps for it, by their names. Together
-        with `iterations` it is all that an update depends on besides its arguments and the
-        constructor's: where both are restored, training goes on bit for bit.
+        The arrays that the rule keeps for each parameter, by the parameter's name and by their own
+        names. An update depends on `state`, `iterations`, its arguments and the constructor's
+        arguments only. So training goes on bit for bit where `state` and `iterations` are restored.
 
     Raises
     ------
@@ -95,7 +96,7 @@ class Optimizer(Configurable):
 
     @property
     def learning_rate(self) -> LearningRate:
-        """The number or callable that was given."""
+        """The number or callable that was given or assigned."""
         return self._learning_rate
 
     @learning_rate.setter
@@ -104,16 +105,33 @@ class Optimizer(Configurable):
 
     @property
     def current_learning_rate(self) -> float:
-        """The next update's learning rate, as a number."""
+        """The learning rate of the next update, as a number."""
         return learning_rate_at(self._learning_rate, self.iterations)
 
     def follow(self, rate: float) -> None:
-        """Take over a learning rate, say another rank's; a schedule that gives it is kept."""
+        """Take over the learning rate of another rank. A schedule that agrees with it is kept.
+
+        Parameters
+        ----------
+        rate : float
+            The other rank's learning rate for the next update.
+        """
         if rate != self.current_learning_rate:
             self.learning_rate = rate
 
     def state_of(self, params: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-        """Return the state, without what the rule has kept for parameters that are gone."""
+        """Return the state, without arrays for parameters that do not exist any more.
+
+        Parameters
+        ----------
+        params : mapping of str to ndarray
+            The parameters that exist.
+
+        Returns
+        -------
+        dict of str to dict of str to ndarray
+            The part of `state` that the next update needs.
+        """
         everything = not self._updates_by_rule
         return {name: s for name, s in self.state.items() if everything or name in params}
 
@@ -123,22 +141,22 @@ class Optimizer(Configurable):
         iterations: int,
         state: Mapping[str, Mapping[str, Array]],
     ) -> None:
-        """Take over how far another optimiser of this class has come.
+        """Take over the progress of another optimiser of this class.
 
         Parameters
         ----------
         params : mapping of str to ndarray
-            What is to be updated.
+            The parameters to update.
         iterations : int
-            The other's.
+            The other optimiser's number of updates.
         state : mapping of str to mapping of str to ndarray
-            The other's.
+            The other optimiser's state.
 
         Raises
         ------
         ValueError
-            When the rule keeps no such arrays for these parameters; nothing is changed then. What
-            a class with an `update` of its own keeps is its own affair.
+            When the rule keeps no such arrays for these parameters. Then nothing is changed. The
+            state of a class with an `update` of its own is not checked.
         """
         if self._updates_by_rule:
             for name, arrays in state.items():
@@ -149,7 +167,7 @@ class Optimizer(Configurable):
     def _check_state(self, name: str, param: Array | None, arrays: Mapping[str, Array]) -> None:
         if param is None:
             raise ValueError(f"optimizer: expected states of parameters, got some of {name!r}")
-        # The rule may have been another one of the class's before an argument was assigned.
+        # The class may have used another of its rules before an argument was assigned.
         kept = [set(STATES[rule]) for rule in self._rules]
         explained = set[str]().union(*(names for names in kept if names <= arrays.keys()))
         if explained != arrays.keys():
@@ -170,33 +188,35 @@ class Optimizer(Configurable):
         grads: Mapping[str, Array | PartialGradient | ProductGradient],
         rules: Mapping[str, WeightRule] | None = None,
     ) -> None:
-        """Change every array of `params` in place by its gradient, the one of the same name.
+        """Change every array of `params` in place by the gradient of the same name.
 
         Parameters
         ----------
         params : mapping of str to ndarray
-            float32 or float64, writeable and C-contiguous.
+            Arrays of float32 or float64, writeable and C-contiguous.
         grads : mapping of str to ndarray, PartialGradient or ProductGradient
-            The same names; of their parameters' shapes and dtypes. No products with `clipnorm` or
-            `global_clipnorm`.
+            The gradients by the same names, with the shapes and dtypes of their parameters. With
+            `clipnorm` or `global_clipnorm`, a gradient cannot be a `ProductGradient`.
         rules : mapping of str to WeightRule, optional
-            For some of the names. The gradient of the penalties, l1 sign(w) + 2 l2 w, is added to
-            the parameter's gradient before that is clipped; `max_norm` holds after the update.
+            Rules for some of the names. The gradient of the penalties, l1 sign(w) + 2 l2 w, is
+            added to the parameter's gradient before it is clipped. `max_norm` holds after the
+            update.
 
         Raises
         ------
         TypeError, ValueError
-            When an argument does not fit the others or its description; then nothing has changed.
+            When an argument does not fit the others or its description. Then nothing is changed.
 
         Notes
         -----
-        `clipnorm` and `global_clipnorm` need the norm first: one more pass over the gradients.
+        `clipnorm` and `global_clipnorm` need the norm first, which takes one more pass over the
+        gradients.
         """
         rate = self._learning_rate
         if callable(rate):
             rate = self.current_learning_rate
         name, constants = self._step(rate)
-        self.iterations += 1  # now: an interrupt comes as soon as compiled code is through
+        self.iterations += 1  # before the update, so that an interrupt right after it finds it
         try:
             update(
                 params,
@@ -210,13 +230,13 @@ class Optimizer(Configurable):
                 decay=(self.weight_decay or 0.0) * rate,
                 **constants,
             )
-        except Exception:  # of the arguments: nothing has changed
+        except Exception:  # an argument was refused, so nothing has changed
             self.iterations -= 1
             raise
 
     @property
     def takes_products(self) -> bool:
-        """Whether `update` is this class's own and needs no norms: gradients may be products."""
+        """Whether gradients may be products: the class has no own `update`, and needs no norms."""
         return self._updates_by_rule and self.clipnorm is None and self.global_clipnorm is None
 
     @property
@@ -228,27 +248,34 @@ class Optimizer(Configurable):
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, for JSON; `from_config` makes an equal optimiser.
+        """Return the constructor's arguments for JSON, which make an equal optimiser.
+
+        Returns
+        -------
+        dict
+            The arguments by name.
 
         Raises
         ------
         ValueError
-            When the learning rate is a callable other than those of `fastdrop.learning_rates`.
+            When the learning rate is a callable that is not one of `fastdrop.learning_rates`.
         """
         return super().get_config() | {"learning_rate": learning_rate_config(self._learning_rate)}
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if asked for.
+    """Stochastic gradient descent, with or without momentum.
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
+    learning_rate : float or callable
         As for `Optimizer`.
     momentum : float
-        In [0, 1).
+        Share of the last update that is added to the next one, in [0, 1).
     nesterov : bool
         Whether to look ahead along the momentum, in the form of Sutskever et al. [1]_.
+    clipnorm, clipvalue, global_clipnorm, weight_decay
+        As for `Optimizer`.
 
     References
     ----------
@@ -281,16 +308,18 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam [1]_, in Keras's form: epsilon is added to the root before its bias is corrected.
+    """Adam [1]_, in the form of Keras: epsilon is added to the root before the bias is corrected.
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
+    learning_rate : float or callable
         As for `Optimizer`.
     beta_1, beta_2 : float
         Decay of the means of the gradient and of its square, in [0, 1).
     epsilon : float
-        Greater than 0.
+        What is added to the root, above 0.
+    clipnorm, clipvalue, global_clipnorm, weight_decay
+        As for `Optimizer`.
 
     References
     ----------
@@ -328,7 +357,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay [1]_, which is not 0 unless asked for.
+    """Adam with decoupled weight decay [1]_, which is 0.004 by default.
 
     Parameters
     ----------
@@ -365,20 +394,22 @@ class AdamW(Adam):
 
 
 class RMSprop(Optimizer):
-    """RMSprop [1]_: the gradient over the root of the mean of its square.
+    """RMSprop [1]_: divide the gradient by the root of the mean of its square.
 
     Parameters
     ----------
-    learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay
+    learning_rate : float or callable
         As for `Optimizer`.
     rho : float
         Decay of the mean, in [0, 1).
     momentum : float
-        In [0, 1).
+        Share of the last update that is added to the next one, in [0, 1).
     epsilon : float
-        Greater than 0; added under the root.
+        What is added under the root, above 0.
     centered : bool
-        Whether to divide by the root of the gradient's variance instead of its mean square.
+        Whether to divide by the root of the gradient's variance, not of its mean square.
+    clipnorm, clipvalue, global_clipnorm, weight_decay
+        As for `Optimizer`.
 
     References
     ----------
@@ -437,7 +468,17 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def get(optimizer: str | Optimizer) -> Optimizer:
-    """Return an optimiser as it is, or a new one of the given name, in whatever case.
+    """Return an optimiser as it is, or a new one for its name.
+
+    Parameters
+    ----------
+    optimizer : str or Optimizer
+        A name in `OPTIMIZERS`, in upper or lower case, or an optimiser.
+
+    Returns
+    -------
+    Optimizer
+        The optimiser that is given, or a new one with the default arguments.
 
     Raises
     ------

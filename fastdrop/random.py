@@ -1,7 +1,7 @@
 """Where masks get their randomness: keys, and generators that hand them out.
 
-Nothing here has a hidden state but the call counter of a `Generator`. The contract, with the
-meaning of every bit, is in ``kernels/kernels.h``.
+The call counter of a `Generator` is the only hidden state here. ``kernels/kernels.h`` states the
+contract, with the meaning of every bit.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class _Key(NamedTuple):
 
 
 class Key(_Key):
-    """What a mask is a function of, together with p and the element's index.
+    """A key, which decides a mask together with p and the index of an element.
 
     Parameters
     ----------
     seed, call : int
-        Unsigned 64-bit integers: which stream, and which use of it.
+        Unsigned 64-bit integers: the number of a random stream, and of one use of this stream.
 
     Raises
     ------
@@ -53,9 +53,9 @@ class Key(_Key):
 
     Notes
     -----
-    Keys are immutable, hashable and compare by value. Masks of different keys are independent;
-    masks of one key are nested: a smaller p keeps a superset. The generator is Philox4x32-10
-    (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11).
+    Keys are immutable and hashable, and compare by value. Masks of different keys are independent.
+    Masks of one key are nested: a smaller p keeps every element that a larger p keeps. The
+    generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11).
 
     Examples
     --------
@@ -77,17 +77,17 @@ class Key(_Key):
         return cls(*iterable)
 
     def fold_in(self, n: SupportsIndex) -> Key:
-        """Derive the n-th key of this one, independent of it and of all others.
+        """Derive the n-th key of this key, independent of this key and of all its other ones.
 
         Parameters
         ----------
         n : int
-            0 <= n < 2**48, for instance a layer's number or a rank.
+            0 <= n < 2**48, for instance the number of a layer or of a rank.
 
         Returns
         -------
         Key
-            With a new seed and call 0.
+            A key with a new seed and call 0.
 
         Raises
         ------
@@ -105,17 +105,17 @@ class Key(_Key):
         return _new_key((low | high << 32, 0))
 
 
-# Two checked integers to a key, without checking them again.
+# Makes a key of two integers that were checked already.
 _new_key = partial(tuple.__new__, Key)
 
-# One lock for all generators: it is held for a few instructions, and with one of them a fork can
-# wait until no thread holds it, so that no child inherits a locked lock.
+# One lock serves all generators. It is held for a few instructions only, and because there is only
+# one, a fork can wait until no thread holds it, so that no child inherits a locked lock.
 _lock = threading.Lock()
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
 
-# Those whose seed nobody has given: it is another one in every forked child.
+# Generators whose seed nobody has given: they get a new seed in every forked child.
 _unseeded: WeakSet[Generator] = WeakSet()
 
 
@@ -128,17 +128,17 @@ os.register_at_fork(after_in_child=_draw_seeds)
 
 
 class Generator:
-    """Hands out keys: one seed, and a counter of calls.
+    """A generator of keys: one seed, and a counter of calls.
 
     Parameters
     ----------
     seed : int, optional
-        0 <= seed < 2**64; by default drawn from the operating system.
+        0 <= seed < 2**64. By default the operating system draws it.
 
     Attributes
     ----------
     seed : int
-        Which stream.
+        The number of the generator's random stream.
 
     Raises
     ------
@@ -147,10 +147,10 @@ class Generator:
 
     Notes
     -----
-    Threads may share a generator: every key is handed out once. In a forked child a generator whose
-    seed was drawn, and those spawned from it, have new seeds. One with a given seed hands out the
-    same keys in every child: give each a generator of its own, by `spawn` or `Key.fold_in`. Pickled
-    copies are the same in every process.
+    Threads may share a generator: it hands out every key once. In a forked child, a generator whose
+    seed was drawn gets a new seed, and so do the generators spawned from it. A generator whose seed
+    was given hands out the same keys in every child, so give each child a generator of its own, by
+    `spawn` or `Key.fold_in`. A pickled copy is the same in every process.
     """
 
     __slots__ = ("__weakref__", "_call", "_seed")
@@ -178,6 +178,7 @@ class Generator:
         Returns
         -------
         Key
+            The key (seed, call), with call as it was before.
         """
         with _lock:
             seed, call = self._seed, self._call
@@ -185,16 +186,17 @@ class Generator:
         return _new_key((seed, call))
 
     def spawn(self, n: SupportsIndex) -> list[Generator]:
-        """Make n independent generators, at the cost of one key of this one.
+        """Make n independent generators. This uses up one key of this generator.
 
         Parameters
         ----------
         n : int
-            How many, at least 0.
+            How many generators to make, at least 0.
 
         Returns
         -------
         list of Generator
+            The new generators; equal states give equal generators.
         """
         n = unsigned(n, "n", 48)
         key = self.next_key()
@@ -209,7 +211,7 @@ class Generator:
 
     @property
     def state(self) -> tuple[int, int]:
-        """(seed, call): all there is to save and restore."""
+        """The pair (seed, call), which is all there is to save and restore."""
         with _lock:
             return self._seed, self._call
 
@@ -229,16 +231,27 @@ default_generator = Generator()
 
 
 def generator_of(seed: SupportsIndex | None) -> Generator:
-    """Return a generator of this seed; without one, spawn it from the default generator."""
+    """Return a generator with this seed, or one spawned from the default generator for None.
+
+    Parameters
+    ----------
+    seed : int or None
+        0 <= seed < 2**64.
+
+    Returns
+    -------
+    Generator
+        A new generator.
+    """
     return default_generator.spawn(1)[0] if seed is None else Generator(seed)
 
 
 def seed(n: SupportsIndex) -> None:
     """Set the default generator to seed n, call 0.
 
-    It gives keys to calls of `dropout` without a key, to layers without a seed, and seeds to
-    models without one. Children forked after it repeat it, all of them alike: in worker i, call
-    ``seed(Key(n).fold_in(i).seed)``. Without it every child has a seed of its own.
+    The default generator gives keys to calls of `dropout` without a key, and seeds to layers and
+    models without a seed. All children that are forked later repeat it alike: in worker i, call
+    ``seed(Key(n).fold_in(i).seed)``. Without this function every child has a seed of its own.
 
     Parameters
     ----------
@@ -254,40 +267,45 @@ def seed(n: SupportsIndex) -> None:
 
 
 def uniform(key: Key, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
-    """Uniform variates of a key: (word + 1/2) / 2**32, one domain-1 word for each element.
+    """Return uniform variates of a key, one for each element.
+
+    A variate is (word + 1/2) / 2**32, for one word of domain 1.
 
     Parameters
     ----------
     key : Key
+        The key that decides the variates.
     shape : tuple of int
+        The shape of the result.
     offset : int
         Index of the first element in a larger array.
 
     Returns
     -------
     ndarray of float64
-        In (0, 1), of the given shape.
+        Numbers in (0, 1), in the given shape.
     """
     words = _core.random_words(math.prod(shape), key.seed, key.call, offset)
     return ((words + 0.5) / 2.0**32).reshape(shape)
 
 
 def permutation(key: Key, n: int) -> np.ndarray:
-    """A permutation of range(n): the order of 64-bit words of the key's domain 1.
+    """Return a permutation of range(n): the order of 64-bit words of the key's domain 1.
 
     Parameters
     ----------
     key : Key
+        The key that decides the permutation.
     n : int
-        At least 0.
+        Its length, at least 0.
 
     Returns
     -------
     ndarray of int64
-        Of shape (n,).
+        The numbers 0 to n - 1, of shape (n,).
     """
     words = _core.random_words(2 * n, key.seed, key.call, 0).view(np.uint64)
-    # The numbers in the words' low bits sort along with them, fifteen times as fast as argsort.
+    # The low bits hold the numbers, which the sort carries along: 15 times faster than argsort.
     low = np.uint64((1 << max(n - 1, 0).bit_length()) - 1)
     packed = (words & ~low) | np.arange(n, dtype=np.uint64)
     packed.sort()

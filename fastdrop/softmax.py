@@ -1,4 +1,4 @@
-"""Softmax and dropout of its weights in one pass: what attention does to its scores."""
+"""Softmax, and dropout of its weights, in one pass: what attention does to its scores."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["softmax_dropout", "softmax_dropout_backward"]
 
 
 def _checked_mask(mask: Any, scores: NDArray[Any]) -> NDArray[Any] | None:
-    """Return the mask as kernels take it: whole rows, of bool or of what they compute in."""
+    """Return the mask as kernels take it: in whole rows, of bool or of the type of the scores."""
     if mask is None:
         return None
     mask = as_array("mask", mask)
     is_bool = mask.dtype == np.bool_
-    # bfloat16 and its like have no kind of their own, but lose nothing in float32
+    # bfloat16 and similar types have no kind of their own, but float32 holds all their values.
     if not (is_bool or mask.dtype.kind == "f" or mask.dtype.name == "bfloat16"):
         raise TypeError(f"mask: expected an array of bool or of floats, got {mask.dtype}")
     shape = scores.shape
@@ -33,7 +33,7 @@ def _checked_mask(mask: Any, scores: NDArray[Any]) -> NDArray[Any] | None:
     if not fits:
         raise ValueError(f"mask: expected one that broadcasts to {shape}, got shape {mask.shape}")
     number = np.float64 if scores.dtype.type is np.float64 else np.float32
-    with quiet(over="ignore"):  # float64's least is -inf in float32
+    with quiet(over="ignore"):  # the least float64 becomes -inf in float32
         mask = mask if is_bool else mask.astype(number, copy=False)
     return np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:-1], shape[-1])))
 
@@ -50,7 +50,7 @@ def _run(
     out: NDArray[Any] | None,
     num_threads: SupportsIndex | None,
 ) -> NDArray[Any]:
-    """Check what forward and backward share, and call the compiled one."""
+    """Check the arguments of the forward or the backward pass, and call the compiled `function`."""
     p = checked_p(p)
     seed, call = checked_key(key)
     if scores.ndim < 1 + bool(causal):
@@ -76,47 +76,54 @@ def softmax_dropout(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """``dropout(softmax(scores), p)`` along the last axis, in one pass: attention's weights.
+    """Return ``dropout(softmax(scores), p)`` along the last axis, computed in one pass.
+
+    These are the weights of attention.
 
     Parameters
     ----------
     scores : array_like of float16, bfloat16, float32 or float64
-        Of shape (..., queries, keys); of any strides and byte order.
+        Scores of shape (..., queries, keys), of any strides and byte order.
     p : float
-        Probability of dropping, 0 <= p <= 1. p = 0 gives the softmax, p = 1 zeros.
+        Probability of dropping a weight, 0 <= p <= 1. With p = 0 the result is the softmax, with
+        p = 1 it is 0.
     key : Key, optional
-        What the dropout mask is a function of, with an element's index in `scores`: it is that of
-        ``dropout(..., key=key, offset=offset)``. By default the default generator's next key.
+        The key that decides the dropout mask, which is the mask of
+        ``dropout(..., key=key, offset=offset)``. By default the default generator hands out its
+        next key.
     mask : array_like of bool or floats, optional
-        Which keys a query attends to; of a shape that broadcasts to that of `scores`. bool: True
-        takes part. Floats are added to the scores, -inf takes a key out.
+        Which keys a query attends to, in a shape that broadcasts to the shape of `scores`. A mask
+        of bool is True where a key takes part. A mask of floats is added to the scores; -inf
+        excludes a key.
     causal : bool
-        Query i attends to keys 0 to i, as in PyTorch also where there are more of one than of the
-        other. With `mask`, a key takes part where both let it.
+        Whether query i attends to the keys 0 to i only. This counts from the first query and the
+        first key, as in PyTorch, even if there are more of one than of the other. With `mask`, a
+        key takes part where both allow it.
     offset : int
-        Index of the first score in a larger array, in elements: the rows of a part of a batch, of a
-        head or of some queries get the bits of the whole. 0 <= offset, offset + n <= 2**55.
+        Index of the first score in a larger array, counted in elements. A part of a batch, a head,
+        or some of the queries then gets the bits that it has in the whole. 0 <= offset and
+        offset + n <= 2**55.
     out : ndarray, optional
-        Result array of the shape and dtype of `scores`; may be `scores` itself.
+        Array for the result, with the shape and dtype of `scores`; it may be `scores` itself.
     num_threads : int, optional
         As in `dropout`; the result never depends on it.
 
     Returns
     -------
     ndarray
-        The shape and dtype of `scores`. Half types are computed in float32 and rounded once. A row
-        in which no key takes part is all 0, as in PyTorch. A row with NaN or infinity among the
-        scores that take part is NaN; a dropped weight is +0.0, also there.
-        `softmax_dropout_backward` is the gradient.
+        Array with the shape and dtype of `scores`. Half types are computed in float32 and rounded
+        once. A row in which no key takes part is all 0, as in PyTorch. A row is NaN where a score
+        that takes part is NaN or infinite, but its dropped weights are still +0.0.
+        `softmax_dropout_backward` computes the gradient.
 
     Raises
     ------
     TypeError
-        If scores are not of a supported float type, the mask neither of bool nor of floats, or an
-        argument is of the wrong type.
+        If the scores do not have a supported float type, the mask has neither bool nor floats, or
+        an argument has the wrong type.
     ValueError
-        If the mask does not broadcast, scores have too few axes, or p, offset, num_threads or out
-        is out of bounds; for arrays as `dropout`.
+        If the mask does not broadcast, if the scores have too few axes, if p, offset, num_threads
+        or out is out of bounds, or if `dropout` would refuse an array.
 
     References
     ----------
@@ -150,30 +157,33 @@ def softmax_dropout_backward(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Gradient of `softmax_dropout` for the scores, in one pass.
+    """Return the gradient of `softmax_dropout` for the scores, computed in one pass.
 
-    Softmax and mask are made again, row by row, so that nothing but the scores has to be kept.
+    The softmax and the mask are computed again, row by row, so only the scores have to be kept.
 
     Parameters
     ----------
     dy : array_like
         Gradient with respect to the output.
     scores : ndarray
-        As in the forward call; of dy's shape and dtype.
-    p, key, mask, causal, offset, num_threads
+        As in the forward call, with the shape and dtype of dy.
+    p, key, mask, causal, offset
         As in the forward call.
     out : ndarray, optional
-        Where the gradient goes; may be dy or scores itself.
+        Array for the gradient; it may be dy or scores itself.
+    num_threads : int, optional
+        As in the forward call.
 
     Returns
     -------
     ndarray
-        dy's shape and dtype; +0.0 for keys that take no part, whatever dy is there.
+        Array with the shape and dtype of dy. It is +0.0 for keys that take no part, whatever dy
+        is there.
 
     Raises
     ------
     TypeError, ValueError
-        As `softmax_dropout`.
+        As for `softmax_dropout`.
     """
     dy = as_array("dy", dy)
     function = _attention.softmax_dropout_backward

@@ -1,22 +1,22 @@
-"""What many outputs of one network, each with other dropout masks, say of its uncertainty.
+"""What many outputs of one network, each with other dropout masks, tell about its uncertainty.
 
-A `Prediction` is what `Sequential.predict_mc`, `Sequential.predict_moments` and
-`fastdrop.torch.predict_mc` return. An `Accumulator` makes one of samples that it is given a few at
-a time:
+`Sequential.predict_mc`, `Sequential.predict_moments` and `fastdrop.torch.predict_mc` return a
+`Prediction`. An `Accumulator` makes one from samples that arrive a few at a time::
 
     accumulator = Accumulator(rows=2, output_shape=(3,), activation="softmax")
     for outputs in ...:                     # (samples, 2, 3)
         accumulator.add(outputs)
     prediction = accumulator.prediction()
 
-It keeps sums, and none of the samples, unless quantiles or the samples themselves are asked for.
-The quantiles are exact, so they need all samples of a row at once: whoever has many rows gives
-them in blocks of `rows_at_once`, each to an accumulator of its own, and puts the blocks together
-with `Prediction.concatenate`.
+An accumulator keeps sums. It keeps the samples only if quantiles or the samples themselves are
+asked for. The quantiles are exact, so they need all samples of a row at once. A caller with many
+rows therefore gives them in blocks of `rows_at_once`, each to an accumulator of its own, and puts
+the blocks together with `Prediction.concatenate`.
 
-Sums are float64, of differences from the first sample (Chan, Golub, LeVeque 1983, Algorithms for
-computing the sample variance: analysis and recommendations, The American Statistician 37:242), and
-are added up sample by sample: the result has the same bits however the samples were grouped.
+The sums are float64 sums of differences from the first sample (Chan, Golub, LeVeque 1983,
+Algorithms for computing the sample variance: analysis and recommendations, The American
+Statistician 37:242). They are added up sample by sample, so the result has the same bits however
+the samples are grouped.
 """
 
 from __future__ import annotations
@@ -32,46 +32,47 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described
 from fastdrop.compiled._losses import add_samples
 
-__all__ = ["Accumulator", "Prediction", "checked_quantiles", "entropy", "rows_at_once"]
+__all__ = ["Accumulator", "Prediction", "entropy"]
 
 Array: TypeAlias = NDArray[Any]
 
 TINY = {4: float(np.finfo(np.float32).tiny), 8: float(np.finfo(np.float64).tiny)}  # by bytes
-KEPT_BYTES = 32 << 20  # of samples that are kept for quantiles, in a block of rows
+KEPT_BYTES = 32 << 20  # size of the samples that a block of rows keeps for quantiles
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Outputs of a network with their uncertainty.
 
+    The attributes from `entropy` on exist for probabilities only, and are in nats (but for
+    `variation_ratio`). With softmax they have one number for each row (and for each place before
+    the classes). With sigmoid they have one number for each output, which is a class of its own
+    against no class.
+
     Attributes
     ----------
     activation : str
-        "softmax" or "sigmoid" where outputs are probabilities, else "linear".
-    mean, std : ndarray of float64, (rows, *output_shape)
-        Mean and standard deviation (of the population, as `numpy.std`) over the samples.
-    quantiles : ndarray of float64, (quantiles, rows, *output_shape), or None
-        As `numpy.quantile` over the samples, if they were asked for.
-    samples : ndarray, (samples, rows, *output_shape), or None
+        "softmax" or "sigmoid" where the outputs are probabilities, else "linear".
+    mean, std : ndarray of float64, (rows, ...)
+        Mean and standard deviation over the samples (of the population, as in `numpy.std`).
+    quantiles : ndarray of float64, (quantiles, rows, ...), or None
+        Quantiles over the samples, as in `numpy.quantile`, if they were asked for.
+    samples : ndarray, (samples, rows, ...), or None
         The outputs themselves, if they were asked for.
-
-    Of probabilities only, in nats. With softmax there is one number for each row (and each place
-    before the classes), with sigmoid one for each output, which is a class of its own against none:
-
     entropy : ndarray of float64
-        Of the mean: all of the uncertainty.
+        Entropy of the mean: all of the uncertainty.
     expected_entropy : ndarray of float64
-        Mean of the samples' entropies: the part that lies in the data.
+        Mean of the samples' entropies: the part of the uncertainty that lies in the data.
     mutual_information : ndarray of float64
-        `entropy` less `expected_entropy`, at least 0: the part that lies in the network, which
-        more data would remove.
+        `entropy` minus `expected_entropy`, at least 0: the part of the uncertainty that lies in
+        the network, and that more data would remove.
     variation_ratio : ndarray of float64
         Share of the samples that do not vote for the class with the most votes.
 
     Raises
     ------
     AttributeError
-        When one of these is read of outputs that are no probabilities.
+        When one of the attributes for probabilities is read and the outputs are no probabilities.
     """
 
     activation: str
@@ -112,22 +113,22 @@ class Prediction:
         """Return the mean log-likelihood of a regression's labels.
 
         A label is a normal variate of precision `tau` around the network's output. With `samples`
-        it is that of the mixture over them [1]_:
+        the likelihood is that of the mixture over the samples [1]_:
         logsumexp(-tau (y - sample)^2 / 2) - log(samples) - log(2 pi) / 2 + log(tau) / 2. Without
-        them it is that of one normal distribution, of the variance std^2 + 1 / tau around `mean`.
-        Of several outputs a row's log-likelihoods are added.
+        `samples` it is that of one normal distribution around `mean`, with the variance
+        std^2 + 1 / tau. If a row has several outputs, their log-likelihoods are added.
 
         Parameters
         ----------
-        y : array_like, (rows, *output_shape) or, with one output, (rows,)
-            Finite numbers.
+        y : array_like, (rows, ...) or, with one output, (rows,)
+            The labels, finite numbers, in the shape of `mean`.
         tau : float
-            Precision of the labels, 1 / variance, above 0, in units of the outputs.
+            Precision of the labels, above 0: 1 / variance, in units of the outputs.
 
         Returns
         -------
         float
-            Mean over the rows.
+            The mean over the rows.
 
         Raises
         ------
@@ -174,7 +175,18 @@ class Prediction:
 
     @classmethod
     def concatenate(cls, blocks: Sequence[Prediction]) -> Prediction:
-        """Put predictions of blocks of rows together, in their order."""
+        """Put the predictions of blocks of rows together, in their order.
+
+        Parameters
+        ----------
+        blocks : sequence of Prediction
+            At least one prediction. All have the same attributes.
+
+        Returns
+        -------
+        Prediction
+            The prediction of all rows.
+        """
         if len(blocks) == 1:
             return blocks[0]
 
@@ -188,20 +200,21 @@ class Prediction:
 
 
 class Accumulator:
-    """Makes a `Prediction` of samples that come a few at a time.
+    """Makes a `Prediction` from samples that arrive a few at a time.
 
     Parameters
     ----------
     rows : int
-        How many rows each sample has.
+        The number of rows of each sample.
     output_shape : tuple of int
-        Of one row.
+        The shape of one row.
     activation : str
-        "softmax" or "sigmoid" where outputs are probabilities; softmax is over the last axis.
+        "softmax" or "sigmoid" where the outputs are probabilities; softmax is over the last axis.
     quantiles : array of float64, optional
-        In [0, 1], see `checked_quantiles`. With them all samples are kept until the end.
+        Numbers in [0, 1], see `checked_quantiles`. With quantiles, all samples are kept until the
+        end.
     return_samples : bool
-        Whether the prediction has them.
+        Whether the prediction holds the samples.
     """
 
     def __init__(
@@ -227,18 +240,18 @@ class Accumulator:
             self._entropies = np.zeros((places,) if softmax else (places, classes))
 
     def add(self, outputs: Array) -> None:
-        """Take more samples.
+        """Add more samples.
 
         Parameters
         ----------
-        outputs : ndarray of floats, (samples, rows, *output_shape)
-            Of the caller's, who may overwrite it afterwards. Other floats than float32 and float64
-            are taken as float32.
+        outputs : ndarray of floats, (samples, rows, ...)
+            The samples. The caller may overwrite the array afterwards. Float types other than
+            float32 and float64 are converted to float32.
 
         Raises
         ------
         ValueError
-            When the shape is another one.
+            When the shape does not fit `rows` and `output_shape`.
         """
         if outputs.shape[1:] != self._shape:
             raise ValueError(
@@ -264,7 +277,13 @@ class Accumulator:
         add_samples(flat, terms, self._sums, self._entropies, self._votes)
 
     def prediction(self) -> Prediction:
-        """Return what the samples say; at least one has to be there."""
+        """Return the prediction of all samples so far, of which there has to be at least one.
+
+        Returns
+        -------
+        Prediction
+            The statistics of the samples.
+        """
         n = self._count
         first, differences, squares = self._sums
         with np.errstate(all="ignore"):
@@ -300,9 +319,15 @@ def entropy(probabilities: Array, activation: str) -> Array:
     Parameters
     ----------
     probabilities : ndarray
+        The probabilities.
     activation : {"softmax", "sigmoid"}
-        Whether the last axis is a distribution over classes, or each number the probability of
-        one class against its opposite.
+        With "softmax" the last axis is a distribution over classes. With "sigmoid" each number is
+        the probability of one class against its opposite.
+
+    Returns
+    -------
+    ndarray of float64
+        The entropies, without the last axis for "softmax".
     """
     p = np.asarray(probabilities, np.float64)
     with np.errstate(all="ignore"):
@@ -319,30 +344,45 @@ def p_log_p(p: Array) -> Array:
 
 
 def checked_quantiles(quantiles: ArrayLike | None) -> Array | None:
-    """Return quantiles as an array of float64.
+    """Return quantiles as an array of float64, or None for None.
+
+    Parameters
+    ----------
+    quantiles : array_like, optional
+        A number in [0, 1], or a list of such numbers.
+
+    Returns
+    -------
+    ndarray of float64, or None
+        The numbers, with one axis.
 
     Raises
     ------
     ValueError
-        When they are no numbers in [0, 1].
+        When the quantiles are not numbers in [0, 1].
     """
     if quantiles is None:
         return None
     array = as_array("quantiles", quantiles)
     numbers = array.dtype.kind in "iuf" and array.ndim <= 1 and array.size > 0
-    if not numbers or not ((array >= 0) & (array <= 1)).all():  # also refuses NaN
+    if not numbers or not ((array >= 0) & (array <= 1)).all():  # this refuses NaN as well
         raise ValueError(f"quantiles: expected numbers in [0, 1], got {quantiles!r}")
     return np.atleast_1d(array).astype(np.float64)
 
 
 def rows_at_once(samples: int, outputs: int, itemsize: int, most: int) -> int:
-    """Return how many rows a block may have of which all samples are kept: 1 to `most`.
+    """Return how many rows a block may have if all its samples are kept: from 1 to `most`.
 
     Parameters
     ----------
     samples, outputs, itemsize : int
-        Samples of a row, outputs of a sample, bytes of an output.
+        The number of samples of a row, of outputs of a sample, and of bytes of an output.
     most : int
-        What there would be without quantiles.
+        How many rows the block would have without quantiles.
+
+    Returns
+    -------
+    int
+        The number of rows.
     """
     return max(1, min(most, KEPT_BYTES // (samples * outputs * itemsize)))

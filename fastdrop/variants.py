@@ -1,4 +1,4 @@
-"""Dropout's relatives as pure functions of arrays and keys: other masks, other fillings."""
+"""Relatives of dropout, with other masks or fillings, as pure functions of arrays and keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _alpha_scale(p: float) -> float:
 
 
 def alpha_coefficients(p: float) -> tuple[float, float, float]:
-    """Return a and b of `alpha_dropout`'s formula, and what dropped elements become; 0 at p = 1."""
+    """Return a and b of the formula of `alpha_dropout`, and the value of dropped elements."""
     if p == 1:
         return 0.0, 0.0, 0.0
     a = _alpha_scale(p)
@@ -57,28 +57,30 @@ def alpha_dropout(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Set elements to SELU's lower limit, and keep mean 0 and variance 1.
+    """Set dropped elements to SELU's lower limit, and keep mean 0 and variance 1.
 
-    y = a x + b where kept, a alpha' + b where dropped; alpha' = -1.7580993408473766,
-    a = ((1 - p) (1 + p alpha'^2))^(-1/2), b = -a alpha' p.
+    The result is y = a x + b where x is kept, and y = a alpha' + b where it is dropped, with
+    alpha' = -1.7580993408473766, a = ((1 - p) (1 + p alpha'^2))^(-1/2) and b = -a alpha' p.
 
     Parameters
     ----------
-    x, p, key, shared_axes, offset, out, num_threads
-        As in `dropout`. p = 1 gives zeros, as in PyTorch.
+    x, p, key
+        As in `dropout`. With p = 1 every element becomes 0, as in PyTorch.
     training : bool
-        If False, x itself is returned (copied into `out` where given); likewise with p = 0.
+        If False, or if p = 0, the result is x itself, copied into `out` where `out` is given.
+    shared_axes, offset, out, num_threads
+        As in `dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype. A dropped element does not depend on x, be it infinite or NaN.
-        `alpha_dropout_backward` is the gradient.
+        Array with the shape and dtype of x. A dropped element does not depend on x, even where x
+        is infinite or NaN. `alpha_dropout_backward` computes the gradient.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`.
+        As for `dropout`.
 
     References
     ----------
@@ -105,7 +107,7 @@ def alpha_dropout_backward(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Gradient of `alpha_dropout` in training: a dy where kept, else +0.0.
+    """Return the gradient of `alpha_dropout` in training: a dy where x was kept, else +0.0.
 
     Parameters
     ----------
@@ -117,12 +119,12 @@ def alpha_dropout_backward(
     Returns
     -------
     ndarray
-        dy's shape and dtype.
+        Array with the shape and dtype of dy.
 
     Raises
     ------
     TypeError, ValueError
-        As `alpha_dropout`.
+        As for `alpha_dropout`.
     """
     p = checked_p(p)
     dy = as_array("dy", dy)
@@ -151,24 +153,25 @@ def feature_alpha_dropout(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """`alpha_dropout` of whole channels: one decision for x[i, j], whatever axes follow.
+    """Apply `alpha_dropout` to whole channels: one decision for all of x[i, j].
 
     Parameters
     ----------
     x : array_like, (samples, channels, ...)
+        Feature maps, with any number of axes after the channels.
     p, key, training, offset, out, num_threads
-        As in `alpha_dropout`; offset counts channels. The gradient is `alpha_dropout_backward`
-        with ``shared_axes=range(2, x.ndim)``.
+        As in `alpha_dropout`; offset counts channels.
 
     Returns
     -------
     ndarray
-        x's shape and dtype.
+        Array with the shape and dtype of x. `alpha_dropout_backward` with
+        ``shared_axes=range(2, x.ndim)`` computes the gradient.
 
     Raises
     ------
     TypeError, ValueError
-        As `alpha_dropout`; ValueError also for fewer than two axes.
+        As for `alpha_dropout`; also a ValueError if x has fewer than two axes.
     """
     x = as_array("x", x)
     if x.ndim < 2:
@@ -196,29 +199,34 @@ def drop_path(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Stochastic depth: drop the whole residual branch of a sample, or of the batch.
+    """Drop the whole residual branch of a sample, or of the batch (stochastic depth).
 
     The same call on dy, with the same key, is the backward pass.
 
     Parameters
     ----------
     x : array_like, (samples, ...)
+        The output of the branch.
+    p : float
+        As in `dropout`.
     mode : {"row", "batch"}
-        One decision for each sample, or one for all.
-    p, key, training, out, num_threads
+        Whether each sample gets a decision of its own, or all samples get the same.
+    key, training
         As in `dropout`.
     offset : int
-        Index of x's first sample in the whole batch; 0 with mode "batch".
+        Index of the first sample of x in the whole batch; 0 with mode "batch".
+    out, num_threads
+        As in `dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype: x / (1 - p) where kept, else +0.0.
+        Array with the shape and dtype of x: x / (1 - p) where it is kept, else +0.0.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; ValueError also for a 0-d x or an unknown mode.
+        As for `dropout`; also a ValueError if x is 0-d or the mode is unknown.
 
     References
     ----------
@@ -253,43 +261,48 @@ def drop_block2d(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Drop squares of feature maps.
+    """Drop square blocks of feature maps (DropBlock).
 
-    Each place where a square fits on a map is the corner of a dropped one with probability
-    gamma = p H W / (b^2 (H - b + 1) (W - b + 1)): the mask that `dropout` with p = gamma applies to
-    an array of shape (samples, channels, H - b + 1, W - b + 1). What no square covers is kept, and
-    multiplied by the sample's number of elements over its number of kept ones. Squares overlap, so
-    that a little less than the share p is dropped.
+    Each place where a block fits on a map becomes the corner of a dropped block with probability
+    gamma = p H W / (b^2 (H - b + 1) (W - b + 1)). Which places do is decided by the mask that
+    `dropout` with p = gamma applies to an array of shape
+    (samples, channels, H - b + 1, W - b + 1). What no block covers is kept, and multiplied by the
+    number of elements of its sample over the number of its kept elements. Blocks overlap, so a
+    little less than the share p is dropped.
 
     The same call on dy, with the same key, is the backward pass.
 
     Parameters
     ----------
     x : array_like, (samples, channels, H, W)
+        Feature maps.
     p : float
-        Share to drop, 0 <= p <= 1.
+        The share of elements to drop, 0 <= p <= 1.
     block_size : int
-        b, the squares' side, 1 <= b <= min(H, W).
-    key, training, out, num_threads
+        The side b of the blocks, 1 <= b <= min(H, W).
+    key, training
         As in `dropout`.
     offset : int
-        Index of the first place in a larger batch: r C (H - b + 1) (W - b + 1) for row r.
+        Index of the first place in a larger batch of C channels: r C (H - b + 1) (W - b + 1) where
+        the batch starts at row r.
+    out, num_threads
+        As in `dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype; +0.0 where dropped.
+        Array with the shape and dtype of x, +0.0 where it is dropped.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; ValueError also where x is not 4-d or the block larger than the maps.
+        As for `dropout`; also a ValueError if x is not 4-d or the block is larger than the maps.
 
     References
     ----------
     Ghiasi, Lin, Le 2018, DropBlock: a regularization method for convolutional networks, NeurIPS.
-    The paper normalises over the batch; here each sample is normalised on its own, so that a
-    batch's split changes nothing.
+    The paper normalises over the batch. Here each sample is normalised on its own, so that
+    splitting a batch changes nothing.
     """
     p = checked_p(p)
     check_count("block_size", block_size)
@@ -322,26 +335,29 @@ def zoneout(
     out: NDArray[Any] | None = None,
     num_threads: SupportsIndex | None = None,
 ) -> NDArray[Any]:
-    """Keep an element's previous state with probability p: y = x where kept, else `previous`.
+    """Keep an element's previous state with probability p.
 
-    At inference the states' mean (1 - p) x + p previous takes its place.
+    The result is y = x where the mask keeps x, and `previous` elsewhere. At inference, use the
+    mean of both states instead: (1 - p) x + p previous.
 
     Parameters
     ----------
-    x, p, key, offset, out, num_threads
+    x : array_like
         As in `dropout`; x is the new state.
     previous : ndarray
-        The old state, of x's shape and dtype.
+        The old state, with the shape and dtype of x.
+    p, key, offset, out, num_threads
+        As in `dropout`.
 
     Returns
     -------
     ndarray
-        x's shape and dtype. `zoneout_backward` is the gradient.
+        Array with the shape and dtype of x. `zoneout_backward` computes the gradients.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; also if the previous state's shape or dtype is not x's.
+        As for `dropout`; also if the previous state differs from x in shape or dtype.
 
     References
     ----------
@@ -356,7 +372,7 @@ def zoneout(
 def zoneout_backward(
     dy: ArrayLike, p: float = 0.5, *, key: Key, offset: SupportsIndex = 0
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Gradients of `zoneout` for the new and the previous state: dy goes to one or the other.
+    """Return the gradients of `zoneout`: each element of dy goes to the new or the previous state.
 
     Parameters
     ----------
@@ -368,12 +384,12 @@ def zoneout_backward(
     Returns
     -------
     dx, dprevious : ndarray
-        dy's shape and dtype.
+        Gradients for the new and the previous state, with the shape and dtype of dy.
 
     Raises
     ------
     TypeError, ValueError
-        As `zoneout`.
+        As for `zoneout`.
     """
     dy = as_array("dy", dy)
     zero = np.zeros_like(dy)

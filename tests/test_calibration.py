@@ -99,10 +99,10 @@ def test_no_other_temperature_is_better(samples, classes, scale, seed):
     y = drawn(softmax(1.3 * z / scale), seed % 2**32)
     chosen = z[np.arange(samples), y]
     if (chosen == z.max(axis=1)).all():
-        with pytest.raises(ValueError, match="best temperature is 0"):
+        with pytest.raises(ValueError, match="best temperature would be 0"):
             fit_temperature(z, y)
     elif chosen.mean() <= z.mean():
-        with pytest.raises(ValueError, match="best temperature is infinite"):
+        with pytest.raises(ValueError, match="best temperature would be infinite"):
             fit_temperature(z, y)
     else:
         best = fit_temperature(z, y)
@@ -219,7 +219,7 @@ NAN, INF = math.nan, math.inf
         (expected_calibration_error, (OK, [0, 0.5]), "from 0 to 1, got 0.5"),
         (expected_calibration_error, (OK, [0, NAN]), "from 0 to 1, got nan"),
         (expected_calibration_error, (OK, [0]), r"y: expected class numbers of shape \(2,\)"),
-        (expected_calibration_error, (OK, np.eye(2)), r"\.argmax\(axis=1\) of one-hot labels"),
+        (expected_calibration_error, (OK, np.eye(2)), r"one-hot labels need \.argmax\(axis=1\)"),
         (expected_calibration_error, (OK, ["a", "b"]), "y: expected an array of numbers"),
         (expected_calibration_error, (OK[:0], []), "probabilities: expected some samples"),
         (expected_calibration_error, (np.empty((2, 0)), [0, 0]), "probabilities: expected some"),
@@ -237,8 +237,8 @@ NAN, INF = math.nan, math.inf
         (fit_temperature, ([[INF, 0]], [0]), "logits: expected finite numbers or -inf"),
         (fit_temperature, ([[-INF, -INF]], [0]), "logits: expected finite numbers or -inf"),
         (fit_temperature, ([[-INF, 0]], [0]), "logits: expected finite numbers for the classes"),
-        (fit_temperature, (OK, [0, 1]), "best temperature is 0"),
-        (fit_temperature, (OK, [1, 0]), "best temperature is infinite"),
+        (fit_temperature, (OK, [0, 1]), "best temperature would be 0"),
+        (fit_temperature, (OK, [1, 0]), "best temperature would be infinite"),
         (fit_temperature, (OK, [0, 5]), "from 0 to 1, got 5"),
         (apply_temperature, (OK, 0), "temperature: expected a finite number above 0, got 0"),
         (apply_temperature, (OK, NAN), "temperature: expected a finite number above 0"),

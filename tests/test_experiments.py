@@ -1,4 +1,4 @@
-"""The scripts behind docs/results.md and docs/shared_masks.md run, here on a few small images."""
+"""The scripts behind docs/reference/results.md and docs/explanation/shared_masks.md run."""
 
 import importlib.util
 import json
@@ -124,11 +124,12 @@ def test_shared_masks(folder, tmp_path, capsys):
     assert capsys.readouterr().out == ""  # all were there
     assert json.loads(out.read_text()) == runs
 
-    document = tmp_path / "shared_masks.md"
+    document = tmp_path / "explanation" / "shared_masks.md"
+    document.parent.mkdir()
     document.write_text("<!-- made by benchmarks/shared_masks.py --><!-- /made -->\n")
     run("shared masks", "--report", out, "--docs", tmp_path)
     assert document.read_text().count("| 2 |") == 5
-    assert (tmp_path / "shared_masks.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figures" / "shared_masks.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_fashion_uncertainty(tmp_path, capsys):
@@ -158,7 +159,7 @@ def test_fashion_uncertainty(tmp_path, capsys):
     document = tmp_path / "results.md"
     start = "a <!-- made by examples/fashion_uncertainty.py -->"
     document.write_text(f"{start}\nold\n<!-- /made --> b\n")
-    run("fashion uncertainty", "--report", out, "--document", document)
+    run("fashion uncertainty", "--report", out, "--docs", tmp_path)
     text = document.read_text()
     assert text.startswith("a <!-- made")
     assert text.endswith("<!-- /made --> b\n")

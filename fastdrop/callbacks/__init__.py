@@ -1,9 +1,9 @@
-"""Callbacks: what `Sequential.fit` tells while it trains, and what listens.
+"""Callbacks, which `Sequential.fit` calls while it trains.
 
-A figure in ``logs`` has the name it has in `History`: "loss", "accuracy", "val_loss", ...
+A figure in ``logs`` has the same name as in `History`: "loss", "accuracy", "val_loss", ...
 """
 
-from fastdrop.callbacks.base import Callback, LambdaCallback, Logs, callbacks_of
+from fastdrop.callbacks.base import Callback, LambdaCallback, Logs
 from fastdrop.callbacks.monitors import (
     EarlyStopping,
     LearningRateScheduler,
@@ -16,8 +16,6 @@ from fastdrop.callbacks.reports import (
     EpochLines,
     History,
     ProgressBar,
-    format_logs,
-    reports_of,
 )
 
 __all__ = [
@@ -33,7 +31,4 @@ __all__ = [
     "ProgressBar",
     "ReduceLROnPlateau",
     "TerminateOnNaN",
-    "callbacks_of",
-    "format_logs",
-    "reports_of",
 ]

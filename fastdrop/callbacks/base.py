@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` tell while they run, and to whom: the base of callbacks."""
+"""The base of callbacks, whose hooks `fit`, `evaluate` and `predict` call while they run."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Logs: TypeAlias = dict[str, float]
 
 
 class Callback(Declared):
-    """Base of all callbacks; does nothing.
+    """Base class of all callbacks. On its own it does nothing.
 
-    Hooks get `logs`, a dict of figures, which may be kept: later batches do not change it. What a
-    hook adds to it reaches the callbacks behind.
+    Hooks get `logs`, a dict of figures. A hook may keep it, because later batches do not change it.
+    What a hook adds to it reaches the callbacks that come later.
 
     Attributes
     ----------
     model : Sequential
-        The model that is trained. Set before the first hook.
+        The model that is trained. It is set before the first hook is called.
     params : dict
-        "epochs", "verbose", and "steps" (batches) per epoch, None where nobody knows. Set before
-        the first hook.
+        "epochs", "verbose", and "steps", the batches in an epoch, or None if that is not known. It
+        is set before the first hook is called.
     every_rank : bool
-        Where several ranks train together: whether it is called on all of them, and not only on
-        rank 0. Epochs' figures in `logs` are the same everywhere.
+        Whether the callback is called on all ranks that train together, and not only on rank 0. The
+        figures of epochs in `logs` are the same on all of them.
     """
 
     model: Any = None
@@ -45,66 +45,78 @@ class Callback(Declared):
     every_rank: bool = False
 
     def set_model(self, model: Any) -> None:
-        """Keep the model, as `model`."""
+        """Keep the model as the attribute `model`.
+
+        Parameters
+        ----------
+        model : Sequential
+            The model that is trained.
+        """
         self.model = model
 
     def set_params(self, params: Mapping[str, Any]) -> None:
-        """Keep what is known of the call, as `params`."""
+        """Keep what is known about the call as the attribute `params`.
+
+        Parameters
+        ----------
+        params : mapping
+            "epochs", "steps" and "verbose".
+        """
         self.params = params
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Take note that `fit` starts; `logs` is empty."""
+        """Act when `fit` starts. `logs` is empty."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Take note that `fit` ends, be it by an exception; `logs` are the last epoch's."""
+        """Act when `fit` ends, even by an exception. `logs` are those of the last epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Take note that epoch number `epoch`, from 0, starts; `logs` is empty."""
+        """Act when epoch number `epoch`, counted from 0, starts. `logs` is empty."""
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Take note of the epoch's figures."""
+        """Act when an epoch ends. `logs` has its figures."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Take note that batch number `batch` of the epoch starts; `logs` is empty."""
+        """Act when batch number `batch` of the epoch starts. `logs` is empty."""
         self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Take note of the means over the batches 0 to `batch` of this epoch.
+        """Act when a batch ends. `logs` has the means over the batches 0 to `batch` of this epoch.
 
-        Over several ranks the loss is that of the whole batches, metrics are those of rank 0's rows
-        of them; at the end of the epoch they are those of all rows.
+        With several ranks the loss is that of the whole batches, but metrics are those of rank 0's
+        rows. At the end of the epoch they are those of all rows.
         """
         self.on_batch_end(batch, logs)
 
     def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Do what `on_train_batch_begin` does: another name."""
+        """Do what `on_train_batch_begin` does. This is another name for it."""
 
     def on_batch_end(self, batch: int, logs: Logs) -> None:
-        """Do what `on_train_batch_end` does: another name."""
+        """Do what `on_train_batch_end` does. This is another name for it."""
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Take note that `evaluate` or a validation starts; `logs` is empty."""
+        """Act when `evaluate` or a validation starts. `logs` is empty."""
 
     def on_test_end(self, logs: Logs) -> None:
-        """Take note that it has ended, with these figures; not told after an exception."""
+        """Act when `evaluate` or a validation has ended without an exception, with its figures."""
 
     def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Take note that its batch number `batch`, from 0, starts; `logs` is empty."""
+        """Act when batch number `batch` of `evaluate`, counted from 0, starts. `logs` is empty."""
 
     def on_test_batch_end(self, batch: int, logs: Logs) -> None:
-        """Take note of the means over its batches 0 to `batch`."""
+        """Act when a batch of `evaluate` ends. `logs` has the means over batches 0 to `batch`."""
 
     def on_predict_begin(self, logs: Logs | None = None) -> None:
-        """Take note that `predict` starts; `logs` is empty."""
+        """Act when `predict` starts. `logs` is empty."""
 
     def on_predict_end(self, logs: Logs | None = None) -> None:
-        """Take note that `predict` has ended; `logs` is empty. Not told after an exception."""
+        """Act when `predict` has ended without an exception. `logs` is empty."""
 
     def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Take note that its batch number `batch`, from 0, starts; `logs` is empty."""
+        """Act when batch number `batch` of `predict`, counted from 0, starts. `logs` is empty."""
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
-        """Take note of a batch's outputs, an array under "outputs"."""
+        """Act when a batch of `predict` ends. `logs` has its outputs, an array, as "outputs"."""
 
 
 Listener: TypeAlias = tuple[Callback, Callable[..., object]]
@@ -118,14 +130,14 @@ class LambdaCallback(Callback):
     ----------
     on_epoch_begin, on_epoch_end, on_train_begin, on_train_end, on_train_batch_begin, \
 on_train_batch_end : callable, optional
-        With the arguments of the methods of `Callback`, `logs` included.
+        Functions that take the arguments of the methods of `Callback`, with `logs`.
     **hooks : callable
         The same for its other hooks.
 
     Raises
     ------
     TypeError
-        For other names, or what cannot be called.
+        When a name is not that of a hook, or an object cannot be called.
     """
 
     def __init__(
@@ -151,7 +163,7 @@ on_train_batch_end : callable, optional
 
 
 def check_callable(argument: str, value: object) -> None:
-    """Refuse what cannot be called."""
+    """Refuse an object that cannot be called."""
     if not callable(value):
         raise TypeError(f"{argument}: expected what can be called, got {value!r}")
 
@@ -162,7 +174,7 @@ def callbacks_of(callbacks: Any) -> list[Callback]:
     Raises
     ------
     TypeError
-        When one is no callback, or has a hook that nobody would call.
+        When one of them is not a callback, or has a hook that nothing calls.
     """
     given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
     if not all(isinstance(callback, Callback) for callback in given):
@@ -172,7 +184,7 @@ def callbacks_of(callbacks: Any) -> list[Callback]:
             if re.fullmatch(r"on_\w+_(begin|start|end)", name) and name not in HOOKS:
                 raise TypeError(
                     f"callbacks: expected no hooks but Callback's, got {name} of "
-                    f"{type(callback).__name__}, which nobody would call"
+                    f"{type(callback).__name__}, which nothing calls"
                 )
     return given
 
@@ -183,8 +195,8 @@ def all_of(callbacks: Iterable[Callback], hook: str) -> list[Listener]:
 
 
 def heard(callbacks: Iterable[Callback], hook: str) -> list[Listener]:
-    """Return those whose hook of this name does something: in every batch time counts."""
-    other = hook.replace("_train", "")  # which the base's calls
+    """Return the callbacks whose hook of this name does something, because batches cost time."""
+    other = hook.replace("_train", "")  # the hook that the base class calls
     return [
         (callback, getattr(callback, hook))
         for callback in callbacks

@@ -1,4 +1,4 @@
-"""Callbacks that watch a figure, and stop, save or change the learning rate by it."""
+"""Callbacks that watch a figure and, depending on it, stop, save or change the learning rate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class TerminateOnNaN(Callback):
-    """Stop, without an error, after a batch whose loss is not finite; its epoch ends at once."""
+    """Stop, without an error, after a batch whose loss is not finite. Its epoch ends at once."""
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         if not math.isfinite(logs["loss"]):
@@ -41,22 +41,22 @@ LESS_IS_BETTER = {
 
 
 class Monitor(Callback):
-    """Base of callbacks that follow one figure from epoch to epoch.
+    """Base class of callbacks that follow one figure from epoch to epoch.
 
     Parameters
     ----------
     monitor : str
         Name of the figure.
     mode : {"auto", "min", "max"}
-        Whether less or more is better; "auto" knows losses, errors, accuracies and areas.
+        Whether less or more is better. "auto" knows it for losses, errors, accuracies and areas.
     min_delta : float
-        Changes for the better by no more than this do not count.
+        An improvement by no more than this does not count.
 
     Raises
     ------
     ValueError
-        When `mode` is unknown or `min_delta` no number, and in training when the figure is unknown,
-        or what is better about it.
+        When `mode` is unknown or `min_delta` is not a number. In training, when the figure does not
+        exist, or "auto" does not know whether less or more of it is better.
     """
 
     best: float | None
@@ -71,14 +71,43 @@ class Monitor(Callback):
         self.best = None
 
     def value(self, logs: Logs) -> float:
-        """Return the figure."""
+        """Return the figure.
+
+        Parameters
+        ----------
+        logs : dict of str to float
+            The figures of an epoch.
+
+        Returns
+        -------
+        float
+            The figure with the name `monitor`.
+
+        Raises
+        ------
+        ValueError
+            When there is no such figure.
+        """
         if self.monitor not in logs:
             raise ValueError(f"monitor: expected one of {', '.join(logs)}, got {self.monitor!r}")
-        self._less_is_better()  # now, not when there are two figures to compare
+        self._less_is_better()  # raises now, and not when there are two figures to compare
         return logs[self.monitor]
 
     def improves(self, value: float, reference: float | None) -> bool:
-        """Tell whether a figure is better than another; any is better than None, NaN never."""
+        """Tell whether a figure is better than another. Any but NaN is better than None.
+
+        Parameters
+        ----------
+        value : float
+            The figure.
+        reference : float or None
+            The figure to compare it with.
+
+        Returns
+        -------
+        bool
+            Whether it is better. NaN never is.
+        """
         if math.isnan(value):
             return False
         if reference is None:
@@ -99,18 +128,20 @@ class Monitor(Callback):
 
 
 class EarlyStopping(Monitor):
-    """Stop when a figure has not become better for a while.
+    """Stop when a figure has not improved for a while.
 
     Parameters
     ----------
-    monitor, min_delta, mode
+    monitor, min_delta
         As for `Monitor`.
     patience : int
-        Epochs without a change for the better that are put up with.
+        How many epochs without an improvement are tolerated.
     verbose : int
-        Whether to say so.
+        Whether to print a line when training stops.
+    mode : {"auto", "min", "max"}
+        As for `Monitor`.
     baseline : float, optional
-        What has to be reached for a change to count.
+        A figure that has to be surpassed for an improvement to count.
     restore_best_weights : bool
         Whether the model gets back the weights of its best epoch when training ends.
     start_from_epoch : int
@@ -119,12 +150,12 @@ class EarlyStopping(Monitor):
     Raises
     ------
     ValueError
-        As for `Monitor`, or when `patience` or `start_from_epoch` is no number of at least 0.
+        As for `Monitor`, or when `patience` or `start_from_epoch` is not a number of at least 0.
 
     Attributes
     ----------
     best, best_epoch, stopped_epoch : float or None, int, int
-        The best figure, its epoch, and the epoch that stopped training, 0 if none did.
+        The best figure, its epoch, and the epoch that stopped training, or 0 if none did.
     """
 
     wait: int = 0
@@ -185,32 +216,34 @@ class EarlyStopping(Monitor):
 
 
 class ModelCheckpoint(Monitor):
-    """Save the model after every epoch, or when a figure has become better.
+    """Save the model after every epoch, or whenever a figure has improved.
 
     Parameters
     ----------
     filepath : path
-        May have fields for the epoch, from 1, and the figures, such as
+        The file. It may have fields for the epoch, counted from 1, and for the figures, such as
         ``"{epoch:02d}-{val_loss:.2f}.safetensors"``. Missing folders are made.
-    monitor, mode
+    monitor : str
         As for `Monitor`.
     verbose : int
-        Whether to say so.
+        Whether to print a line when the model is saved.
     save_best_only : bool
-        Whether an epoch that is not better than all before is left out.
+        Whether to skip an epoch that is not better than all epochs before.
     save_weights_only : bool
-        Whether to call `Sequential.save_weights` in the place of `Sequential.save`.
+        Whether to call `Sequential.save_weights` instead of `Sequential.save`.
+    mode : {"auto", "min", "max"}
+        As for `Monitor`.
     save_freq : "epoch"
-        Nothing else: only what was saved at the end of an epoch goes on exactly. Callbacks that
-        change the learning rate then have to come before this one. An epoch that is stopped in the
-        middle is not saved.
+        Nothing else is possible, because training only goes on exactly from the end of an epoch.
+        Callbacks that change the learning rate have to come before this one. An epoch that stops
+        in the middle is not saved.
     initial_value_threshold : float, optional
-        What the first epoch has to be better than.
+        A figure that the first epoch has to surpass.
 
     Raises
     ------
     ValueError
-        As for `Monitor`, or when `filepath` has a field that is no figure.
+        As for `Monitor`, or when `filepath` has a field that is not a figure.
     """
 
     synonyms: ClassVar = {"save_freq": None, "initial_value_threshold": "best"}
@@ -278,20 +311,20 @@ class LearningRateScheduler(Callback):
     ----------
     schedule : callable
         ``schedule(epoch, learning_rate) -> learning_rate`` or ``schedule(epoch) -> learning_rate``,
-        with epochs from 0.
+        with epochs counted from 0.
     verbose : int
-        Whether to say so.
+        Whether to print the learning rate of each epoch.
 
     Raises
     ------
     TypeError
         When `schedule` cannot be called.
     ValueError
-        In training, when it returns no number of at least 0.
+        In training, when it does not return a number of at least 0.
 
     Notes
     -----
-    The rate is among the figures of the epoch, as "learning_rate".
+    The rate is among the figures of the epoch, with the name "learning_rate".
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
@@ -316,31 +349,35 @@ class LearningRateScheduler(Callback):
 
 
 class ReduceLROnPlateau(Monitor):
-    """Reduce the learning rate when a figure has not become better for a while.
+    """Reduce the learning rate when a figure has not improved for a while.
 
     Parameters
     ----------
-    monitor, mode, min_delta
+    monitor : str
         As for `Monitor`.
     factor : float
-        What the rate is multiplied by, in (0, 1).
+        The factor of the learning rate, in (0, 1).
     patience : int
-        Epochs without a change for the better after which that happens.
+        After how many epochs without an improvement the rate is reduced.
     verbose : int
-        Whether to say so.
+        Whether to print the reduced rate.
+    mode : {"auto", "min", "max"}
+        As for `Monitor`.
+    min_delta : float
+        As for `Monitor`.
     cooldown : int
-        Epochs that do not count after that.
+        How many epochs do not count after a reduction.
     min_lr : float
-        The rate does not go below it.
+        The lower limit of the rate.
 
     Raises
     ------
     ValueError
-        As for `Monitor`, when `factor` is outside (0, 1), or another number below 0.
+        As for `Monitor`; also when `factor` is outside (0, 1), or another number is below 0.
 
     Notes
     -----
-    The rate that the epoch was trained with is among its figures, as "learning_rate".
+    The rate with which the epoch was trained is among its figures, with the name "learning_rate".
     """
 
     wait: int = 0
@@ -402,7 +439,7 @@ def _takes(function: Callable[..., object], *arguments: object) -> bool:
         inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
-    except ValueError:  # nobody knows, of some built-in functions
+    except ValueError:  # some built-in functions have no signature
         pass
     return True
 

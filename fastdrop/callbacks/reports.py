@@ -45,11 +45,11 @@ class History(Callback):
     Attributes
     ----------
     epoch : list of int
-        Numbers of the epochs, from 0.
+        Numbers of the epochs, counted from 0.
     history : dict of str to list of float
-        A list with one figure per epoch for "loss", every metric and, with validation data, the
-        same names with "val_" before them. Training figures are means over the epoch's batches
-        while the model learns and drops; ``evaluate`` measures it as it is used.
+        A list with one figure per epoch for "loss", for every metric and, with validation data, for
+        the same names with the prefix ``val_``. Training figures are means over the epoch's
+        batches, while the model learns and drops. ``evaluate`` measures the model as it is used.
     """
 
     epoch: list[int]
@@ -61,7 +61,7 @@ class History(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self.epoch.append(epoch)
         for name, value in logs.items():
-            # What other callbacks have added may be NumPy's, which JSON does not know.
+            # What other callbacks have added may be NumPy's numbers, which JSON does not know.
             number = value.item() if isinstance(value, np.generic | np.ndarray) else value
             self.history.setdefault(name, []).append(number)
 
@@ -125,18 +125,19 @@ class CSVLogger(Callback):
     Parameters
     ----------
     filename : path
-        The first column is the epoch, from 0, the others are the figures of the first epoch.
+        The file. Its first column is the epoch, counted from 0, and its other columns are the
+        figures that the first epoch has.
     separator : str
-        Stands between cells.
+        The character between cells.
     append : bool
-        Whether an existing file is gone on with: its columns and lines stay as they are. If its
-        last line has no end, the next one starts on a line of its own.
+        Whether to append to an existing file, whose columns and lines stay as they are. If its last
+        line has no end, the next one still starts on a line of its own.
 
     Raises
     ------
     ValueError
-        When `separator` is not one character, or a quote or the end of a line, or in training when
-        the file is no CSV file in UTF-8 whose first column is "epoch".
+        When `separator` is not one character, or is a quote or the end of a line. In training, when
+        the file is not a CSV file in UTF-8 whose first column is "epoch".
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class CSVLogger(Callback):
         self._writer: csv.DictWriter[str] | None = None
 
     def _begun(self) -> tuple[str, list[str]]:
-        """Return the file's text and columns, nothing if the line of the columns is not whole."""
+        """Return the file's text and columns, or nothing if the line of columns is incomplete."""
         try:
             text = self.filename.read_bytes().decode("utf-8-sig")
             file = io.StringIO(text, newline="")
@@ -247,7 +248,7 @@ class ProgressBar(Callback):
             self._show(logs)
 
     def _show(self, logs: Logs, more: Logs | None = None) -> None:
-        """Put figures beside the bar, which takes as long as some steps of a small network."""
+        """Put figures beside the bar. This takes as long as some steps of a small network."""
         start = time.monotonic()
         self._bar.set_description(self._description, refresh=False)
         self._bar.set_postfix({**logs, **(more or {})}, refresh=False)
@@ -263,7 +264,7 @@ class ProgressBar(Callback):
 
 
 class EpochLines(Callback):
-    """One printed line per epoch."""
+    """Print one line per epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._start = time.perf_counter()
@@ -274,7 +275,7 @@ class EpochLines(Callback):
 
 
 def reports_of(verbose: str | int) -> list[Callback]:
-    """Return the callback that reports as `fit`'s argument `verbose` says, if any."""
+    """Return the callbacks that report what the argument `verbose` of `fit` asks for."""
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
     if not verbose:

@@ -14,16 +14,17 @@ import traceback
 from collections.abc import Sequence
 
 from fastdrop._messages import one_line
-from fastdrop.commands import completion, info, masks
+from fastdrop.commands import completion, info, masks, predict
 from fastdrop.commands.arguments import Parser
 from fastdrop.commands.bench import options as bench
 from fastdrop.commands.console import Console
+from fastdrop.commands.report import options as report
 from fastdrop.commands.train import options as train
 from fastdrop.training import ranks
 
 __all__ = ["main"]
 
-COMMANDS = (train, masks, bench, info, completion)
+COMMANDS = (train, predict, report, masks, bench, info, completion)
 REPORT = "please report it, with fastdrop --version and FASTDROP_TRACEBACK=1"
 
 

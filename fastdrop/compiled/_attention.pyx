@@ -2,9 +2,9 @@
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
 """Softmax with dropout, row by row, and attention: checks arrays, divides the work among threads.
 
-What is computed stands in kernels/softmax.h and kernels/attention.h. Messages for users come from
-softmax.py and torch/attention.py; as in `_core`, nothing is read or written beyond an array, whatever
-arguments come, and whoever assigns an array's shape or dtype meanwhile.
+kernels/softmax.h and kernels/attention.h state what is computed. Messages for users come from
+softmax.py and torch/attention.py. As in `_core`, nothing is read or written beyond an array,
+whatever the arguments are, even if other code assigns an array's shape or dtype meanwhile.
 """
 
 cimport numpy as cnp
@@ -102,21 +102,21 @@ cdef extern from "kernels/attention.h" nogil:
     void fd_attention_forward(const fd_attention *attention, uint64_t part, void *scratch)
     void fd_attention_backward(const fd_attention *attention, uint64_t part, void *scratch)
 
-# Elements of neighbouring rows, of which each share has every so many: causal rows grow, and short
-# rows share the tiles of the mask.
+# Elements of neighbouring rows that a share takes at a time, by turns with the other shares: causal
+# rows grow, and short rows share the tiles of the mask.
 cdef uint64_t PIECE = 1 << 14
 
-# Nanoseconds that an element of float32 takes one thread, forward or backward.
+# Nanoseconds that one thread takes for an element of float32, forward or backward
 cdef double ELEMENT = 1.2
 
-# Below this many elements releasing the GIL (about 30 ns) is not worth it.
+# With fewer elements than this, releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
 
 cdef struct walk:
     fd_softmax softmax
     uint64_t rows
     uint64_t piece      # in rows
-    uint64_t scratch    # bytes of each share
+    uint64_t scratch    # bytes for each share
     char *memory
 
 
@@ -130,7 +130,7 @@ cdef void walk_share(int share, int shares, void *argument) noexcept nogil:
 
 
 cdef int run(walk *w, uint64_t n, crew who) except -1:
-    """All rows, of n elements."""
+    """Computes all rows, of n elements."""
     cdef fd_softmax *s = &w.softmax
     w.rows = n // s.stride
     w.piece = max(<uint64_t>1, PIECE // s.stride)
@@ -150,7 +150,7 @@ cdef int run(walk *w, uint64_t n, crew who) except -1:
 
 
 cdef bint lay_out(fd_softmax *s, cnp.ndarray x, cnp.ndarray mask) noexcept:
-    """Fill in rows like those of x, and where the mask, if there is one, has the row of each."""
+    """Fill in rows like those of x, and where the mask, if there is one, has the row for each."""
     cdef int d, axis, ndim = cnp.PyArray_NDIM(x), number = cnp.NPY_FLOAT32
     cdef bint is_bool
     cdef uint64_t stride
@@ -195,7 +195,7 @@ cdef object misfit(cnp.ndarray x, mask):
 
 cdef object softmax(cnp.ndarray x, scores, mask, bint causal, double p, double scale,
                     uint64_t seed, uint64_t call, uint64_t offset, out, num_threads):
-    """Forward, of x; or backward, of x = dy and scores."""
+    """Compute forward for x, or backward for x = dy and scores."""
     cdef walk w
     cdef fd_softmax *s = &w.softmax
     cdef fd_job job
@@ -229,10 +229,10 @@ cdef object softmax(cnp.ndarray x, scores, mask, bint causal, double p, double s
 
 def softmax_dropout(x, mask, bint causal, double p, double scale, uint64_t seed, uint64_t call,
                     uint64_t offset, out, num_threads):
-    """Dropout of the softmax of x's rows, which are what lies along its last axis.
+    """Return dropout of the softmax of the rows of x, which lie along its last axis.
 
-    mask: None, or a C-contiguous array of bool, or of float32, for float64 of float64, of x's last
-    axis and any axes before it that broadcast.
+    mask is None, or a C-contiguous array of bool or of floats (float64 for float64, else float32)
+    with the last axis of x, and with any axes before it that broadcast.
     """
     return softmax(as_input(x, "scores"), None, mask, causal, p, scale, seed, call, offset, out,
                    num_threads)
@@ -240,7 +240,7 @@ def softmax_dropout(x, mask, bint causal, double p, double scale, uint64_t seed,
 
 def softmax_dropout_backward(dy, scores, mask, bint causal, double p, double scale, uint64_t seed,
                              uint64_t call, uint64_t offset, out, num_threads):
-    """The gradient of `softmax_dropout` for its x, here scores, of dy's shape and dtype."""
+    """Return the gradient of `softmax_dropout` for its x, here scores, which is like dy."""
     if scores is None:
         raise TypeError("scores: expected a NumPy array, got NoneType")
     return softmax(as_input(dy, "dy"), scores, mask, causal, p, scale, seed, call, offset, out,
@@ -249,21 +249,22 @@ def softmax_dropout_backward(dy, scores, mask, bint causal, double p, double sca
 # ---- attention -----------------------------------------------------------------------------------
 
 # Bytes of a block's scores, and its rows. BLAS rearranges all keys and values for each block, which
-# costs as much as multiplying them by 16 rows: so few rows cost more than scores of long rows that
-# leave a core's own cache. (2, 2, 2048, 128) took 1.43 times as long as flash attention in blocks of
-# 128 KiB, of 16 rows, and 1.09 times in these; of shorter rows blocks have 64 either way.
+# costs as much as multiplying them by 16 rows. So few rows cost more than scores of long rows that
+# do not fit into a core's own cache. (2, 2, 2048, 128) took 1.43 times as long as flash attention
+# in blocks of 128 KiB, of 16 rows, and 1.09 times in these. With shorter rows a block has 64 rows
+# either way.
 cdef uint64_t BLOCK = 1 << 19
 cdef uint64_t LEAST_ROWS = 32, MOST_ROWS = 64
 
 
 def has_products():
-    """Is there a BLAS to compute attention with?"""
+    """Tell whether there is a BLAS to compute attention with."""
     return numpy_blas() != NULL
 
 
 cdef bint describe(cnp.ndarray x, int type, uint64_t batches, uint64_t heads, uint64_t rows,
                    uint64_t columns, bint by_blas, fd_heads *h) noexcept:
-    """Is it of this type and shape, with the elements of a row side by side, and apart from others'?"""
+    """Check type and shape, and that a row's elements lie side by side, and rows do not overlap."""
     cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(x)
     cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(x)
     cdef int d
@@ -280,7 +281,7 @@ cdef bint describe(cnp.ndarray x, int type, uint64_t batches, uint64_t heads, ui
             return False
         h.stride[d] = strides[d] // size
     if by_blas and rows == 1:
-        h.stride[2] = columns    # which it checks
+        h.stride[2] = columns    # the stride that BLAS checks
     return not by_blas or h.stride[2] >= <int64_t>columns
 
 
@@ -318,7 +319,7 @@ cdef struct attending:
     fd_attention attention
     bint backward
     uint64_t parts
-    uint64_t scratch    # bytes of each share
+    uint64_t scratch    # bytes for each share
     char *memory
 
 
@@ -336,7 +337,7 @@ cdef void attending_share(int share, int shares, void *argument) noexcept nogil:
 
 cdef int attend(attending *w, bint causal, double p, double keep_scale, double scale,
                 uint64_t seed, num_threads) except -1:
-    """All parts of what has been described."""
+    """Computes all parts of what has been described."""
     cdef fd_attention *a = &w.attention
     cdef const blas_functions *blas = numpy_blas()
     cdef uint64_t n = a.batches * a.heads * a.queries * a.keys
@@ -370,11 +371,12 @@ cdef object unfit(str names):
 
 def attention(cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask, bint causal, double p,
               double keep_scale, double scale, uint64_t seed, cnp.ndarray out, num_threads):
-    """out = dropout(softmax(scale q k^T + mask)) v, with the key (seed, 0); see kernels/attention.h.
+    """Compute out = dropout(softmax(scale q k^T + mask)) v, with the key (seed, 0).
 
-    q (batch, heads, queries, width), k and v (batch, kv_heads, keys, width or another): head h of q
-    is with head h * kv_heads // heads of them. mask: None, bool, or of q's dtype, of the scores' shape,
-    of strides 0 where it is shared. `out` is apart from all. Needs `has_products`.
+    kernels/attention.h has the details. q is (batch, heads, queries, width), k and v are (batch,
+    kv_heads, keys, width or another), and head h of q belongs to their head h * kv_heads // heads.
+    mask is None, or has bool or q's dtype and the scores' shape, with strides of 0 where it is
+    shared. `out` is apart from all of them. This needs `has_products`.
     """
     cdef attending w
     cdef fd_attention *a = &w.attention
@@ -391,9 +393,9 @@ def attention(cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask, bint causal, do
 def attention_backward(cnp.ndarray dout, cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask,
                        bint causal, double p, double keep_scale, double scale, uint64_t seed,
                        cnp.ndarray dq, cnp.ndarray dk, cnp.ndarray dv, num_threads):
-    """dq, dk, dv = the gradients of `attention`; dk and dv are zeros before.
+    """Compute dq, dk, dv, the gradients of `attention`; dk and dv are zeros before.
 
-    They may be sums, as many as their batches are times those of k: one after the other.
+    dk and dv may be several sums, if they have a multiple of k's batches: one after the other.
     """
     cdef attending w
     cdef fd_attention *a = &w.attention

@@ -1,14 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
-"""Runs of `Dense` layers with their activations and dropout: forward one call, backward another.
+"""Runs of `Dense` layers with their activations and dropout: one call forward, another backward::
 
     forward     x --product--> z --bias, activation, dropout, in place--> y, the next link's x
-    sample      the same, of many samples at once: line by line with masks of their own
+    sample      the same for many samples at once: line by line with masks of their own
     backward    dy --dropout, activation, in place--> dz --product--> dx, the link's dy before
                 dz.T --product with x--> weight's gradient; dz, columns added up --> bias's
 
-What each of these does is in kernels/ and in `_train.matmul`; here is only their order. Each call
-looks anew at what it is given and at arrays that others can reach; see the top of `_core.pyx`.
+kernels/ and `_train.matmul` compute each of these steps; this file only has their order. Each call
+reads anew its arguments and the arrays that others can reach; see the top of `_core.pyx`.
 """
 
 import numpy as np
@@ -29,22 +29,22 @@ cdef mask_rule NOTHING_DROPPED = mask_rule(p=0, scale=1, seed=0, call=0, offset=
 
 
 cdef class Link:
-    """A `Dense`, its activation, and the `Dropout` behind it; or only the dropout.
+    """A `Dense`, its activation, and the `Dropout` after it; or only a dropout.
 
     Parameters
     ----------
     width : int
-        Units, or features where there is only the dropout.
+        Units, or features of a dropout alone.
     weight, bias : ndarray, optional
         float32 or float64, C-contiguous, (units, inputs) and (units,).
     names : tuple of str
-        By which the gradients of weight and bias go.
+        The names of the gradients of weight and bias.
     activation : {"linear", "relu"} or callable
-        What is none of the two is called with (z, z) and returns y and its gradient's function.
+        A callable is called with (z, z), and returns y and the function of the gradient.
     dropout : Dropout, optional
-        An element-wise one; `p` is read in every batch.
+        An element-wise dropout, whose `p` is read in every batch.
     seed : int
-        Of the dropout's key in the model.
+        The seed of the dropout's key in the model.
     trains : bool
         Whether gradients of weight and bias are wanted.
     """
@@ -55,9 +55,9 @@ cdef class Link:
     cdef bint relu, has_bias, trains
     cdef object weight_name, bias_name, activate, dropout    # activate: None where kernels do it
     cdef uint64_t seed
-    # For batches of as many samples as the last one:
+    # For batches with as many samples as the last one:
     cdef cnp.ndarray z, masked, gradient, dbias, partial
-    # Of the last batch:
+    # About the last batch:
     cdef cnp.ndarray x, y
     cdef object activation_gradient
     cdef mask_rule mask
@@ -98,29 +98,30 @@ cdef bint is_vector(cnp.ndarray a, cnp.npy_intp length, int type) noexcept:
 
 
 cdef class Chain:
-    """Links, each fed by the one before.
+    """Links, each of which takes the output of the one before.
 
     Parameters
     ----------
     links : list of Link
+        The links.
     inputs : int
         Features of a sample.
     dtype : {float32, float64}
-        Of all arrays.
+        The dtype of all arrays.
     buffers : callable
-        ``buffers(name, *shape)`` returns an array of this dtype that is the chain's.
+        ``buffers(name, *shape)`` returns an array of this dtype that belongs to the chain.
     matmul : callable
-        `_train.matmul`, or what does the same.
+        `_train.matmul`, or a function that does the same.
     shared : callable, optional
-        As `buffers`: where weights' gradients go if they are left as products for the update:
-        nothing may change the chain's input until then. Otherwise they are multiplied at once.
+        Like `buffers`, for weights' gradients that are left as products for the update; nothing may
+        change the chain's input until then. Without it they are multiplied at once.
     rate_at : callable
-        ``rate_at(p, step)`` returns the number that a dropout's `p` is in this step.
+        ``rate_at(p, step)`` returns a dropout's `p` in this step as a number.
 
     Attributes
     ----------
     grads : dict of str to ndarray or ProductGradient
-        After a backward pass, by the links' names.
+        The gradients after a backward pass, by the links' names.
     calls_functions : bool
         Whether any activation is a function.
     """
@@ -129,7 +130,7 @@ cdef class Chain:
     cdef cnp.npy_intp inputs, samples
     cdef int type, first_trained
     cdef object dtype, buffers, matmul, shared, rate_at
-    cdef bint ours    # is `matmul`?
+    cdef bint ours    # whether `matmul` is ours
     cdef readonly dict grads
     cdef readonly bint calls_functions
 
@@ -155,7 +156,7 @@ cdef class Chain:
                 self.first_trained = number
 
     def forward(self, cnp.ndarray x, bint training, uint64_t step, uint64_t row):
-        """The outputs for x, (samples, inputs), whose first row is row `row` of the whole batch."""
+        """Return the outputs for x, (samples, inputs), whose first row is `row` of the batch."""
         cdef Link link
         cdef cnp.npy_intp n = cnp.PyArray_DIM(x, 0) if cnp.PyArray_NDIM(x) else -1
         for link in self.links:
@@ -178,19 +179,20 @@ cdef class Chain:
                 link.y = x
         finally:
             leave_blas(self.ours)
-        return (<object>x).view()    # to which others may assign another shape
+        return (<object>x).view()    # a view, because others may assign another shape to it
 
     def sample(self, cnp.ndarray x, cnp.ndarray segments, uint64_t row, bint in_lines):
-        """The outputs of lines, each with the masks of a sample and a row of its own.
+        """Return the outputs of lines, each with the masks of its own sample and row.
 
-        `segments` is int64, (segments, 4), and covers the lines in their order: the first line, how
-        many, the number of their first row, from `row` on, and of their sample, with which a key is
-        called; -1 where there is none: such lines drop nothing. `x` has the rows, of which the
-        first link, a dropout alone, makes lines; or, `in_lines`, the lines.
+        `segments` is int64, (segments, 4), and covers the lines in their order. Each has the first
+        line, the number of lines, the number of their first row, counted from `row`, and the number
+        of their sample, which is the call of the key. A sample of -1 drops nothing. With
+        `in_lines`, `x` has the lines. Otherwise it has the rows, of which the first link, a dropout
+        alone, makes lines.
         """
         cdef Link link
         cdef cnp.npy_intp n
-        segments = segments.copy()    # nobody else changes this one
+        segments = segments.copy()    # nobody else can change this copy
         n = self.lines_of(segments)
         cdef bint first = not in_lines
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0) if cnp.PyArray_NDIM(x) else -1
@@ -218,16 +220,16 @@ cdef class Chain:
         return x
 
     def reseed(self, list seeds):
-        """Give the dropouts' keys other seeds, in their order."""
+        """Give the dropouts' keys other seeds, in the order of the dropouts."""
         cdef Link link
         cdef list dropping = [link for link in self.links if link.dropout is not None]
         for link, seed in zip(dropping, seeds, strict=True):
             link.seed = seed
 
     def backward(self, dy, bint need_dx):
-        """The input's gradient, given the outputs' of the last forward pass in training.
+        """Return the gradient of the input, for that of the outputs of the last training pass.
 
-        `dy` may be overwritten. Without `need_dx` what is returned means nothing.
+        `dy` may be overwritten. Without `need_dx` the result has no meaning.
         """
         self.grads = {}
         enter_blas(self.ours)
@@ -237,7 +239,7 @@ cdef class Chain:
             leave_blas(self.ours)
         return dy.view()
 
-    # ---- what these consist of -------------------------------------------------------------------
+    # ---- the parts of these methods --------------------------------------------------------------
 
     cdef object gone_back(self, dy, bint need_dx):
         cdef Link link
@@ -269,7 +271,7 @@ cdef class Chain:
         return 0
 
     cdef cnp.ndarray computed(self, Link link, cnp.ndarray x):
-        """The activation of x @ weight.T + bias, and what kernels can drop of it at once."""
+        """Return the activation of x @ weight.T + bias, with dropout if kernels do both at once."""
         cdef cnp.ndarray z = link.z
         multiply_by(self.matmul, x, link.transposed, z)
         self.check(link, z)
@@ -283,7 +285,7 @@ cdef class Chain:
         return self.fitting(y, "activation", link.width)
 
     cdef cnp.ndarray activation_passed(self, Link link, cnp.ndarray d):
-        """The gradient of x @ weight.T + bias, whose columns' sums are in dbias then."""
+        """Return the gradient of x @ weight.T + bias, and put its column sums into dbias."""
         cdef cnp.ndarray y = link.y, partial = link.partial
         if link.activate is not None:
             if drops(link):
@@ -317,7 +319,7 @@ cdef class Chain:
     # ---- lines: see `sample` ---------------------------------------------------------------------
 
     cdef cnp.npy_intp lines_of(self, cnp.ndarray segments) except -1:
-        """How many lines the segments cover; each begins where the one before ends."""
+        """Return how many lines the segments cover; each begins where the one before ends."""
         cdef const int64_t *s = <const int64_t *>cnp.PyArray_DATA(segments)
         cdef cnp.npy_intp i, n = 0
         cdef bint fit = is_matrix(segments, cnp.PyArray_DIM(segments, 0), 4, cnp.NPY_INT64)
@@ -331,7 +333,7 @@ cdef class Chain:
 
     cdef cnp.ndarray computed_lines(self, Link link, cnp.ndarray x, cnp.ndarray segments,
                                     uint64_t row):
-        """As `computed`."""
+        """Do what `computed` does, for lines."""
         cdef cnp.ndarray z = link.z
         cdef cnp.npy_intp i, size = cnp.PyArray_ITEMSIZE(z) * link.width
         cdef const int64_t *s = <const int64_t *>cnp.PyArray_DATA(segments)
@@ -356,7 +358,7 @@ cdef class Chain:
 
     cdef int mask_lines(self, Link link, cnp.ndarray x, cnp.ndarray out, cnp.ndarray segments,
                         uint64_t row, bint gather) except -1:
-        """As `mask`; `gather` makes lines of rows."""
+        """Do what `mask` does, for lines; `gather` makes lines of rows."""
         cdef const int64_t *s = <const int64_t *>cnp.PyArray_DATA(segments)
         cdef cnp.npy_intp i, source, size = cnp.PyArray_ITEMSIZE(out) * link.width
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(x, 0)
@@ -380,7 +382,7 @@ cdef class Chain:
     # ---- arrays ----------------------------------------------------------------------------------
 
     cdef int make(self, cnp.npy_intp n) except -1:
-        """Take arrays for batches of n samples."""
+        """Get arrays for batches of n samples."""
         cdef Link link
         self.samples = -1
         for number, link in enumerate(self.links):
@@ -405,7 +407,7 @@ cdef class Chain:
         return array
 
     cdef cnp.ndarray fitting(self, a, str name, cnp.npy_intp columns):
-        """`a` as a writeable C-contiguous array of the chain's dtype, (samples, columns)."""
+        """Return `a` as a writeable C-contiguous array of the chain's dtype, (samples, columns)."""
         cdef cnp.ndarray array = a
         if (cnp.PyArray_TYPE(array) != self.type or not is_plain(array)
                 or not cnp.PyArray_ISWRITEABLE(array)):
@@ -417,7 +419,7 @@ cdef class Chain:
         return array
 
     cdef int check(self, Link link, cnp.ndarray rows) except -1:
-        """Have these rows, and what belongs to the layer, still the layouts that they had?"""
+        """Check that these rows, and what belongs to the layer, still have their layouts."""
         cdef bint fit = is_matrix(rows, self.samples, link.width, self.type)
         if link.weight is not None:
             fit = fit and (is_vector(link.bias, link.width, self.type)
@@ -431,7 +433,7 @@ cdef class Chain:
 
 
 cdef mask_rule mask_of(Link link, const int64_t *segment, uint64_t row) noexcept:
-    """The mask of a segment, see `Chain.sample`."""
+    """Return the mask of a segment, see `Chain.sample`."""
     cdef mask_rule mask = link.mask if segment[3] >= 0 else NOTHING_DROPPED
     if segment[3] >= 0:
         mask.call = segment[3]

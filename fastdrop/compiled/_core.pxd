@@ -66,20 +66,20 @@ cdef extern from "pool.h" nogil:
 cdef const fd_kernels *active_kernels() noexcept
 
 
-# Who does a call's work.
+# The threads for a call's work
 cdef struct crew:
-    int threads    # at most
+    int threads    # at most this many
     fd_helpers helpers
 
-# As many threads as a call takes where nobody says how many; and where somebody may: None, a number
-# or AtMost, for n elements that take one thread so long.
+# As many threads as a call takes if nobody says how many; and for `num_threads`, which is None, a
+# number or AtMost, with n elements that take one thread so long.
 cdef int most_threads() noexcept
 cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *
 
-# fd_pool_run of pool.h: all calls have the same helpers.
+# fd_pool_run of pool.h, with the same helpers for all calls.
 cdef void run_shares(fd_share f, crew who, void *argument) noexcept nogil
 
-# An element-wise mask, and what kept elements are multiplied by.
+# An element-wise mask, and the factor of kept elements.
 cdef struct mask_rule:
     double p
     double scale
@@ -106,6 +106,6 @@ cdef void set_op(fd_job *job, fd_op op, double scale) noexcept
 cdef cnp.ndarray prepare(fd_job *job, uint64_t n, cnp.ndarray x, out)
 cdef object finish(cnp.ndarray y, out)
 
-# Bits of the mask of (seed, call, p), one for each element.
+# Make bits come from the mask of (seed, call, p), one for each element.
 cdef int generate(fd_bits *bits, double p, uint64_t seed, uint64_t call,
                   uint64_t offset) except -1

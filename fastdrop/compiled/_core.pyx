@@ -2,10 +2,11 @@
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
 """NumPy arrays in, kernels out: checks arrays, takes pointers, divides the work among threads.
 
-The contract is in kernels/kernels.h. Messages for users come from functional.py and its like, the
-only callers; but whatever arguments come, nothing here reads or writes beyond an array. Other code,
-and other threads, may assign an array's shape or dtype while a call lasts: so what a kernel is told
-of it is read at one moment, or compared with what was read before. Only addresses are believed.
+The contract is in kernels/kernels.h. Messages for users come from functional.py and similar files,
+which are the only callers. But whatever the arguments are, nothing here reads or writes beyond an
+array. Other code and other threads may assign an array's shape or dtype during a call. So what a
+kernel is told about an array is read at one moment, or compared with what was read before. Only
+addresses are taken on trust.
 """
 
 from contextlib import contextmanager
@@ -102,17 +103,17 @@ fd_max_threads()    # LLVM's OpenMP reads its environment at its first call
 
 # ---- instruction sets --------------------------------------------------------------------------
 
-cdef const fd_kernels *const *isas = fd_available()    # asked once, while there is one thread
+cdef const fd_kernels *const *isas = fd_available()    # asked once, while there is only one thread
 cdef const fd_kernels *active = isas[0]
 
 
 def available_isas():
-    """Instruction sets this build has and this machine runs, best first.
+    """Return the instruction sets that this build has and this machine runs, the best one first.
 
     Returns
     -------
     tuple of str
-        Some of "avx512", "avx2", "neon"; always "generic".
+        Some of "avx512", "avx2" and "neon", and always "generic".
     """
     cdef const fd_kernels *const *isa = isas
     names = []
@@ -123,7 +124,7 @@ def available_isas():
 
 
 def active_isa():
-    """Name of the instruction set in use."""
+    """Return the name of the instruction set in use."""
     return active.name.decode()
 
 
@@ -144,7 +145,7 @@ def set_isa(name):
 
 @contextmanager
 def use_isa(name):
-    """Use one instruction set inside a ``with`` block, in all threads; for tests and comparisons.
+    """Use one instruction set inside a ``with`` block, in all threads, for tests and comparisons.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def use_isa(name):
     Raises
     ------
     ValueError
-        If this build or this machine lacks it.
+        If this build or this machine does not have it.
     """
     before = active_isa()
     set_isa(name)
@@ -165,51 +166,52 @@ def use_isa(name):
 
 # ---- threads -----------------------------------------------------------------------------------
 
-# A second thread pays from about this many nanoseconds of one thread's work on: sleeping threads
-# take 30 to 40 us to wake, and two reach memory only a little faster than one. Measured by
-# benchmarks/threads.py on 2 cores (docs/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at p = 0.1.
+# A second thread pays if one thread alone would take about this many nanoseconds: sleeping threads
+# take 30 to 40 us to wake, and two threads reach memory only a little faster than one. Measured by
+# benchmarks/threads.py on 2 cores (docs/explanation/threads.md): 2 Mi float32 at p = 0.5, 1 Mi at
+# p = 0.1.
 cdef double THREADS_PAY = 190e3
 
-# The same of threads that somebody lends: work of theirs before and after keeps them awake. Not
-# measured by itself; models of benchmarks/torch_enable.py are faster with it.
+# The same for threads that another library lends, whose own work before and after keeps them awake.
+# This was not measured by itself; models of benchmarks/torch_enable.py are faster with it.
 cdef double LENT_THREADS_PAY = 50e3
 
-# How many times as long as `work` thinks calls on one thread have taken, by the bits of the number
-# of bytes they write: what one processor has in its cache another has to fetch.
+# How many times as long as `work` estimates have calls on one thread taken, by the number of bits
+# in their count of bytes written: what one processor has in its cache another one has to fetch.
 cdef double[64] slowness
 slowness[:] = [1.0] * 64
 
-# Nanoseconds from which a call is worth two looks at the clock.
+# Calls that take at least this many nanoseconds are worth two looks at the clock.
 cdef double WORTH_TIMING = 10e3
 
-# Below this many elements releasing the GIL (about 30 ns) is not worth it either.
+# With fewer elements than this, even releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 15
 
-# The contract's: offset and elements.
+# The contract's limit for offset plus elements.
 cdef uint64_t MOST_ELEMENTS = <uint64_t>1 << 55
 
-# From this many elements on, aligned stores gain more than bits that start inside a tile cost.
+# From this many elements on, aligned stores gain more than bits cost that start inside a tile.
 cdef uint64_t ALIGNING_PAYS = 1 << 13
 
 cdef int default_threads = 1
 
-# Size of the last-level cache; set by _config.py.
+# Size of the last-level cache, which _config.py sets.
 cdef uint64_t last_cache_bytes = 32 << 20
 
 
-# How much of that cache others leave to us is seen only by trying. Calls whose x and y take half of
-# it or more are made with ordinary stores and around the cache by turns, and from then on as was
-# quicker; around it only by far, for whoever reads y next has to fetch it then.
+# Only trying shows how much of that cache others leave to us. Calls whose x and y take half of it
+# or more write by turns with ordinary stores and around the cache, and from then on in the quicker
+# way. Writing around it has to be quicker by far, because whoever reads y next has to fetch it.
 # (docs/bench/amd-epyc-zen3/streaming.md, one thread, p = 0.5: at 2^21 elements, 16 MiB, stores
-# around it were twice as quick, also quicker with y.sum() behind them; at 2^20 only without.)
+# around it were twice as quick, and also quicker when y.sum() followed; at 2^20 only without it.)
 cdef struct stores:
-    int untried             # calls
-    double[2] quickest      # ordinary ones, around the cache: times as long as `work` thinks
+    int untried             # calls that are still to try
+    double[2] quickest      # ordinary stores, stores around the cache: times as long as `work`
 
 cdef enum:
     TRIES = 8
 cdef double GOING_AROUND_PAYS = 1.6
-cdef stores[2] tried        # on one thread, on more
+cdef stores[2] tried        # on one thread, on several
 tried[:] = [stores(TRIES, [INFINITY, INFINITY])] * 2
 
 
@@ -219,7 +221,7 @@ def set_cache_bytes(uint64_t n):
 
 
 def cache_bytes():
-    """Size of the last-level cache, as far as streaming stores are concerned."""
+    """Return the size of the last-level cache, which decides about streaming stores."""
     return last_cache_bytes
 
 
@@ -229,8 +231,8 @@ def set_num_threads(n):
     Parameters
     ----------
     n : int
-        At least 1. A call also never uses more than ``omp_get_max_threads()`` says at that
-        moment, so threadpoolctl's limits work.
+        At least 1. Besides, a call never uses more threads than ``omp_get_max_threads()`` returns
+        at that moment, so threadpoolctl's limits work.
 
     Raises
     ------
@@ -244,30 +246,31 @@ def set_num_threads(n):
 
 
 def get_num_threads():
-    """Number of threads that calls use by default, for arrays large enough to gain by them.
+    """Return the number of threads that calls use by default for arrays large enough to gain by it.
 
-    Initially FASTDROP_NUM_THREADS or OMP_NUM_THREADS where set, else the CPUs this process may
-    use: its affinity and its control group's quota.
+    Initially it is FASTDROP_NUM_THREADS or OMP_NUM_THREADS if one of them is set. Otherwise it is
+    the number of CPUs that this process may use by its affinity and its control group's quota.
 
     Returns
     -------
     int
+        The number of threads.
     """
     return default_threads
 
 
 def openmp_version():
-    """Date (yyyymm) of the OpenMP standard of this build; 0 for a build without OpenMP."""
+    """Return the date (yyyymm) of this build's OpenMP standard, or 0 for a build without OpenMP."""
     return FD_OPENMP
 
 
 def compiler():
-    """Name and version of the C compiler of this build."""
+    """Return the name and version of the C compiler of this build."""
     return FD_COMPILER.decode()
 
 
 def openmp_max_threads():
-    """``omp_get_max_threads()`` of the library this module uses."""
+    """Return ``omp_get_max_threads()`` of the library that this module uses."""
     return fd_max_threads()
 
 
@@ -282,9 +285,9 @@ cdef int checked_threads(n) except -1:
 
 
 cdef class AtMost:
-    """As `num_threads`: the library decides, but takes no more than so many.
+    """A value of `num_threads`: the library decides, but takes no more than `n` threads.
 
-    They are those of `lend_threads`, if there are any.
+    The threads are those of `lend_threads`, if there are any.
 
     Parameters
     ----------
@@ -298,14 +301,14 @@ cdef class AtMost:
 
 
 cdef double work(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil:
-    """Nanoseconds that n elements take one thread of a Zen 4: bytes written, planes drawn."""
+    """Nanoseconds that one thread of a Zen 4 takes for n elements: bytes written, planes drawn."""
     cdef double planes = 0
     cdef uint32_t digits
     if job.op == FD_NORMAL_SCALE or job.op == FD_NORMAL_ADD:
         return 0.8 * n
     if job.bits != NULL and job.bits.packed == NULL:
         digits = <uint32_t>job.bits.threshold
-        while digits and planes < 12:       # then nothing is undecided any more
+        while digits and planes < 12:       # after that nothing is undecided any more
             digits <<= 1
             planes += 1
     return 0.022 * bytes_moved + 0.008 * planes * n
@@ -320,22 +323,22 @@ cdef int size_class(uint64_t nbytes) noexcept nogil:
 
 
 def lend_threads(bytes path):
-    """Let calls with `AtMost` be done by the OpenMP threads of a library, if it is loaded and has any.
+    """Compute calls with `AtMost` on the OpenMP threads of a library, if it is loaded and has any.
 
     Parameters
     ----------
     path : bytes
-        Of the library.
+        The path of the library.
 
     Returns
     -------
     bool
-        Whether they are.
+        Whether the library lends its threads.
     """
-    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # for ever, as who has loaded it
+    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # stays open, like its loader's
     cdef void *parallel = NULL
     if library != NULL:
-        parallel = dlsym(library, b"GOMP_parallel")    # also of what it is linked with
+        parallel = dlsym(library, b"GOMP_parallel")    # this also searches what it is linked with
     if parallel == NULL:
         return False
     fd_pool_lend(<fd_parallel>parallel)
@@ -350,10 +353,10 @@ cdef double now() noexcept:
 
 
 cdef void learn(uint64_t nbytes, double times) noexcept nogil:
-    """Take in that a call on one thread took so many times as long as `work` thinks.
+    """Remember that a call on one thread took `times` as long as `work` estimates.
 
-    Fresh memory and other programs can only make a call longer: shorter ones count more, and a
-    single long one does not decide. Of two threads that learn at once, one may learn for nothing.
+    Fresh memory and other programs can only make a call longer. So shorter calls count more, and a
+    single long call does not decide. If two threads learn at once, one of them may learn in vain.
     """
     cdef double *known = &slowness[size_class(nbytes)]
     times = min(max(times, 0.25), 4.0)
@@ -361,12 +364,12 @@ cdef void learn(uint64_t nbytes, double times) noexcept nogil:
 
 
 cdef double estimate(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil:
-    """Nanoseconds that n elements take one thread of this machine, as far as it has been seen."""
+    """Nanoseconds that one thread of this machine takes for n elements, as far as is known."""
     return work(job, n, bytes_moved) * slowness[size_class(bytes_moved)]
 
 
 cdef int most_threads() noexcept:
-    """As many as a call takes where nobody says how many."""
+    """As many threads as a call takes if nobody says how many."""
     return <int>max(1, min(default_threads, fd_max_threads()))
 
 
@@ -381,7 +384,7 @@ cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *:
 
 
 cdef crew own_crew(uint64_t n, double nanoseconds) noexcept:
-    """As many as gain on n elements that take one thread so long."""
+    """As many threads as gain on n elements that take one thread so long."""
     return crew(1 if nanoseconds < THREADS_PAY else at_most_tiles(n, most_threads()), FD_ASLEEP)
 
 
@@ -401,7 +404,7 @@ cdef struct walk:
 
 
 cdef void walk_share(int share, int shares, void *argument) noexcept nogil:
-    """Some of the tiles; the first share also has what lies before them."""
+    """Computes some of the tiles; the first share also has the elements before them."""
     cdef const walk *w = <const walk *>argument
     cdef uint64_t tiles = (w.n - w.head + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
     cdef uint64_t first = w.head + tiles * share // shares * FD_TILE
@@ -412,7 +415,7 @@ cdef void walk_share(int share, int shares, void *argument) noexcept nogil:
 
 
 cdef void run(const fd_job *job, uint64_t n, uint64_t head, crew who) noexcept:
-    """Elements [0, n) in tiles that start at element `head`, what lies before it first."""
+    """Computes elements [0, n) in tiles that start at element `head`, with the rest before it."""
     cdef walk w = walk(job=job, n=n, head=head)
     if who.threads == 1 and n < GIL_RELEASE_PAYS:
         walk_share(0, 1, &w)
@@ -442,7 +445,7 @@ cdef void summing_share(int share, int shares, void *argument) noexcept nogil:
 
 
 cdef void run_blocks(fd_job *job, uint64_t n, cnp.ndarray partial, crew who) noexcept:
-    """n elements in as many blocks of rows as `partial` has rows: sums never depend on threads."""
+    """Computes n elements in as many blocks as `partial` has, so sums never depend on threads."""
     cdef uint64_t units = cnp.PyArray_DIM(partial, 2)
     cdef summing s = summing(
         job=job, rows=n // units if units else 0, units=units, blocks=cnp.PyArray_DIM(partial, 0),
@@ -457,9 +460,9 @@ cdef void run_blocks(fd_job *job, uint64_t n, cnp.ndarray partial, crew who) noe
 
 # ---- arrays ------------------------------------------------------------------------------------
 
-cdef int bfloat16_num = cnp.NPY_NOTYPE    # ml_dtypes' type number, once such an array has come
+cdef int bfloat16_num = cnp.NPY_NOTYPE    # ml_dtypes' type number, known once such an array comes
 
-# bfloat16 where there is no ml_dtypes: arrays of this very dtype, which only `memory` makes
+# bfloat16 without ml_dtypes: arrays of this very dtype object, which only `memory` makes
 cdef object bfloat16_bits = np.dtype(np.uint16, metadata={"holds": "bfloat16"})
 
 MEMORY_DTYPES = {
@@ -471,25 +474,26 @@ MEMORY_DTYPES = {
 
 
 def memory(uintptr_t address, tuple shape, cnp.dtype dtype):
-    """Array over memory that somebody else owns, and keeps while the array is used.
+    """Return an array over memory that somebody else owns, and keeps while the array is used.
 
     Parameters
     ----------
     address : int
-        Of the first element, aligned to the dtype's size; the elements lie in C order.
+        Address of the first element, aligned to the dtype's size. The elements lie in C order.
     shape : tuple of int
+        The shape of the array.
     dtype : dtype
         One of MEMORY_DTYPES.
 
     Returns
     -------
     ndarray
-        Writeable.
+        A writeable array.
 
     Raises
     ------
     TypeError, ValueError
-        Where no array can be like that. Whether the memory is there nobody can check.
+        If no array can be like that. Nothing can check whether the memory is there.
     """
     cdef cnp.npy_intp dims[FD_MAX_DIMS]
     cdef Py_ssize_t d, ndim = len(shape)
@@ -500,17 +504,18 @@ def memory(uintptr_t address, tuple shape, cnp.dtype dtype):
         raise ValueError(f"address: expected one aligned for {dtype}, got {address}")
     for d in range(ndim):
         dims[d] = shape[d]
-    Py_INCREF(dtype)    # the next call takes a reference
+    Py_INCREF(dtype)    # the next call takes over a reference
     return PyArray_NewFromDescr(<PyTypeObject *>cnp.ndarray, dtype, ndim, dims, NULL, <void *>address,
                                 cnp.NPY_ARRAY_CARRAY, NULL)
 
 
 def want_huge_pages(uintptr_t address, size_t nbytes):
-    """Ask the system for huge pages in fresh memory: their faults cost a third of small ones'.
+    """Ask the system for huge pages in fresh memory, whose faults cost a third of small ones'.
 
-    Whole pages inside [address, address + nbytes); where the system has none, nothing happens.
+    This applies to whole pages inside [address, address + nbytes). Without huge pages nothing is
+    done.
     """
-    cdef uintptr_t page = 1 << 16           # no system's are larger
+    cdef uintptr_t page = 1 << 16           # no system has larger ones
     cdef uintptr_t first = (address + page - 1) & ~(page - 1)
     cdef uintptr_t last = (address + nbytes) & ~(page - 1)
     if first < last:
@@ -550,14 +555,14 @@ cdef cnp.ndarray as_input(x, str name="x"):
 
 
 cdef bint is_same(cnp.ndarray a, cnp.ndarray b):
-    """Do two arrays of one shape have their elements at the same places?"""
+    """Tell whether two arrays of one shape have their elements at the same places."""
     if cnp.PyArray_DATA(a) != cnp.PyArray_DATA(b):
         return False
     return (is_plain(a) and is_plain(b)) or (<object>a).strides == (<object>b).strides
 
 
 cdef bint may_share(cnp.ndarray a, cnp.ndarray b):
-    """Do their stretches of memory meet? Exact for contiguous arrays."""
+    """Tell whether their stretches of memory overlap. This is exact for contiguous arrays."""
     if is_plain(a) and is_plain(b):
         return do_meet(a, b)
     return np.shares_memory(a, b)
@@ -579,7 +584,7 @@ cdef int check_out(cnp.ndarray x, out, str name="x") except -1:
 
 
 def identity(x, out):
-    """x itself, or `out` with x's values: dropout where nothing is dropped."""
+    """Return x itself, or `out` with the values of x: dropout where nothing is dropped."""
     cdef cnp.ndarray a = as_input(x)
     if out is None:
         return a
@@ -589,7 +594,7 @@ def identity(x, out):
 
 
 cdef bint long_runs(const fd_bits *bits) noexcept:
-    """Does a stored bit decide on so many elements that not reading them pays for a wrong guess?"""
+    """Tell whether a stored bit decides on enough elements to pay for a wrong branch."""
     if bits.packed == NULL:
         return False
     return bits.stride[bits.ndim - 1] == 0 and bits.shape[bits.ndim - 1] >= 512
@@ -598,7 +603,7 @@ cdef bint long_runs(const fd_bits *bits) noexcept:
 cdef cnp.ndarray prepare(fd_job *job, uint64_t n, cnp.ndarray x, out):
     """Fill in x, of which n elements are expected, and y; return y, which is `out` or a new array.
 
-    Nothing but kernels may run from here on: both are checked for the last time.
+    Only kernels may run after this, because both arrays are checked here for the last time.
     """
     cdef cnp.ndarray source = x, y
     if <uint64_t>cnp.PyArray_SIZE(x) != n:
@@ -626,7 +631,7 @@ cdef cnp.ndarray prepare(fd_job *job, uint64_t n, cnp.ndarray x, out):
 
 
 cdef bint is_now(cnp.ndarray a, uint64_t n, cnp.ndarray like) noexcept:
-    """Has an array that was checked before still n plain elements, of the other's dtype?"""
+    """Tell whether an array that was checked before still has n plain elements of like's dtype."""
     return (<uint64_t>cnp.PyArray_SIZE(a) == n and is_plain(a)
             and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(like))
 
@@ -639,24 +644,24 @@ cdef object changed(str name, cnp.ndarray a):
 
 
 cdef uint64_t touched(const fd_job *job, uint64_t nbytes) noexcept:
-    """Bytes of x and y together."""
+    """Return the number of bytes of x and y together."""
     return nbytes * (1 if job.x == job.y else 2)
 
 
 cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept:
-    """Do x and y not fit in the last-level cache together? Then y is written around it."""
+    """Tell whether x and y together exceed the last-level cache, so that y is written around it."""
     return touched(job, nbytes) >= last_cache_bytes
 
 
 cdef bint goes_around(const stores *s) noexcept:
-    """Is y to be written around a cache in which x and y may not fit?"""
-    if s.untried > 0:    # other threads count, too
+    """Tell whether y is to be written around a cache into which x and y may not fit."""
+    if s.untried > 0:    # other threads count as well
         return s.untried % 2
     return s.quickest[1] * GOING_AROUND_PAYS < s.quickest[0]
 
 
 cdef object finish(cnp.ndarray y, out):
-    """y, copied into `out` where that is given and another array."""
+    """Return y, copied into `out` if that is given and is another array."""
     if out is None or y is out:
         return y
     np.copyto(out, y)
@@ -665,9 +670,9 @@ cdef object finish(cnp.ndarray y, out):
 
 cdef object apply(fd_job *job, uint64_t n, cnp.ndarray x, out, num_threads,
                   cnp.ndarray partial=None):
-    """Fill in x, of which n elements are expected, y and how the walk goes; run; return y.
+    """Fill in x, of which n elements are expected, y, and how to walk; run; return y.
 
-    The rows of `partial` get column sums of y, of a block of y's rows each.
+    Each row of `partial` gets the column sums of a block of rows of y.
     """
     cdef uint64_t itemsize = cnp.PyArray_ITEMSIZE(x)
     cdef crew who = crew_for(n, estimate(job, n, n * itemsize), num_threads)
@@ -680,7 +685,7 @@ cdef object apply(fd_job *job, uint64_t n, cnp.ndarray x, out, num_threads,
 
 
 cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, crew who) noexcept:
-    """`run`, by the kind of stores and of loop that suits x, y and the mask best."""
+    """Do what `run` does, with the stores and the loop that suit x, y and the mask best."""
     cdef uint64_t head = 0
     cdef double expected = work(job, n, n * itemsize), start = 0, times
     cdef stores *in_doubt = NULL
@@ -690,7 +695,7 @@ cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, crew who) noex
     if (who.threads == 1 or in_doubt != NULL) and expected >= WORTH_TIMING:
         start = now()
     if job.packed == NULL and n >= ALIGNING_PAYS:
-        # vectors that lie in one cache line each
+        # so that each vector lies within one cache line
         head = (-<uintptr_t>job.y) % 64 // itemsize
     job.stream = (<uintptr_t>job.y + head * itemsize) % 64 == 0 and (
         overflows(job, n * itemsize) or (in_doubt != NULL and goes_around(in_doubt))
@@ -712,7 +717,7 @@ cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, crew who) noex
 
 cdef int generate(fd_bits *bits, double p, uint64_t seed, uint64_t call,
                   uint64_t offset) except -1:
-    """Let the bits come from the generator, one for each element."""
+    """Make the bits come from the generator, one for each element."""
     if not 0 <= p <= 1:
         raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {p}")
     bits.kernels = active
@@ -724,7 +729,7 @@ cdef int generate(fd_bits *bits, double p, uint64_t seed, uint64_t call,
 
 
 cdef uint64_t set_of(tuple axes, int ndim) except? 0xFFFFFFFFFFFFFFFF:
-    """The axes, each a number in [0, ndim), as bits: ndim is at most FD_MAX_DIMS."""
+    """Return the axes, each a number in [0, ndim), as bits; ndim is at most FD_MAX_DIMS."""
     cdef uint64_t shared = 0
     cdef Py_ssize_t axis
     for axis in axes:
@@ -735,7 +740,7 @@ cdef uint64_t set_of(tuple axes, int ndim) except? 0xFFFFFFFFFFFFFFFF:
 
 
 cdef uint64_t lay_out(fd_bits *bits, cnp.ndarray x, uint64_t shared_axes) noexcept:
-    """Let the bits come from a mask of x's shape with the shared axes set to 1; its elements."""
+    """Make the bits come from a mask with the shared axes set to 1; return its size."""
     cdef uint64_t stride = 1
     cdef int d, groups = 0, ndim = cnp.PyArray_NDIM(x)
     cdef bint shared, before = False
@@ -752,7 +757,7 @@ cdef uint64_t lay_out(fd_bits *bits, cnp.ndarray x, uint64_t shared_axes) noexce
         if not shared:
             stride *= cnp.PyArray_DIM(x, d)
         before = shared
-    if groups == 0:                         # 0-d: one bit
+    if groups == 0:                         # a 0-d array has one bit
         shape[0] = strides[0] = groups = 1
     bits.kernels = active
     bits.ndim = groups
@@ -763,7 +768,7 @@ cdef uint64_t lay_out(fd_bits *bits, cnp.ndarray x, uint64_t shared_axes) noexce
 
 
 cdef int store(fd_bits *bits, uint64_t n, cnp.ndarray packed) except -1:
-    """Take the n bits of `packed`, which has to be there while they are used."""
+    """Take the n bits of `packed`, which has to exist while they are used."""
     if (cnp.PyArray_TYPE(packed) != cnp.NPY_UINT8 or not is_plain(packed)
             or <uint64_t>cnp.PyArray_SIZE(packed) != (n + 7) // 8):
         raise ValueError(
@@ -783,7 +788,7 @@ cdef cnp.ndarray empty_bytes(uint64_t n):
 
 def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offset, bint packed,
               num_threads):
-    """Flat uint8 array: the mask bits of n elements, packed or one byte (0 or 1) each."""
+    """Return the mask bits of n elements as a flat uint8 array, packed or one byte each."""
     cdef fd_bits bits
     cdef fd_job job
     if n > MOST_ELEMENTS:
@@ -802,7 +807,7 @@ def make_mask(uint64_t n, double p, uint64_t seed, uint64_t call, uint64_t offse
 
 cdef cnp.ndarray draw_shared(fd_bits *bits, cnp.ndarray x, uint64_t shared_axes, double p,
                              uint64_t seed, uint64_t call, uint64_t offset, num_threads):
-    """Let the bits come from the packed mask of x's shape with these axes set to 1; return it."""
+    """Make the bits come from the packed mask with these axes set to 1; return this mask."""
     cdef uint64_t n = lay_out(bits, x, shared_axes)
     cdef cnp.ndarray mask = make_mask(n, p, seed, call, offset, True, num_threads)
     store(bits, n, mask)
@@ -811,7 +816,7 @@ cdef cnp.ndarray draw_shared(fd_bits *bits, cnp.ndarray x, uint64_t shared_axes,
 
 cdef object masked(fd_job *job, cnp.ndarray x, double p, uint64_t seed, uint64_t call, tuple axes,
                    uint64_t offset, out, bint return_mask, num_threads):
-    """`apply` with the mask of (seed, call, p); y, or (y, packed mask)."""
+    """Call `apply` with the mask of (seed, call, p); return y, or (y, packed mask)."""
     cdef fd_bits bits
     cdef cnp.ndarray mask
     cdef uint64_t shared = set_of(axes, cnp.PyArray_NDIM(x)), n = cnp.PyArray_SIZE(x)
@@ -839,9 +844,9 @@ cdef void set_op(fd_job *job, fd_op op, double scale) noexcept:
 
 def masked_scale(x, double p, double scale, uint64_t seed, uint64_t call, tuple axes,
                  uint64_t offset, out, bint return_mask, num_threads):
-    """Where the mask of (seed, call, p) keeps, x * scale; elsewhere +0.0.
+    """Return x * scale where the mask of (seed, call, p) keeps, and +0.0 elsewhere.
 
-    `axes` are the shared axes, each in [0, x.ndim). Returns y, or (y, packed mask).
+    `axes` are the shared axes, each in [0, x.ndim). The result is y, or (y, packed mask).
     """
     cdef fd_job job
     set_op(&job, FD_SCALE, scale)
@@ -850,10 +855,10 @@ def masked_scale(x, double p, double scale, uint64_t seed, uint64_t call, tuple 
 
 def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, double p,
                         double scale, uint64_t seed, num_threads):
-    """masked_scale of n elements at address x, in C order and aligned, to address y.
+    """Do what masked_scale does, from n aligned elements in C order at address x to address y.
 
-    dtype is one of MEMORY_DTYPES; call, offset and axes are 0, 0 and (). That the memory is there is
-    the caller's word.
+    dtype is one of MEMORY_DTYPES. call, offset and axes are 0, 0 and (). The caller guarantees that
+    the memory is there.
     """
     cdef fd_job job
     cdef fd_bits bits
@@ -874,14 +879,14 @@ def masked_scale_memory(uintptr_t x, uintptr_t y, uint64_t n, cnp.dtype dtype, d
 
 
 def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threads):
-    """masked_scale with the bits of `packed`, a contiguous uint8 array of the right length."""
+    """Do masked_scale with the bits of `packed`, a contiguous uint8 array of the right length."""
     cdef fd_bits bits
     cdef fd_job job
     cdef cnp.ndarray a = as_input(x)
     cdef uint64_t shared, n
     if out is not None:
         check_out(a, out)
-        if np.may_share_memory(out, packed):    # it would be overwritten before it is read
+        if np.may_share_memory(out, packed):    # packed would be overwritten before it is read
             packed = np.array(packed)
     shared = set_of(axes, cnp.PyArray_NDIM(a))
     n = cnp.PyArray_SIZE(a)
@@ -892,21 +897,21 @@ def apply_packed(x, cnp.ndarray packed, double scale, tuple axes, out, num_threa
 
 
 cdef cnp.ndarray second(cnp.ndarray x, other, str name, out):
-    """`other`, checked to be like x, as kernels can read it."""
+    """Return `other`, checked to be like x, in a form that kernels can read."""
     check_like(x, other, name)
     if out is not None:
         check_out(x, out)
         check_apart(out, other, name)
-    # kernels read z where they write y; elsewhere x is copied to y first, which may be z
+    # Kernels read z where they write y. Otherwise x is copied to y first, which may be z.
     if not is_plain(other) or (not is_plain(x) and out is not None and is_same(out, other)):
         other = np.array(other, x.dtype.newbyteorder("="), order="C")
-    check_like(x, other, name)    # as they are now
+    check_like(x, other, name)    # as both are now
     return other
 
 
 def masked_add(x, residual, double p, double scale, uint64_t seed, uint64_t call, tuple axes,
                uint64_t offset, out, num_threads):
-    """masked_scale(x) + residual."""
+    """Return masked_scale(x) + residual."""
     cdef fd_job job
     cdef cnp.ndarray a = as_input(x)
     cdef cnp.ndarray z = second(a, residual, "residual", out)
@@ -917,7 +922,7 @@ def masked_add(x, residual, double p, double scale, uint64_t seed, uint64_t call
 
 def masked_pick(x, previous, double p, uint64_t seed, uint64_t call, tuple axes, uint64_t offset,
                 out, num_threads):
-    """Where the mask of (seed, call, p) keeps, x; elsewhere `previous`."""
+    """Return x where the mask of (seed, call, p) keeps, and `previous` elsewhere."""
     cdef fd_job job
     cdef cnp.ndarray a = as_input(x)
     cdef cnp.ndarray z = second(a, previous, "previous", out)
@@ -928,7 +933,7 @@ def masked_pick(x, previous, double p, uint64_t seed, uint64_t call, tuple axes,
 
 def masked_alpha(x, double p, double scale, double shift, double fill, uint64_t seed,
                  uint64_t call, tuple axes, uint64_t offset, out, num_threads):
-    """Where the mask of (seed, call, p) keeps, x * scale + shift; elsewhere `fill`."""
+    """Return x * scale + shift where the mask of (seed, call, p) keeps, and `fill` elsewhere."""
     cdef fd_job job
     set_op(&job, FD_ALPHA, scale)
     job.shift = shift
@@ -938,7 +943,7 @@ def masked_alpha(x, double p, double scale, double shift, double fill, uint64_t 
 
 def normal_noise(x, bint multiply, double scale, uint64_t seed, uint64_t call, uint64_t offset,
                  out, num_threads):
-    """x * (1 + scale * z) or, without `multiply`, x + scale * z; z the key's normal variates."""
+    """Return x * (1 + scale * z) or, without `multiply`, x + scale * z; z are normal variates."""
     cdef fd_job job
     cdef fd_bits bits
     set_op(&job, FD_NORMAL_SCALE if multiply else FD_NORMAL_ADD, scale)
@@ -951,7 +956,7 @@ def normal_noise(x, bint multiply, double scale, uint64_t seed, uint64_t call, u
 cdef struct dropping:
     fd_blocks blocks
     uint64_t samples
-    uint64_t words      # of scratch memory for each share
+    uint64_t words      # scratch memory of each share
     uint64_t *memory
 
 
@@ -964,7 +969,7 @@ cdef void dropping_share(int share, int shares, void *argument) noexcept nogil:
 
 def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, uint64_t offset,
                 out, num_threads):
-    """DropBlock on (samples, maps, height, width); gamma: the chance of a corner."""
+    """Apply DropBlock to (samples, maps, height, width); gamma is the probability of a corner."""
     cdef cnp.ndarray a = as_input(x), y, scratch
     cdef uint64_t n, size
     cdef crew who
@@ -998,7 +1003,7 @@ def drop_blocks(x, uint64_t block, double gamma, uint64_t seed, uint64_t call, u
 
 
 cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
-    """The bias and a tile's length more of it, repeated: a tile finds its part in one piece."""
+    """Return the bias, repeated for a tile's length, so that a tile finds its part in one piece."""
     if cnp.PyArray_NDIM(x) == 0:
         raise ValueError("x: expected at least one axis, got a 0-d array")
     check_is_array(bias, "bias")
@@ -1017,7 +1022,7 @@ cdef cnp.ndarray cyclic_bias(cnp.ndarray x, bias):
 
 
 cdef void go_on(char *data, size_t done, size_t total) noexcept:
-    """Repeat the first bytes, which are done, until there are `total`."""
+    """Repeat the first `done` bytes, which are there, until there are `total`."""
     cdef size_t piece
     while 0 < done < total:
         piece = min(done, total - done)
@@ -1027,7 +1032,7 @@ cdef void go_on(char *data, size_t done, size_t total) noexcept:
 
 def masked_bias(x, bias, bint relu, double p, double scale, uint64_t seed, uint64_t call,
                 tuple axes, uint64_t offset, out, num_threads):
-    """masked_scale(x + bias) or, with relu, masked_scale(relu(x + bias)); bias on the last axis."""
+    """Return masked_scale(x + bias) or, with relu, masked_scale(relu(x + bias))."""
     cdef fd_job job
     cdef cnp.ndarray a = as_input(x)
     cdef cnp.ndarray z = cyclic_bias(a, bias)
@@ -1036,13 +1041,13 @@ def masked_bias(x, bias, bint relu, double p, double scale, uint64_t seed, uint6
     job.z_period = cnp.PyArray_SIZE(z) - FD_TILE
     return masked(&job, a, p, seed, call, axes, offset, out, False, num_threads)
 
-# Elements of a block of rows whose columns are summed apart: what a thread takes at a time.
+# Elements of a block of rows whose columns are summed apart, which a thread takes at a time
 cdef Py_ssize_t SUMMED_APART = 1 << 15
 
 
 cdef cnp.ndarray block_sums(cnp.npy_intp n, cnp.npy_intp units, bint is_double):
-    """Zeros for the column sums of 1 to 16 blocks of rows, n elements; short rows are summed in
-    bundles."""
+    """Return zeros for the column sums of 1 to 16 blocks of rows, n elements in all; short rows are
+    summed in bundles."""
     cdef cnp.npy_intp rows = n // max(1, units)
     cdef cnp.npy_intp dims[3]
     dims[0] = max(1, min(16, rows, n // SUMMED_APART))
@@ -1059,7 +1064,7 @@ ctypedef fused real:
 cdef void add_rows(const real *x, Py_ssize_t rows, Py_ssize_t units, real *total) noexcept nogil:
     cdef Py_ssize_t i, j
     cdef double sum = 0
-    if units == 1:    # a number for each row of a batch: they may be many
+    if units == 1:    # a number for each row of a batch, of which there may be many
         for i in range(rows):
             sum += x[i]
         total[0] = <real>sum
@@ -1072,7 +1077,7 @@ cdef void add_rows(const real *x, Py_ssize_t rows, Py_ssize_t units, real *total
 
 
 cdef void sum_of(cnp.ndarray partial, void *total) noexcept nogil:
-    """The sum of the blocks, row after row."""
+    """Adds up the blocks, row after row."""
     cdef cnp.npy_intp rows = cnp.PyArray_DIM(partial, 0) * cnp.PyArray_DIM(partial, 1)
     cdef cnp.npy_intp units = cnp.PyArray_DIM(partial, 2)
     if cnp.PyArray_TYPE(partial) == cnp.NPY_FLOAT64:
@@ -1083,9 +1088,9 @@ cdef void sum_of(cnp.ndarray partial, void *total) noexcept nogil:
 
 def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint64_t call,
                   tuple axes, uint64_t offset, out, num_threads):
-    """Gradients (dx, dbias) of masked_bias; with relu from its output y, else from the mask.
+    """Return gradients (dx, dbias) of masked_bias, with relu from its output y, else from the mask.
 
-    dbias is of float32, of float64 for float64.
+    dbias has float32, or float64 for float64.
     """
     cdef fd_job job
     cdef fd_bits bits
@@ -1119,7 +1124,7 @@ def bias_backward(dy, y, bint relu, double p, double scale, uint64_t seed, uint6
 
 cdef int own_job(fd_job *job, fd_op op, fd_bits *bits, const mask_rule *mask, bint is_double,
                  const void *x, void *y) except -1:
-    """A job on n elements of float32 or float64 with an element-wise mask."""
+    """Describe a job on n elements of float32 or float64 with an element-wise mask."""
     set_op(job, op, mask.scale)
     generate(bits, mask.p, mask.seed, mask.call, mask.offset)
     job.kernels = active
@@ -1132,7 +1137,7 @@ cdef int own_job(fd_job *job, fd_op op, fd_bits *bits, const mask_rule *mask, bi
 
 cdef int mask_memory(const void *x, void *y, uint64_t n, bint is_double,
                      const mask_rule *mask) except -1:
-    """masked_scale."""
+    """Does masked_scale."""
     cdef fd_job job
     cdef fd_bits bits
     cdef uint64_t itemsize = 8 if is_double else 4
@@ -1143,7 +1148,7 @@ cdef int mask_memory(const void *x, void *y, uint64_t n, bint is_double,
 
 cdef int bias_memory(void *z, const void *bias, char *cyclic, uint64_t n, uint64_t units,
                      bint is_double, bint relu, const mask_rule *mask) except -1:
-    """masked_bias in place; `cyclic` has room for `cyclic_bytes`."""
+    """Does masked_bias in place; `cyclic` has room for `cyclic_bytes`."""
     cdef fd_job job
     cdef fd_bits bits
     cdef uint64_t itemsize = 8 if is_double else 4
@@ -1162,13 +1167,13 @@ cdef size_t cyclic_bytes(uint64_t units, bint is_double) noexcept:
 
 cdef int bias_backward_memory(void *dy, const void *y, uint64_t n, bint is_double, bint relu,
                               const mask_rule *mask, cnp.ndarray partial, void *dbias) except -1:
-    """bias_backward in place; `partial` is what `block_sums` returns for dy."""
+    """Does bias_backward in place; `partial` is what `block_sums` returns for dy."""
     cdef fd_job job
     cdef fd_bits bits
     cdef uint64_t itemsize = 8 if is_double else 4
     own_job(&job, FD_RELU_BACKWARD if relu else FD_SCALE, &bits, mask, is_double, dy, dy)
     if relu:
-        job.bits = NULL    # y tells what was kept
+        job.bits = NULL    # y shows what was kept
         job.z = y
     memset(cnp.PyArray_DATA(partial), 0, cnp.PyArray_NBYTES(partial))
     run_blocks(&job, n, partial, own_crew(n, estimate(&job, n, n * itemsize)))
@@ -1177,7 +1182,7 @@ cdef int bias_backward_memory(void *dy, const void *y, uint64_t n, bint is_doubl
 
 
 def stream_copy(cnp.ndarray x, cnp.ndarray out, num_threads):
-    """out = x, around the cache: the limit that large arrays are measured against."""
+    """Copy x to out around the cache: the limit that large arrays are measured against."""
     cdef fd_job job
     set_op(&job, FD_COPY, 1)
     return apply(&job, cnp.PyArray_SIZE(x), as_input(x), out, num_threads)
@@ -1188,7 +1193,7 @@ cdef int threads_pay(double expected, uint64_t bytes_moved) noexcept nogil:
     return expected * slowness[size_class(bytes_moved)] >= THREADS_PAY
 
 
-OPS = {    # of the handler
+OPS = {    # the handler's operations
     "scale": FD_SCALE,
     "add": FD_ADD,
     "bias": FD_BIAS,
@@ -1200,7 +1205,7 @@ OPS = {    # of the handler
 
 
 def xla_handler():
-    """The handler of xla.h, as a capsule that XLA's registry of foreign functions takes."""
+    """Return the handler of xla.h as a capsule that XLA's registry of foreign functions takes."""
     cdef fd_xla_settings settings
     settings.kernels = &active
     settings.cache_bytes = &last_cache_bytes
@@ -1214,7 +1219,7 @@ def xla_handler():
 
 
 def philox(counter, uint64_t seed):
-    """Philox4x32-10: four output words of four counter words and a 64-bit key."""
+    """Return four output words of Philox4x32-10, for four counter words and a 64-bit key."""
     cdef uint32_t words[4]
     cdef uint32_t result[4]
     words[0], words[1], words[2], words[3] = counter
@@ -1223,7 +1228,7 @@ def philox(counter, uint64_t seed):
 
 
 def random_words(uint64_t n, uint64_t seed, uint64_t call, uint64_t offset):
-    """uint32 words [offset, offset + n) of domain 1: one for each element."""
+    """Return uint32 words [offset, offset + n) of domain 1, one for each element."""
     cdef fd_key key
     cdef cnp.npy_intp dims[1]
     dims[0] = <cnp.npy_intp>n

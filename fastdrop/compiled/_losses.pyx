@@ -2,10 +2,10 @@
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
 """Losses of a batch with their gradients, in one pass each; softmax by itself; sums of samples.
 
-The formulas are those of losses.py and of layers/activations.py.
+losses.py and layers/activations.py have the formulas.
 
-Values are added up in double precision, so that they depend on no instruction set. Each call looks
-anew at what it is given; see the top of `_core.pyx`.
+Values are added up in double precision, so they do not depend on the instruction set. Each call
+reads its arguments anew; see the top of `_core.pyx`.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ cdef inline real logarithm_of_1_and(real x) noexcept nogil:
 
 
 cdef inline real one(int kind, real output, real y, real delta, real *gradient) noexcept nogil:
-    """The loss of one element, and its slope."""
+    """Return the loss of one element, and its slope."""
     cdef real error = output - y, e, top
     if kind == SQUARED:
         gradient[0] = 2 * error
@@ -85,11 +85,11 @@ cdef inline real one(int kind, real output, real y, real delta, real *gradient) 
 cdef double elementwise(int kind, const real *outputs, const real *y, const real *weights,
                         uint64_t n, uint64_t columns, double scale, double delta,
                         real *gradient) noexcept nogil:
-    """The sum of all losses times weight and scale, and its gradient."""
+    """Return the sum of all losses times weight and scale, and its gradient."""
     cdef uint64_t i, j, k, lane, at = 0
     cdef real w = <real>scale, slope
     cdef double total = 0
-    cdef double[8] lanes    # side by side: one sum would wait for each addition
+    cdef double[8] lanes    # side by side, because one sum would wait for each addition
     for i in range(n):
         if weights != NULL:
             w = <real>(weights[i] * scale)
@@ -110,7 +110,7 @@ cdef double elementwise(int kind, const real *outputs, const real *y, const real
 
 
 cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noexcept nogil:
-    """e = exp(z - top), top the largest of z; their sum."""
+    """Compute e = exp(z - top), where top is the largest of z; return their sum."""
     cdef uint64_t j
     cdef real total = 0
     top[0] = z[0]
@@ -135,7 +135,7 @@ cdef void probabilities(const real *z, uint64_t rows, uint64_t classes, real *y)
 
 
 cdef real of_label(const real *z, uint64_t label, uint64_t classes, real *gradient) noexcept nogil:
-    """The cross-entropy of softmax(z), and its gradient."""
+    """Return the cross-entropy of softmax(z), and its gradient."""
     cdef uint64_t j
     cdef real top, total = exponentials(z, classes, &top, gradient)
     for j in range(classes):
@@ -159,15 +159,15 @@ cdef real of_probabilities(const real *z, const real *y, uint64_t classes,
 cdef uint64_t softmax(const real *z, const intptr_t *labels, const real *y, const real *weights,
                       uint64_t n, uint64_t classes, double scale, real *gradient, real *losses,
                       double *total) noexcept nogil:
-    """As `elementwise`, of rows with a label or with probabilities y, and each row's loss if
-    `losses` are wanted; returns the index of the first label that is no class number, n if all
-    are."""
+    """Do what `elementwise` does, for rows with a label or with probabilities y. If `losses` are
+    wanted, compute each row's loss. Return the index of the first label that is no class number, or
+    n."""
     cdef uint64_t i, j, label
     cdef real w = <real>scale, loss
     total[0] = 0
     for i in range(n):
         if labels != NULL:
-            label = labels[i]    # read once: who has them may write to them
+            label = labels[i]    # read once, because other code may write to the labels
             if label >= classes:
                 return i
             loss = of_label(z, label, classes, gradient)
@@ -187,14 +187,14 @@ cdef uint64_t softmax(const real *z, const intptr_t *labels, const real *y, cons
 
 
 cdef cnp.ndarray plain(cnp.ndarray a):
-    """The array, or a copy that lies as kernels read it: sums do not depend on how it lay."""
+    """Return the array, or a plain copy, so that sums do not depend on its layout."""
     if is_plain(a):
         return a
     return np.require(a, (<object>a).dtype.newbyteorder("="), ["C", "A"])
 
 
 cdef bint fit(int kind, cnp.ndarray outputs, cnp.ndarray y, cnp.ndarray weights):
-    """Can `mean_loss` read them as they lie?"""
+    """Tell whether `mean_loss` can read them as they lie."""
     cdef int ndim = cnp.PyArray_NDIM(outputs), type = cnp.PyArray_TYPE(outputs), d
     cdef bint labelled = kind == SOFTMAX and cnp.PyArray_NDIM(y) == ndim - 1
     if (ndim < 2 or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not is_plain(outputs)
@@ -212,29 +212,30 @@ cdef bint fit(int kind, cnp.ndarray outputs, cnp.ndarray y, cnp.ndarray weights)
 
 
 def mean_loss(str name, cnp.ndarray outputs, cnp.ndarray y, weights, double delta):
-    """A loss, mean over all elements or, with softmax, over all rows, and its gradient.
+    """Return a loss, averaged over all elements or, with softmax, over all rows, and its gradient.
 
     Parameters
     ----------
     name : str
-        Out of LOSSES; the last two are cross-entropies of logits.
+        One of LOSSES; the last two are cross-entropies of logits.
     outputs : ndarray, (samples, ...)
+        The outputs, or logits.
     y : ndarray
-        Like `outputs`; for softmax also labels, intp, of one axis less.
+        Like `outputs`; for softmax also labels, intp, with one axis less.
     weights : ndarray or None
-        (samples,), factors of the samples' losses.
+        Factors of the samples' losses, (samples,).
     delta : float
         Huber's.
 
     Returns
     -------
     tuple of float and ndarray, or None
-        None where these arrays are not float32 or float64, of shapes that fit.
+        None if these arrays are not float32 or float64, of shapes that fit.
 
     Raises
     ------
     ValueError
-        When a label is no class number.
+        When a label is not a class number.
     """
     cdef int kind = LOSSES[name]
     outputs, y = plain(outputs), plain(y)
@@ -286,7 +287,7 @@ cdef object no_class(intptr_t label, uint64_t classes):
 
 
 def are_classes(cnp.ndarray y, intptr_t classes):
-    """Are they an array of intp that lies as kernels read it, each in [0, classes)?"""
+    """Tell whether it is an array of intp, as kernels read it, with numbers in [0, classes)."""
     cdef const intptr_t *labels
     cdef cnp.npy_intp i, n
     cdef bint fit = cnp.PyArray_TYPE(y) == cnp.NPY_INTP and is_plain(y)
@@ -299,10 +300,10 @@ def are_classes(cnp.ndarray y, intptr_t classes):
 
 
 def count_hits(outputs, y):
-    """How many rows of outputs, (samples, classes), are largest at their label, of intp.
+    """Return in how many rows of outputs, (samples, classes), the largest is at the label, of intp.
 
-    As `numpy.argmax` counts: at the first of several that are the largest, or at the first NaN.
-    None where these are no arrays of NumPy's of such shapes and types.
+    It counts as `numpy.argmax` does: the first of several that are the largest, or the first NaN.
+    The result is None if these are not NumPy arrays of such shapes and types.
     """
     if type(outputs) is not cnp.ndarray or type(y) is not cnp.ndarray:
         return None
@@ -329,7 +330,7 @@ cdef cnp.npy_intp hits(const real *z, const intptr_t *labels, cnp.npy_intp n,
         for j in range(1, classes):
             if z[top] != z[top]:
                 break
-            if not z[j] <= z[top]:    # also NaN
+            if not z[j] <= z[top]:    # true for NaN as well
                 top = j
         count += labels[i] == top
         z += classes
@@ -337,7 +338,7 @@ cdef cnp.npy_intp hits(const real *z, const intptr_t *labels, cnp.npy_intp n,
 
 
 def are_finite(cnp.ndarray x):
-    """Are they float32 or float64 that lie as kernels read them, none of them NaN or infinite?"""
+    """Tell whether they are float32 or float64, as kernels read them, without NaN or infinity."""
     cdef int type = cnp.PyArray_TYPE(x)
     cdef const void *data = cnp.PyArray_DATA(x)
     cdef cnp.npy_intp n = cnp.PyArray_SIZE(x)
@@ -356,15 +357,15 @@ cdef bint finite(const real *x, cnp.npy_intp n) noexcept nogil:
     cdef cnp.npy_intp i
     cdef bint fit = True
     for i in range(n):
-        fit = fit & (x[i] - x[i] == 0)    # NaN where it is not finite
+        fit = fit & (x[i] - x[i] == 0)    # NaN if it is not finite
     return fit
 
 
 def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
-    """-sum(y log(softmax(logits))) of each row, and the gradient of the sum of all.
+    """Return -sum(y log(softmax(logits))) of each row, and the gradient of the sum over all rows.
 
-    `logits` is C-contiguous, (n, classes), float32 or float64; `y` C-contiguous, labels of intp,
-    (n,), or like `logits`. A row with NaN or infinity has a loss of NaN.
+    `logits` is C-contiguous, (n, classes), float32 or float64. `y` is C-contiguous, and has labels
+    of intp, (n,), or is like `logits`. A row with NaN or infinity has a loss of NaN.
     """
     cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
     cdef int type = cnp.PyArray_TYPE(logits)
@@ -406,13 +407,13 @@ def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
 
 
 def softmax_of(cnp.ndarray z, cnp.ndarray out):
-    """out = softmax(z) over the last axis, which may be z itself.
+    """Compute out = softmax(z) over the last axis; out may be z itself.
 
     Returns
     -------
     bool
-        False, and nothing is done, where these are no C-contiguous arrays of one shape with an axis
-        or more, float32 or float64.
+        False, and nothing is done, unless these are C-contiguous arrays of one shape with at least
+        one axis, of float32 or float64.
     """
     cdef int d, ndim = cnp.PyArray_NDIM(z), type = cnp.PyArray_TYPE(z)
     cdef uint64_t classes, rows
@@ -443,7 +444,7 @@ def softmax_of(cnp.ndarray z, cnp.ndarray out):
 
 cdef void add_moments(const real *x, uint64_t samples, uint64_t n, const double *first,
                       double *total, double *squares) noexcept nogil:
-    """One sample after the other, so that their grouping changes no bit."""
+    """Adds one sample after the other, so that their grouping changes no bit."""
     cdef uint64_t s, i
     cdef double d
     for s in range(samples):
@@ -489,14 +490,15 @@ def add_samples(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes):
     Parameters
     ----------
     samples : ndarray of float32 or float64, (samples, places, classes)
+        The samples.
     terms : ndarray like samples, or None
-        Of the samples' entropies, -sum(terms) each.
+        Terms of the samples' entropies, each of which is -sum(terms).
     sums : ndarray of float64, (3, places, classes)
         The first sample, and sums of the differences from it and of their squares.
     entropies : ndarray of float64, (places,) or (places, classes)
-        With `terms`: of each place, where classes exclude each other, or of each class.
+        With `terms`: sums for each place, if classes exclude each other, or for each class.
     votes : ndarray of int64, (places, classes)
-        With `terms`: for the likeliest class, or for each class above 1/2.
+        With `terms`: votes for the likeliest class, or for each class above 1/2.
     """
     cdef cnp.ndarray t, e, v
     cdef int type = cnp.PyArray_TYPE(samples)

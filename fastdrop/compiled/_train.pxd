@@ -23,7 +23,7 @@ cdef struct blas_functions:
     fd_get_threads get
     fd_set_threads set
 
-# NULL where NumPy's BLAS is not one that is known.
+# NULL if NumPy's BLAS is not a known one.
 cdef const blas_functions *numpy_blas() noexcept
 
 cdef void enter_blas(bint ours) noexcept

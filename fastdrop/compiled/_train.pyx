@@ -2,13 +2,13 @@
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
 """What a training step does besides dropout, on the threads of pool.h.
 
-Optimisers: checks a model's parameters, gradients and states, and updates all in one go. The
-formulas are in kernels/optimizers.h. Everything is checked before anything is changed. What
-describes the optimiser itself is checked in optimizers.py, the only caller. At the end, matrix
-products and parts of weights.
+Optimisers: this module checks a model's parameters, gradients and states, and updates all of them
+at once. kernels/optimizers.h has the formulas. Everything is checked before anything is changed.
+optimizers.py, the only caller, checks what describes the optimiser itself. Matrix products and
+parts of weights are at the end of the file.
 
-Callbacks, and other threads, may assign an array's shape or dtype at any time. Every function reads
-what it is given anew in each call, and nothing beyond it.
+Callbacks and other threads may assign an array's shape or dtype at any time. Every function reads
+its arguments anew in each call, and nothing beyond them.
 """
 
 from weakref import ref
@@ -100,7 +100,7 @@ cdef extern from "kernels/optimizers.h" nogil:
                       const uint64_t *column_bits, const intptr_t *columns, uint64_t num_columns,
                       void *values)
 
-# name: its loop, the names of its states in the order of the formula
+# name: its loop, and the names of its states in the order of the formula
 cdef dict OPTIMIZERS = {
     "sgd": (FD_SGD, ()),
     "momentum": (FD_MOMENTUM, ("velocity",)),
@@ -114,20 +114,20 @@ cdef dict OPTIMIZERS = {
     ),
 }
 
-# The names of each optimiser's states, for those who keep them.
+# The names of each optimiser's states, for code that stores them
 STATES = {name: names for name, (_, names) in OPTIMIZERS.items()}
 
-# Elements that are one row where nothing asks for the array's own rows.
+# Elements of one row where nothing needs the array's own rows
 cdef uint64_t PIECE = 2048
 
-# Bytes read and written, and multiplications, from which a second thread pays: some us of one.
+# Bytes read and written, and multiplications, from which a second thread pays: some us on one
 cdef double MOVING_PAYS = 1 << 18
 cdef int64_t MULTIPLYING_PAYS = 1 << 18
 
-# Rows or columns that a share of a product has at least: each rearranges the other factor for itself.
+# The least rows or columns of a share of a product: each share rearranges the other factor
 cdef int64_t WIDE = 64
 
-# Below this many elements releasing the GIL (about 30 ns) is not worth it.
+# With fewer elements than this, releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
 
 cdef int threads_for(double bytes_moved) noexcept:
@@ -136,7 +136,7 @@ cdef int threads_for(double bytes_moved) noexcept:
 # ---- checks --------------------------------------------------------------------------------------
 
 cdef int check_array(array, str what, name) except -1:
-    """Can the kernels change it?"""
+    """Check that the kernels can change the array."""
     cdef int type_num
     if type(array) is not cnp.ndarray:
         check_is_array(array, f"{what}[{name!r}]")
@@ -152,7 +152,7 @@ cdef int check_array(array, str what, name) except -1:
 
 
 cdef bint ascend(cnp.ndarray array, intptr_t length) noexcept:
-    """Are they intp indices that strictly ascend in [0, length)?"""
+    """Tell whether they are intp indices that strictly ascend in [0, length)."""
     cdef const intptr_t *index = <const intptr_t *>cnp.PyArray_DATA(array)
     cdef intptr_t i, last = -1
     cdef bint ok = are_indices(array)
@@ -169,7 +169,7 @@ cdef bint are_indices(cnp.ndarray array) noexcept:
 
 
 cdef cnp.ndarray checked_indices(indices, intptr_t length, name, str axis):
-    """A copy, to which nobody else writes, of indices that strictly ascend in [0, length)."""
+    """Return a private copy of indices that strictly ascend in [0, length)."""
     cdef cnp.ndarray array = np.array(indices)
     if not ascend(array, length):
         raise ValueError(
@@ -180,7 +180,7 @@ cdef cnp.ndarray checked_indices(indices, intptr_t length, name, str axis):
 
 
 cdef uint64_t *bits_of(cnp.ndarray indices, uint64_t length) except NULL:
-    """A 1 for each index, in whole words."""
+    """Return bits with a 1 for each index, in whole words."""
     cdef const intptr_t *index = <const intptr_t *>cnp.PyArray_DATA(indices)
     cdef uint64_t *bits = <uint64_t *>calloc((length + 63) // 64 + 1, sizeof(uint64_t))
     cdef intptr_t i
@@ -200,20 +200,20 @@ cdef struct layout:
 
 
 cdef class Layouts:
-    """Shapes, strides and dtypes of arrays when something was made for them.
+    """Shapes, strides and dtypes of arrays at the time when something was made for them.
 
-    As long as it is there, NumPy refuses to give these arrays other memory: that is what
+    As long as this object exists, NumPy refuses to give these arrays other memory, which
     `ndarray.resize(refcheck=False)` does unless there are weak references.
 
     Parameters
     ----------
     arrays : dict of str to ndarray
-        By what messages call them.
+        The arrays by their names in messages.
     written : bool
-        Whether they have to stay writeable, too.
+        Whether they also have to stay writeable.
     """
 
-    cdef list described    # and kept
+    cdef list described    # and kept alive
     cdef layout *layouts
     cdef Py_ssize_t count
     cdef bint written
@@ -262,11 +262,12 @@ cdef class Layouts:
 
 
 cdef class Watched:
-    """Layers, their parameters and settings when something was made for them.
+    """Layers, their parameters and settings at the time when something was made for them.
 
     Parameters
     ----------
     layers : list of Layer
+        The layers.
     settings : list of (Layer, str)
         Attributes, by layer and name, of these layers or of layers inside them.
     """
@@ -281,7 +282,7 @@ cdef class Watched:
         self.values = [getattr(owner, name) for owner, name in settings]
 
     def is_still(self, list layers):
-        """Tell whether these are the layers, with the same arrays and equal settings."""
+        """Tell whether these are still the same layers, with the same arrays and equal settings."""
         cdef Py_ssize_t i, j
         cdef list params
         if len(layers) != len(self.layers):
@@ -304,14 +305,14 @@ cdef class Watched:
 
 
 cdef object owner_of(array):
-    """The array whose memory it looks at."""
+    """Return the array whose memory the array uses."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 cdef bint is_as_it_was(const layout *l, bint written) noexcept:
-    """False also where there is an equal dtype now."""
+    """Tell whether an array is as it was. It is not if it has another dtype, even an equal one."""
     cdef cnp.ndarray array = <cnp.ndarray>l.array
     cdef int d
     if (<PyObject *>cnp.PyArray_DESCR(array) != l.dtype or cnp.PyArray_NDIM(array) != l.ndim
@@ -326,18 +327,18 @@ cdef bint is_as_it_was(const layout *l, bint written) noexcept:
 # ---- updates -------------------------------------------------------------------------------------
 
 cdef class ProductGradient:
-    """The gradient of a matrix that is yet to be multiplied, by the update itself.
+    """The gradient of a matrix, as a product that the update itself computes.
 
-    So all matrices of a model can have their gradients in the same memory, one after the other.
+    So the gradients of all matrices of a model can use the same memory, one after the other.
 
     Parameters
     ----------
     a, b : ndarray
-        Whose product it is.
+        The factors.
     out : ndarray
-        Where it is to be written; of the matrix's shape.
+        Where the product is written, with the shape of the matrix.
     matmul : callable
-        ``matmul(a, b, out)`` does it.
+        ``matmul(a, b, out)`` computes the product.
     """
 
     def __init__(self, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, matmul):
@@ -348,17 +349,17 @@ cdef class ProductGradient:
 
 
 cdef class Updates:
-    """The updates of all parameters, and what keeps their memory alive."""
+    """The updates of all parameters, and the objects that keep their memory alive."""
 
     cdef fd_update *updates
     cdef uint64_t count
     cdef fd_step step
     cdef fd_optimizer optimizer
     cdef tuple state_names
-    cdef bint by_rows    # is something asked of every gradient's rows?
+    cdef bint by_rows    # whether something is computed for the rows of every gradient
     cdef dict state
     cdef list arrays, new_states
-    cdef list products   # of update i its gradient as a product, or None
+    cdef list products   # for each update, its gradient as a product, or None
 
     def __cinit__(self, count):
         self.updates = <fd_update *>calloc(max(count, 1), sizeof(fd_update))
@@ -378,7 +379,7 @@ cdef class Updates:
             free(self.updates)
 
     cdef int add(self, name, array, grad, rule) except -1:
-        """Check one parameter and all that belongs to it."""
+        """Check one parameter and everything that belongs to it."""
         cdef fd_update *update = &self.updates[self.count]
         cdef cnp.ndarray param
         cdef int ndim
@@ -418,7 +419,7 @@ cdef class Updates:
         return 0
 
     cdef cnp.ndarray out_of(self, name, ProductGradient product):
-        """Where the gradient will be, if its factors fit."""
+        """Return the array for the gradient, if the factors fit."""
         cdef cnp.ndarray a = product.a, b = product.b, out = product.out
         cdef int type = cnp.PyArray_TYPE(out)
         if self.by_rows:
@@ -493,7 +494,7 @@ cdef class Updates:
                 f"grads[{name!r}]: expected shape {(<object>param).shape}, "
                 f"got a PartialGradient of shape {grad.shape}"
             )
-        parts = list(given)    # of its own: nobody else changes its length
+        parts = list(given)    # a private list, whose length nobody else changes
         part = <fd_part *>calloc(max(len(parts), 1), sizeof(fd_part))
         if part == NULL:
             raise MemoryError
@@ -523,7 +524,7 @@ cdef class Updates:
         return 0
 
     cdef int run_all(self) except -1:
-        """Update all parameters, a gradient that is a product just after that is multiplied."""
+        """Update all parameters; a gradient that is a product is multiplied just before."""
         cdef bint ours = False
         for product in self.products:
             ours = ours or (product is not None and (<ProductGradient>product).matmul is matmul)
@@ -548,7 +549,7 @@ cdef class Updates:
         return 0
 
     cdef int run(self, uint64_t first, uint64_t last, double *sums=NULL) except -1:
-        """Run updates [first, last); with `sums`, take each gradient row's sum of squares
+        """Run updates [first, last), or, with `sums`, compute each gradient row's sum of squares
         instead."""
         cdef updating u = updating(updates=&self.updates[first], count=last - first, scratch=0,
                                    memory=NULL, aligned=NULL, sums=sums)
@@ -573,7 +574,7 @@ cdef class Updates:
         return 0
 
     cdef int clip_norms(self, double limit, bint together) except -1:
-        """Set each update's scale so that its gradient's norm, or all gradients', is in limit."""
+        """Set the scale of each update so that its gradient's norm, or that of all, is in limit."""
         cdef uint64_t i, row, rows = 0
         cdef double *sums
         cdef double total = 0
@@ -608,14 +609,14 @@ cdef double scale_within(double limit, double squares) noexcept:
 cdef struct updating:
     const fd_update *updates
     uint64_t count
-    uint64_t scratch    # bytes of each share
+    uint64_t scratch    # bytes for each share
     char *memory
     char *aligned
     double *sums
 
 
 cdef void update_share(int share, int shares, void *argument) noexcept nogil:
-    """The same part of each update's rows."""
+    """Computes the same part of the rows of each update."""
     cdef const updating *u = <const updating *>argument
     cdef void *scratch = u.aligned + share * u.scratch
     cdef double *sums = u.sums
@@ -634,8 +635,8 @@ cdef void update_share(int share, int shares, void *argument) noexcept nogil:
 def update(params, grads, rules, dict state, str optimizer, *, double rate, double momentum=0,
            double keep=0, double gain=0, double square_gain=0, double epsilon=0, double decay=0,
            clipnorm=None, clipvalue=None, global_clipnorm=None):
-    """One update of all `params`; `state` gets the arrays that it lacks."""
-    cdef list items = list(params.items())    # of its own: nobody else changes its length
+    """Update all `params` once; `state` gets the arrays that it lacks."""
+    cdef list items = list(params.items())    # a private list, whose length nobody else changes
     cdef Updates updates = Updates(len(items))
     number, updates.state_names = OPTIMIZERS[optimizer]
     updates.optimizer = <fd_optimizer><int>number
@@ -665,7 +666,7 @@ def update(params, grads, rules, dict state, str optimizer, *, double rate, doub
     updates.run_all()
 
 
-# ---- products, and the parts of weights that have part in them ---------------------------------
+# ---- products, and the parts of weights that take part in them ---------------------------------
 
 cdef blas_functions blas = blas_functions(NULL, NULL, NULL, NULL)
 
@@ -674,13 +675,13 @@ cdef const blas_functions *numpy_blas() noexcept:
     return &blas if blas.get != NULL else NULL
 
 
-cdef enum:    # CBLAS's
+cdef enum:    # of CBLAS
     ROW_MAJOR = 101
     PLAIN = 111
     TRANSPOSED = 112
 
 
-# What the functions are called in NumPy's wheels since 1.26, and before: they take 64-bit integers.
+# Names of the functions in NumPy's wheels since 1.26, and before. They take 64-bit integers.
 cdef tuple BLAS_NAMES = (
     (b"scipy_cblas_sgemm64_", b"scipy_cblas_dgemm64_", b"scipy_openblas_get_num_threads64_",
      b"scipy_openblas_set_num_threads64_"),
@@ -690,19 +691,19 @@ cdef tuple BLAS_NAMES = (
 
 
 def use_blas(bytes path):
-    """Let products be those of an OpenBLAS of NumPy's wheels, if that is loaded and is one.
+    """Compute products by an OpenBLAS of NumPy's wheels, if it is loaded and is one.
 
     Parameters
     ----------
     path : bytes
-        Of the library.
+        The path of the library.
 
     Returns
     -------
     bool
-        Whether they are.
+        Whether products are computed by it.
     """
-    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # for ever, as NumPy has it
+    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # stays open, as NumPy's does
     cdef void *s
     cdef void *d
     cdef void *g
@@ -720,14 +721,14 @@ def use_blas(bytes path):
 
 
 def after_fork_in_child():
-    """For `os.register_at_fork`."""
+    """Reset what a child cannot inherit, for `os.register_at_fork`."""
     if blas.set != NULL:
         fd_blas_after_fork(blas.set)
 
 
 cdef void enter_blas(bint ours) noexcept:
-    """Let products by `matmul`, if they are, share the change of BLAS's threads until `leave_blas`:
-    it takes its time."""
+    """If products are `matmul`'s, change BLAS's threads once for all of them until `leave_blas`,
+    because the change takes time."""
     if ours and blas.get != NULL:
         fd_blas_enter(blas.get, blas.set)
 
@@ -739,7 +740,7 @@ cdef void leave_blas(bint ours) noexcept:
 
 cdef struct operand:
     const char *data
-    int64_t stride      # elements from one row to the next, of what is in memory
+    int64_t stride      # elements from one row of the memory to the next
     int order           # PLAIN or TRANSPOSED
 
 
@@ -750,7 +751,7 @@ cdef struct product:
 
 
 cdef bint describe(cnp.ndarray array, int type, operand *o):
-    """Does it fit BLAS: two axes, and along one of them elements side by side?"""
+    """Tell whether it fits BLAS: two axes, one of them with elements side by side."""
     cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(array), step
     cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(array)
     cdef int inner = 1
@@ -769,7 +770,7 @@ cdef bint describe(cnp.ndarray array, int type, operand *o):
 
 
 cdef void product_share(int share, int shares, void *argument) noexcept nogil:
-    """Some rows or columns of c."""
+    """Computes some rows or columns of c."""
     cdef const product *p = <const product *>argument
     cdef operand a = p.a, b = p.b, c = p.c
     cdef int64_t m = p.m, n = p.n, first, size = 8 if p.is_double else 4
@@ -796,22 +797,22 @@ cdef void product_share(int share, int shares, void *argument) noexcept nogil:
 
 
 cdef int64_t part_from(int64_t n, int64_t share, int64_t shares) noexcept nogil:
-    """Where a share starts: BLAS multiplies in blocks of whole vectors."""
+    """Return where a share starts; BLAS multiplies in blocks of whole vectors."""
     return n if share == shares else n * share // shares // 16 * 16
 
 
 def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
-    """np.matmul(a, b, out), `out` apart from `a` and `b`.
+    """Compute np.matmul(a, b, out) for an `out` apart from `a` and `b`.
 
-    As many threads as NumPy's BLAS would use, but those of pool.h: BLAS's own would go on spinning
-    for 0.1 s, and keep the cores from all that follows.
+    It uses as many threads as NumPy's BLAS would, but those of pool.h. BLAS's own threads would go
+    on spinning for 0.1 s, and keep the cores from everything that follows.
     """
     multiply(a, b, out)
     return out
 
 
 cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, product *p):
-    """Is it one for BLAS?"""
+    """Tell whether it is a product for BLAS."""
     cdef int type = cnp.PyArray_TYPE(a)
     if (blas.get == NULL or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
             or not cnp.PyArray_ISWRITEABLE(out) or not describe(out, type, &p.c)
@@ -822,16 +823,17 @@ cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, produc
         return False
     p.m, p.n, p.k = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1), cnp.PyArray_DIM(a, 1)
     p.is_double = type == cnp.NPY_FLOAT64
-    # The longer axis has the weights on it, so that nothing large is read twice. Gradients, d.T @ x, go
-    # by rows: with 256 units and 784 inputs a step takes 3 % less, with 1024 units 1 % more.
+    # The longer axis belongs to the weights, so that nothing large is read twice. Gradients,
+    # d.T @ x, go by rows: with 256 units and 784 inputs a step takes 3 % less, with 1024 units 1 %
+    # more.
     p.by_rows = p.m > p.n or (p.a.order == TRANSPOSED and p.m >= 2 * WIDE)
     return True
 
 
 cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
-    """by(a, b, out), without Python in between where that is `matmul`, or NumPy's and a small one.
+    """Compute by(a, b, out), without Python in between if it is `matmul`, or NumPy's and small.
 
-    A small product has one thread with NumPy, too.
+    NumPy computes a small product on one thread as well.
     """
     cdef product p
     if by is matmul:
@@ -849,7 +851,7 @@ cdef struct pieces:
 
 
 cdef void pieces_share(int share, int shares, void *argument) noexcept nogil:
-    """Some pieces of c, one after the other."""
+    """Computes some pieces of c, one after the other."""
     cdef const pieces *p = <const pieces *>argument
     cdef product piece = p.whole
     cdef int64_t count = p.whole.m // p.rows, size = 8 if p.whole.is_double else 4, i
@@ -862,16 +864,16 @@ cdef void pieces_share(int share, int shares, void *argument) noexcept nogil:
 
 
 cdef class PiecesMatmul:
-    """`matmul` in pieces of so many rows, each by one call of BLAS on one thread.
+    """`matmul` in pieces of a fixed number of rows, each by one call of BLAS on one thread.
 
-    What BLAS makes of a row depends, in the last bits, on how many rows it is given, on the row's
-    place among them, and on the number of threads. Here a row's place in its piece is all that it
-    depends on.
+    The last bits of what BLAS computes for a row depend on how many rows it is given, on the row's
+    place among them, and on the number of threads. Here they depend only on the row's place in its
+    piece.
 
     Parameters
     ----------
     rows : int
-        Of a piece; arrays have a multiple of them.
+        The number of rows of a piece. Arrays have a multiple of it.
     """
 
     cdef int64_t rows
@@ -906,7 +908,7 @@ cdef class PiecesMatmul:
 
 
 def on_one_blas_thread(function, *arguments):
-    """Call a function while NumPy's BLAS, one that `use_blas` knows, has one thread."""
+    """Call a function while NumPy's BLAS, if `use_blas` knows it, has one thread."""
     enter_blas(True)
     try:
         return function(*arguments)
@@ -919,7 +921,7 @@ cdef bint is_small(const product *p) noexcept:
 
 
 cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
-    """`matmul`."""
+    """Does `matmul`."""
     cdef product p
     cdef int threads, shares = 1
     if not describe_product(a, b, out, &p):
@@ -958,10 +960,10 @@ cdef void picking_share(int share, int shares, void *argument) noexcept nogil:
 
 
 def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
-    """out = matrix[rows][:, columns], all of them where one is None.
+    """Compute out = matrix[rows][:, columns]; None stands for all rows or columns.
 
-    `matrix` and `out` are C-contiguous, of one dtype, float32 or float64, and apart; indices are
-    intp and contiguous, columns ascending, and nobody writes to them meanwhile.
+    `matrix` and `out` are C-contiguous and apart, and have the same dtype, float32 or float64. The
+    indices are intp and contiguous, columns ascend, and nobody writes to the indices meanwhile.
     """
     cdef picking p
     cdef uint64_t *bits = NULL
@@ -1007,7 +1009,7 @@ cdef int check_picking(cnp.ndarray matrix, rows, columns, cnp.ndarray out) excep
 
 
 cdef intptr_t picked(indices, intptr_t length, bint ascending) noexcept:
-    """How many are picked out of so many; -1 where they are not in [0, length), or no indices."""
+    """Return how many are picked out of so many, or -1 if they are no indices in [0, length)."""
     cdef const intptr_t *index
     cdef intptr_t i, n
     cdef bint ok = True

@@ -1,5 +1,6 @@
-/* NumPy's BLAS on one thread while products of ours run: those that run at once share the change,
-   so that each is told the number of threads that the user wants. All of the process see it. */
+/* NumPy's BLAS on one thread while products of ours run. Products that run at once share the
+   change, so that each is told the number of threads that the user wants. The whole process sees
+   the change. */
 #ifndef FASTDROP_BLAS_THREADS_H
 #define FASTDROP_BLAS_THREADS_H
 
@@ -11,7 +12,7 @@ typedef void (*fd_set_threads)(int n);
 static pthread_mutex_t fd_blas_lock = PTHREAD_MUTEX_INITIALIZER;
 static int fd_blas_products, fd_blas_wanted;
 
-/* How many threads a product may take; BLAS has one from here on. */
+/* Returns how many threads a product may take; BLAS has one thread from here on. */
 static inline int fd_blas_enter(fd_get_threads get, fd_set_threads set)
 {
     pthread_mutex_lock(&fd_blas_lock);
@@ -28,12 +29,12 @@ static inline int fd_blas_enter(fd_get_threads get, fd_set_threads set)
 static inline void fd_blas_leave(fd_get_threads get, fd_set_threads set)
 {
     pthread_mutex_lock(&fd_blas_lock);
-    if (!--fd_blas_products && fd_blas_wanted > 1 && get() == 1)    /* else somebody else has set it */
+    if (!--fd_blas_products && fd_blas_wanted > 1 && get() == 1)    /* else other code has set it */
         set(fd_blas_wanted);
     pthread_mutex_unlock(&fd_blas_lock);
 }
 
-/* In a forked child: the products of the parent's other threads are not there. */
+/* To be called in a forked child, where the products of the parent's other threads do not exist. */
 static inline void fd_blas_after_fork(fd_set_threads set)
 {
     fd_blas_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;

@@ -1,5 +1,5 @@
-/* How many threads OpenMP's users allow: its variables and threadpoolctl hold for fastdrop, too. No thread
-   is OpenMP's: its libraries end the process where the system refuses them one. */
+/* How many threads OpenMP's users allow, because its variables and threadpoolctl apply to fastdrop,
+   too. No thread is OpenMP's: its libraries end the process where the system refuses a thread. */
 #ifndef FASTDROP_OPENMP_H
 #define FASTDROP_OPENMP_H
 

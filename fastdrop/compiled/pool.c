@@ -19,20 +19,20 @@
 #define PAUSE() ((void)0)
 #endif
 
-/* How long a helper spins: longer than what a step does on one thread between two products. How
-   long the caller does for a helper's last share, before it lets others have its core. How long it
-   does not ask again for threads that it was refused: asking takes as long as a small step. */
+/* How long a helper spins, which is longer than a step takes on one thread between two products.
+   How long the caller waits for a helper's last share before it lets others have its core. How long
+   it does not ask again for threads after a refusal, as asking takes as long as a small step. */
 enum { SPIN_NS = 300000, PATIENCE_NS = 20000, REFUSED_NS = 100000000 };
 
-static atomic_flag busy = ATOMIC_FLAG_INIT;    /* some caller has the helpers, and all below */
+static atomic_flag busy = ATOMIC_FLAG_INIT;    /* a caller has the helpers, and all below */
 static int helpers;
-static int64_t refused;                        /* when the system last gave none */
+static int64_t refused;                        /* when the system last refused a thread */
 
 static fd_share work;
 static int num_shares;
 static void *argument;
-static int spin;                               /* do helpers spin afterwards? */
-static fd_float_mode mode;                     /* the caller's: helpers compute as it does */
+static int spin;                               /* whether helpers spin afterwards */
+static fd_float_mode mode;                     /* the caller's, in which helpers compute as well */
 static _Atomic int finished;                   /* shares */
 static _Atomic uint64_t posted;                /* number of the call << 32 | shares not yet taken */
 
@@ -40,7 +40,7 @@ static _Atomic int sleeping;                   /* helpers */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 
-static _Atomic(fd_parallel) lent;              /* of the threads that somebody lends; or NULL */
+static _Atomic(fd_parallel) lent;              /* calls another library's threads; or NULL */
 
 static int64_t now(void)
 {
@@ -49,11 +49,11 @@ static int64_t now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* What became of the search for a share. */
+/* The result of the search for a share */
 typedef enum { NONE, DONE, DONE_SPIN } outcome;
 
-/* Takes a share, or none. Whoever has one may read what has been posted until it has finished it;
-   the number of the call keeps a late helper from taking a share of a call that it has not seen. */
+/* Takes a share, or none. A thread with a share may read what has been posted until it has finished
+   it. The number of the call keeps a late helper from taking a share of a call it has not seen. */
 static outcome do_share(void)
 {
     uint64_t seen = atomic_load(&posted);
@@ -152,7 +152,7 @@ static void wake_helpers(int wanted)
     pthread_mutex_unlock(&lock);
 }
 
-/* A call that lent threads do. Each caller has threads of its own. */
+/* A call that lent threads carry out. Each caller has its own threads. */
 typedef struct {
     fd_share f;
     int shares;
@@ -187,7 +187,7 @@ void fd_pool_run(fd_share f, int shares, void *arg, fd_helpers who)
     const fd_parallel parallel = who == FD_LENT ? atomic_load(&lent) : NULL;
     if (parallel && shares > 1) {
         lent_call c = {f, shares, arg, fd_get_float_mode(), shares};
-        parallel(do_lent_shares, &c, 0, 0);    /* 0: as many as there are, as PyTorch itself */
+        parallel(do_lent_shares, &c, 0, 0);    /* 0: as many as there are, as in PyTorch itself */
         return;
     }
     if (shares == 1 || atomic_flag_test_and_set(&busy)) {

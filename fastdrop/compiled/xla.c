@@ -5,7 +5,7 @@
  *                                              the whole array: one row, unless D is a block of it
  *   units of work          a chunk of a row, or several short rows
  *
- * Along shared axes a bit decides on several elements: there the array's mask is drawn first, row by
+ * Along shared axes a bit decides on several elements. Then the array's mask is drawn first, row by
  * row, and applied in a second pass.
  */
 #define _DEFAULT_SOURCE    /* madvise */
@@ -21,7 +21,7 @@
 #include "kernels/denormals.h"
 
 enum { UNIT = 32 * FD_TILE,            /* elements of a unit of work */
-       HUGE_PAGES_PAY = 4 << 20,       /* bytes; as NumPy has it */
+       HUGE_PAGES_PAY = 4 << 20,       /* bytes, as in NumPy */
        WORTH_TIMING = 10000 };         /* nanoseconds from which a call is worth two looks at the clock */
 
 static fd_xla_settings settings;
@@ -69,7 +69,7 @@ static int read_int(const fd_xla_call_frame *frame, const char *name, int64_t *v
 
 /* ---- a call -------------------------------------------------------------------------------------- */
 
-/* An operand that may be the same for all members of a batch along some axes. */
+/* An operand that all members of a batch may share along some axes. */
 typedef struct {
     const fd_xla_buffer *buffer;
     uint64_t size;                       /* elements of a member */
@@ -77,8 +77,8 @@ typedef struct {
 } operand;
 
 typedef struct {
-    fd_job job;              /* but x, y and z, which point to the first member's */
-    double p;                /* negative: an operand */
+    fd_job job;              /* without x, y and z, which point to the first member's */
+    double p;                /* negative if it is an operand */
     int batch, ndim;
     uint64_t members, batch_shape[FD_MAX_DIMS];
     uint64_t n;              /* elements of a member */
@@ -88,7 +88,7 @@ typedef struct {
     uint64_t rows, length;
     int outer;
     uint64_t row_shape[FD_MAX_DIMS], row_stride[FD_MAX_DIMS];
-    /* where axes are shared: each row in whole bytes, and how the array's axes step through them */
+    /* if axes are shared: each row in whole bytes, and how the array's axes step through them */
     int shared;
     uint64_t row_bytes, mask_bytes;
     uint8_t *packed;
@@ -98,7 +98,7 @@ typedef struct {
     uint64_t bias_bytes;
 } call;
 
-/* The operand's index of a member of the batch. */
+/* Returns the operand's index for a member of the batch. */
 static uint64_t member_of(const call *c, const operand *o, uint64_t member)
 {
     uint64_t at = 0;
@@ -149,7 +149,7 @@ static int is_normal(const call *c)
     return c->job.op == FD_NORMAL_SCALE || c->job.op == FD_NORMAL_ADD;
 }
 
-/* Rows of the mask, and how the block's axes step through them. */
+/* Lays out the rows of the mask, and how the block's axes step through them. */
 static void lay_out(call *c, const int64_t *dims, const int64_t *strides)
 {
     uint64_t place[FD_MAX_DIMS];         /* of the axes, in the mask's rows as they are stored */
@@ -198,7 +198,7 @@ static void lay_out(call *c, const int64_t *dims, const int64_t *strides)
     }
 }
 
-/* Where a row of the mask begins, as seen from the block's first element. */
+/* Returns where a row of the mask begins, counted from the block's first element. */
 static uint64_t row_start(const call *c, uint64_t row)
 {
     uint64_t at = 0;
@@ -283,10 +283,10 @@ static const char *read_call(const fd_xla_call_frame *frame, call *c)
 
 /* ---- its work, in units -------------------------------------------------------------------------- */
 
-/* Rows of one pass over the members, in units of a chunk of a row or of several rows. */
+/* Rows of one pass over the members, in units of a chunk of a row or of several rows */
 typedef struct {
     const call *c;
-    int drawing;             /* draw the mask, or apply */
+    int drawing;             /* whether to draw the mask, or to apply it */
     uint64_t rows, length;   /* of a member */
     uint64_t chunks, bundle; /* chunks of a row, rows of a unit: one of the two is 1 */
     uint64_t units;
@@ -314,7 +314,7 @@ static double rate_of(const call *c, uint64_t member)
     return c->rate.buffer->dtype == FD_XLA_F32 ? ((const float *)data)[at] : ((const double *)data)[at];
 }
 
-/* A job for a member of the batch: its key, p and operands. */
+/* Sets the job for a member of the batch: its key, p and operands. */
 static void set_member(const call *c, const pass *pass, uint64_t member, fd_job *job, fd_bits *bits)
 {
     const size_t size = fd_itemsize[c->job.dtype];
@@ -330,7 +330,7 @@ static void set_member(const call *c, const pass *pass, uint64_t member, fd_job 
     if (p < 0) {
         p = rate_of(c, member);
         if (!(p >= 0 && p <= 1))
-            p = p > 1 ? 1 : 0;    /* documented: what no probability is, is the nearest; NaN is 0 */
+            p = p > 1 ? 1 : 0;    /* documented: the nearest probability; 0 for NaN */
         job->scale = p < 1 ? 1 / (1 - p) : 0;
     }
     fd_key_init(&bits->key, seed, number);
@@ -393,9 +393,9 @@ static void run_unit(const pass *pass, uint64_t unit)
 
 /* ---- sharing it among XLA's threads -------------------------------------------------------------- */
 
-/* XLA promises neither that a task runs nor when. So the caller takes units too, until none is left,
-   and waits for those that others have begun; tasks that come later find nothing, and the last one
-   to leave frees this. */
+/* XLA promises neither that a task runs nor when. So the caller takes units as well, until none is
+   left, and waits for those that others have begun. Tasks that come later find nothing to do, and
+   the last one to leave frees this. */
 typedef struct {
     pass pass;
     _Atomic uint64_t next, done;
@@ -480,7 +480,7 @@ static int threads_of(const fd_xla_call_frame *frame)
 
 /* ---- the handler --------------------------------------------------------------------------------- */
 
-/* Each bias and a tile's length more of it, repeated: a tile finds its part in one piece. */
+/* Repeats each bias for a tile's length, so that a tile finds its part in one piece. */
 static int repeat_biases(call *c)
 {
     const size_t size = fd_itemsize[c->job.dtype], units = c->z.size * size;
@@ -503,11 +503,11 @@ static int repeat_biases(call *c)
     return 1;
 }
 
-/* XLA gives large results fresh memory: the faults of huge pages cost a third of small ones'. */
+/* XLA gives large results fresh memory, where faults of huge pages cost a third of small ones'. */
 static void want_huge_pages(void *memory, uint64_t bytes)
 {
 #ifdef MADV_HUGEPAGE
-    const uintptr_t page = 1 << 16;      /* no system's are larger */
+    const uintptr_t page = 1 << 16;      /* no system has larger ones */
     const uintptr_t first = ((uintptr_t)memory + page - 1) & ~(page - 1);
     const uintptr_t last = ((uintptr_t)memory + bytes) & ~(page - 1);
     if (bytes >= HUGE_PAGES_PAY && first < last)
@@ -518,7 +518,7 @@ static void want_huge_pages(void *memory, uint64_t bytes)
 #endif
 }
 
-/* Nanoseconds on a clock. */
+/* Returns the nanoseconds of a clock. */
 static double now(void)
 {
     struct timespec time;
@@ -562,8 +562,8 @@ static fd_xla_error *run_call(const fd_xla_call_frame *frame, call *c)
     return NULL;
 }
 
-/* XLA asks for the version that a handler was made for: neither one that it does not know yet, nor
-   one that it may know no longer. */
+/* XLA asks for the version that a handler was made for. It must be neither one that XLA does not
+   know yet, nor one that it may no longer know. */
 static void tell_version(const fd_xla_call_frame *frame, fd_xla_metadata *metadata)
 {
     const fd_xla_version *theirs = &frame->api->api_version;

@@ -1,8 +1,9 @@
 /* XLA's interface for foreign functions, as far as one handler needs it, and the handler.
  *
- * The declarations are XLA's own (jaxlib/include/xla/ffi/api/c_api.h) in our names: so the compiled
- * module needs no jaxlib, neither when it is built nor when it is loaded, and one build serves all.
- * These fields lie at the same places in all versions of the interface from 0.1 to 0.5;
+ * The declarations are XLA's own (jaxlib/include/xla/ffi/api/c_api.h) with our names. So the
+ * compiled module needs no jaxlib, neither when it is built nor when it is loaded, and one build
+ * serves all.
+ * These fields lie at the same places in all versions of the interface from 0.1 to 0.5, and
  * tests/adapters/jax/test_jax_interface.py compares them with the header of the installed jaxlib.
  */
 #ifndef FASTDROP_XLA_H
@@ -116,7 +117,7 @@ typedef struct {
     int64_t size;
     int *types;
     void **args;
-} fd_xla_args;    /* of arguments and of results */
+} fd_xla_args;    /* for arguments and for results */
 
 typedef struct {
     size_t struct_size;
@@ -148,11 +149,12 @@ _Static_assert(offsetof(fd_xla_api, schedule) == 136, "interface");
 typedef struct {
     const fd_kernels *const *kernels;    /* those in use */
     const uint64_t *cache_bytes;         /* of the last-level cache */
-    /* nanoseconds that n elements take one thread of a known machine, writing so many bytes */
+    /* returns the nanoseconds that one thread of a known machine takes for n elements, writing so
+       many bytes */
     double (*work)(const fd_job *job, uint64_t n, uint64_t bytes);
-    /* do other threads pay, as far as calls of that many bytes have been seen here? */
+    /* tells whether other threads pay, as far as calls with so many bytes have been seen here */
     int (*threads_pay)(double work, uint64_t bytes);
-    /* one thread took so many times as long */
+    /* is told that one thread took so many times as long */
     void (*learn)(uint64_t bytes, double times);
 } fd_xla_settings;
 
@@ -168,7 +170,7 @@ void fd_xla_use(const fd_xla_settings *settings);
  *           has a second operand
  *   key     (B..., 1, 2 or 4) of uint32: seed and call, high word first, what is absent 0
  *   offset  (B..., 2) of uint32, high word first
- *   starts  (at least as many as D has axes) of uint32: where the block lies in the array
+ *   starts  (at least as many as D has axes) of uint32: the place of the block in the array
  *   p       (B...) of float32 or float64; only where the attribute p is negative
  *   result  (B..., D...)
  *

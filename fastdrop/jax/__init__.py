@@ -1,7 +1,8 @@
 """JAX's dropout by fastdrop's kernels: ``from fastdrop.jax import dropout``.
 
-Functions of a key of `jax.random` and an array; `fastdrop.jax.nnx`, `.linen` and `.equinox`, which
-are imported only when asked for, have the layers of Flax and Equinox. docs/jax.md has the details.
+This module has functions of a key of `jax.random` and an array. `fastdrop.jax.nnx`, `.linen` and
+`.equinox` have layers for Flax and Equinox; they are imported only when asked for.
+docs/reference/jax.md has the details.
 """
 
 _NEEDED = (0, 8, 1)  # 0.8.0 crashes where a key differs between the devices of a shard_map

@@ -17,14 +17,14 @@ __all__ = ["Dropout"]
 
 
 class Dropout(equinox.nn.Dropout):
-    """`equinox.nn.Dropout`, by fastdrop's kernels, with its arguments.
+    """`equinox.nn.Dropout` with fastdrop's kernels.
 
     Parameters
     ----------
     p : float or Array
-        Probability of dropping; it may be traced. As there, no gradient flows to it.
+        Probability of dropping. It may be traced; as in Equinox, no gradient flows to it.
     inference : bool
-        Return the input as it is.
+        Whether to return the input as it is.
     """
 
     def __call__(
@@ -35,14 +35,27 @@ class Dropout(equinox.nn.Dropout):
         inference: bool | None = None,
         deterministic: bool | None = None,
     ) -> Any:
-        """Apply dropout; see `equinox.nn.Dropout` for the arguments."""
+        """Apply dropout.
+
+        Parameters
+        ----------
+        x : Array
+            The array to drop elements of.
+        key, inference, deterministic
+            As in `equinox.nn.Dropout`.
+
+        Returns
+        -------
+        Array
+            Dropout of x, or x itself.
+        """
         off = self.inference if inference is None else inference
         if deterministic is not None or off or key is None:
             return self._original(x, key, inference, deterministic)
         return dropout(key, x, self.p)
 
     def _original(self, x: Any, key: Any, inference: Any, deterministic: Any) -> Any:
-        """What warns, returns x or raises there does so here."""
+        """Call Equinox's own layer in cases where it warns, returns x or raises."""
         if deterministic is None:
             return super().__call__(x, key=key, inference=inference)
         off = super().__call__(x, key=None, deterministic=True)  # warns

@@ -1,4 +1,4 @@
-"""What users call: dropout and its family as functions of a key and an array."""
+"""Dropout and its family as functions of a key and an array: what users call."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _checked_x(x: ArrayLike, name: str = "x") -> Array:
     expected = f"{name}: expected an array of float16, bfloat16, float32 or float64, got"
     try:
         array = jnp.asarray(x)
-    except (TypeError, ValueError):  # JAX does not say of what
+    except (TypeError, ValueError):  # JAX's message does not name the argument
         raise TypeError(f"{expected} {type(x).__name__}") from None
     if array.dtype.name not in _DTYPES:
         raise TypeError(f"{expected} {array.dtype}")
@@ -64,14 +64,14 @@ def _static_stddev(stddev: Any) -> float:
 
 
 def _offset_words(offset: Any, n: Any, bits: int = 55) -> Array:
-    """The offset's two words, the high one first."""
+    """Return the two words of the offset, the high one first."""
     if isinstance(offset, jax.core.Tracer):
         if offset.shape or not jnp.issubdtype(offset.dtype, jnp.integer):
             raise TypeError(f"offset: expected an integer, got {offset.dtype} {offset.shape}")
         wide = offset.dtype.itemsize > 4
         high = offset >> 32 if wide else jnp.zeros_like(offset)
         return jnp.stack([high.astype(jnp.uint32), offset.astype(jnp.uint32)])
-    # while a program is exported, lengths may be unknown
+    # Lengths may be unknown while a program is exported.
     start = checked_offset(offset, n if isinstance(n, int) else 0, bits)
     return np.array([start >> 32, start & 0xFFFFFFFF], np.uint32)
 
@@ -98,39 +98,43 @@ def dropout(
     offset: Any = 0,
     training: bool = True,
 ) -> Array:
-    """Drop elements with probability p, scale the others by 1 / (1 - p).
+    """Drop elements with probability p and multiply the others by 1 / (1 - p).
 
-    A pure function: jit, gradients of any order, vmap, scan, remat and shardings leave the mask as
-    it is, and nothing is kept for the backward pass but the key.
+    This is a pure function: jit, gradients of any order, vmap, scan, remat and shardings do not
+    change the mask. Nothing but the key is kept for the backward pass.
 
     Parameters
     ----------
     key : Array
         A key of `jax.random`, typed or raw. ``jax.random.key(42)`` gives the mask of
-        ``fastdrop.Key(42)``: two words are the seed, the high one first; four are seed and call.
-        Keys of different implementations with the same words give the same mask.
+        ``fastdrop.Key(42)``. Two words are the seed, the high one first; four words are seed and
+        call. Keys of different implementations with the same words give the same mask.
     x : array_like of float16, bfloat16, float32 or float64
+        An array of any shape.
     p : float
-        Probability of dropping, 0 <= p <= 1. It may be traced: then what is below 0 or no number
-        counts as 0, what is above 1 as 1, and no gradient flows to it.
+        Probability of dropping an element, 0 <= p <= 1. It may be traced. Then a p that is negative
+        or NaN counts as 0, a p above 1 counts as 1, and no gradient flows to it.
     shared_axes : int or iterable of int
-        Axes along which the mask is shared: one decision for the whole axis.
+        Axes along which the mask is shared: elements that differ only in these axes are dropped or
+        kept together.
     offset : int
-        Index of x's first element in a larger array, in elements of the mask's own shape (x's with
-        the shared axes set to 1). It may be traced: then nothing checks that it is not negative.
+        Index of the first element of x in a larger array, counted in elements of the mask's own
+        shape (the shape of x with the shared axes set to 1). It may be traced. Then nothing checks
+        that it is not negative.
     training : bool
-        If False, x itself is returned; likewise with p = 0.
+        If False, or if p = 0, the result is x itself.
 
     Returns
     -------
     Array
-        x's shape and dtype; a dropped element is +0.0, also where x is infinite or NaN.
+        Array with the shape and dtype of x. A dropped element is +0.0, even where x is infinite or
+        NaN.
 
     Raises
     ------
     TypeError, ValueError
-        If x is not of a supported float type, key is no key, or p, an axis or offset is out of
-        bounds.
+        If x does not have a supported float type, if key is not a key, or if p, an axis or offset
+        is out of bounds.
 
     Examples
     --------
@@ -157,7 +161,7 @@ def dropout(
 def _check_unused(
     key: Any, x: Array, axes: Iterable[int] = (), offset: Any = 0, bits: int = 55
 ) -> None:
-    """Check what is not needed where nothing is dropped; there may be no key."""
+    """Check the arguments that are not needed when nothing is dropped; the key may be missing."""
     if key is not None:
         key_words(key)
     _offset_words(offset, math.prod(mask_shape(x.shape, tuple(axes))), bits)
@@ -172,22 +176,23 @@ def alpha_dropout(
     offset: Any = 0,
     training: bool = True,
 ) -> Array:
-    """Set elements to SELU's lower limit, and keep mean 0 and variance 1.
+    """Set dropped elements to SELU's lower limit, and keep mean 0 and variance 1.
 
     Parameters
     ----------
     key, x, p, shared_axes, offset, training
-        As in `dropout`; p is not traced. ``shared_axes=range(2, x.ndim)`` drops whole channels.
+        As in `dropout`, but p cannot be traced. ``shared_axes=range(2, x.ndim)`` drops whole
+        channels.
 
     Returns
     -------
     Array
-        What `fastdrop.alpha_dropout` returns.
+        The same as from `fastdrop.alpha_dropout`.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`.
+        As for `dropout`.
     """
     array, p = _checked_x(x), _static_p(p)
     axes = checked_axes(shared_axes, array.ndim)
@@ -201,22 +206,22 @@ def alpha_dropout(
 def gaussian_dropout(
     key: Array, x: ArrayLike, p: float = 0.5, *, offset: Any = 0, training: bool = True
 ) -> Array:
-    """Multiply by normal noise of mean 1 and the variance of dropout, p / (1 - p).
+    """Multiply by normal noise of mean 1 and of the variance of dropout, p / (1 - p).
 
     Parameters
     ----------
     key, x, p, offset, training
-        As in `dropout`; p < 1 and not traced.
+        As in `dropout`, but p is below 1 and cannot be traced.
 
     Returns
     -------
     Array
-        On CPUs what `fastdrop.gaussian_dropout` returns, elsewhere that to rounding.
+        The same as from `fastdrop.gaussian_dropout` on CPUs, and the same up to rounding elsewhere.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; ValueError also for p = 1, where the variance is infinite.
+        As for `dropout`; also a ValueError for p = 1, where the variance is infinite.
     """
     array, p = _checked_x(x), _static_p(p)
     if p == 1:
@@ -235,20 +240,22 @@ def gaussian_noise(
 
     Parameters
     ----------
+    key, x
+        As in `gaussian_dropout`.
     stddev : float
         Standard deviation of the noise, at least 0 and finite.
-    key, x, offset, training
+    offset, training
         As in `gaussian_dropout`.
 
     Returns
     -------
     Array
-        On CPUs what `fastdrop.gaussian_noise` returns, elsewhere that to rounding.
+        The same as from `fastdrop.gaussian_noise` on CPUs, and the same up to rounding elsewhere.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; also for a standard deviation that is negative or not finite.
+        As for `dropout`; also if the standard deviation is negative or not finite.
     """
     array, stddev = _checked_x(x), _static_stddev(stddev)
     if not training or stddev == 0:
@@ -266,27 +273,32 @@ def drop_path(
     offset: Any = 0,
     training: bool = True,
 ) -> Array:
-    """Stochastic depth: drop the whole residual branch of a sample, or of the batch.
+    """Drop the whole residual branch of a sample, or of the batch (stochastic depth).
 
     Parameters
     ----------
-    x : array_like, (samples, ...)
-    mode : {"row", "batch"}
-        One decision for each sample, or one for all.
-    key, p, training
+    key : Array
         As in `dropout`.
+    x : array_like, (samples, ...)
+        The output of the branch.
+    p : float
+        As in `dropout`.
+    mode : {"row", "batch"}
+        Whether each sample gets a decision of its own, or all samples get the same.
     offset : int
-        Index of x's first sample in the whole batch; 0 with mode "batch".
+        Index of the first sample of x in the whole batch; 0 with mode "batch".
+    training : bool
+        As in `dropout`.
 
     Returns
     -------
     Array
-        x / (1 - p) where kept, else +0.0.
+        x / (1 - p) where it is kept, else +0.0.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; ValueError also for a 0-d x or an unknown mode.
+        As for `dropout`; also a ValueError if x is 0-d or the mode is unknown.
     """
     array = _checked_x(x)
     if array.ndim == 0:
@@ -316,23 +328,28 @@ def dropout_add(
     offset: Any = 0,
     training: bool = True,
 ) -> Array:
-    """``dropout(key, x, p) + residual`` in one pass: the end of a residual branch.
+    """Return ``dropout(key, x, p) + residual``, computed in one pass.
+
+    This is how a residual branch ends.
 
     Parameters
     ----------
+    key, x
+        As in `dropout`, but p cannot be traced.
     residual : array_like
-        Of x's shape and dtype.
-    key, x, p, shared_axes, offset, training
-        As in `dropout`; p is not traced.
+        Array with the shape and dtype of x, which is added.
+    p, shared_axes, offset, training
+        As in `dropout`, but p cannot be traced.
 
     Returns
     -------
     Array
+        The sum, with the shape and dtype of x.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; also if the residual's shape or dtype is not x's.
+        As for `dropout`; also if the residual differs from x in shape or dtype.
     """
     array, p = _checked_x(x), _static_p(p)
     other = _check_second(array, residual, "residual", array.shape)
@@ -354,27 +371,33 @@ def bias_act_dropout(
     offset: Any = 0,
     training: bool = True,
 ) -> Array:
-    """``dropout(key, activation(x + bias), p)`` in one pass: what follows a matrix product.
+    """Return ``dropout(key, activation(x + bias), p)``, computed in one pass.
 
-    Behind a ReLU the backward pass needs neither mask nor key, only the output.
+    This is what follows a matrix product. After a ReLU, the backward pass needs neither mask nor
+    key, only the output.
 
     Parameters
     ----------
+    key : Array
+        As in `dropout`, but p cannot be traced.
     x : array_like, (..., units)
+        The product.
     bias : array_like, (units,)
-        Of x's dtype.
+        Array with the dtype of x.
     activation : {None, "relu"}
-    key, p, shared_axes, offset, training
-        As in `dropout`; p is not traced.
+        None adds the bias only.
+    p, shared_axes, offset, training
+        As in `dropout`, but p cannot be traced.
 
     Returns
     -------
     Array
+        The result, with the shape and dtype of x.
 
     Raises
     ------
     TypeError, ValueError
-        As `dropout`; also if the bias does not fit x, or for another activation.
+        As for `dropout`; also if the bias does not fit x, or for another activation.
     """
     if activation not in (None, "relu"):
         raise ValueError(f"activation: expected None or 'relu', got {activation!r}")

@@ -1,4 +1,4 @@
-"""A block of an array: by the compiled handler on CPUs, by the contract in jax.numpy elsewhere."""
+"""A block of an array, computed by the compiled handler on CPUs, and in jax.numpy elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["TARGET", "block", "register"]
 
 TARGET = "fastdrop"  # XLA's name for the handler
 
-# x, [z,] key, offset, starts, [p]: as `reference.masked`
+# takes x, [z,] key, offset, starts, [p], as `reference.masked` does
 block = Primitive("fastdrop_block")
 
 
@@ -31,16 +31,16 @@ def _like_x(x: Any, *_: Any, **params: Any) -> Any:
 
 @lru_cache
 def register() -> None:
-    """Make the handler known to XLA; a first call of anything in `fastdrop.jax` does that, too.
+    """Make the handler known to XLA. The first call of any function of `fastdrop.jax` does it, too.
 
-    To be called before a program runs that was made elsewhere: by `jax.export`, for instance.
+    Call it before running a program that was made elsewhere, for instance by `jax.export`.
 
     Raises
     ------
     ImportError
-        If the interface of the installed jaxlib is not one that the handler knows.
+        If the handler does not know the interface of the installed jaxlib.
     """
-    jax.devices("cpu")  # an error comes now, with one line, not from there
+    jax.devices("cpu")  # raises an error of one line now, and not in the calls below
     needs = f"fastdrop.jax needs a jaxlib with foreign functions of version 0, got {_interface()}"
     if _interface()[0] not in ("0", "?"):
         raise ImportError(needs)
@@ -51,7 +51,7 @@ def register() -> None:
 
 
 def _interface() -> str:
-    """The version of the interface, as jaxlib's header has it."""
+    """Return the version of the interface, according to jaxlib's header."""
     header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
     try:
         text = header.read_text()

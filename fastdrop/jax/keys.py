@@ -1,4 +1,4 @@
-"""Keys from JAX's: the words of a key are a seed and a call."""
+"""Keys from JAX's keys, whose words are a seed and a call."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def key_words(key: Any) -> Array:
     Parameters
     ----------
     key : Array
-        A typed key, or a raw one, of uint32.
+        A typed key, or a raw one of uint32.
 
     Returns
     -------
     Array of uint32
-        1, 2 or 4 words: of seed and call, the high word first. One word is the seed; two are the
+        1, 2 or 4 words of seed and call, each with the high word first. One or two words are the
         seed, and call is 0.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no key, or an array of keys.
+        If it is not a key, or is an array of keys.
     """
     dtype = getattr(key, "dtype", None)
     if dtype is None:

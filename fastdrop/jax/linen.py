@@ -17,7 +17,7 @@ __all__ = ["Dropout"]
 
 
 class Dropout(linen.Dropout):
-    """`flax.linen.Dropout`, by fastdrop's kernels: its arguments, and the same stream of keys.
+    """`flax.linen.Dropout` with fastdrop's kernels: the same arguments and the same stream of keys.
 
     Parameters
     ----------
@@ -31,11 +31,24 @@ class Dropout(linen.Dropout):
 
     @linen.compact
     def __call__(self, inputs: Any, deterministic: bool | None = None, rng: Any = None) -> Any:
-        """Apply dropout; see `flax.linen.Dropout` for the arguments."""
+        """Apply dropout.
+
+        Parameters
+        ----------
+        inputs : Array
+            The array to drop elements of.
+        deterministic, rng
+            As in `flax.linen.Dropout`.
+
+        Returns
+        -------
+        Array
+            Dropout of inputs, or inputs itself.
+        """
         off = linen.merge_param("deterministic", self.deterministic, deterministic)
         if off or self.rate == 0:
             return inputs
-        if self.rate == 1:  # no key is drawn there
+        if self.rate == 1:  # Flax draws no key then
             return jnp.zeros_like(inputs)
         key = self.make_rng(self.rng_collection) if rng is None else rng
         return dropout(key, inputs, self.rate, shared_axes=self.broadcast_dims)

@@ -17,7 +17,7 @@ __all__ = ["Dropout"]
 
 
 class Dropout(nnx.Dropout):
-    """`flax.nnx.Dropout`, by fastdrop's kernels: its arguments, and the same stream of keys.
+    """`flax.nnx.Dropout` with fastdrop's kernels: the same arguments and the same stream of keys.
 
     Parameters
     ----------
@@ -32,10 +32,23 @@ class Dropout(nnx.Dropout):
     def __call__(
         self, inputs: Any, *, deterministic: bool | None = None, rngs: Any = None
     ) -> jax.Array:
-        """Apply dropout; see `flax.nnx.Dropout` for the arguments."""
+        """Apply dropout.
+
+        Parameters
+        ----------
+        inputs : Array
+            The array to drop elements of.
+        deterministic, rngs
+            As in `flax.nnx.Dropout`.
+
+        Returns
+        -------
+        Array
+            Dropout of inputs, or inputs itself.
+        """
         off = self.deterministic if deterministic is None else deterministic
         source = self.rngs if rngs is None else rngs
-        if off is None or off or self.rate in (0, 1):  # no key is drawn there
+        if off is None or off or self.rate in (0, 1):  # Flax draws no key then
             return super().__call__(inputs, deterministic=deterministic, rngs=rngs)
         if isinstance(source, nnx.Rngs):
             key = source[self.rng_collection]()

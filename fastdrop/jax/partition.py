@@ -1,4 +1,4 @@
-"""An array on several devices: each draws its block of the mask, and gathers nothing."""
+"""An array on several devices, of which each draws its block of the mask and gathers nothing."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def whole(*operands: Array, rule: Rule, batch: int) -> Array:
     Parameters
     ----------
     *operands : Array
-        x, z where the rule's operation has it, key, offset, p where the rule has none; batch axes
-        of length 1 stand for all. Also abstract, while a program is lowered.
+        x; z if the rule's operation has it; key; offset; p if the rule has none. Batch axes of
+        length 1 stand for all. Operands are abstract while a program is lowered.
     rule : Rule
+        What to do to x.
     batch : int
         Number of batch axes.
 
     Returns
     -------
     Array
-        Like x.
+        The result, like x.
     """
     function = _partitioned(rule, batch) if operands[0].ndim else _unpartitioned(rule, batch)
     y: Array = function(*operands)
@@ -42,15 +43,15 @@ def whole(*operands: Array, rule: Rule, batch: int) -> Array:
 
 
 def _strides(shape: Sequence[int], shared: Sequence[int]) -> tuple[int, ...]:
-    """Of the axes in the mask of an array of this shape; 0 along shared axes."""
+    """Return the strides of the axes in the mask of an array of this shape; 0 along shared axes."""
     own = [1 if axis in shared else length for axis, length in enumerate(shape)]
     return tuple(0 if axis in shared else math.prod(own[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _with_mesh(sharding: Any, ndim: int) -> Any:
-    """A sharding that comes without a mesh, of one of its own; or one that splits nothing.
+    """Return a sharding without a mesh as one with its own mesh, or as one that splits nothing.
 
-    Devices know their place in a mesh by counting them, so they have to be in order.
+    Devices find their place in a mesh by counting, so they have to be in order.
     """
     if isinstance(sharding, NamedSharding):
         return sharding
@@ -69,14 +70,14 @@ def _with_mesh(sharding: Any, ndim: int) -> Any:
 def _bind(
     operands: Sequence[Array], starts: Array, rule: Rule, batch: int, strides: tuple[int, ...]
 ) -> Array:
-    last = 4 if rule.has_second else 3  # before p
+    last = 4 if rule.has_second else 3  # the operands before p
     operands = [*operands[:last], starts, *operands[last:]]
     y: Array = block.bind(*operands, rule=rule, batch=batch, strides=strides)
     return y
 
 
 def _no_mesh() -> Any:
-    """Let JAX annotate no arrays for an explicit mesh: on one device nothing reads that."""
+    """Keep JAX from annotating arrays for an explicit mesh, which nothing reads on one device."""
     return use_abstract_mesh(AbstractMesh((), ()))
 
 
@@ -91,7 +92,7 @@ def _unpartitioned(rule: Rule, batch: int) -> Callable[..., Array]:
 
 
 def _dims(shape: Sequence[int], result: Sequence[int], batch: int, kind: str) -> list[int | None]:
-    """For each axis of an operand, the axis of the result that it is split with, if any."""
+    """Return, for each axis of an operand, the axis of the result that it is split with, if any."""
     axes: list[int | None]
     if kind == "array":
         axes = list(range(len(result)))

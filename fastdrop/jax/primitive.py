@@ -1,7 +1,7 @@
-"""How JAX sees a masked operation: one primitive, with its derivatives and batches.
+"""How JAX sees a masked operation: as one primitive, with its derivatives and batches.
 
-Nothing is kept for a backward pass but the key: tangents and gradients are masked by the same
-primitive, which draws the mask again.
+Only the key is kept for a backward pass. The same primitive masks tangents and gradients, and draws
+the mask again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastdrop.jax.rules import Rule
 
 __all__ = ["apply"]
 
-# x, [z,] key, offset, [p]: as `partition.whole`
+# takes x, [z,] key, offset, [p], as `partition.whole` does
 _masked = Primitive("fastdrop")
 
 
@@ -31,15 +31,16 @@ def apply(rule: Rule, *operands: Array) -> Array:
     Parameters
     ----------
     rule : Rule
+        What to do to x.
     *operands : Array
-        x, z where the rule's operation has it (a residual of x's shape, or a bias along its last
-        axis), key (1, 2 or 4 words), offset (2 words), p (one number, of shape (1,)) where the rule
+        x; z if the rule's operation has it (a residual of the shape of x, or a bias along its last
+        axis); key (1, 2 or 4 words); offset (2 words); p (one number, of shape (1,)) if the rule
         has none.
 
     Returns
     -------
     Array
-        Like x.
+        The result, like x.
     """
     return _bind(_varying(operands, rule), rule, 0)
 
@@ -50,7 +51,7 @@ def _bind(operands: Sequence[Any], rule: Rule, batch: int) -> Array:
 
 
 def _varying(operands: Sequence[Array], rule: Rule) -> Sequence[Array]:
-    """Let x, and what is added to it, vary over all axes of a `shard_map` that an operand does."""
+    """Make x, and what is added to it, vary over all `shard_map` axes of the operands."""
     axes = [_axes_of(operand) for operand in operands]
     every = frozenset().union(*axes)
     many = 2 if rule.has_second else 1
@@ -61,7 +62,7 @@ def _varying(operands: Sequence[Array], rule: Rule) -> Sequence[Array]:
 
 
 def _axes_of(operand: Any) -> frozenset[Any]:
-    """The axes of a `shard_map` over which it varies; an error where JAX calls them otherwise."""
+    """Return the axes of a `shard_map` that it varies over; raises if JAX names them otherwise."""
     kind: Any = jax.typeof(operand)
     axes: frozenset[Any] = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
     return axes
@@ -95,14 +96,14 @@ def _run(*operands: Any, rule: Rule, batch: int) -> Any:
 
 
 def _spread(bias: Array, x: Any, batch: int) -> Array:
-    """A bias with the axes of x."""
+    """Return a bias with the axes of x."""
     between = (1,) * (x.ndim - batch - 1)
     return bias.reshape((*bias.shape[:batch], *between, bias.shape[-1]))
 
 
-@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)  # keeps y, which is there anyway
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)  # keeps only y, which exists anyway
 def _behind_relu(scale: float, y: Array, dx: Array) -> Array:
-    """Mask a tangent: y > 0 is ReLU's and dropout's mask in one."""
+    """Mask a tangent: y > 0 is the mask of the ReLU and of dropout in one."""
     kind = jnp.promote_types(y.dtype, jnp.float32)
     scaled = (dx.astype(kind) * jnp.asarray(scale, kind)).astype(y.dtype)
     return jnp.where(y > 0, scaled, jnp.zeros((), y.dtype))
@@ -141,7 +142,7 @@ ad.primitive_transposes[_masked] = _transpose
 
 
 def _batched(operands: Any, axes: Any, *, rule: Rule, batch: int) -> Any:
-    """One call for the whole batch: an axis more; of length 1 where an operand has none."""
+    """Make one call for the whole batch, with another axis, of length 1 if an operand has none."""
     (size,) = {operand.shape[axis] for operand, axis in zip(operands, axes) if axis is not None}
     arrays = 2 if rule.op == "add" else 1
     moved = []
@@ -161,9 +162,9 @@ batching.primitive_batchers[_masked] = _batched
 
 mlir.register_lowering(_masked, mlir.lower_fun(whole, multiple_results=False))
 
-try:  # not public (jax issue 25802): a program is told its devices where a primitive asks for them
+try:  # Not public (jax issue 25802): gives a program its devices where a primitive asks for them.
     from jax._src.dispatch import prim_requires_devices_during_lowering
 
     prim_requires_devices_during_lowering.add(_masked)
-except ImportError:  # then XLA gathers an array that lies on several devices; the mask is the same
+except ImportError:  # Then XLA gathers an array that lies on several devices; the mask is the same.
     pass

@@ -1,8 +1,8 @@
-"""The mask contract in jax.numpy: what GPUs and TPUs run, and CPUs' kernels are tested against.
+"""The mask contract in jax.numpy. GPUs and TPUs run it, and the kernels are tested against it.
 
-XLA has no 64-bit integers unless asked for them: a number of 64 bits is a pair of uint32, high
-first. A word of 32 mask bits is drawn with a counter of its own, as it needs no neighbours then;
-the generator's other three words are wasted.
+By default XLA has no 64-bit integers, so a number of 64 bits is a pair of uint32 here, the high one
+first. Each word of 32 mask bits is drawn with its own counter, so that it needs no neighbours. The
+other three words of the generator are not used.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fastdrop.jax.rules import Rule
 
 __all__ = ["masked"]
 
-Pair = tuple[Any, Any]  # 64 bits
+Pair = tuple[Any, Any]  # the two words of a number of 64 bits
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASKS, _WORDS = 0, 1  # domains
-_ALL = 1 << 32  # T where everything is kept
+_ALL = 1 << 32  # the T that keeps everything
 
 
 def _u32(value: Any) -> Array:
@@ -33,7 +33,7 @@ def _u32(value: Any) -> Array:
 
 
 def _high(a: Array, b: Array) -> Array:
-    """The high 32 bits of a product."""
+    """Return the high 32 bits of a product."""
     a0, a1, b0, b1 = a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16
     middle = a1 * b0 + (a0 * b0 >> 16)
     return a1 * b1 + (middle >> 16) + (a0 * b1 + (middle & 0xFFFF) >> 16)
@@ -64,7 +64,7 @@ def _philox(counter: Sequence[Array], seed: Pair) -> list[Array]:
 
 
 def _words(key: Sequence[Array], domain: int, plane: Any, number: Pair) -> Array:
-    """Words of a domain and plane, by their numbers: 64 to a tile, 16 blocks side by side."""
+    """Return words of a domain and plane by number: 64 to a tile, in 16 blocks side by side."""
     high, low = number
     counter: Sequence[Any] = (
         (low >> 2 | high << 30) & ~_u32(15) | low & 15,
@@ -79,7 +79,7 @@ def _words(key: Sequence[Array], domain: int, plane: Any, number: Pair) -> Array
 
 
 def _threshold(p: Array) -> tuple[Array, Array]:
-    """T of a traced p, and whether it is 2**32: from float32 what float64 would give."""
+    """Return T for a traced p, and whether it is 2**32; float32 gives what float64 would give."""
     p = jnp.where(p > 1, 1, jnp.where(p >= 0, p, 0)).astype(p.dtype)
     if p.dtype == jnp.float64:
         t = jnp.round((1 - p) * 2.0**32).astype(jnp.uint64)
@@ -93,7 +93,7 @@ def _threshold(p: Array) -> tuple[Array, Array]:
 
 
 def _kept_words(key: Sequence[Array], t: Any, planes: int, number: Pair) -> Array:
-    """Mask words by their numbers: u < T decided for 32 elements at once, plane by plane."""
+    """Return mask words by number: u < T is decided for 32 elements at once, plane by plane."""
 
     def decide(plane: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         undecided, kept = state
@@ -103,14 +103,14 @@ def _kept_words(key: Sequence[Array], t: Any, planes: int, number: Pair) -> Arra
         return jnp.where(digit, undecided & bits, undecided & ~bits), kept
 
     start = jnp.zeros_like(number[1])
-    # derived from the numbers, so that it varies over the devices that they vary over
+    # derived from the numbers, so that it varies over the same devices as they do
     state = lax.fori_loop(0, planes, decide, (~start, start))
     kept: Array = state[1]
     return kept
 
 
 def _rows(shape: Sequence[int], strides: Sequence[int]) -> tuple[tuple[int, ...], int]:
-    """The mask's axes but the innermost, whose elements are neighbours in the whole mask."""
+    """Return the mask's axes without the innermost, whose elements lie side by side in the mask."""
     outer, length = list(shape), 1
     while outer and (outer[-1] == 1 or strides[len(outer) - 1] == length):
         length *= outer.pop()
@@ -120,7 +120,7 @@ def _rows(shape: Sequence[int], strides: Sequence[int]) -> tuple[tuple[int, ...]
 def _numbers(
     shape: Sequence[int], strides: Sequence[int], offset: Array, starts: Array
 ) -> tuple[Pair, int]:
-    """Where the rows of a block lie in the whole mask; the length of a row."""
+    """Return where the rows of a block lie in the whole mask, and the length of a row."""
     first: Pair = (offset[0], offset[1])
     for axis, stride in enumerate(strides):
         first = _plus(first, _times(starts[axis], stride))
@@ -133,7 +133,7 @@ def _numbers(
 
 
 def _mask(key: Sequence[Array], rule: Rule, p: Array | None, number: Pair, length: int) -> Array:
-    """Bool, (rows, length)."""
+    """Return the mask as bool, of shape (rows, length)."""
     if p is None:
         t = round((1 - (rule.p or 0.0)) * 2**32)
         if t in (0, _ALL):
@@ -154,10 +154,10 @@ def _mask(key: Sequence[Array], rule: Rule, p: Array | None, number: Pair, lengt
 
 
 def _normal(key: Sequence[Array], number: Pair, length: int, dtype: Any) -> Array:
-    """Normal variates, (rows, length), to a few units in the last place."""
+    """Return normal variates, (rows, length), exact to a few units in the last place."""
     steps = lax.broadcasted_iota(jnp.uint32, (1, length), 1)
     words = _words(key, _WORDS, 0, _plus(number, (_u32(0), steps)))
-    lower = words >> 31 == 0  # the upper half mirrors it: there u is near 1
+    lower = words >> 31 == 0  # the upper half mirrors the lower, because u is near 1 there
     tail = (jnp.where(lower, words, ~words).astype(dtype) + 0.5) / 2.0**32
     z = jax.scipy.special.ndtri(tail)
     return jnp.where(lower, z, -z)
@@ -173,7 +173,7 @@ def _member(
     rule: Rule,
     strides: tuple[int, ...],
 ) -> Array:
-    """`masked` without batch axes."""
+    """Do what `masked` does, without batch axes."""
     kind = jnp.promote_types(x.dtype, jnp.float32)
     value = x.astype(kind)
     zero = _u32(0)
@@ -204,21 +204,23 @@ def _member(
 
 
 def masked(*operands: Array, rule: Rule, batch: int, strides: tuple[int, ...]) -> Array:
-    """What the handler in ``compiled/xla.h`` computes, of the same operands.
+    """Compute what the handler in ``compiled/xla.h`` computes, for the same operands.
 
     Parameters
     ----------
     *operands : Array
-        x, z where the rule's operation has it, key, offset, starts, p where the rule has none.
+        x; z if the rule's operation has it; key; offset; starts; p if the rule has none.
     rule : Rule
+        What to do to x.
     batch : int
         Number of batch axes.
     strides : tuple of int
-        Of the other axes of x, in the mask of the whole array.
+        The strides of the other axes of x in the mask of the whole array.
 
     Returns
     -------
     Array
+        The result, like x.
     """
     x, *others = operands
     z = others.pop(0) if rule.has_second else None

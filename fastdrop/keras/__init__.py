@@ -1,7 +1,8 @@
 """Keras's dropout by fastdrop's kernels: ``from fastdrop.keras import Dropout``.
 
-Layers with the names and arguments of Keras 3, whose masks are the same on its backends torch, jax
-and tensorflow; `convert` and `revert` for whole models. docs/keras.md has the details.
+This module has layers with the names and arguments of Keras 3, whose masks are the same on the
+backends torch, jax and tensorflow. `convert` and `revert` change whole models.
+docs/reference/keras_layers.md has the details.
 """
 
 _NEEDED, _BACKENDS = (3, 10), ("torch", "jax", "tensorflow")

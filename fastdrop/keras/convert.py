@@ -1,4 +1,4 @@
-"""Whole models: their dropout layers, in place."""
+"""`convert` and `revert`, which change the dropout layers of whole models in place."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ __all__ = ["convert", "revert"]
 
 
 def convert(model: Any) -> list[str]:
-    """Make every dropout layer of a model one of `fastdrop.keras`, in place.
+    """Turn every dropout layer of a model into one of `fastdrop.keras`, in place.
 
-    Before or after `compile` and `fit`: weights, optimiser, seeds and counters stay. Layers inside
-    layers are reached, those of MultiHeadAttention, too. A warning names what is not: layers that
-    call `keras.random.dropout` themselves (recurrent ones, Attention), and subclasses of Keras's.
-    Give it the model that you fit: one that was compiled around a part keeps the part's old layers
-    until it is compiled again.
+    This works before or after `compile` and `fit`: weights, optimiser, seeds and counters stay as
+    they are. Layers inside layers are reached, even those of MultiHeadAttention. A warning names
+    what is not reached: layers that call `keras.random.dropout` themselves (recurrent layers,
+    Attention), and subclasses of Keras's layers. Convert the model that you fit. A model that was
+    compiled around a part keeps the part's old layers until it is compiled again.
 
     Parameters
     ----------
     model : keras.Model or keras.layers.Layer
+        The model, or a layer.
 
     Returns
     -------
@@ -34,7 +35,7 @@ def convert(model: Any) -> list[str]:
     Raises
     ------
     TypeError
-        If it is no model or layer of Keras 3.
+        If `model` is not a model or layer of Keras 3.
     """
     changed = _change(model, LAYERS)
     left = [layer.path or layer.name for layer in model._flatten_layers() if _keeps_its_own(layer)]
@@ -46,11 +47,12 @@ def convert(model: Any) -> list[str]:
 
 
 def revert(model: Any) -> list[str]:
-    """Undo `convert`: what is saved then needs no fastdrop.
+    """Undo `convert`. A model that is saved afterwards does not need fastdrop.
 
     Parameters
     ----------
     model : keras.Model or keras.layers.Layer
+        The model, or a layer.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def revert(model: Any) -> list[str]:
     Raises
     ------
     TypeError
-        As `convert`.
+        As for `convert`.
     """
     return _change(model, {ours: theirs for theirs, ours in LAYERS.items()})
 
@@ -83,7 +85,7 @@ def _change(model: Any, classes: Mapping[type, type]) -> list[str]:
 
 
 def _forget_programs(model: Any) -> None:
-    """What was compiled has the old layers."""
+    """Forget compiled programs, which have the old layers."""
     for each in model._flatten_layers():
         for name in ("train_function", "test_function", "predict_function"):
             if getattr(each, name, None) is not None:

@@ -1,7 +1,7 @@
-"""Keras's layers, by fastdrop's kernels.
+"""Keras's layers with fastdrop's kernels.
 
-The state of a layer's seed generator is (seed, number of calls): the n-th call of a layer with seed
-s has the mask of ``fastdrop.Key(s, n)``. It is saved with the layer's variables.
+The state of a layer's seed generator is (seed, number of calls). The n-th call of a layer with seed
+s has the mask of ``fastdrop.Key(s, n)``. The state is saved with the layer's variables.
 """
 
 from __future__ import annotations
@@ -19,40 +19,51 @@ __all__ = ["LAYERS"]
 _backend: Any = importlib.import_module(f"fastdrop.keras.on_{keras.backend.backend()}")
 _register = keras.saving.register_keras_serializable("fastdrop")
 
-_STATE = "seed_generator_state"  # in files
+_STATE = "seed_generator_state"  # its name in files
 
 
 def _on_cpu(x: Any) -> bool:
-    """Can kernels have it? JAX's run everywhere; a program of TensorFlow's fetches it."""
+    """Tell whether kernels can take it: JAX's run everywhere, and TensorFlow fetches arrays."""
     return keras.backend.backend() != "torch" or x.device.type in ("cpu", "meta")
 
 
 def _as_tuple(noise_shape: Any) -> tuple[int | None, ...] | None:
-    """Some layers of some versions of Keras keep a list as it was given."""
+    """Return a tuple, or None, because some layers of some versions of Keras keep a list."""
     return None if noise_shape is None else tuple(noise_shape)
 
 
 class _Masked:
-    """What all of these layers share; stands before Keras's own class."""
+    """What all of these layers share. It stands before Keras's own class."""
 
     rate: float
     seed_generator: Any
 
     @property
     def supports_jit(self) -> bool:
-        """Tell Keras whether XLA can compile the layer."""
+        """Whether XLA can compile the layer."""
         return bool(_backend.SUPPORTS_JIT and self.__dict__.get("supports_jit", True))
 
     @supports_jit.setter
     def supports_jit(self, value: bool) -> None:
-        """Keep what Keras's own class sets, also for when `revert` makes it that again."""
+        """Keep what Keras's own class sets, in case `revert` restores that class."""
         self.__dict__["supports_jit"] = value
 
     def _rule(self, inputs: Any) -> Rule:
         raise NotImplementedError
 
     def call(self, inputs: Any, training: Any = False) -> Any:
-        """Apply the layer; see Keras's own class."""
+        """Apply the layer as Keras's own class does.
+
+        Parameters
+        ----------
+        inputs, training
+            As for Keras's own layer.
+
+        Returns
+        -------
+        tensor
+            As from Keras's own layer, with a mask of fastdrop's.
+        """
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         if not training or dtype not in DTYPES or not _on_cpu(inputs):
             return super().call(inputs, training=training)  # type: ignore[misc]
@@ -62,19 +73,31 @@ class _Masked:
         return _backend.apply(inputs, rule, self.seed_generator.next())
 
     def save_own_variables(self, store: Any) -> None:
-        """Save the seed generator's state, too: Keras's own layer forgets it."""
+        """Save the variables and the seed generator's state, which Keras's own layer omits.
+
+        Parameters
+        ----------
+        store
+            Where Keras saves the layer's variables.
+        """
         super().save_own_variables(store)  # type: ignore[misc]
         if hasattr(self, "seed_generator"):
             state = keras.ops.convert_to_numpy(self.seed_generator.state).astype(np.int64)
-            store[_STATE] = np.where(state < 0, state & 0xFFFFFFFF, state)  # as `key_of`
+            store[_STATE] = np.where(state < 0, state & 0xFFFFFFFF, state)  # as in `key_of`
 
     def load_own_variables(self, store: Any) -> None:
-        """Go on where the saved layer was; a file of Keras's own layer leaves the state alone."""
+        """Load the variables, and the state if the file has it; Keras's own layers save none.
+
+        Parameters
+        ----------
+        store
+            Where Keras has saved the layer's variables.
+        """
         rest = {name: store[name] for name in store.keys() if name != _STATE}  # noqa: SIM118
         super().load_own_variables(rest)  # type: ignore[misc]
         if hasattr(self, "seed_generator") and _STATE in store.keys():  # noqa: SIM118
             state = np.asarray(store[_STATE], np.int64)
-            if keras.backend.backend() != "tensorflow":  # 32 bits, signed on torch
+            if keras.backend.backend() != "tensorflow":  # 32 bits, which are signed on torch
                 dtype = keras.backend.standardize_dtype(self.seed_generator.state.dtype)
                 state = state.astype(np.uint32).view(dtype)
             self.seed_generator.state.assign(state)
@@ -82,16 +105,16 @@ class _Masked:
 
 @_register
 class Dropout(_Masked, keras.layers.Dropout):
-    """`keras.layers.Dropout`, by fastdrop's kernels.
+    """Dropout of single elements, like `keras.layers.Dropout`.
 
     Parameters
     ----------
     rate : float
-        Probability of dropping.
+        Probability of dropping an element.
     noise_shape : tuple of (int or None), optional
         The mask's shape: 1 where a decision is shared, None or the input's length elsewhere.
     seed : int, optional
-        The n-th call has the mask of ``fastdrop.Key(seed, n)``.
+        The n-th call of the layer has the mask of ``fastdrop.Key(seed, n)``.
     **kwargs
         As in Keras.
     """
@@ -101,7 +124,7 @@ class Dropout(_Masked, keras.layers.Dropout):
 
 
 class _Spatial(_Masked):
-    """Whole channels."""
+    """Base of layers that drop whole channels."""
 
     def _rule(self, inputs: Any) -> Rule:
         first = getattr(self, "data_format", "channels_last") == "channels_first"
@@ -112,22 +135,22 @@ class _Spatial(_Masked):
 
 @_register
 class SpatialDropout1D(_Spatial, keras.layers.SpatialDropout1D):
-    """`keras.layers.SpatialDropout1D`, by fastdrop's kernels; see `Dropout`."""
+    """Dropout of whole channels of series, like `keras.layers.SpatialDropout1D`; see `Dropout`."""
 
 
 @_register
 class SpatialDropout2D(_Spatial, keras.layers.SpatialDropout2D):
-    """`keras.layers.SpatialDropout2D`, by fastdrop's kernels; see `Dropout`."""
+    """Dropout of whole channels of images, like `keras.layers.SpatialDropout2D`; see `Dropout`."""
 
 
 @_register
 class SpatialDropout3D(_Spatial, keras.layers.SpatialDropout3D):
-    """`keras.layers.SpatialDropout3D`, by fastdrop's kernels; see `Dropout`."""
+    """Dropout of whole channels of volumes, like `keras.layers.SpatialDropout3D`; see `Dropout`."""
 
 
 @_register
 class AlphaDropout(_Masked, keras.layers.AlphaDropout):
-    """`keras.layers.AlphaDropout`, by fastdrop's kernels; see `Dropout`."""
+    """Dropout for SELU networks, like `keras.layers.AlphaDropout`; see `Dropout`."""
 
     def _rule(self, inputs: Any) -> Rule:
         return Rule("alpha", self.rate, _as_tuple(self.noise_shape))
@@ -135,7 +158,7 @@ class AlphaDropout(_Masked, keras.layers.AlphaDropout):
 
 @_register
 class GaussianDropout(_Masked, keras.layers.GaussianDropout):
-    """`keras.layers.GaussianDropout`, by fastdrop's kernels; see `Dropout`."""
+    """Multiplication by Gaussian noise, like `keras.layers.GaussianDropout`; see `Dropout`."""
 
     def _rule(self, inputs: Any) -> Rule:
         return Rule("gaussian", self.rate)
@@ -143,13 +166,13 @@ class GaussianDropout(_Masked, keras.layers.GaussianDropout):
 
 @_register
 class GaussianNoise(_Masked, keras.layers.GaussianNoise):
-    """`keras.layers.GaussianNoise`, by fastdrop's kernels; see `Dropout`."""
+    """Addition of Gaussian noise, like `keras.layers.GaussianNoise`; see `Dropout`."""
 
     def _rule(self, inputs: Any) -> Rule:
         return Rule("noise", self.stddev)
 
 
-# ours by Keras's
+# our classes by Keras's
 LAYERS: dict[type, type] = {
     getattr(keras.layers, layer.__name__): layer
     for layer in (

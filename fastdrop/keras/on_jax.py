@@ -1,4 +1,4 @@
-"""Keras's backend jax: by fastdrop.jax."""
+"""Keras's backend jax, by fastdrop.jax."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ def apply(x: Any, rule: Rule, state: Any) -> Any:
     Parameters
     ----------
     x : Array
+        The array.
     rule : Rule
+        What to do to it.
     state : Array
-        Two integers.
+        Two integers, the seed and the call.
 
     Returns
     -------
     Array
+        The result, like x.
     """
     seed, call = (word.astype(jnp.uint32) for word in state)
     zero = jnp.zeros_like(seed)

@@ -1,4 +1,4 @@
-"""Keras's backend tensorflow: kernels in a `tf.numpy_function`."""
+"""Keras's backend tensorflow, by kernels in a `tf.numpy_function`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ def apply(x: Any, rule: Rule, state: Any) -> Any:
     Parameters
     ----------
     x : tf.Tensor
-        Lengths may be unknown.
+        The tensor. Some of its lengths may be unknown.
     rule : Rule
+        What to do to it.
     state : tf.Tensor
-        Two integers.
+        Two integers, the seed and the call.
 
     Returns
     -------
     tf.Tensor
+        The result, like x.
     """
     if x.shape.rank is not None and x.shape.is_fully_defined():
-        rule.shared(tuple(x.shape))  # what does not fit is said now
+        rule.shared(tuple(x.shape))  # raises now if noise_shape does not fit
 
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
     def masked(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Keras's backend torch: kernels on the tensors' own memory."""
+"""Keras's backend torch, by kernels on the tensors' own memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fastdrop.torch.tensors import array, empty, thread_limit
 
 __all__ = ["SUPPORTS_JIT", "apply"]
 
-SUPPORTS_JIT = True  # its compiler leaves `apply` as it is
+SUPPORTS_JIT = True  # PyTorch's compiler leaves `apply` as it is
 
 
 class _Masked(Function):
-    """A rule, with derivatives of any order; nothing is saved but the key."""
+    """A rule, with derivatives of any order. Only the key is saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rule: Rule, key: Key) -> Tensor:
@@ -53,14 +53,16 @@ def apply(x: Any, rule: Rule, state: Any) -> Any:
     Parameters
     ----------
     x : Tensor
-        On the CPU; or on the device "meta", where only shapes are computed.
+        A tensor on the CPU, or on the device "meta", where only shapes are computed.
     rule : Rule
+        What to do to it.
     state : Tensor
-        Two integers.
+        Two integers, the seed and the call.
 
     Returns
     -------
     Tensor
+        The result, like x.
     """
     if x.device.type == "meta":
         return torch.empty_like(x)

@@ -17,16 +17,17 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 class Rule(NamedTuple):
-    """One of the family, with its parameters.
+    """A member of the dropout family, with its parameters.
 
     Attributes
     ----------
     kind : {"dropout", "alpha", "alpha gradient", "gaussian", "noise"}
+        Which member it is.
     p : float
-        Probability of dropping; of "noise" the standard deviation.
+        Probability of dropping, or the standard deviation of "noise".
     noise_shape : tuple of (int or None), optional
-        The mask's own shape: 1 where a decision is shared, None or the input's length elsewhere;
-        axes that it has fewer than the input are shared, the first ones.
+        The mask's own shape: 1 where a decision is shared, None or the input's length elsewhere.
+        If it has fewer axes than the input, the first axes of the input are shared.
     """
 
     kind: str
@@ -35,7 +36,7 @@ class Rule(NamedTuple):
 
     @property
     def gradient(self) -> Rule | None:
-        """What is done to dy; None where that is nothing."""
+        """The rule for dy, or None if dy is not changed."""
         if self.kind == "noise":
             return None
         return self._replace(kind="alpha gradient") if self.kind == "alpha" else self
@@ -59,7 +60,7 @@ class Rule(NamedTuple):
 def key_of(seed: int, call: int) -> Key:
     """Return the key of a seed generator's state.
 
-    Torch keeps unsigned integers of 32 bits in signed ones; TensorFlow has 64 bits.
+    Torch keeps unsigned integers of 32 bits in signed integers. TensorFlow has 64 bits.
     """
     return Key(*(word & 0xFFFFFFFF if word < 0 else word for word in (seed, call)))
 
@@ -76,14 +77,20 @@ def run(
     Parameters
     ----------
     x : ndarray
+        The array.
     rule : Rule
+        What to do to it.
     key : Key
+        The key of the mask.
     out : ndarray, optional
+        Array for the result.
     num_threads : int, optional
+        As in `fastdrop.dropout`.
 
     Returns
     -------
     ndarray
+        The result, with the shape and dtype of x.
     """
     more: dict[str, Any] = {"key": key, "out": out, "num_threads": num_threads}
     if rule.kind == "gaussian":

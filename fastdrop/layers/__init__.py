@@ -1,8 +1,9 @@
 """Layers: the dropout family, and what a multi-layer perceptron needs around it.
 
-schedules.py: p over time; batch.py: what a layer knows of its batch; base.py: what all layers
-share; activations.py; core.py: Dense and friends; normalization.py; residual.py: layers around
-layers; dropout.py, noise.py, recurrent.py, dense_dropout.py: the family.
+What all layers share is in base.py, what a layer knows of its batch in batch.py, and p over time
+in schedules.py. The dropout family is in dropout.py, noise.py, recurrent.py and dense_dropout.py.
+The other layers are in core.py (Dense and similar ones), activations.py, normalization.py and
+residual.py (layers around layers).
 """
 
 from fastdrop.layers import schedules
@@ -15,14 +16,8 @@ from fastdrop.layers.base import (
     PartialGradient,
     Shape,
     WeightRule,
-    assign,
-    batch_shape,
-    build_all,
-    by_layer,
-    check_each_once,
     deserialize,
     serialize,
-    shapes_between,
 )
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Activation, Dense, Flatten, ReLU, Softmax
@@ -76,15 +71,9 @@ __all__ = [
     "WeightDropout",
     "WeightRule",
     "Zoneout",
-    "assign",
-    "batch_shape",
-    "build_all",
-    "by_layer",
-    "check_each_once",
     "deserialize",
     "schedules",
     "serialize",
-    "shapes_between",
     "sigmoid",
     "softmax",
 ]

@@ -1,9 +1,11 @@
-"""Activation functions, each by its name, with their gradients.
+"""Activation functions by name, with their gradients.
+
+An activation is called like this::
 
     y, backward = activation(z, out)
     dz = backward(dy)
 
-`out` is None or an array, z itself if need be, that may be overwritten, with y or anything else.
+`out` is None or an array that may be overwritten, with y or with anything else. It may be z itself.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ __all__ = ["ACTIVATIONS", "ActivationFunction", "normal_cdf", "sigmoid", "softma
 
 ActivationFunction: TypeAlias = Callable[[Array, Array | None], tuple[Array, Backward]]
 
-LEAKY_SLOPE = 0.2  # Keras's
+LEAKY_SLOPE = 0.2  # as in Keras
 # Klambauer et al. 2017, Self-normalizing neural networks: the fixed point has mean 0, variance 1.
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
-# of log(erfc(a) exp(a^2) / t) in 2 t - 1, at the Chebyshev nodes, with 40 digits
+# Series of log(erfc(a) exp(a^2) / t) in 2 t - 1, at the Chebyshev nodes, with 40 digits
 ERFC_SERIES = [
     *(-0.65132685989085472, 0.64196979235649026, 1.9476473204185836e-2),
     *(-9.5615147868086316e-3, -9.4659534448203687e-4, 3.6683949785276145e-4),
@@ -44,14 +46,40 @@ ERFC_POLYNOMIALS = {4: cheb2poly(ERFC_SERIES[:13]).tolist(), 8: cheb2poly(ERFC_S
 
 @underflowing
 def sigmoid(z: Array, out: Array | None = None) -> Array:
-    """Return 1 / (1 + exp(-z)), without overflow for any z."""
+    """Return 1 / (1 + exp(-z)), without overflow for any z.
+
+    Parameters
+    ----------
+    z : ndarray
+        The inputs (logits).
+    out : ndarray, optional
+        Array for the result; it may be z itself.
+
+    Returns
+    -------
+    ndarray
+        Numbers in [0, 1], with the shape of z.
+    """
     e = np.exp(-np.abs(z))  # in (0, 1]
     return np.divide(np.maximum(e, z >= 0), 1 + e, out=out)
 
 
 @underflowing
 def softmax(z: Array, out: Array | None = None) -> Array:
-    """Return exp(z) / sum(exp(z)) over the last axis, without overflow for any finite z."""
+    """Return exp(z) / sum(exp(z)) over the last axis, without overflow for any finite z.
+
+    Parameters
+    ----------
+    z : ndarray
+        The inputs (logits).
+    out : ndarray, optional
+        Array for the result; it may be z itself.
+
+    Returns
+    -------
+    ndarray
+        Probabilities, with the shape of z.
+    """
     y = np.empty_like(z) if out is None else out
     if softmax_of(z, y):
         return y
@@ -63,8 +91,8 @@ def softmax(z: Array, out: Array | None = None) -> Array:
 
 _sigmoid, _softmax = bare(sigmoid), bare(softmax)
 
-# Functions whose gradient takes no more than y. They do without numpy.where: on elements of random
-# sign it took 25 times as long as a product with y > 0, and as the sum of two parts.
+# Functions whose gradient needs only y. They avoid numpy.where, which took 25 times as long, on
+# elements of random sign, as a product with y > 0 or a sum of two parts.
 
 
 def _linear(z: Array, out: Array | None) -> Array:
@@ -114,7 +142,7 @@ def _of_output(
     return activation
 
 
-# Functions whose gradient takes z.
+# Functions whose gradient needs z.
 
 
 def _silu(z: Array, out: Array | None) -> tuple[Array, Backward]:
@@ -126,7 +154,7 @@ def _gelu(z: Array, out: Array | None) -> tuple[Array, Backward]:
     cdf = normal_cdf(z)
 
     def backward(dy: Array) -> Array:
-        limited = np.clip(z, -40, 40)  # beyond, the density is 0 in any case
+        limited = np.clip(z, -40, 40)  # beyond that, the density is 0 in any case
         density = np.exp(limited * limited * -0.5) * math.sqrt(0.5 / math.pi)
         return dy * (cdf + limited * density)
 
@@ -134,12 +162,12 @@ def _gelu(z: Array, out: Array | None) -> tuple[Array, Backward]:
 
 
 def normal_cdf(z: Array) -> Array:
-    """Return the distribution function of the standard normal, but for rounding in z's dtype.
+    """Return the standard normal distribution function, exact up to rounding in the dtype of z.
 
-    That is erfc(-z / sqrt(2)) / 2, with erfc(a) = t exp(P(2 t - 1) - a^2), t = 1 / (1 + a / 2), for
+    It is erfc(-z / sqrt(2)) / 2, where erfc(a) = t exp(P(2 t - 1) - a^2), t = 1 / (1 + a / 2), for
     a >= 0 and a polynomial P, as in Press et al. 2007, Numerical recipes, section 6.2.2.
     """
-    a = np.minimum(np.abs(z), 40)  # beyond, the tail is 0 in any case
+    a = np.minimum(np.abs(z), 40)  # beyond that, the tail is 0 in any case
     a *= math.sqrt(0.5)
     t = 1 / (1 + a / 2)
     x = 2 * t - 1
@@ -170,4 +198,5 @@ _ACTIVATIONS: dict[str, ActivationFunction] = {
     "swish": _silu,
     "tanh": _of_output(np.tanh, lambda dy, y: dy * (1 - y * y)),
 }
+#: The activation functions, by the names that ``activation=`` takes.
 ACTIVATIONS = {name: underflowing_both_ways(function) for name, function in _ACTIVATIONS.items()}

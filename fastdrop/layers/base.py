@@ -1,13 +1,13 @@
 """What all layers share.
 
-A layer maps a batch `x`, whose first axis counts samples, to `y`. Nothing about one call is kept on
-the layer: what the backward pass needs lives in the function that `forward` returns.
+A layer maps a batch `x`, whose first axis counts samples, to `y`. A layer keeps nothing about a
+single call: the function that `forward` returns holds what the backward pass needs::
 
     y, backward = layer.forward(x, batch)     # batch: in training or not, with which key, ...
-    dx = backward(dy)                         # and the gradients of layer.params are in layer.grads
+    dx = backward(dy)                         # layer.grads now has the gradients of layer.params
 
-A layer of one's own derives from `Layer`, and defines `forward`; `build` and `output_shape`, too,
-where it has parameters or changes shapes.
+To write a layer, derive from `Layer` and define `forward`. A layer that has parameters also defines
+`build`, and one that changes shapes also defines `output_shape`.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Backward: TypeAlias = Callable[..., Any]
 
-# While ranks train on the parts of one batch: what makes of an array, in place, its sum over all of
-# them, for layers that have to know the whole batch. Every rank has to call it as often.
+# While ranks train on the parts of one batch, this function replaces an array, in place, by its sum
+# over all ranks. It is for layers that have to know the whole batch. All ranks must call it equally
+# often.
 sum_over_ranks: ContextVar[Callable[[Array], Array] | None] = ContextVar(
     "sum_over_ranks", default=None
 )
@@ -67,10 +68,10 @@ class WeightRule(NamedTuple):
     Attributes
     ----------
     l1, l2 : float
-        At least 0: l1 sum(|weight|) + l2 sum(weight^2) is added to the loss.
+        At least 0: l1 sum(abs(weight)) + l2 sum(weight^2) is added to the loss.
     max_norm : float or None
-        After each update a row, the weights into one unit, of a larger Euclidean norm is scaled
-        down to this one.
+        After each update, a row (the weights into one unit) whose Euclidean norm is larger than
+        this is scaled down to it.
     """
 
     l1: float = 0.0
@@ -79,23 +80,29 @@ class WeightRule(NamedTuple):
 
 
 class PartialGradient(NamedTuple):
-    """The gradient of a matrix most of which had no part in a batch.
+    """The gradient of a matrix of which most elements took no part in a batch.
 
     Attributes
     ----------
     shape : tuple of int
-        The matrix's.
+        The shape of the matrix.
     parts : list of (rows, columns, values)
-        ``rows`` and ``columns`` are ascending intp indices, ``values`` an array of shape
-        (len(rows), len(columns)). The gradient is 0 but for the sum of the parts:
-        ``gradient[np.ix_(rows, columns)] += values`` for each.
+        ``rows`` and ``columns`` are ascending intp indices, and ``values`` is an array of shape
+        (len(rows), len(columns)). The gradient is the sum of the parts,
+        ``gradient[np.ix_(rows, columns)] += values`` for each, and 0 elsewhere.
     """
 
     shape: Shape
     parts: list[tuple[Array, Array, Array]]
 
     def dense(self) -> Array:
-        """Return the gradient as an array."""
+        """Return the gradient as an array.
+
+        Returns
+        -------
+        ndarray
+            The gradient, with the shape of the matrix and the dtype of the parts.
+        """
         gradient = np.zeros(self.shape, self.parts[0][2].dtype)
         for rows, columns, values in self.parts:
             gradient[np.ix_(rows, columns)] += values
@@ -103,7 +110,18 @@ class PartialGradient(NamedTuple):
 
 
 def batch_shape(shape: Shape) -> str:
-    """Return the shape of a batch of samples of `shape`, for messages."""
+    """Return the shape of a batch of samples of `shape`, for messages.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one sample, without the batch axis.
+
+    Returns
+    -------
+    str
+        A text such as "(samples, 28, 28)".
+    """
     return f"(samples, {', '.join(map(str, shape))})" if shape else "(samples,)"
 
 
@@ -118,7 +136,7 @@ def _as_shape(argument: str, shape: Iterable[int]) -> Shape:
 
 
 class Input(Declared):
-    """The shape of a model's input, as the first item of a `Sequential`; not a layer itself.
+    """The shape of a model's input. It is the first item of a `Sequential`, but not a layer.
 
     Parameters
     ----------
@@ -136,33 +154,35 @@ class Input(Declared):
 
 
 class Layer(Configurable):
-    """Base of all layers: the identity, without parameters.
+    """Base class of all layers. On its own it is the identity, without parameters.
 
     Parameters
     ----------
     input_shape : tuple of int, optional
-        Shape of one sample, without the batch axis. Given on the first layer of a model, it builds
-        the model at once; otherwise the first data decide.
+        Shape of one sample, without the batch axis. If the first layer of a model has it, the model
+        is built at once. Otherwise the first data decide.
     name : str, optional
-        Defaults to the class's name in lower case; a model appends a number to tell layers apart.
+        By default the name of the class in lower case. A model appends numbers where layers would
+        have the same name.
 
     Attributes
     ----------
     params, grads : dict of str to ndarray
         The parameters, and their gradients after a backward pass. Both are empty in a layer
-        without parameters. A layer with parameters computes in their dtype (float32 unless they
-        are replaced); one without keeps its input's.
+        without parameters. A layer with parameters computes in their dtype, which is float32 unless
+        they are replaced. A layer without parameters computes in the dtype of its input.
     state : dict of str to ndarray
-        Arrays that are not trained but belong to the model as parameters do, and are saved with
-        them, such as moving averages; empty in most layers. They are rewritten in place.
+        Arrays that are not trained, but belong to the model as parameters do and are saved with
+        them, such as moving averages. Most layers have none. These arrays are rewritten in place.
     trainable : bool
-        Whether a model's training changes the parameters. A layer that is frozen adds no penalty to
-        the loss. May be assigned at any time; saved with the model.
+        Whether training a model changes the parameters. A frozen layer adds no penalty to the loss.
+        This attribute may be assigned at any time, and is saved with the model.
     activation : str
         Name of the activation that ends the layer.
     seed : int or None
-        Seed of the layer's own generator, made at first use and after each assignment; without it
-        one is spawned from the default generator. Inside a model the model's seed decides instead.
+        Seed of the layer's own generator, which is made at its first use and again after each
+        assignment. Without a seed, the generator is spawned from the default generator. Inside a
+        model, the model's seed decides instead.
     """
 
     renamed: ClassVar = {
@@ -173,12 +193,12 @@ class Layer(Configurable):
         **dict.fromkeys(("trainable_variables", "trainable_weights")),
         **dict.fromkeys(("non_trainable_variables", "non_trainable_weights")),
     }
-    # Whether the layer is of the dropout family: what `predict_mc` of a model leaves on.
+    # Whether the layer is of the dropout family, which a model's `predict_mc` leaves active.
     is_random: ClassVar[bool] = False
-    # What such a layer takes its decisions on, for messages.
+    # What such a layer decides on, for messages.
     decides_on: ClassVar[str] = "units"
-    own_methods = False  # layers that are computed together do without most of them
-    # Arguments that count until the parameters are made.
+    own_methods = False  # layers that are computed together bypass most of their methods
+    # Arguments that have no effect any more once the parameters are made.
     _until_built: ClassVar[frozenset[str]] = frozenset()
 
     params: dict[str, Array]
@@ -194,11 +214,11 @@ class Layer(Configurable):
         super().__init_subclass__()
         for name in ("forward", "forward_logits"):
             method = vars(cls).get(name)
-            # Taken for `training`, a batch would be true, at inference, too.
+            # A batch passed for `training` would be true, even at inference.
             if method is not None and "training" in inspect.signature(method).parameters:
                 raise TypeError(
                     f"{name}: expected {cls.__name__} to take (self, x, batch), got `training`, "
-                    "which is batch.training now"
+                    "which is now batch.training"
                 )
 
     def __init__(
@@ -212,13 +232,26 @@ class Layer(Configurable):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._until_built and self.__dict__.get("params"):
             raise AttributeError(
-                f"{name}: expected it before the layer {self.name!r} has parameters, which it "
-                "would not change; make a new layer"
+                f"{name}: expected an assignment before the layer {self.name!r} has parameters, "
+                "which it would not change; make a new layer"
             )
         super().__setattr__(name, value)
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
-        """Return the layer's output for the batch `x`, see `forward`."""
+        """Return the layer's output for the batch `x`, see `forward`.
+
+        Parameters
+        ----------
+        x : array_like, (samples, ...)
+            One batch.
+        training : bool
+            Whether random layers are active.
+
+        Returns
+        -------
+        ndarray
+            The layer's output for each sample.
+        """
         y, _ = self.forward(as_numbers("x", x), Batch(training))
         return y
 
@@ -238,16 +271,35 @@ class Layer(Configurable):
         return arguments
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, and that the layer is frozen if it is.
+        """Return the arguments that make an equal layer, for `from_config`.
 
-        `from_config` makes an equal layer of them.
+        Returns
+        -------
+        dict
+            The constructor's arguments, and ``"trainable": False`` if the layer is frozen.
         """
         config = {name: rate_config(value) for name, value in super().get_config().items()}
         return config if self.trainable else config | {"trainable": False}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Make a layer from what `get_config` returned."""
+        """Make a layer from what `get_config` returned.
+
+        Parameters
+        ----------
+        config : dict
+            What `get_config` of a layer of this class returned.
+
+        Returns
+        -------
+        Layer
+            A new layer, without parameters so far.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is unknown, or does not fit its description.
+        """
         arguments = dict(config)
         trainable = arguments.pop("trainable", True)
         if not isinstance(trainable, bool):
@@ -268,8 +320,8 @@ class Layer(Configurable):
         Returns
         -------
         float or None
-            1 - p. `DropBlock2d` keeps a little more, as its squares overlap. None of a layer that
-            has no p or is not of the dropout family.
+            1 - p; `DropBlock2d`, whose squares overlap, keeps a little more. None where a layer has
+            no p or is not of the dropout family.
         """
         p = getattr(self, "p", None)
         known = self.is_random and (callable(p) or isinstance(p, float | int))
@@ -283,15 +335,40 @@ class Layer(Configurable):
         return f"{100 * share:.3g} % of {self.decides_on}"
 
     def count_params(self) -> int:
-        """Return the number of elements of parameters and state."""
+        """Return the number of elements of all parameters and of the state.
+
+        Returns
+        -------
+        int
+            The number, 0 before the layer is built.
+        """
         return sum(array.size for array in self._weights().values())
 
     def get_weights(self) -> list[Array]:
-        """Return copies of the parameters, then of the state."""
+        """Return copies of the parameters, followed by copies of the state.
+
+        Returns
+        -------
+        list of ndarray
+            The copies, none before the layer is built.
+        """
         return [array.copy() for array in self._weights().values()]
 
     def set_weights(self, weights: Iterable[ArrayLike]) -> None:
-        """Set what `get_weights` returns, see `Sequential.set_weights`."""
+        """Set the parameters and the state to what `get_weights` returned.
+
+        Parameters
+        ----------
+        weights : iterable of array_like
+            Arrays in the order and in the shapes of `get_weights`. See `Sequential.set_weights`.
+
+        Raises
+        ------
+        TypeError
+            When `weights` is not a list.
+        ValueError
+            When the number or the shapes of the arrays differ.
+        """
         hint = "" if self._weights() else "; the layer has none, or not yet: its input is unknown"
         assign(self._weights(), weights, "layer", hint)
 
@@ -300,55 +377,71 @@ class Layer(Configurable):
 
     @property
     def trainable_params(self) -> dict[str, Array]:
-        """The parameters that training changes."""
+        """The parameters that training changes: none in a frozen layer."""
         return self.params if self.trainable else {}
 
     def flattened(self) -> Iterator[Layer]:
-        """Give this layer and the layers inside it."""
+        """Iterate over this layer and the layers inside it."""
         yield self
 
     def penalty(self) -> float:
         """Return what the layer adds to a model's loss.
 
-        The gradient of what `weight_rules` say is added by the optimiser, of anything else by the
-        layer's backward pass: of a part of a batch in proportion to its rows, so that the parts'
-        gradients add up.
+        The optimiser adds the gradient of what `weight_rules` describes. The layer's backward pass
+        adds the gradient of anything else. For a part of a batch it adds it in proportion to the
+        part's rows, so that the gradients of the parts add up.
+
+        Returns
+        -------
+        float
+            The penalty, 0 for most layers.
         """
         return 0.0
 
     def weight_rules(self) -> dict[str, WeightRule]:
-        """Return the rules for the optimiser, by names of parameters; none for most."""
+        """Return the rules for the optimiser, by parameter name.
+
+        Returns
+        -------
+        dict of str to WeightRule
+            The rules. Most layers have none.
+        """
         return {}
 
     def build(self, input_shape: Shape, key: Key) -> None:
-        """Make the parameters for samples of `input_shape`; existing ones are kept.
+        """Make the parameters for samples of `input_shape`. Parameters that exist are kept.
 
-        Parameter number j is drawn with ``key.fold_in(j)``.
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Shape of one sample, without the batch axis.
+        key : Key
+            Source of the randomness: parameter number j is drawn with ``key.fold_in(j)``.
         """
 
     def _take(self, arrays: Mapping[str, Array]) -> None:
-        """Let `build` make the parameters and state of these arrays, a file's, by their names.
+        """Let `build` take the parameters and the state, by name, from the arrays of a file.
 
-        Nothing is drawn or allocated then: what a file says of shapes is compared with the arrays
-        that it has.
+        Then nothing is drawn or allocated, and the shapes that the file states are compared with
+        its arrays.
         """
-        if not _serialization.is_ours(type(self)):  # whose `build` may change what it gets
+        if not _serialization.is_ours(type(self)):  # the class's `build` may change its arrays
             arrays = {name: array.copy() for name, array in arrays.items()}
         self._given = arrays
 
     def _first_values(self, name: str, shape: Shape, initializer: Initializer, key: Key) -> Array:
-        """Return an array for `build`: float32 initial values, or what `_take` was given.
+        """Return an array for `build`: initial values in float32, or an array given to `_take`.
 
         Raises
         ------
         ValueError
-            When that has no such array.
+            When `_take` was given no such array.
         """
         if self._given is None:
             return initializer(shape, key).astype(np.float32)
         array = self._given.get(name)
         if array is None or array.shape != shape:
-            got = "none" if array is None else f"one of {array.shape}"
+            got = "none" if array is None else f"shape {array.shape}"
             raise ValueError(
                 f"layer {self.name!r}: expected an array {name!r} of shape {shape}, got {got}"
             )
@@ -356,6 +449,16 @@ class Layer(Configurable):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one output sample for input samples of `input_shape`.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Shape of one sample, without the batch axis.
+
+        Returns
+        -------
+        tuple of int
+            Shape of one output sample.
 
         Raises
         ------
@@ -372,52 +475,86 @@ class Layer(Configurable):
         x : ndarray, (samples, ...)
             One batch, or a part of one.
         batch : Batch
-            What is to be known of the whole batch; by default training, with a key of the layer's
-            own generator, and x is all of it.
+            What the layer needs to know about the whole batch. By default the layer is in training,
+            x is the whole batch, and the key comes from the layer's own generator.
 
         Returns
         -------
         y : ndarray
-            Never rewritten later. It may be `x` itself, or a view of it.
+            The output. It may be `x` itself, or a view of it, and is never rewritten later.
         backward : callable
-            ``backward(dy) -> dx``; it also sets `grads`. In a layer with parameters,
-            ``backward(dy, need_dx=False)`` sets `grads` only and returns None: below the first of
-            them in a model nobody needs dx.
+            ``backward(dy) -> dx``, which also sets `grads`. In a layer with parameters,
+            ``backward(dy, need_dx=False)`` only sets `grads` and returns None, because nothing
+            needs dx below the first such layer of a model.
         """
         return x, lambda dy: dy
 
     def forward_logits(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
-        """Do what `forward` does, but stop before the activation that ends the layer."""
+        """Do what `forward` does, but stop before the activation that ends the layer.
+
+        Parameters
+        ----------
+        x, batch
+            As for `forward`.
+
+        Returns
+        -------
+        y, backward
+            As for `forward`.
+        """
         return self.forward(x, batch)
 
     @property
     def seed(self) -> int | None:
-        """The seed of the layer's own generator."""
+        """The seed of the layer's own generator, or None."""
         return self._seed
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
         self._seed = None if seed is None else unsigned(seed, "seed")
-        self.__dict__.pop("_generator", None)  # the next use makes that of this seed
+        self.__dict__.pop("_generator", None)  # the next use makes a generator of this seed
 
     def key_of(self, batch: Batch) -> Key:
-        """Return the batch's key, or the next one of the layer's own generator."""
+        """Return the batch's key, or the next key of the layer's own generator.
+
+        Parameters
+        ----------
+        batch : Batch
+            The batch, with or without a key.
+
+        Returns
+        -------
+        Key
+            The key of this call's randomness.
+        """
         return self._next_key() if batch.key is None else batch.key
 
     def _next_key(self) -> Key:
         if "_generator" not in self.__dict__:
             made = generator_of(self.seed)
-            self.__dict__.setdefault("_generator", made)  # of several threads, the first one's
+            self.__dict__.setdefault("_generator", made)  # the first of competing threads wins
         return self._generator.next_key()
 
 
 def shapes_between(layers: Iterable[Layer], input_shape: Shape) -> list[Shape]:
-    """Return the shapes of a sample between layers, each fed by the one before, and at both ends.
+    """Return the shapes of a sample before, between and after layers that follow one another.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        The layers.
+    input_shape : tuple of int
+        Shape of one sample of the first layer's input.
+
+    Returns
+    -------
+    list of tuple of int
+        The shapes, one more than there are layers.
 
     Raises
     ------
     ValueError
-        When a layer does not fit on the one before.
+        When a layer does not fit on the layer before it.
     """
     shapes = [input_shape]
     for layer in layers:
@@ -434,7 +571,20 @@ def shapes_between(layers: Iterable[Layer], input_shape: Shape) -> list[Shape]:
 def by_layer(
     layers: Sequence[Layer], arrays: Mapping[str, Array]
 ) -> Iterator[tuple[Layer, dict[str, Array]]]:
-    """Give each layer with its arrays among those of all, "<number of the layer>.<name>"."""
+    """Return each layer with its own arrays.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The layers.
+    arrays : mapping of str to ndarray
+        The arrays of all layers, by "<number of the layer>.<name in the layer>".
+
+    Returns
+    -------
+    iterator of (Layer, dict of str to ndarray)
+        A layer, and its arrays by their names in the layer.
+    """
     parts: dict[str, dict[str, Array]] = {str(number): {} for number in range(len(layers))}
     for name, array in arrays.items():
         number, _, inner = name.partition(".")
@@ -444,25 +594,25 @@ def by_layer(
 
 
 def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.dtype[Any]) -> None:
-    """Make the parameters of layers, each fed by the one before, that have none yet.
+    """Make the missing parameters of layers that follow one another.
 
-    Arrays that are there already are kept, or copied where compiled code could not read and write
-    them.
+    Arrays that exist are kept. They are copied where compiled code could not read and write them.
 
     Parameters
     ----------
     layers : sequence of Layer
+        The layers, each of which takes the output of the one before.
     input_shape : tuple of int
-        Of one sample of the first layer's input.
+        Shape of one sample of the first layer's input.
     seed : int
-        Each layer's key is this one's, folded with its number.
+        A layer's key is ``Key(seed).fold_in(number)``.
     dtype : dtype
-        Of all arrays.
+        The dtype of all arrays.
 
     Raises
     ------
     ValueError
-        When a layer does not fit on the one before; then nothing is made.
+        When a layer does not fit on the layer before it. Then nothing is made.
     """
     shapes = shapes_between(layers, input_shape)
     for number, (layer, shape) in enumerate(zip(layers, shapes)):
@@ -484,18 +634,25 @@ def build_all(layers: Sequence[Layer], input_shape: Shape, seed: int, dtype: np.
 
 
 def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
-    """Refuse layers of which one is there twice, be it inside others: its gradients have one place.
+    """Refuse a layer that is there twice, even inside others: its gradients have only one place.
+
+    Parameters
+    ----------
+    argument : str
+        The caller's name for the layers, for messages.
+    layers : iterable of Layer
+        The layers.
 
     Raises
     ------
     ValueError
-        In that case.
+        When a layer is there twice.
     """
     seen: dict[int, Layer] = {}
     for layer in layers:
         for inner in layer.flattened():
             if id(inner) in seen:
-                raise ValueError(f"{argument}: expected each once, got {inner.name!r} twice")
+                raise ValueError(f"{argument}: expected each layer once, got {inner.name!r} twice")
             seen[id(inner)] = inner
 
 
@@ -503,7 +660,7 @@ def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
 def assign(
     own: Mapping[str, Array], weights: Iterable[ArrayLike], owner: str, hint: str = ""
 ) -> None:
-    """Overwrite arrays in place, all or none.
+    """Overwrite all arrays in place, or none of them.
 
     Parameters
     ----------
@@ -512,14 +669,14 @@ def assign(
     weights : iterable of array_like
         Numbers of the same shapes, in the same order.
     owner, hint : str
-        Whose they are, and what else is to say when there are not as many.
+        What the arrays belong to, and what to add to the message if their number is wrong.
 
     Raises
     ------
     TypeError
-        When `weights` is no list.
+        When `weights` is not a list.
     ValueError
-        When number or shapes differ.
+        When the number or the shapes of the arrays differ.
     """
     if not is_series(weights):
         raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
@@ -534,7 +691,7 @@ def assign(
                 f"weights: expected an array of numbers of shape {array.shape} as {name!r}, "
                 f"got {described(new)}"
             )
-    for i, new in enumerate(arrays):  # before it is overwritten
+    for i, new in enumerate(arrays):  # copied before an array that it shares is overwritten
         if any(np.may_share_memory(new, array) for array in own.values()):
             arrays[i] = new.copy()
     for array, new in zip(own.values(), arrays):
@@ -544,9 +701,19 @@ def assign(
 def deserialize(data: object) -> Layer:
     """Make a layer from what `serialize` returned.
 
+    Parameters
+    ----------
+    data : dict
+        What `serialize` returned.
+
+    Returns
+    -------
+    Layer
+        A new layer, without parameters so far.
+
     Raises
     ------
     ValueError
-        When `data` is something else, or of a class that is not known (any more).
+        When `data` is something else, or its class is not known (any more).
     """
     return _serialization.deserialize("layer", data, Layer)

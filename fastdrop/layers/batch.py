@@ -1,4 +1,4 @@
-"""What a layer has to know of the batch it computes on, besides the rows themselves."""
+"""What a layer has to know about the batch it computes on, besides the rows themselves."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["Batch"]
 
 
 class Batch(NamedTuple):
-    """The batch that a layer computes on, or of which it computes a part.
+    """The batch that a layer computes on as a whole, or in parts.
 
     Parameters
     ----------
     training : bool
         Whether random layers are active.
     key : Key, optional
-        Source of the layer's randomness; its `call` is the number of the training step. Without it
-        the layer's own generator gives one.
+        Source of the layer's randomness. Its `call` is the number of the training step. Without a
+        key, the layer's own generator gives one.
     row : int
-        Index of the first of these rows in the whole batch: a batch split over calls or processes
-        gets the masks of the undivided one.
+        Index of the first row of this part in the whole batch. A batch that is split over calls or
+        processes then gets the same masks as the undivided batch.
     rows : int, optional
-        The whole batch's number of rows, for layers whose rule depends on it; by default that of
-        the rows given.
+        Number of rows of the whole batch, for layers whose rule depends on it. By default it is
+        the number of rows given.
     """
 
     training: bool = True
@@ -37,19 +37,52 @@ class Batch(NamedTuple):
 
     @property
     def step(self) -> int:
-        """Number of the training step; 0 without a key."""
+        """The number of the training step; 0 without a key."""
         return 0 if self.key is None else self.key.call
 
     def size(self, x: NDArray) -> int:
-        """Return the whole batch's number of rows, of which `x` holds some."""
+        """Return the number of rows of the whole batch.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            All rows of the batch, or some.
+
+        Returns
+        -------
+        int
+            The number of rows.
+        """
         return len(x) if self.rows is None else self.rows
 
     def offset(self, x: NDArray) -> int:
-        """Return the index of the first element of `x` in the whole batch."""
+        """Return the index of the first element of `x` in the whole batch.
+
+        Parameters
+        ----------
+        x : ndarray, (samples, ...)
+            All rows of the batch, or some.
+
+        Returns
+        -------
+        int
+            The index, in elements.
+        """
         return self.row * math.prod(x.shape[1:])
 
     def inside(self, number: int) -> Batch:
-        """Return the same batch for layer `number` inside this one, with a key of its own."""
+        """Return the same batch for a layer inside this layer, with a key of its own.
+
+        Parameters
+        ----------
+        number : int
+            The number of the layer inside this one.
+
+        Returns
+        -------
+        Batch
+            The batch for that layer.
+        """
         if self.key is None:
             return self
         return self._replace(key=Key(self.key.fold_in(number).seed, self.key.call))

@@ -32,25 +32,27 @@ class Dense(Layer):
     use_bias : bool
         Whether there is a bias.
     kernel_initializer : str or Initializer
-        What the weights are before training, see `fastdrop.initializers`.
+        How to draw the weights before training, see `fastdrop.initializers`.
     l1, l2 : float
-        At least 0: l1 sum(|weight|) + l2 sum(weight^2) is added to the loss. Keras's
+        At least 0: l1 sum(abs(weight)) + l2 sum(weight^2) is added to the loss. Keras writes
         ``kernel_regularizer=L1L2(l1, l2)``.
     max_norm : float, optional
-        Above 0: after each update the weights into one unit are scaled down to this Euclidean norm
-        where theirs is larger. Keras's ``kernel_constraint=MaxNorm(max_norm)``.
-    input_shape, name
+        Above 0: after each update, the weights into one unit are scaled down to this Euclidean norm
+        where theirs is larger. Keras writes ``kernel_constraint=MaxNorm(max_norm)``.
+    input_shape : tuple of int, optional
         As for `Layer`.
     input_dim : int, optional
         Keras's short form of ``input_shape=(input_dim,)``.
-    kernel_regularizer, kernel_constraint
-        Keras's; refused, with a message that tells what to write in their place.
+    name : str, optional
+        As for `Layer`.
+    kernel_regularizer, kernel_constraint : object
+        Keras's arguments, which are refused with a message that tells what to write instead.
 
     Attributes
     ----------
     params : dict
-        "weight", float32 (units, inputs), Keras's kernel transposed; "bias", float32 (units,),
-        zeros at first.
+        "weight", float32 (units, inputs), which is Keras's kernel transposed, and "bias", float32
+        (units,), which is zero at first.
 
     Raises
     ------
@@ -86,12 +88,12 @@ class Dense(Layer):
     ) -> None:
         if kernel_regularizer is not None:
             raise TypeError(
-                "kernel_regularizer: expected l1 and l2 in its place: l2=0.01 for 'l2', "
+                "kernel_regularizer: expected l1 and l2 instead: l2=0.01 for 'l2', "
                 f"l1=a, l2=b for L1L2(a, b); got {kernel_regularizer!r}"
             )
         if kernel_constraint is not None:
             raise TypeError(
-                "kernel_constraint: expected max_norm in its place, max_norm=c for MaxNorm(c); "
+                "kernel_constraint: expected max_norm instead, max_norm=c for MaxNorm(c); "
                 f"got {kernel_constraint!r}"
             )
         check_count("units", units)
@@ -101,7 +103,7 @@ class Dense(Layer):
             check_number("max_norm", max_norm, above_zero=True)
         if input_dim is not None:
             if input_shape is not None:
-                raise ValueError("input_dim: expected it or input_shape, got both")
+                raise ValueError("input_dim: expected either input_dim or input_shape, got both")
             check_count("input_dim", input_dim)
             input_shape = (input_dim,)
         super().__init__(input_shape=input_shape, name=name)
@@ -163,13 +165,13 @@ class Dense(Layer):
         return self._affine(x, self.params["weight"])
 
     def _build_alone(self, x: Array, batch: Batch) -> None:
-        """Check x, and make the parameters at the first call where no model did."""
+        """Check x, and make the parameters at the first call if no model has made them."""
         self.output_shape(x.shape[1:])
         if not self.params:
             self.build(x.shape[1:], self.key_of(batch))
 
     def _affine(self, x: Array, weight: Array) -> tuple[Array, Backward]:
-        """Return x @ weight.T + bias; backward sets the gradients of this weight and the bias."""
+        """Return x @ weight.T + bias; backward sets the gradients of weight and bias."""
         y_shape = (*x.shape[:1], *self.output_shape(x.shape[1:]))
         inputs = as_numbers("x", x).astype(weight.dtype, copy=False).reshape(-1, weight.shape[1])
         z = inputs @ weight.T
@@ -187,7 +189,7 @@ class Dense(Layer):
 
 
 class Flatten(Layer):
-    """Make one axis of all but the first: (samples, ...) to (samples, features).
+    """Make one axis of all axes but the first: (samples, ...) becomes (samples, features).
 
     Parameters
     ----------
@@ -199,18 +201,18 @@ class Flatten(Layer):
         return (math.prod(input_shape),)
 
     def forward(self, x: Array, batch: Batch = Batch()) -> tuple[Array, Backward]:
-        # Not -1 for the features: an empty batch would not tell how many there are.
+        # -1 for the number of features would fail: an empty batch does not tell it.
         y = x.reshape(len(x), *self.output_shape(x.shape[1:]))
         return y, lambda dy: dy.reshape(x.shape)
 
 
 class Activation(Layer):
-    """Apply an activation function.
+    """Apply an activation function to each element, or softmax along the last axis.
 
     Parameters
     ----------
     activation : str
-        A name in `fastdrop.layers.ACTIVATIONS`. Softmax works along the last axis.
+        A name in `fastdrop.layers.ACTIVATIONS`.
     input_shape, name
         As for `Layer`.
 
@@ -239,7 +241,13 @@ class Activation(Layer):
 
 
 class ReLU(Activation):
-    """max(x, 0). `input_shape` and `name` as for `Layer`."""
+    """The activation max(x, 0).
+
+    Parameters
+    ----------
+    input_shape, name
+        As for `Layer`.
+    """
 
     def __init__(
         self, *, input_shape: Iterable[int] | None = None, name: str | None = None
@@ -248,7 +256,13 @@ class ReLU(Activation):
 
 
 class Softmax(Activation):
-    """exp(x) / sum(exp(x)) along the last axis. `input_shape` and `name` as for `Layer`."""
+    """The activation exp(x) / sum(exp(x)) along the last axis.
+
+    Parameters
+    ----------
+    input_shape, name
+        As for `Layer`.
+    """
 
     def __init__(
         self, *, input_shape: Iterable[int] | None = None, name: str | None = None

@@ -23,10 +23,11 @@ __all__ = ["ConcreteDropout", "DropConnect"]
 
 
 class DropConnect(Dense):
-    """A `Dense` whose weights are dropped, not its activations [1]_.
+    """A `Dense` layer that drops weights instead of activations [1]_.
 
-    y = activation(x @ (weight * mask / (1 - p)).T + bias), one mask for the whole batch; at
-    inference the mean weights, which are `weight` itself. The bias is not dropped.
+    In training y = activation(x @ (weight * mask / (1 - p)).T + bias), with one mask for the whole
+    batch. At inference the layer uses the mean weights, which are `weight` itself. The bias is not
+    dropped.
 
     Parameters
     ----------
@@ -34,13 +35,19 @@ class DropConnect(Dense):
         Number of outputs.
     p : float or callable
         Probability of dropping a weight, in [0, 1], or a schedule of it; by default 0.5.
-    activation, use_bias, kernel_initializer, l1, l2, max_norm, input_shape, name
+    activation, use_bias, kernel_initializer, l1, l2, max_norm
         As for `Dense`.
-    rate, seed
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed : int, optional
         As for `RandomLayer`.
+    input_shape, name
+        As for `Dense`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When an argument does not fit its description.
 
@@ -102,16 +109,16 @@ class DropConnect(Dense):
 
 
 class ConcreteDropout(Dense):
-    """A `Dense` behind dropout that learns its p by gradient [1]_.
+    """A `Dense` layer after dropout that learns its p by gradient descent [1]_.
 
-    In training an element of x is multiplied by (1 - s) / (1 - p), where
-    s = sigmoid((log(p / (1 - p)) + log(u / (1 - u))) / temperature) is a smooth version of
-    "dropped", u uniform in (0, 1). At inference x goes through unchanged.
+    In training an element of x is multiplied by (1 - s) / (1 - p). Here s is a smooth version of
+    "dropped", s = sigmoid((log(p / (1 - p)) + log(u / (1 - u))) / temperature), with u uniform in
+    (0, 1). At inference x is not changed.
 
-    `penalty`, which a model adds to its loss, is
-    weight_regularizer ||weight||^2 / (1 - p)
+    A model adds the layer's `penalty` to its loss. It is
+    weight_regularizer norm(weight)^2 / (1 - p)
     + dropout_regularizer inputs (p log p + (1 - p) log(1 - p)).
-    For N training samples, the model's precision tau and the prior's length scale l, the paper has
+    For N training samples, a model of precision tau and a prior of length scale l, the paper has
     weight_regularizer = l^2 / (tau N) and dropout_regularizer = 2 / (tau N).
 
     Parameters
@@ -119,23 +126,29 @@ class ConcreteDropout(Dense):
     units : int
         Number of outputs.
     p : float
-        The probability of dropping to start from, 0 < p < 1; by default 0.1.
-    activation, use_bias, kernel_initializer, max_norm, input_shape, name
+        The probability of dropping at the start of training, 0 < p < 1; by default 0.1.
+    activation, use_bias, kernel_initializer, max_norm
         As for `Dense`.
     weight_regularizer, dropout_regularizer : float
-        At least 0.
+        Factors of the two terms of the penalty, at least 0.
     temperature : float
-        Above 0; the lower, the nearer to dropout.
-    rate, seed
+        Above 0. The lower it is, the more the layer resembles dropout.
+    rate : float, optional
+        Keras's name for `p`.
+    seed : int, optional
         As for `RandomLayer`.
+    input_shape, name
+        As for `Dense`.
 
     Attributes
     ----------
     params : dict
-        Those of `Dense`, and "logit", float32 (1,): log(p / (1 - p)).
+        The parameters of `Dense`, and "logit", float32 (1,), which is log(p / (1 - p)).
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When an argument does not fit its description.
 
@@ -177,7 +190,7 @@ class ConcreteDropout(Dense):
         )
         self.p = checked_p(p_or_rate(p, rate, 0.1))
         if self.p in (0, 1):
-            raise ValueError(f"p: expected 0 < p < 1, from where it can learn, got {self.p}")
+            raise ValueError(f"p: expected 0 < p < 1, so that the layer can learn, got {self.p}")
         check_number("weight_regularizer", weight_regularizer)
         check_number("dropout_regularizer", dropout_regularizer)
         check_number("temperature", temperature, above_zero=True)
@@ -230,7 +243,7 @@ class ConcreteDropout(Dense):
         scale = kept / (1 - p)
 
         def scaled(a: Array) -> Array:
-            """Return a * scale, and +0.0 where all is dropped, be a infinite or NaN."""
+            """Return a * scale, and +0.0 for dropped elements, even where a is infinite or NaN."""
             return np.multiply(a, scale, out=np.zeros_like(a), where=scale > 0)
 
         z, backward_dense = self._affine(scaled(x), weight)
@@ -240,7 +253,7 @@ class ConcreteDropout(Dense):
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
             dinputs = backward_dense(dz)
             inputs, square = weight.shape[1], np.vdot(weight, weight)
-            # of scale for the logit: scale * (p - (1 - kept) / temperature)
+            # The derivative of scale by the logit is scale * (p - (1 - kept) / temperature).
             dscale = p - (1 - kept) / weight.dtype.type(self.temperature)
             self.grads["weight"] += penalty_share * 2 * self.weight_regularizer / (1 - p) * weight
             penalty = self.weight_regularizer * square * p / (

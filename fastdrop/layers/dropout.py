@@ -1,4 +1,4 @@
-"""The dropout family: layers that are random in training, over the functions of arrays and keys."""
+"""The dropout family: layers that are random in training, built on functions of arrays and keys."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def same(a: Array) -> Array:
 
 
 def group_spans(groups: int, start: int, stop: int, rows: int) -> list[tuple[int, int, int]]:
-    """Return (group, first row, last row + 1) of the groups that rows [start, stop) are in.
+    """Return (group, first row, last row + 1) of the groups that rows [start, stop) belong to.
 
-    Row r of `rows` is in group r * groups // rows; what lies behind them is in the last.
+    Row r of `rows` is in group r * groups // rows. Rows from `rows` on are in the last group.
     """
     spans = []
     while start < stop:
@@ -55,37 +55,38 @@ def group_spans(groups: int, start: int, stop: int, rows: int) -> list[tuple[int
 def _refuse_noise_shape(noise_shape: object) -> None:
     if noise_shape is not None:
         raise TypeError(
-            "noise_shape: expected shared_axes in its place, with the axes of size 1: "
+            "noise_shape: expected shared_axes instead, with the axes of size 1: "
             "shared_axes=(1,) for noise_shape=(batch, 1, features)"
         )
 
 
 def _as_axes(axes: int | tuple[int, ...] | list[int]) -> int | tuple[int, ...]:
-    return tuple(axes) if isinstance(axes, list) else axes  # a list in files of models
+    return tuple(axes) if isinstance(axes, list) else axes  # files of models hold a list
 
 
 class RandomLayer(Layer):
-    """Base of layers that are random in training and the identity at inference.
+    """Base class of layers that are random in training and the identity at inference.
 
     Parameters
     ----------
-    rate : float or callable, optional
-        In layers with a p: Keras's word for it.
     seed : int, optional
-        Seed of the layer's own generator, made at first use; without it one is spawned from the
-        default generator. Inside a model the model's seed decides instead.
+        Seed of the layer's own generator, which is made at its first use. Without a seed, the
+        generator is spawned from the default generator. Inside a model, the model's seed decides
+        instead.
     input_shape, name
         As for `Layer`.
 
     Notes
     -----
-    No mask is stored: the backward pass draws the same one again from the same key. A layer's p may
-    be a number or a schedule, a callable of the training step (see `fastdrop.layers.schedules`).
+    No mask is stored: the backward pass draws the same mask again from the same key. The p of a
+    layer may be a number or a schedule, which is a callable of the training step (see
+    `fastdrop.layers.schedules`). Layers with a p also take it as `rate`, which is Keras's name for
+    it.
     """
 
     is_random = True
-    sample_axes: tuple[str, ...] | None = None  # their names, where a sample's shape is fixed
-    synonyms: ClassVar = {"rate": "p"}  # of those that have one
+    sample_axes: tuple[str, ...] | None = None  # names of the axes, where their number is fixed
+    synonyms: ClassVar = {"rate": "p"}  # for layers with a p
 
     def __init__(
         self,
@@ -114,43 +115,50 @@ class RandomLayer(Layer):
         return rule(x), backward
 
     def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
-        """Return how to make y of x, and dx of dy, for `shape` from row `row` of `rows` on."""
+        """Return how to make y from x, and dx from dy, for rows from `row` on of `rows` rows."""
         raise NotImplementedError
 
     def _inference(self, a: Array) -> Array:
-        """Make y of x, and dx of dy, at inference."""
+        """Make y from x, and dx from dy, at inference."""
         return a
 
 
 class Dropout(RandomLayer):
-    """Set elements to zero at random while training [1]_: y = x / (1 - p) where kept, else 0.
+    """Set elements to zero at random in training [1]_.
+
+    In training y = x / (1 - p) where an element is kept, and 0 where it is dropped.
 
     Parameters
     ----------
     p : float or callable
         Probability of dropping an element, in [0, 1], or a schedule of it; by default 0.5.
+    seed : int, optional
+        As for `RandomLayer`.
     shared_axes : int or tuple of int
-        Axes along which all elements share one decision; 0 is the batch axis. A model multiplies
-        only what one mask for a whole batch keeps, if the layer stands between `Dense` layers.
+        Axes along which all elements share one decision; 0 is the batch axis. If the layer stands
+        between `Dense` layers and one mask serves the whole batch, a model multiplies only the
+        units that the mask keeps.
     groups : int
-        With axis 0 shared: how many masks a batch has. Row r of B rows is in group
-        r * groups // B; group g's mask is row g of a mask of shape (groups, ...).
+        How many masks a batch has, where axis 0 is shared. Row r of B rows is in group
+        r * groups // B, and the mask of group g is row g of a mask of shape (groups, ...).
     mode : {"inverted", "vanilla"}
-        "inverted" multiplies what is kept by 1 / (1 - p) in training and does nothing at
+        "inverted" multiplies kept elements by 1 / (1 - p) in training and changes nothing at
         inference. "vanilla", the original rule, does not scale in training and multiplies by 1 - p
-        at inference, for which p has to be a number.
-    noise_shape
+        at inference; p has to be a number then.
+    rate : float or callable, optional
+        Keras's name for `p`.
+    noise_shape : object
         Not supported: use `shared_axes`.
-    rate, seed, input_shape, name
+    input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
     ValueError
-        When `p` is outside [0, 1] or NaN, `mode` is unknown, or, at use, there are several groups
-        without axis 0 in `shared_axes`.
+        When `p` is outside [0, 1] or NaN, when `mode` is unknown, or, at the first use, when there
+        are several groups without axis 0 in `shared_axes`.
     TypeError
-        When `noise_shape`, or both `p` and `rate`, are given.
+        When `noise_shape` is given, or both `p` and `rate`.
 
     References
     ----------
@@ -206,7 +214,7 @@ class Dropout(RandomLayer):
         drop = partial(drop, key=key, shared_axes=axes)
         if self.groups == 1:
             drop = partial(drop, offset=0 if 0 in axes else row * per_row)
-            return drop, drop  # linear in x, so its own gradient
+            return drop, drop  # dropout is linear in x, so it is its own gradient
 
         def drop_groups(x: Array) -> Array:
             y = np.empty_like(x)
@@ -223,22 +231,26 @@ class Dropout(RandomLayer):
 
 
 class ChannelDropout(Dropout):
-    """Dropout of whole channels: one decision for each channel of each sample [1]_.
+    """Drop whole channels: one decision for each channel of each sample [1]_.
 
     Parameters
     ----------
     p : float or callable
         Probability of dropping a channel, in [0, 1], or a schedule of it; by default 0.5.
     data_format : {"channels_first", "channels_last"}
-        Where x has its channels: behind the samples or at the end.
-    rate, seed, input_shape, name
+        Whether the channels of x come right after the samples, or at the end.
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
-        When `p` is outside [0, 1], `data_format` unknown, or x of another number of axes: a batch
-        of one sample has to have its axis of length 1.
+        When `p` is outside [0, 1], when `data_format` is unknown, or when x has another number of
+        axes: even a single sample needs the batch axis.
 
     References
     ----------
@@ -263,7 +275,7 @@ class ChannelDropout(Dropout):
 
     @property
     def data_format(self) -> str:
-        """Where x has its channels."""
+        """Where x has its channels: "channels_first" or "channels_last"."""
         return self._data_format
 
     @data_format.setter
@@ -279,25 +291,43 @@ class ChannelDropout(Dropout):
 
 
 class Dropout1d(ChannelDropout):
-    """`ChannelDropout` of sequences, (samples, channels, length)."""
+    """Drop whole channels of sequences, (samples, channels, length); see `ChannelDropout`.
+
+    Parameters
+    ----------
+    p, data_format, rate, seed, input_shape, name
+        As for `ChannelDropout`.
+    """
 
     space = ("length",)
 
 
 class Dropout2d(ChannelDropout):
-    """`ChannelDropout` of images, (samples, channels, height, width)."""
+    """Drop whole channels of images, (samples, channels, height, width); see `ChannelDropout`.
+
+    Parameters
+    ----------
+    p, data_format, rate, seed, input_shape, name
+        As for `ChannelDropout`.
+    """
 
     space = ("height", "width")
 
 
 class Dropout3d(ChannelDropout):
-    """`ChannelDropout` of volumes, (samples, channels, depth, height, width)."""
+    """Drop whole channels of volumes, (samples, channels, depth, height, width).
+
+    Parameters
+    ----------
+    p, data_format, rate, seed, input_shape, name
+        As for `ChannelDropout`.
+    """
 
     space = ("depth", "height", "width")
 
 
 class _AlphaDropout(RandomLayer):
-    """Base: y = a x + b where kept, a alpha' + b where dropped; see `fastdrop.alpha_dropout`."""
+    """Base class of alpha dropout, whose formula `fastdrop.alpha_dropout` states."""
 
     def __init__(
         self,
@@ -327,17 +357,23 @@ class _AlphaDropout(RandomLayer):
 
 
 class AlphaDropout(_AlphaDropout):
-    """Dropout that keeps mean 0 and variance 1 behind SELU [1]_.
+    """Dropout that keeps mean 0 and variance 1 after a SELU [1]_.
 
-    y = a x + b where kept, a alpha' + b where dropped; see `fastdrop.alpha_dropout`.
+    In training y = a x + b where an element is kept, and a alpha' + b where it is dropped; see
+    `fastdrop.alpha_dropout` for a, b and alpha'.
 
     Parameters
     ----------
     p : float or callable
-        Probability of dropping, in [0, 1], or a schedule of it; by default 0.5. p = 1 gives zeros.
-    shared_axes, noise_shape
+        Probability of dropping an element, in [0, 1], or a schedule of it; by default 0.5. With
+        p = 1 every element becomes 0.
+    shared_axes : int or tuple of int
         As for `Dropout`.
-    rate, seed, input_shape, name
+    rate : float or callable, optional
+        Keras's name for `p`.
+    noise_shape : object
+        As for `Dropout`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
@@ -345,7 +381,7 @@ class AlphaDropout(_AlphaDropout):
     ValueError
         When `p` is outside [0, 1].
     TypeError
-        When `noise_shape`, or both `p` and `rate`, are given.
+        When `noise_shape` is given, or both `p` and `rate`.
 
     References
     ----------
@@ -378,9 +414,9 @@ class AlphaDropout(_AlphaDropout):
 
 
 class FeatureAlphaDropout(_AlphaDropout):
-    """`AlphaDropout` of whole channels: one decision for x[i, j], whatever axes follow.
+    """Alpha dropout of whole channels: one decision for all of x[i, j]; see `AlphaDropout`.
 
-    x is of shape (samples, channels, ...).
+    x has the shape (samples, channels, ...).
 
     Parameters
     ----------
@@ -389,6 +425,8 @@ class FeatureAlphaDropout(_AlphaDropout):
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1], or x has no channels.
     """
@@ -407,19 +445,25 @@ class FeatureAlphaDropout(_AlphaDropout):
 
 
 class DropPath(RandomLayer):
-    """Stochastic depth: drop a residual branch of whole samples [1]_; see `fastdrop.drop_path`.
+    """Drop the residual branch of whole samples (stochastic depth) [1]_.
+
+    See `fastdrop.drop_path` for the formula.
 
     Parameters
     ----------
     p : float or callable
-        Probability of dropping, in [0, 1], or a schedule of it; by default 0.5.
+        Probability of dropping the branch, in [0, 1], or a schedule of it; by default 0.5.
     mode : {"row", "batch"}
-        One decision for each sample, or one for the batch.
-    rate, seed, input_shape, name
+        Whether each sample gets a decision of its own, or all samples of the batch get the same.
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1], or `mode` is unknown.
 
@@ -458,21 +502,25 @@ class DropPath(RandomLayer):
 
 
 class DropBlock2d(RandomLayer):
-    """Drop squares of feature maps [1]_; see `fastdrop.drop_block2d`.
+    """Drop square blocks of feature maps (DropBlock) [1]_; see `fastdrop.drop_block2d`.
 
-    x is of shape (samples, channels, height, width). Each sample is normalised on its own.
+    x has the shape (samples, channels, height, width). Each sample is normalised on its own.
 
     Parameters
     ----------
     p : float or callable
-        Share to drop, in [0, 1], or a schedule of it; by default 0.1.
+        Share of the elements to drop, in [0, 1], or a schedule of it; by default 0.1.
     block_size : int
-        Side of the squares, at most the maps' height and width.
-    rate, seed, input_shape, name
+        Side of the blocks, at most the height and the width of the maps.
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1], or `block_size` is below 1 or larger than the maps.
 

@@ -1,4 +1,4 @@
-"""Gaussian noise: layers that are random in training as the dropout family is."""
+"""Gaussian noise: layers that are random in training, as the dropout family is."""
 
 from __future__ import annotations
 
@@ -17,24 +17,31 @@ __all__ = ["GaussianDropout", "GaussianNoise"]
 
 
 class GaussianDropout(RandomLayer):
-    """Multiply by Gaussian noise of mean 1 [1]_: y = x (1 + sqrt(p / (1 - p)) z), z normal.
+    """Multiply by Gaussian noise of mean 1 in training [1]_.
+
+    The result is y = x (1 + sqrt(p / (1 - p)) z) with a standard normal z for each element.
 
     Parameters
     ----------
     p : float or callable
-        The noise has the variance of dropout's with this p, in [0, 1), by default 0.5; or a
-        schedule of it.
-    rate, seed, input_shape, name
+        A number in [0, 1), or a schedule of it; by default 0.5. The noise has the variance of
+        dropout with this p.
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1).
 
     References
     ----------
-    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
+    .. [1] Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from
+       overfitting, JMLR 15:1929, section 10.
     """
 
     def __init__(
@@ -61,7 +68,9 @@ class GaussianDropout(RandomLayer):
 
 
 class GaussianNoise(RandomLayer):
-    """Add Gaussian noise: y = x + stddev z, z normal [1]_.
+    """Add Gaussian noise in training [1]_.
+
+    The result is y = x + stddev z with a standard normal z for each element.
 
     Parameters
     ----------
@@ -77,7 +86,8 @@ class GaussianNoise(RandomLayer):
 
     References
     ----------
-    .. [1] Srivastava et al. 2014, as `Dropout`, section 10.
+    .. [1] Srivastava et al. 2014, Dropout: a simple way to prevent neural networks from
+       overfitting, JMLR 15:1929, section 10.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ __all__ = ["BatchNormalization", "LayerNormalization"]
 
 
 class _Normalization(Layer):
-    """Base: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, one of each for a feature.
+    """Base class: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, feature by feature.
 
-    Features are the last axis.
+    The features are the last axis.
     """
 
     _until_built = frozenset({"center", "scale"})
@@ -55,7 +55,7 @@ class _Normalization(Layer):
         return input_shape
 
     def _prepared(self, x: Array) -> Array:
-        """Return x in the parameters' dtype; make them at the first call where no model did."""
+        """Return x in the dtype of the parameters, and make them first if no model has done so."""
         x = as_numbers("x", x)
         self.output_shape(x.shape[1:])
         self.build(x.shape[1:], Key(0))  # nothing is drawn
@@ -64,7 +64,7 @@ class _Normalization(Layer):
     def _apply(
         self, x: Array, mean: Array, variance: Array, average: Callable[[Array], Array] | None
     ) -> tuple[Array, Backward]:
-        """Normalise. `average` is how mean and variance were made of x, None if they were not."""
+        """Normalise. `average` computed mean and variance from x, or is None if they are fixed."""
         inverse = 1 / np.sqrt(variance + self.epsilon)
         normalized = (x - mean) * inverse
         y = normalized * self.params["gamma"] if self.scale else normalized
@@ -82,7 +82,7 @@ class _Normalization(Layer):
             if not need_dx:
                 return None
             if average is not None:
-                # What the mean and the variance, functions of x, take away.
+                # The mean and the variance depend on x, and take away from the gradient.
                 along = average(dnormalized * normalized)
                 dnormalized = dnormalized - average(dnormalized) - normalized * along
             return dnormalized * inverse
@@ -96,14 +96,14 @@ class LayerNormalization(_Normalization):
     Parameters
     ----------
     epsilon : float
-        Above 0; added to the variance.
+        Added to the variance, above 0.
     input_shape, name
         As for `Layer`.
 
     Attributes
     ----------
     params : dict
-        "gamma", ones, and "beta", zeros; float32 (features,).
+        "gamma", which is one at first, and "beta", which is zero at first; float32 (features,).
 
     Raises
     ------
@@ -136,30 +136,31 @@ class LayerNormalization(_Normalization):
 
 
 class BatchNormalization(_Normalization):
-    """Normalise each feature: in training over the batch, at inference by moving averages [1]_.
+    """Normalise each feature, over the batch in training and by moving averages at inference [1]_.
 
-    The features are the last axis; mean and variance are taken over all others. A batch that is
-    split over several calls is normalised part by part; one that ranks train on together, as a
-    whole. A frozen layer, whose `trainable` is False, computes in training what it does at
-    inference.
+    The features are the last axis, and mean and variance are taken over all other axes. A batch
+    that is split over several calls is normalised part by part. A batch that several ranks train on
+    together is normalised as a whole. A frozen layer, whose `trainable` is False, does in training
+    what it does at inference.
 
     Parameters
     ----------
     momentum : float
-        In [0, 1): what a training batch leaves of the moving averages.
+        Share of the moving averages that a training batch leaves as it is, in [0, 1).
     epsilon : float
-        Above 0; added to the variance.
+        Added to the variance, above 0.
     center, scale : bool
-        Whether there are a "beta" and a "gamma".
+        Whether the layer has a "beta" and a "gamma".
     input_shape, name
         As for `Layer`.
 
     Attributes
     ----------
     params : dict
-        "gamma", ones, and "beta", zeros; float32 (features,).
+        "gamma", which is one at first, and "beta", which is zero at first; float32 (features,).
     state : dict
-        "moving_mean", zeros at first, and "moving_variance", ones; float32 (features,).
+        "moving_mean", which is zero at first, and "moving_variance", which is one at first; float32
+        (features,).
 
     Raises
     ------
@@ -199,7 +200,7 @@ class BatchNormalization(_Normalization):
         x = self._prepared(x)
         total = sum_over_ranks.get()
         samples = len(x) if total is None else batch.size(x)
-        if not batch.training or not self.trainable or not samples:  # no samples, no mean
+        if not batch.training or not self.trainable or not samples:  # no samples have no mean
             mean, variance = (self.state[name].astype(x.dtype) for name in _MOVING)
             return self._apply(x, mean, variance, None)
         axis = tuple(range(x.ndim - 1))

@@ -21,21 +21,25 @@ __all__ = ["EmbeddingDropout", "LockedDropout", "WeightDropout", "Zoneout"]
 
 
 class LockedDropout(Dropout):
-    """Dropout with one mask for all time steps of a sequence [1]_ [2]_, also called variational.
+    """Dropout with one mask for all time steps of a sequence (variational dropout) [1]_ [2]_.
 
-    x is of shape (samples, time, features): inputs, outputs or recurrent states of an RNN. It is
-    ``Dropout(p, shared_axes=(1,))``.
+    x has the shape (samples, time, features). It may hold inputs, outputs or recurrent states of an
+    RNN. The layer is the same as ``Dropout(p, shared_axes=(1,))``.
 
     Parameters
     ----------
     p : float or callable
         Probability of dropping a feature of a sample, in [0, 1], or a schedule of it; by default
         0.5.
-    rate, seed, input_shape, name
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1], or x has another number of axes.
 
@@ -64,20 +68,24 @@ class LockedDropout(Dropout):
 
 
 class WeightDropout(Dropout):
-    """Dropout of a recurrent weight matrix, one mask for all samples and time steps [1]_.
+    """Dropout of a recurrent weight matrix, with one mask for all samples and time steps [1]_.
 
-    What it is given is not a batch but the weights: call it once per sequence, use the result at
+    The layer takes the weights instead of a batch. Call it once per sequence, use the result at
     every time step, and send the gradient back through it.
 
     Parameters
     ----------
     p : float or callable
         Probability of dropping a weight, in [0, 1], or a schedule of it; by default 0.5.
-    rate, seed, name
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1].
 
@@ -95,7 +103,7 @@ class WeightDropout(Dropout):
     >>> h = np.zeros((2, 3), np.float32)
     >>> for x_t in x:
     ...     h = np.tanh(x_t + h @ weight.T)
-    >>> drecurrent = backward(np.ones_like(weight))     # of the gradient for the dropped weights
+    >>> drecurrent = backward(np.ones_like(weight))     # takes the gradient of the dropped weights
     >>> drecurrent.shape
     (3, 3)
     """
@@ -119,24 +127,29 @@ class WeightDropout(Dropout):
 class EmbeddingDropout(WeightDropout):
     """Dropout of whole rows of an embedding: a word is dropped wherever it occurs [1]_ [2]_.
 
-    What it is given is not a batch but the embedding, of shape (vocabulary, features).
+    The layer takes the embedding, of shape (vocabulary, features), instead of a batch.
 
     Parameters
     ----------
     p : float or callable
         Probability of dropping a word, in [0, 1], or a schedule of it; by default 0.1.
-    rate, seed, name
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1], or the embedding has another number of axes.
 
     References
     ----------
-    .. [1] Gal and Ghahramani 2016, as `LockedDropout`.
-    .. [2] Merity, Keskar, Socher 2018, as `LockedDropout`.
+    .. [1] Gal and Ghahramani 2016, A theoretically grounded application of dropout in recurrent
+       neural networks, NIPS.
+    .. [2] Merity, Keskar, Socher 2018, Regularizing and optimizing LSTM language models, ICLR.
 
     Examples
     --------
@@ -168,19 +181,24 @@ class EmbeddingDropout(WeightDropout):
 
 
 class Zoneout(RandomLayer):
-    """Keep a state's previous value with probability p [1]_: y = x where kept, else `previous`.
+    """Keep the previous value of a state with probability p [1]_.
 
-    At inference y = (1 - p) x + p previous, the mean.
+    In training y = x where the mask keeps x, and `previous` elsewhere. At inference y is the mean,
+    (1 - p) x + p previous.
 
     Parameters
     ----------
     p : float
         Probability of keeping the previous value, in [0, 1]; by default 0.1.
-    rate, seed, input_shape, name
+    rate : float, optional
+        Keras's name for `p`.
+    seed, input_shape, name
         As for `RandomLayer`.
 
     Raises
     ------
+    TypeError
+        When both `p` and `rate` are given.
     ValueError
         When `p` is outside [0, 1].
 
@@ -229,16 +247,17 @@ class Zoneout(RandomLayer):
         ----------
         x : ndarray, (samples, ...)
             The new state.
-        batch
+        batch : Batch
             As for `Layer.forward`.
         previous : ndarray, optional
-            The old state, of x's shape and dtype; zeros by default.
+            The old state, with the shape and dtype of x; zeros by default.
 
         Returns
         -------
         y : ndarray
+            The next state.
         backward : callable
-            ``backward(dy) -> (dx, dprevious)``; only dx where no previous state was given.
+            ``backward(dy) -> (dx, dprevious)``, or only dx where no previous state was given.
         """
         p, old = self.p, np.zeros_like(x) if previous is None else as_numbers("previous", previous)
         if not batch.training:

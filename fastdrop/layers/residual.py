@@ -25,28 +25,28 @@ __all__ = ["Residual"]
 
 
 class Residual(Layer):
-    """y = x + f(x), where f is one layer after the other [1]_.
+    """A residual block: y = x + f(x), where f applies one layer after the other [1]_.
 
     Parameters
     ----------
     layers : iterable of Layer
-        f, at least one layer; its output has x's shape.
+        The layers of f, at least one. The output of the last has the shape of x.
     input_shape, name
         As for `Layer`.
 
     Attributes
     ----------
     params, grads, state : dict of str to ndarray
-        Those of the layers inside: "0.weight" is the first one's "weight".
+        The arrays of the layers inside: "0.weight" is the "weight" of the first layer.
     trainable : bool
-        Whether that of any layer inside is True; assigned to all of them.
+        Whether any layer inside is trainable. An assignment goes to all of them.
 
     Raises
     ------
     TypeError
-        When `layers` is no list of layers.
+        When `layers` is not a list of layers.
     ValueError
-        When it is empty, holds a layer twice, or the shapes do not fit.
+        When `layers` is empty or holds a layer twice, or the shapes do not fit.
 
     References
     ----------
@@ -69,11 +69,11 @@ class Residual(Layer):
     ) -> None:
         if not isinstance(layers, Iterable):
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
-        self.layers: list[Layer] = []  # for the setters below: the layers keep what they have
+        self.layers: list[Layer] = []  # so that the setters below change no layer yet
         super().__init__(input_shape=input_shape, name=name)
         self.layers = [deserialize(x) if isinstance(x, Mapping) else x for x in layers]
         if not self.layers:
-            raise ValueError("layers: expected at least one, got none")
+            raise ValueError("layers: expected at least one layer, got none")
         for layer in self.layers:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: expected fastdrop layers, got {layer!r}")

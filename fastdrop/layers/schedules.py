@@ -1,8 +1,9 @@
-"""p over time: callables of the training step, which a layer takes in the place of a number.
+"""p over time: callables of the training step, which a layer takes in place of a number.
 
 Any callable will do, for instance ``lambda step: 0.5 * (1 - math.exp(-step / 1000))``, the rule of
-Morerio et al. 2017 (Curriculum dropout, ICCV). The step is the ``call`` of the layer's key: in a
-model the number of batches trained so far, alone the number of the layer's own calls.
+Morerio et al. 2017 (Curriculum dropout, ICCV). The step is the ``call`` of the layer's key. In a
+model it is the number of batches trained so far. For a layer on its own it is the number of its
+calls.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Constant", "Cosine", "Early", "Late", "Linear", "Rate", "Schedule"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Base of the schedules: their arguments are checked once, when they are made."""
+    """Base class of the schedules. They check their arguments once, when they are made."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -30,7 +31,7 @@ class Schedule:
                 value = int(value)
             else:
                 value = checked_p(value)
-            object.__setattr__(self, field.name, value)  # Python's, be it NumPy's
+            object.__setattr__(self, field.name, value)  # a Python number, even for a NumPy one
 
     def _as_argument(self) -> str:
         """Return how it is written as an argument of a layer, beside which `schedules` is known."""
@@ -38,13 +39,30 @@ class Schedule:
         return f"schedules.{self!r}" if ours else repr(self)
 
     def __call__(self, step: int) -> float:
-        """Return p at a step, counted from 0."""
+        """Return p at a step.
+
+        Parameters
+        ----------
+        step : int
+            The number of the training step, counted from 0.
+
+        Returns
+        -------
+        float
+            The probability of dropping, in [0, 1].
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """p at all steps."""
+    """The same p at all steps.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping, in [0, 1].
+    """
 
     p: float
 
@@ -54,7 +72,15 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """From `start` to `end` in a straight line over `steps` steps; `end` from then on."""
+    """A straight line from `start` to `end` over `steps` steps, and `end` from then on.
+
+    Parameters
+    ----------
+    start, end : float
+        The first and the last p, in [0, 1].
+    steps : int
+        How many steps the way takes, at least 1.
+    """
 
     start: float
     end: float
@@ -67,7 +93,13 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """From `start` to `end` along half a cosine over `steps` steps; `end` from then on."""
+    """Half a cosine from `start` to `end` over `steps` steps, and `end` from then on.
+
+    Parameters
+    ----------
+    start, end, steps
+        As for `Linear`.
+    """
 
     start: float
     end: float
@@ -80,7 +112,19 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Early(Schedule):
-    """p for the first `steps` steps, then 0 (Liu et al. 2023, Dropout reduces underfitting)."""
+    """p for the first `steps` steps, then 0 [1]_.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping, in [0, 1].
+    steps : int
+        How many steps have dropout, at least 1.
+
+    References
+    ----------
+    .. [1] Liu et al. 2023, Dropout reduces underfitting, ICML.
+    """
 
     p: float
     steps: int
@@ -91,7 +135,19 @@ class Early(Schedule):
 
 @dataclass(frozen=True)
 class Late(Schedule):
-    """0 for the first `steps` steps, then p (Liu et al. 2023, as `Early`)."""
+    """0 for the first `steps` steps, then p [1]_.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping, in [0, 1].
+    steps : int
+        How many steps have no dropout, at least 1.
+
+    References
+    ----------
+    .. [1] Liu et al. 2023, Dropout reduces underfitting, ICML.
+    """
 
     p: float
     steps: int
@@ -107,7 +163,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def checked_rate(p: Rate | Mapping[str, Any]) -> Rate:
-    """Return a checked number, or the callable; what `rate_config` made becomes one again."""
+    """Return a checked number or a callable; the dict of `rate_config` becomes a schedule again."""
     if isinstance(p, Mapping):
         config = dict(p)
         cls = lookup("schedule", config.pop("schedule", None), SCHEDULES)
@@ -121,21 +177,21 @@ def p_or_rate(p: float | None, rate: float | None, default: float) -> float: ...
 @overload
 def p_or_rate(p: Rate | None, rate: Rate | None, default: float) -> Rate: ...
 def p_or_rate(p: Rate | None, rate: Rate | None, default: float) -> Rate:
-    """Return what a layer was given as `p` or, by Keras's word for it, as `rate`.
+    """Return what a layer was given as `p`, or as `rate`, which is Keras's name for it.
 
     Raises
     ------
     TypeError
-        When it was given both.
+        When the layer was given both.
     """
     if p is not None and rate is not None:
-        raise TypeError("rate: expected it or p, got both")
+        raise TypeError("rate: expected either rate or p, got both")
     given = rate if p is None else p
     return default if given is None else given
 
 
 def rate_config(p: Rate) -> Any:
-    """Return what `checked_rate` makes p of: a dict for a schedule of these, otherwise p itself."""
+    """Return p for JSON: a dict for a schedule of this module, otherwise p itself."""
     if SCHEDULES.get(type(p).__name__) is not type(p):
         return p
     return {"schedule": type(p).__name__, **asdict(p)}

@@ -1,7 +1,7 @@
 """scikit-learn's perceptrons, with dropout: ``from fastdrop.sklearn import MLPClassifier``.
 
-Estimators with the parameters and attributes of scikit-learn's own, which compute the same faster,
-and `load` for the files that their `save` writes. docs/sklearn.md has the details.
+The estimators have the parameters and attributes of scikit-learn's, and compute the same faster.
+`load` reads the files that their `save` writes. docs/reference/sklearn.md has the details.
 """
 
 _NEEDED = (1, 6)

@@ -1,7 +1,7 @@
-"""Files of estimators: parameters, weights and what else was learnt, without pickle.
+"""Files of estimators: parameters, weights and everything else that was learnt, without pickle.
 
-The arrays are the network's weights ("1.weight"), and an optimiser's after "optimizer/"; all else
-is JSON. What JSON has no word for is a dict of one item, such as {"tuple": [100]}.
+The arrays are the network's weights ("1.weight"), and those of an optimiser under "optimizer/".
+Everything else is JSON. What JSON cannot express is a dict of one item, such as {"tuple": [100]}.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def save(estimator: Any, model: Sequential, path: str | PathLike[str]) -> None:
 
 
 def load(path: str | PathLike[str], classes: Mapping[str, type]) -> Any:
-    """Read an estimator, of one of these classes; see `fastdrop.sklearn.load`."""
+    """Read an estimator of one of these classes; see `fastdrop.sklearn.load`."""
     config, arrays = files.read(path, (KIND,))
     with one_line_about(path):
         files.check_keys("config", config, KEYS)
@@ -100,7 +100,7 @@ def load(path: str | PathLike[str], classes: Mapping[str, type]) -> Any:
 
 
 def _check_design(design: Design, arrays: Mapping[str, Array]) -> None:
-    """Refuse a design of other sizes than the weights, before memory is taken for it."""
+    """Refuse a design whose sizes are not those of the weights, before memory is allocated."""
     weights = {name: a.shape for name, a in arrays.items() if name.endswith(".weight")}
     own = {name: shape for name, shape in weights.items() if not name.startswith(files.OPTIMIZER)}
     shapes = [own[name] for name in sorted(own, key=lambda name: int(name.partition(".")[0]))]
@@ -124,12 +124,12 @@ def _optimizer(
 
 
 def packed(name: str, value: Any) -> Any:
-    """Return what JSON can hold of a parameter or attribute of this name.
+    """Return a parameter or attribute of this name in a form that JSON can hold.
 
     Raises
     ------
     ValueError
-        When it can hold nothing of it.
+        When JSON cannot hold it.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -156,7 +156,7 @@ def packed(name: str, value: Any) -> Any:
 
 
 def unpacked(value: Any) -> Any:
-    """Return what `packed` was given."""
+    """Return the value that `packed` was given."""
     if isinstance(value, list):
         return [unpacked(item) for item in value]
     if not isinstance(value, dict):

@@ -19,18 +19,20 @@ def load(path: str | PathLike[str]) -> MLPClassifier | MLPRegressor:
     Parameters
     ----------
     path : path
+        The file.
 
     Returns
     -------
     MLPClassifier or MLPRegressor
-        Fitted; `partial_fit`, and `fit` with ``warm_start``, go on as the saved one would have.
+        The fitted estimator. `partial_fit`, and `fit` with ``warm_start``, go on as they would have
+        with the estimator that was saved.
 
     Raises
     ------
     ValueError
-        When the file is damaged, no such file, or of a later version of the format. One line that
-        names the file.
+        When the file is damaged, is not such a file, or has a later version of the format. The
+        message is one line that names the file.
     OSError
-        When it cannot be read.
+        When the file cannot be read.
     """
     return files.load(path, {cls.__name__: cls for cls in (MLPClassifier, MLPRegressor)})

@@ -1,7 +1,7 @@
 """The losses of scikit-learn's perceptrons: halves, and sums over the outputs of a sample.
 
-A loss of `fastdrop.losses` is a mean over all elements. In scikit-learn gradients are those of sums
-over a sample's outputs, and `alpha` and the learning rate count on it.
+A loss of `fastdrop.losses` is a mean over all elements. In scikit-learn, gradients are those of
+sums over a sample's outputs, and `alpha` and the learning rate depend on that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class HalfSquaredError(MeanSquaredError):
-    """(outputs - y)^2 / 2, summed over a sample's outputs."""
+    """Half the squared error: (outputs - y)^2 / 2, summed over a sample's outputs."""
 
     def compiled(
         self, outputs: Array, y: Array, from_logits: bool, sample_weight: Array | None
@@ -41,7 +41,7 @@ class HalfSquaredError(MeanSquaredError):
 
 
 class SummedBinaryCrossentropy(BinaryCrossentropy):
-    """-(y log(outputs) + (1 - y) log(1 - outputs)), summed over a sample's outputs."""
+    """Binary cross-entropy, summed over a sample's outputs."""
 
     def compiled(
         self, outputs: Array, y: Array, from_logits: bool, sample_weight: Array | None
@@ -55,12 +55,12 @@ class SummedBinaryCrossentropy(BinaryCrossentropy):
 
 
 class HalfPoissonDeviance(Loss):
-    """y log(y / mean) - y + mean, summed over a sample's outputs, which are log(mean)."""
+    """Half the Poisson deviance, summed over a sample's outputs, which are logarithms of means."""
 
     def compiled(
         self, outputs: Array, y: Array, from_logits: bool, sample_weight: Array | None
     ) -> tuple[float, Array]:
-        with np.errstate(all="ignore"):  # the value tells
+        with np.errstate(all="ignore"):  # the value itself shows when something is not finite
             means = np.exp(outputs)
             entropy = y * np.log(np.where(y > 0, y, 1))
             losses = (entropy - y * outputs - y + means).sum(axis=-1)
@@ -72,7 +72,7 @@ class HalfPoissonDeviance(Loss):
             return float(losses.mean()), gradient
 
 
-# By scikit-learn's names of the last activation.
+# by scikit-learn's names for the last activation
 LOSSES: dict[str, type[Loss]] = {
     "exp": HalfPoissonDeviance,
     "identity": HalfSquaredError,
@@ -82,9 +82,9 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def reported(loss: Loss | None, value: float, outputs: int) -> float:
-    """Return a loss as scikit-learn reports it, and compares it with `tol`.
+    """Return a loss in the form in which scikit-learn reports it, and compares it with `tol`.
 
-    There the squared error is a mean over a sample's outputs, though its gradient is that of their
-    sum.
+    There the squared error is a mean over a sample's outputs, although its gradient is that of
+    their sum.
     """
     return value / outputs if isinstance(loss, HalfSquaredError) else value

@@ -1,4 +1,4 @@
-"""The network that an estimator's parameters describe, and its weights as scikit-learn has them."""
+"""The network that an estimator's parameters describe, and its weights in scikit-learn's form."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fastdrop.sklearn.losses import LOSSES
 
 __all__ = ["Design", "dense_layers", "first_weights", "views", "weight_rules"]
 
-# scikit-learn's names, and ours.
+# scikit-learn's names, and ours
 ACTIVATIONS = {
-    "exp": "linear",  # the loss is of logarithms; whoever predicts takes the exponential
+    "exp": "linear",  # the loss takes logarithms, and prediction applies exp
     "identity": "linear",
     "logistic": "sigmoid",
     "relu": "relu",
@@ -31,28 +31,28 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 
-# Of the means and variances that are used to predict: tables give few batches to follow them.
+# Momentum of the means and variances for prediction, low because tables give few batches
 MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
 class Design:
-    """All that decides what a network's layers are.
+    """Everything that determines a network's layers.
 
     Attributes
     ----------
     units : tuple of int
-        Of all layers: features, hidden units, outputs.
+        The sizes of all layers: features, hidden units, outputs.
     activation, out_activation : str
-        Of hidden layers and of the last one, as scikit-learn names them.
+        Activations of hidden layers and of the last one, by scikit-learn's names.
     dropout : tuple of float
-        In front of each dense layer: of the input, then of each hidden layer.
+        Probabilities of dropping before each dense layer: of the input, then of each hidden layer.
     shared_dropout : bool
         Whether all samples of a batch share one mask.
     max_norm : float or None
         The largest norm of the weights into one hidden unit.
     batch_norm : bool
-        Whether there is batch normalisation in front of each hidden activation.
+        Whether there is batch normalisation before each hidden activation.
     dtype : str
         "float32" or "float64".
     """
@@ -67,7 +67,7 @@ class Design:
     dtype: str
 
     def network(self, seed: int) -> Sequential:
-        """Return a network with weights of 0; `seed` is that of its masks."""
+        """Return a network with weights of 0, whose masks have the seed `seed`."""
         features, *hidden, outputs = self.units
         layers: list[Input | Layer] = [Input((features,)), *self._dropout(self.dropout[0])]
         name = ACTIVATIONS[self.activation]
@@ -88,18 +88,18 @@ class Design:
 
 
 def dense_layers(model: Sequential) -> dict[str, Dense]:
-    """Return the dense layers by their numbers in the model, as names of parameters have them."""
+    """Return the dense layers by their numbers in the model, as in names of parameters."""
     return {str(n): layer for n, layer in enumerate(model.layers) if isinstance(layer, Dense)}
 
 
 def views(model: Sequential) -> tuple[list[Array], list[Array]]:
-    """Return `coefs_` and `intercepts_`: the model's own memory, weights transposed."""
+    """Return `coefs_` and `intercepts_`, which are the model's own memory, weights transposed."""
     layers = dense_layers(model).values()
     return [d.params["weight"].T for d in layers], [d.params["bias"] for d in layers]
 
 
 def first_weights(model: Sequential, activation: str, random: Any) -> None:
-    """Draw initial weights and biases as scikit-learn does, in the same order: Glorot's uniform."""
+    """Draw initial weights and biases by Glorot's uniform rule, in scikit-learn's order."""
     for coef, intercept in zip(*views(model)):
         bound = math.sqrt((2 if activation == "logistic" else 6) / sum(coef.shape))
         coef[...] = random.uniform(-bound, bound, coef.shape)
@@ -107,7 +107,7 @@ def first_weights(model: Sequential, activation: str, random: Any) -> None:
 
 
 def weight_rules(model: Sequential, alpha: float, total: float) -> dict[str, WeightRule]:
-    """Return what an update does to weights in a batch with this sum of sample weights."""
+    """Return the rules for the update of weights in a batch with this sum of sample weights."""
     return {
         f"{number}.weight": WeightRule(0.0, alpha / (2 * total), dense.max_norm)
         for number, dense in dense_layers(model).items()

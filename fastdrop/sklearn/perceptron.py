@@ -1,8 +1,8 @@
-"""What classifier and regressor have in common: the course of `fit`, and a network's outputs.
+"""What the classifier and the regressor share: the course of `fit`, and a network's outputs.
 
-The course is scikit-learn's, whatever it does: same initial weights, same order of samples, same
-rules for stopping. So with the same `random_state`, and without dropout, the results are the same
-to rounding.
+`fit` follows scikit-learn's in everything: initial weights, the order of samples, the rules for
+stopping. So with the same `random_state`, and without dropout, the results are the same up to
+rounding.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = ["Perceptron"]
 FLOATS = (np.float64, np.float32)
 AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 ABOVE_0 = Interval(Real, 0, None, closed="neither")
-SHARE = Interval(Real, 0, 1, closed="left")  # 1 is not one
+SHARE = Interval(Real, 0, 1, closed="left")  # all of the samples would be too many
 COUNT = Interval(Integral, 1, None, closed="left")
 
 
 class Perceptron(BaseEstimator):
-    """Base of both estimators; their docstrings have the parameters.
+    """Base of both estimators, whose docstrings describe the parameters.
 
     Attributes
     ----------
     coefs_, intercepts_ : list of ndarray
-        The network's own memory. An array in place of another one is taken over when the network
-        is used next.
+        The network's own memory. If another array is assigned in place of one of these, it is
+        copied when the network is used next.
     """
 
     coefs_: list[Array]
@@ -86,10 +86,10 @@ class Perceptron(BaseEstimator):
         "dtype": [StrOptions({"float32", "float64"}), None],
     }
 
-    # What a subclass does in its own way.
+    # Methods that each subclass defines in its own way
 
     def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
-        """Check X and y, and return them; set what is known of y, such as its classes."""
+        """Check X and y, and return them; set what is known about y, such as its classes."""
         raise NotImplementedError
 
     def _encoded(self, y: Any, dtype: np.dtype[Any]) -> Array:
@@ -97,22 +97,22 @@ class Perceptron(BaseEstimator):
         raise NotImplementedError
 
     def _outputs_and_activation(self, y: Any) -> tuple[int, str]:
-        """Return how many outputs there are, and scikit-learn's name of their activation."""
+        """Return the number of outputs, and scikit-learn's name for their activation."""
         raise NotImplementedError
 
     def _weights(self, y: Any, targets: Array, sample_weight: Array | None) -> Array | None:
-        """Return all that samples are weighted by."""
+        """Return the weights of the samples, or None."""
         return sample_weight
 
     def _stratified(self, targets: Array) -> Array | None:
-        """Return what the samples set aside have to have in the same shares, if anything."""
+        """Return labels whose shares the samples that are set aside must keep, or None."""
         return None
 
     def _score_of(self, outputs: Array, targets: Array, weights: Array | None) -> float:
         """Return the score of outputs for validation."""
         raise NotImplementedError
 
-    # The course of fit.
+    # The course of fit
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
         if self.early_stopping and incremental:
@@ -157,7 +157,7 @@ class Perceptron(BaseEstimator):
         return self
 
     def _accepted(self) -> Any:
-        """Return the dtypes of X that are left as they are; others become the first."""
+        """Return the dtypes of X that are left as they are. Others become the first of them."""
         return FLOATS if self.dtype is None else np.dtype(self.dtype)
 
     def _hidden(self) -> tuple[int, ...]:
@@ -170,7 +170,7 @@ class Perceptron(BaseEstimator):
         return tuple(int(size) for size in sizes)
 
     def _dropout(self) -> tuple[float, ...]:
-        """Return the probabilities of dropping: of the input, then of each hidden layer."""
+        """Return the probabilities of dropping for the input and for each hidden layer."""
         layers = len(self._hidden())
         given = self.dropout
         rates = [given] * layers if isinstance(given, Real) else list(given)
@@ -202,7 +202,7 @@ class Perceptron(BaseEstimator):
         return str(X.dtype.name if first else self.coefs_[0].dtype.name)
 
     def _begin(self, design: Design, random: Any) -> None:
-        """Forget what was learnt before."""
+        """Forget what was learnt before, and start with new weights."""
         self._take(design, design.network(mask_seed(random)))
         first_weights(self._model, design.activation, random)
         self.n_iter_ = self.t_ = 0
@@ -217,8 +217,8 @@ class Perceptron(BaseEstimator):
         self.best_loss_: Any = None if self.early_stopping else np.inf
 
     def _go_on(self, design: Design, random: Any) -> None:
-        """Keep what was learnt, in a new network where parameters are others."""
-        if "_model" not in vars(self):  # it was given weights, and never fitted
+        """Keep what was learnt, in a new network if parameters have changed."""
+        if "_model" not in vars(self):  # the estimator was given weights, and never fitted
             given = self.coefs_, self.intercepts_
             self._take(design, design.network(mask_seed(random)))
             (self.coefs_, self.intercepts_), self.t_ = given, 0
@@ -234,9 +234,9 @@ class Perceptron(BaseEstimator):
                 f"{design.units}."
             )
         model.set_weights(own.get_weights())
-        model.network.step = own.network.step  # masks that have been used are not used again
+        model.network.step = own.network.step  # so that used masks are not used again
         if hasattr(self, "_optimizer"):
-            names = dict(zip(own.params, model.params))  # there may be another layer in front
+            names = dict(zip(own.params, model.params))  # there may be another layer before these
             self._optimizer.state = {
                 names[name]: {part: a.astype(model.dtype) for part, a in arrays.items()}
                 for name, arrays in self._optimizer.state.items()
@@ -251,7 +251,7 @@ class Perceptron(BaseEstimator):
         self.out_activation_ = design.out_activation
 
     def _network(self) -> Sequential:
-        """Return the network, with the weights that are in `coefs_` and `intercepts_` now."""
+        """Return the network, with the weights that `coefs_` and `intercepts_` have now."""
         if "_model" not in vars(self):
             raise NotFittedError(
                 f"This {type(self).__name__} instance is not fitted yet: it was given weights, "
@@ -295,11 +295,11 @@ class Perceptron(BaseEstimator):
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_optimizer()
         states = (a for state in self._optimizer.state.values() for a in state.values())
-        if not all(array.flags.writeable for array in states):  # in a memory map
+        if not all(array.flags.writeable for array in states):  # they are in a memory map
             self._optimizer = copy.deepcopy(self._optimizer)
         validated = getattr(self, "validation_scores_", None) is not None
         if not hasattr(self, "loss_curve_") or validated != bool(self.early_stopping):
-            self._begin_curves()  # those of another solver, or another rule for stopping
+            self._begin_curves()  # the old ones are of another solver or another rule for stopping
         training, validation = self._split(samples, random)
         count = samples.rows.samples if training is None else len(training)
         size = min(200, count)
@@ -354,7 +354,7 @@ class Perceptron(BaseEstimator):
         return solvers.adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon))
 
     def _split(self, samples: Samples, random: Any) -> tuple[Array | None, Samples | None]:
-        """Return which samples to train on, None for all, and those to validate on."""
+        """Return which samples to train on, or None for all, and the samples to validate on."""
         if not self.early_stopping:
             return None, None
         training, validation = train_test_split(
@@ -390,7 +390,7 @@ class Perceptron(BaseEstimator):
         self._no_improvement_count = 0 if improved else self._no_improvement_count + 1
 
     def _ends(self) -> bool:
-        """Tell whether training ends because nothing improves; or go on at a smaller rate."""
+        """Tell whether training ends because nothing improves; if not, the rate may be reduced."""
         what = "Validation score" if self.early_stopping else "Training loss"
         text = (
             f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} "
@@ -410,7 +410,7 @@ class Perceptron(BaseEstimator):
             print(text)
         return ends
 
-    # Outputs.
+    # Outputs
 
     def _rows_for(self, X: Any) -> Rows:
         """Check X, and return its rows."""
@@ -418,15 +418,15 @@ class Perceptron(BaseEstimator):
         return Rows(validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False))
 
     def _outputs(self, rows: Rows) -> Array:
-        """Return the network's outputs, of the last activation."""
+        """Return the network's outputs, after the last activation."""
         model = self._network()
         outputs = np.concatenate([model(x) for x in _dense(rows, model.dtype)])
         return np.exp(outputs, out=outputs) if self.out_activation_ == "exp" else outputs
 
     def _prediction(self, rows: Rows, mc_samples: int | None = None) -> Prediction:
-        """Return outputs with their uncertainty: by sampling or, without `mc_samples`, moments.
+        """Return outputs with their uncertainty, by sampling or, without `mc_samples`, by moments.
 
-        Samples depend on the network's seed, so that every call gives the same.
+        The samples depend on the network's seed, so every call gives the same result.
         """
         if not any(self._design.dropout):
             raise ValueError(
@@ -440,7 +440,7 @@ class Perceptron(BaseEstimator):
         samples = check_scalar(mc_samples, "mc_samples", Integral, min_val=1)
         return model.predict_mc(batches, int(samples), seed=model.seed, verbose=0)
 
-    # Pickles and copies: each weight once.
+    # Pickles and copies, which hold each weight once
 
     def __getstate__(self) -> dict[str, Any]:
         if "_model" in vars(self):
@@ -454,7 +454,7 @@ class Perceptron(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_model" in vars(self):
-            self._model.build()  # with arrays of its own in place of memory maps
+            self._model.build()  # with its own arrays in place of memory maps
             self._take(self._design, self._model)
 
     def __sklearn_tags__(self) -> Any:
@@ -473,23 +473,24 @@ class Perceptron(BaseEstimator):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a file, see `fastdrop.sklearn.load`.
 
-        The file holds parameters, weights, classes, names of features, and what it takes to go on
-        with `partial_fit`, in the format safetensors: arrays and JSON, no code. It appears under
-        its name only when it is whole.
+        The file is in the safetensors format: arrays and JSON, no code. It holds parameters,
+        weights, classes, names of features, and what `partial_fit` needs to go on. It appears under
+        its name only when it is complete.
 
         Parameters
         ----------
         path : path
-            Replaced if it exists.
+            The file, which is replaced if it exists.
 
         Raises
         ------
         NotFittedError
             When there is nothing to save.
         ValueError
-            When the estimator holds what a file cannot, such as labels that are neither numbers nor
-            text.
+            When the estimator holds something that a file cannot hold, such as labels that are
+            neither numbers nor text.
         OSError
+            When the file cannot be written.
             When the file cannot be written.
         """
         check_is_fitted(self)
@@ -497,13 +498,13 @@ class Perceptron(BaseEstimator):
 
 
 def _dense(rows: Rows, dtype: np.dtype[Any]) -> Iterator[Array]:
-    """Give all rows, some at a time, as dense arrays."""
+    """Yield all rows, some at a time, as dense arrays."""
     for some in chunks(rows):
-        with quiet(over="ignore"):  # the model says what is too large for it
+        with quiet(over="ignore"):  # the model itself refuses numbers that are too large for it
             x = rows.take(some).astype(dtype, copy=False)
         yield x
 
 
 def mask_seed(random: Any) -> int:
-    """Return a seed of masks, drawn from a copy: dropout changes nothing else that is drawn."""
+    """Return a seed for masks, drawn from a copy, so that dropout changes no other numbers."""
     return int(copy.deepcopy(random).randint(1 << 31))

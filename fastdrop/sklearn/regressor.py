@@ -1,4 +1,4 @@
-"""The regressor: its parameters, and what numbers are to it."""
+"""The regressor: its parameters, and how it treats targets."""
 
 from __future__ import annotations
 
@@ -26,86 +26,89 @@ class MLPRegressor(RegressorMixin, Perceptron):
     Parameters
     ----------
     loss : {"squared_error", "poisson"}, default="squared_error"
-        Half the squared error, or half the Poisson deviance of ``exp`` of the last layer, for
-        targets of at least 0.
+        Half the squared error, or half the Poisson deviance of ``exp`` of the last layer. The
+        latter is for targets of at least 0.
     hidden_layer_sizes : int or array-like of int, default=(100,)
-        Units of each hidden layer; none for a linear model.
+        Units of each hidden layer. An empty list makes a linear model.
     activation : {"identity", "logistic", "tanh", "relu"}, default="relu"
-        Of the hidden layers.
+        Activation of the hidden layers.
     solver : {"lbfgs", "sgd", "adam"}, default="adam"
-        "lbfgs" is SciPy's L-BFGS-B; it needs a loss that is the same function in every iteration,
+        "lbfgs" is SciPy's L-BFGS-B. It needs a loss that is the same function in every iteration,
         so it refuses `dropout`, `input_dropout`, `batch_norm` and `max_norm`.
     alpha : float, default=0.0001
-        ``alpha / 2`` times the sum of the squared weights, divided by the weights of a batch's
-        samples, is added to the loss.
+        ``alpha / 2`` times the sum of the squared weights, divided by the sum of the sample weights
+        of a batch, is added to the loss.
     batch_size : int or "auto", default="auto"
-        "auto" is ``min(200, samples)``.
+        Samples in a batch; "auto" is ``min(200, samples)``.
     learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
-        Of "sgd": constant, ``learning_rate_init / t ** power_t``, or divided by 5 whenever two
-        epochs did not improve by `tol`.
+        How the learning rate of "sgd" changes: it is constant, or is
+        ``learning_rate_init / t ** power_t``, or is divided by 5 whenever two epochs did not
+        improve by `tol`.
     learning_rate_init : float, default=0.001
-        Of "sgd" and "adam".
+        First learning rate of "sgd" and "adam".
     power_t : float, default=0.5
-        Of ``learning_rate="invscaling"``.
+        Exponent of ``learning_rate="invscaling"``.
     max_iter : int, default=200
         The most epochs or, with "lbfgs", iterations.
     shuffle : bool, default=True
         Whether each epoch takes the samples in another order.
     random_state : int, RandomState instance or None, default=None
-        Of initial weights, masks, the order of samples and the split for validation.
+        Source of initial weights, masks, the order of samples and the split for validation.
     tol : float, default=1e-4
         Training ends when the loss, or the score with `early_stopping`, has not improved by so much
-        for `n_iter_no_change` epochs. With "lbfgs", SciPy's ``gtol``.
+        for `n_iter_no_change` epochs. With "lbfgs" it is SciPy's ``gtol``.
     verbose : bool, default=False
         Whether to print the loss of each epoch.
     warm_start : bool, default=False
-        Whether `fit` goes on with the weights that there are.
+        Whether `fit` starts from the weights that exist already.
     momentum : float, default=0.9
-        Of "sgd", in [0, 1].
+        Momentum of "sgd", in [0, 1].
     nesterovs_momentum : bool, default=True
-        Of "sgd".
+        Whether "sgd" uses Nesterov's momentum.
     early_stopping : bool, default=False
-        Whether to set aside samples, to end when the score for them does not improve, and to keep
+        Whether to set samples aside, to end when the score for them does not improve, and to keep
         the weights with the best score.
     validation_fraction : float, default=0.1
         Share of the samples that is set aside.
     beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
-        Of "adam".
+        Constants of "adam".
     n_iter_no_change : int, default=10
         See `tol`.
     max_fun : int, default=15000
         The most evaluations of the loss with "lbfgs".
     dropout : float or array-like of float, default=0.0
-        Probability of dropping a hidden unit, in [0, 1): one for all layers, or one a layer.
+        Probability of dropping a hidden unit, in [0, 1): one for all layers, or one for each.
     input_dropout : float, default=0.0
         Probability of dropping a feature.
     shared_dropout : bool, default=False
-        Whether all samples of a batch share one mask: only kept units are multiplied, which takes
-        a fraction of the time in large layers, and wants a smaller `dropout`
-        (docs/shared_masks.md).
+        Whether all samples of a batch share one mask. Then only kept units are multiplied, which
+        takes a fraction of the time in large layers, but needs a smaller `dropout`
+        (docs/explanation/shared_masks.md).
     max_norm : float or None, default=None
-        After each update the weights into one hidden unit are scaled down to this Euclidean norm.
+        After each update, the weights into a hidden unit are scaled down to this Euclidean norm
+        where theirs is larger.
     batch_norm : bool, default=False
-        Whether there is batch normalisation in front of each hidden activation.
+        Whether there is batch normalisation before each hidden activation.
     dtype : {"float32", "float64"} or None, default=None
-        What to compute in; by default in the type of `X`, float64 if that is no float.
+        The type to compute in. By default it is the type of `X`, or float64 if `X` has no floats.
 
     Attributes
     ----------
     coefs_, intercepts_ : list of ndarray
-        Weights (inputs, units) and biases of each layer. What is written into them, or assigned to
-        them, is what the network computes with.
+        Weights (inputs, units) and biases of each layer. The network computes with whatever is
+        written into these arrays or assigned to these attributes.
     loss_, best_loss_, loss_curve_ : float, float or None, list of float
-        The last epoch's mean loss, the smallest, and each epoch's; of "sgd" and "adam". With
-        `early_stopping` there is no best one. Dropout makes it that of the thinned networks.
+        The mean loss of the last epoch, the smallest one, and that of each epoch, with "sgd" and
+        "adam". With `early_stopping`, `best_loss_` is None. With dropout, these are losses of
+        thinned networks.
     validation_scores_, best_validation_score_ : list of float or None, float or None
-        With `early_stopping`: R^2 after each epoch.
+        R^2 after each epoch, and the best one, with `early_stopping`.
     n_iter_, t_ : int
-        Epochs, and samples seen.
+        The number of epochs, and of samples seen.
     n_features_in_, feature_names_in_ : int, ndarray of str
-        Number of features and, where they have some, their names.
+        The number of features, and their names if they have any.
     n_layers_, n_outputs_, out_activation_ : int, int, str
-        Layers with the input's, outputs, and the last activation.
+        The number of layers with the input, the number of outputs, and the last activation.
 
     References
     ----------
@@ -199,7 +202,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Parameters
         ----------
         X : array-like or sparse matrix, (samples, features)
-            Finite numbers. Of a sparse one only the rows of a batch become dense.
+            Finite numbers. Of a sparse matrix, only the rows of a batch become dense.
         y : array-like, (samples,) or (samples, outputs)
             Numbers; with ``loss="poisson"`` at least 0.
         sample_weight : array-like, (samples,), optional
@@ -207,8 +210,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
         Returns
         -------
-        self
-            Ctrl-C ends training, and leaves it with the weights that it has got.
+        MLPRegressor
+            The estimator itself. Ctrl-C ends training, and the estimator keeps the weights that it
+            has reached.
 
         Raises
         ------
@@ -220,29 +224,49 @@ class MLPRegressor(RegressorMixin, Perceptron):
     @available_if(lambda self: self._check_solver())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch more; arguments as for `fit`."""
-        return self._fit(X, y, sample_weight, incremental=True)
-
-    def predict(self, X: Any, return_std: bool = False) -> Array | tuple[Array, Array]:
-        """Return what the network predicts.
+        """Train for one more epoch.
 
         Parameters
         ----------
-        X : array-like or sparse matrix, (samples, features)
-        return_std : bool
-            Whether to return how far the predictions lie apart that dropout masks make, too: how
-            uncertain the network is, without the noise of the targets. It is worked out without
-            sampling, see `fastdrop.Sequential.predict_moments`.
+        X, y, sample_weight
+            As for `fit`.
 
         Returns
         -------
-        ndarray, (samples,) or (samples, outputs); or two of them
-            The prediction and, with `return_std`, its standard deviation.
+        MLPRegressor
+            The estimator itself.
 
         Raises
         ------
         ValueError
-            When the estimator was fitted without dropout, with `return_std`; when X does not fit.
+            As for `fit`.
+        """
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any, return_std: bool = False) -> Array | tuple[Array, Array]:
+        """Return what the network predicts, with its standard deviation if asked for.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, (samples, features)
+            Finite numbers.
+        return_std : bool
+            Whether to return the standard deviation of the predictions under dropout, too. It tells
+            how uncertain the network is, without the noise of the targets, and is computed without
+            sampling, see `fastdrop.Sequential.predict_moments`.
+
+        Returns
+        -------
+        y : ndarray, (samples,) or (samples, outputs)
+            The prediction.
+        std : ndarray, (samples,) or (samples, outputs), only if return_std
+            The standard deviation of the prediction.
+
+        Raises
+        ------
+        ValueError
+            When X does not fit, or, with `return_std`, when the estimator was fitted without
+            dropout.
         """
         rows = self._rows_for(X)
         outputs = self._outputs(rows)
@@ -250,7 +274,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
             return _column_or_table(outputs)
         moments = self._prediction(rows)
         std = moments.std
-        if self.out_activation_ == "exp":  # of a logarithm that is normally distributed
+        if self.out_activation_ == "exp":  # the moments of a variate whose logarithm is normal
             variance = std**2
             std = np.exp(moments.mean + variance / 2) * np.sqrt(np.expm1(variance))
         return _column_or_table(outputs), _column_or_table(std.astype(self._model.dtype))

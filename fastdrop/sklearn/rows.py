@@ -1,4 +1,4 @@
-"""The rows of X that a batch is made of, dense or sparse: only a batch's become dense."""
+"""The rows of X that make a batch, dense or sparse. Only the rows of a batch become dense."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastdrop.layers import Array
 
 __all__ = ["Chosen", "Rows", "chunks"]
 
-Chosen: TypeAlias = "slice | Array"  # of rows
+Chosen: TypeAlias = "slice | Array"  # which rows
 
-CHUNK_ROWS, CHUNK_SIZE = 1024, 1 << 20  # the most rows and elements where any number would do
+CHUNK_ROWS, CHUNK_SIZE = 1024, 1 << 20  # the most rows and elements, where any number would do
 
 
 class Rows:
@@ -24,7 +24,7 @@ class Rows:
     Parameters
     ----------
     X : ndarray or CSR matrix, (samples, features)
-        float32 or float64.
+        A matrix of float32 or float64.
     """
 
     def __init__(self, X: Any) -> None:
@@ -40,6 +40,12 @@ class Rows:
         Parameters
         ----------
         rows : slice or ndarray of intp
+            Which rows to take.
+
+        Returns
+        -------
+        ndarray
+            The rows, of shape (rows, features).
         """
         if self._sparse:
             some = self.X[rows]
@@ -57,7 +63,7 @@ class Rows:
 
 
 def chunks(rows: Rows) -> Iterator[slice]:
-    """Give all rows in slices whose dense arrays are small."""
+    """Yield slices that cover all rows, and whose dense arrays are small."""
     size = max(1, min(CHUNK_ROWS, CHUNK_SIZE // rows.features))
     for start in range(0, rows.samples, size):
         yield slice(start, start + size)

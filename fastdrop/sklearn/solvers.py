@@ -1,7 +1,7 @@
-"""The solvers: Adam and SGD by batches, L-BFGS by SciPy, on the gradients of `fastdrop.training`.
+"""The solvers: Adam and SGD by batches, and SciPy's L-BFGS, on gradients of `fastdrop.training`.
 
-What is computed is what scikit-learn computes, to rounding: its order of samples, its means, its
-penalty of weights, which is divided by the weights of a batch's samples.
+They compute the same as scikit-learn, up to rounding: with its order of samples, its means, and its
+penalty of weights, which is divided by the sum of a batch's sample weights.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ __all__ = ["Batches", "Samples", "adam", "lbfgs", "sgd"]
 
 @dataclass
 class Samples:
-    """What a network is trained on.
+    """The samples that a network is trained on.
 
     Attributes
     ----------
     rows : Rows
+        The rows of X.
     targets : ndarray
-        Class numbers (samples,), or numbers (samples, outputs) of the network's dtype.
+        Class numbers (samples,), or numbers (samples, outputs) in the network's dtype.
     weights : ndarray, (samples,), or None
+        The weights of the samples.
     """
 
     rows: Rows
@@ -42,12 +44,12 @@ class Samples:
     weights: Array | None
 
     def some(self, chosen: Array) -> Samples:
-        """Return these samples, as a part of its own."""
+        """Return some of the samples."""
         weights = None if self.weights is None else self.weights[chosen]
         return Samples(Rows(self.rows.X[chosen]), self.targets[chosen], weights)
 
     def batch(self, chosen: Chosen) -> tuple[Array, Array, Array | None, float]:
-        """Return x, targets, weights of mean 1, and the sum of the weights as they were."""
+        """Return x, targets, weights scaled to a mean of 1, and the sum of the original weights."""
         x = self.rows.take(chosen)
         y = self.targets[chosen]
         if self.weights is None:
@@ -58,12 +60,12 @@ class Samples:
 
 
 def adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) -> Adam:
-    """Return scikit-learn's Adam, which has its epsilon where ours has it."""
+    """Return scikit-learn's Adam, which has its epsilon in the same place as ours."""
     return Adam(learning_rate, beta_1, beta_2, epsilon)
 
 
 def sgd(learning_rate: float, momentum: float, nesterov: bool) -> SGD:
-    """Return scikit-learn's SGD, which takes a momentum of 1, too."""
+    """Return scikit-learn's SGD, which also takes a momentum of 1."""
     optimizer = SGD(learning_rate, nesterov=nesterov)
     optimizer.momentum = float(momentum)
     return optimizer
@@ -75,11 +77,13 @@ class Batches:
     Parameters
     ----------
     model : Sequential
-        With a loss.
+        A model with a loss.
     optimizer : Optimizer
+        The optimiser.
     samples : Samples
+        The samples to train on.
     alpha : float
-        As scikit-learn has it.
+        As in scikit-learn.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class Batches:
         self._alpha = alpha
         self._params, self._weights = model.params, _weights(model)
         self._outputs = len(self._weights[-1])
-        # By samples in a batch, of which an epoch's last one has fewer: each has its own memory.
+        # By the number of samples in a batch. The last batch of an epoch has fewer, and own memory.
         self._steps: dict[int, Step] = {}
         self._rules: dict[int, dict[str, WeightRule]] = {}
 
@@ -100,9 +104,14 @@ class Batches:
         Parameters
         ----------
         order : ndarray of intp, or None
-            The samples to take; the first so many without it.
+            The samples to take. Without it, the first ones are taken.
         samples, size : int
-            How many samples there are to take, and in a batch.
+            How many samples to take, and how many are in a batch.
+
+        Returns
+        -------
+        float
+            The mean of the losses.
         """
         total = 0.0
         for start in range(0, samples, size):
@@ -114,7 +123,7 @@ class Batches:
     def _train(self, chosen: Chosen) -> float:
         """Take a step, and return the loss before it."""
         x, y, weights, total = self._samples.batch(chosen)
-        if not total:  # nothing is to be learnt from samples without weight
+        if not total:  # samples without weight teach nothing
             return 0.0
         network = self._model.network
         step = self._steps.get(len(x))
@@ -128,7 +137,7 @@ class Batches:
         rules = self._rules[len(x)]
         if weights is not None:
             rules = weight_rules(self._model, self._alpha, total)
-        network.step += 1  # now: whatever interrupts the update, no mask is used again
+        network.step += 1  # now, so that no mask is used again, even if the update is interrupted
         self._optimizer.update(self._params, gradients, rules)
         return loss
 
@@ -145,21 +154,22 @@ def lbfgs(
     Parameters
     ----------
     model : Sequential
-        With a loss. It gets the best weights; if this is interrupted, the last ones.
+        A model with a loss. It gets the best weights, or, if this is interrupted, the last ones.
     samples : Samples
+        The samples to train on.
     alpha : float
-        As scikit-learn has it.
+        As in scikit-learn.
     options : dict
-        SciPy's.
+        SciPy's options.
     after_iteration : callable
         Called with the loss after each iteration, as scikit-learn reports it.
 
     Returns
     -------
     loss : float
-        At the end, as scikit-learn reports it.
+        The loss at the end, as scikit-learn reports it.
     result : OptimizeResult
-        SciPy's.
+        SciPy's result.
     """
     model.network.optimizer = None  # so gradients are arrays
     step = Step(model.network, matmul=matmul)
@@ -207,7 +217,7 @@ def lbfgs(
 
 
 def _parts(theta: Array, params: dict[str, Array]) -> Iterator[Array]:
-    """Give the parts of a vector that are the parameters, in their shapes."""
+    """Yield the parts of a vector that are the parameters, in their shapes."""
     start = 0
     for param in params.values():
         yield theta[start : start + param.size].reshape(param.shape)
@@ -215,7 +225,7 @@ def _parts(theta: Array, params: dict[str, Array]) -> Iterator[Array]:
 
 
 def _weights(model: Sequential) -> list[Array]:
-    """Return what `alpha` is about: all weights but biases."""
+    """Return the weights that `alpha` applies to: all but biases."""
     return [dense.params["weight"] for dense in dense_layers(model).values()]
 
 

@@ -1,4 +1,4 @@
-"""Labels of classes as a network's targets, and its outputs as labels."""
+"""Labels of classes as a network's targets, and a network's outputs as labels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Labels:
     Parameters
     ----------
     y : array_like
-        Labels, among which each class is; or the classes.
+        Labels in which every class occurs, or the classes.
 
     Attributes
     ----------
     classes : ndarray
-        Sorted; of several labels a sample, their numbers.
+        The classes, sorted, or the numbers of the labels if samples have several.
     kind : {"binary", "multiclass", "multilabel-indicator"}
-        "binary" also where there is one class only.
+        scikit-learn's kind of target. It is also "binary" where there is only one class.
 
     Raises
     ------
     ValueError
-        When `y` are no labels; scikit-learn's words.
+        When `y` are not labels. The message is scikit-learn's.
     """
 
     def __init__(self, y: Any) -> None:
@@ -41,7 +41,7 @@ class Labels:
         self.kind: str = self._binarizer.y_type_
 
     def facts(self) -> dict[str, Any]:
-        """Return what `from_facts` makes equal labels of."""
+        """Return what `from_facts` needs to make equal labels."""
         return {
             "kind": self.kind,
             "classes": self.classes,
@@ -50,7 +50,7 @@ class Labels:
 
     @classmethod
     def from_facts(cls, kind: str, classes: Array, sparse: bool) -> Labels:
-        """Return the labels that `facts` was called of."""
+        """Return the labels whose `facts` these are."""
         y: Any = classes
         if kind == "multilabel-indicator":
             y = np.eye(len(classes), dtype=np.intp)
@@ -61,12 +61,12 @@ class Labels:
 
     @property
     def outputs(self) -> int:
-        """How many a network has."""
+        """The number of a network's outputs."""
         return 1 if self.kind == "binary" else len(self.classes)
 
     @property
     def out_activation(self) -> str:
-        """The network's last activation, as scikit-learn names it."""
+        """The network's last activation, by scikit-learn's name."""
         return "softmax" if self.kind == "multiclass" else "logistic"
 
     def encoded(self, y: Any, dtype: Any) -> Array:
@@ -76,7 +76,7 @@ class Labels:
         return np.asarray(self._binarizer.transform(y), dtype)
 
     def chosen(self, outputs: Array) -> Array:
-        """Return what a network's outputs choose: numbers of classes, or flags of labels."""
+        """Return what a network's outputs choose: class numbers, or flags of labels."""
         if self.kind == "multiclass":
             return outputs.argmax(axis=1)
         chosen = (outputs > 0.5).astype(np.intp)
@@ -85,7 +85,7 @@ class Labels:
         return np.minimum(chosen[:, 0], len(self.classes) - 1)
 
     def decoded(self, outputs: Array) -> Any:
-        """Return labels, of the type that they were given in."""
+        """Return labels, of the type in which they were given."""
         if self.kind == "multiclass":
             return self.classes[outputs.argmax(axis=1)]
         return self._binarizer.inverse_transform(
@@ -93,7 +93,7 @@ class Labels:
         )
 
     def probabilities(self, outputs: Array) -> Array:
-        """Return a column for each class of the probabilities that outputs are."""
+        """Return the probabilities that the outputs are, with a column for each class."""
         if len(self.classes) == 1:
             return np.ones_like(outputs)
         if self.kind == "binary":
@@ -101,21 +101,27 @@ class Labels:
         return outputs
 
     def weights(self, class_weight: Any, y: Any, targets: Array, own: Array | None) -> Array:
-        """Return samples' weights: their classes', times their own.
+        """Return the weights of samples: those of their classes times their own.
 
         Parameters
         ----------
         class_weight : dict, list of dict, or "balanced"
-            As scikit-learn has it; a list where samples have several labels.
+            As in scikit-learn; a list where samples have several labels.
         y, targets : array_like, ndarray
-            The labels, as they were given and encoded.
+            The labels as they were given, and encoded.
         own : ndarray, (samples,), or None
+            The samples' own weights.
+
+        Returns
+        -------
+        ndarray, (samples,)
+            The weights.
         """
         if self.kind == "multilabel-indicator":
             weights = compute_sample_weight(class_weight, y)
         else:
             codes = targets.astype(np.intp).ravel()
-            if isinstance(class_weight, str):  # balanced; samples count by their weights
+            if isinstance(class_weight, str):  # "balanced", in which samples count by their weights
                 sums = np.bincount(codes, own, minlength=len(self.classes))
                 of_class = sums.sum() / (len(sums) * np.where(sums, sums, 1))
             else:

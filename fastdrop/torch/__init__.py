@@ -1,8 +1,8 @@
 """PyTorch's dropout by fastdrop's kernels: ``import fastdrop.torch as fnn``.
 
-`enable` reaches every dropout of a process. Beside it there are layers with the names and the
-behaviour of torch.nn's, `functional`, and `convert` and `revert` for the layers of one model.
-docs/torch.md has the details.
+`enable` replaces every dropout of a process. To replace less, use `convert` and `revert` for the
+layers of one model, the layers of this module (with the names and the behaviour of torch.nn's), or
+`functional`. docs/reference/torch.md has the details.
 """
 
 try:

@@ -1,6 +1,6 @@
-"""python -m fastdrop.torch script.py args: a program as it is, with fastdrop's dropout.
+"""python -m fastdrop.torch script.py args: run a program unchanged, with fastdrop's dropout.
 
-Its child processes, as torchrun's, get FASTDROP_TORCH=1.
+Its child processes, such as those of torchrun, get FASTDROP_TORCH=1.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ USAGE = "usage: python -m fastdrop.torch script.py [args], or -m module [args]"
 
 
 def main(arguments: list[str]) -> None:
-    """Run a script or a module, as python would.
+    """Run a script or a module as python would.
 
     Parameters
     ----------
     arguments : list of str
-        "script.py" or "-m", "module"; and the program's own arguments.
+        "script.py", or "-m" and "module", followed by the program's own arguments.
 
     Raises
     ------
     SystemExit
-        With status 2 where there is no such program; or the program's own.
+        With status 2 if there is no such program, else as the program raises it.
     """
     by_name = arguments[:1] == ["-m"]
     program = arguments[by_name : by_name + 1]

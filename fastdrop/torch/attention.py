@@ -1,9 +1,9 @@
-"""Scaled dot product attention whose weights are dropped out, by blocks that stay in the cache.
+"""Scaled dot product attention with dropout of its weights, by blocks that stay in the cache.
 
-With dropout PyTorch computes attention on the CPU step by step, on the scores of the whole batch.
-Here they never lie in memory as a whole (compiled/kernels/attention.h), and backward makes them
-again. The mask is that of dropout of all the weights with the same seed, so that the steps, where
-they are needed, give the same results.
+With dropout, PyTorch on the CPU computes attention step by step, on the scores of the whole batch.
+Here the scores never lie in memory as a whole (compiled/kernels/attention.h), and backward computes
+them again. The mask is that of dropout of all the weights with the same seed, so the single steps
+give the same results where they are needed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from fastdrop.training import blas
 
 __all__ = ["attend", "fits"]
 
-# Where there are fewer heads, several sums for each make so many parts for threads to take. Not as
-# many as there are threads: results would depend on that.
+# With fewer heads than this, several sums for each head give threads this many parts to work on.
+# The number does not follow the number of threads, because results would depend on it then.
 PARTS = 8
 
-assert blas  # it looks for NumPy's BLAS, whose products these are
+assert blas  # imported because it looks for NumPy's BLAS, which computes the products
 
 
 def fits(
@@ -40,7 +40,7 @@ def fits(
     is_causal: bool,
     enable_gqa: bool,
 ) -> bool:
-    """Tell whether `attend` takes these arguments; all others are PyTorch's to compute or refuse.
+    """Tell whether `attend` takes these arguments. PyTorch computes or refuses all others.
 
     Parameters
     ----------
@@ -50,6 +50,7 @@ def fits(
     Returns
     -------
     bool
+        True if `attend` takes them.
     """
     tensors = (query, key, value)
     axes = query.dim()
@@ -68,7 +69,7 @@ def fits(
 
 
 def _fits_scores(mask: Tensor, query: Tensor, key: Tensor) -> bool:
-    """Does a mask broadcast to the scores, and is it one of those that PyTorch takes?"""
+    """Tell whether a mask broadcasts to the scores, and is of a kind that PyTorch takes."""
     scores = (*query.shape[:-1], key.size(-2))
     return (
         (type(mask) is Tensor or type(mask) is torch.nn.Parameter)
@@ -87,10 +88,13 @@ class Call(NamedTuple):
     Attributes
     ----------
     p : float
+        Probability of dropping a weight.
     seed : int
+        The seed of the mask's key.
     is_causal : bool
+        Whether a query sees no later keys.
     scale : float
-        Of the scores.
+        The factor of the scores.
     """
 
     p: float
@@ -111,20 +115,20 @@ def attend(
 ) -> Tensor:
     """Compute attention with the dropout mask of a seed.
 
-    Half types are computed in float32, as PyTorch does it, and rounded once.
+    Half types are computed in float32, as in PyTorch, and rounded once.
 
     Parameters
     ----------
     query, key, value, attn_mask, dropout_p, is_causal, scale
-        As in PyTorch; `fits` holds. Where key and value have fewer heads, groups of the query's
-        heads share them.
+        As in PyTorch, for which `fits` returns True. If key and value have fewer heads, groups of
+        the query's heads share them.
     seed : int
-        The key's.
+        The seed of the mask's key.
 
     Returns
     -------
     Tensor
-        Contiguous, as PyTorch's with dropout.
+        A contiguous result, as PyTorch's is with dropout.
     """
     dtype, shape = query.dtype, query.shape
     number = torch.float64 if dtype is torch.float64 else torch.float32
@@ -149,7 +153,7 @@ def _four_axes(x: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor) -> Any:
-    """Return an array of x with rows that BLAS takes: each in one piece, none over another."""
+    """Return an array of x with rows that BLAS takes: each is contiguous, and none overlap."""
     if (x.size(-1) > 1 and x.stride(-1) != 1) or x.stride(-2) < x.size(-1):
         x = x.contiguous()
     return x.detach().numpy()
@@ -159,7 +163,7 @@ def _mask_rows(mask: Tensor | None) -> Any:
     if mask is None:
         return None
     if mask.size(-1) > 1 and mask.stride(-1) != 1:
-        # only the last axis; those along which it is shared stay so
+        # expands the last axis only; the other axes that share values stay as they are
         own = mask[tuple(slice(None if s else 1) for s in mask.stride()[:-1])]
         mask = own.contiguous().expand_as(mask)
     return mask.detach().numpy()
@@ -215,14 +219,14 @@ class _Attention(Function):
         return *backward(dy, *tensors, ctx.call), None, None
 
 
-# Without the checks for torch.func's transforms, which is_usual has made already.
+# Calls apply without the checks for torch.func's transforms, which is_usual has made already.
 _attention_of = super(Function, _Attention).apply
 
 
 def _backward_by_steps(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: Call
 ) -> tuple[Tensor, ...]:
-    """`_backward` by operations that autograd and transforms know."""
+    """Do what `_backward` does, by operations that autograd and transforms know."""
     p, seed, is_causal, scale = call
     rule, group = Rule("scale", p), q.size(1) // k.size(1)
     keys, values = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k, v))

@@ -1,7 +1,7 @@
 """The same function of a tensor in eager mode, in torch.func's transforms, and for compilers.
 
-An autograd.Function costs half of an operator in eager mode; transforms need one of another form;
-compilers need the operator.
+In eager mode an autograd.Function costs half as much as an operator. Transforms need a Function of
+another form, and compilers need the operator.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ __all__ = [
 
 
 def transforms_are_active() -> bool:
-    """Are there torch.func's transforms, or forward-mode gradients?"""
+    """Tell whether torch.func's transforms, or forward-mode gradients, are active."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def is_eager() -> bool:
-    """Are there neither compilers, nor dispatch modes, transforms or forward-mode gradients?"""
+    """Tell whether no compiler, dispatch mode, transform or forward-mode gradient is active."""
     return not (is_compiling() or torch._C._len_torch_dispatch_stack() or transforms_are_active())
 
 
 def is_usual(x: Tensor) -> bool:
-    """`is_eager() and is_plain(x)` in a third of the time, for what PyTorch itself hands over.
+    """Tell `is_eager() and is_plain(x)` in a third of the time, for calls that PyTorch makes.
 
-    That is a tensor on the CPU, not nested, and outside of torch.jit's and torch.compile's tracing.
+    Such a call passes a tensor on the CPU that is not nested, outside of the tracing of torch.jit
+    and torch.compile.
     """
     return (
         (type(x) is Tensor or type(x) is torch.nn.Parameter)
@@ -61,13 +62,13 @@ def is_usual(x: Tensor) -> bool:
 
 
 def needs_graph(x: Tensor) -> bool:
-    """Has autograd to know what is done to x?"""
+    """Tell whether autograd has to know what is done to x."""
     return x.requires_grad and torch.is_grad_enabled()
 
 
 def forbids_in_place(x: Tensor) -> bool:
-    """Would PyTorch refuse to write to x, or has it rules of its own for such a view?"""
-    if is_compiling():  # which has all such checks, too
+    """Tell whether PyTorch would refuse to write to x, or has special rules for such a view."""
+    if is_compiling():  # a compiler has all such checks as well
         return False
     if x.is_inference():
         return not torch.is_inference_mode_enabled()
@@ -93,18 +94,23 @@ def drop(
     Parameters
     ----------
     x : Tensor
-        Plain.
+        A plain tensor.
     rule : Rule
+        What to do to x.
     generator : torch.Generator, optional
+        The source of the key; by default PyTorch's default generator.
     inplace : bool
+        Whether to write to the memory of x.
     save_mask : bool
-        Keep the packed mask for backward, instead of drawing it again; in eager mode, for "scale".
+        Whether to keep the packed mask for backward, not to draw it again. This is for a "scale" in
+        eager mode.
 
     Returns
     -------
     Tensor
+        The result of the rule.
     """
-    p = 0.0 if rule.kind == "blocks" else rule.p  # blocks leave gaps, even at p = 1
+    p = 0.0 if rule.kind == "blocks" else rule.p  # blocks leave gaps even at p = 1
     if not is_eager():
         y = _transformed(x, draw_key(generator, p), rule)
         return x.copy_(y) if inplace else y
@@ -119,16 +125,17 @@ def at_once(
     inplace: bool = False,
     save_mask: bool = False,
 ) -> Tensor:
-    """`again` for a plain tensor, unseen by dispatch modes; like in eager mode no tensor is saved.
+    """Do what `again` does for a plain tensor, unseen by dispatch modes. It saves no tensor.
 
     Parameters
     ----------
     x, seed, rule, packed, inplace, save_mask
-        As `again` has them.
+        As for `again`.
 
     Returns
     -------
     Tensor
+        The result of the rule.
     """
     if needs_graph(x):
         return _masked(x, (seed, rule, packed, inplace, save_mask))
@@ -138,18 +145,21 @@ def at_once(
 
 
 def drop_elements(x: Tensor, p: float, seed: Seed) -> Tensor:
-    """`again` in the usual case, by the shortest way: of a small tensor's time most is calls.
+    """Do what `again` does in the usual case, with few calls, which dominate for small tensors.
 
     Parameters
     ----------
     x : Tensor
-        Plain and contiguous, in eager mode.
+        A plain and contiguous tensor, in eager mode.
     p : float
+        Probability of dropping.
     seed : int or Seeds
+        The seed of the key, or a seed for each sample.
 
     Returns
     -------
     Tensor
+        Dropout of x.
     """
     if x.requires_grad and torch.is_grad_enabled():
         y: Tensor = _elements(x, (p, seed))
@@ -177,17 +187,22 @@ def again(
     Parameters
     ----------
     x : Tensor
+        The tensor.
     seed : int or Seeds
+        The seed of the key, or a seed for each sample.
     rule : Rule
+        What to do to x.
     packed : ndarray, optional
-        The mask of a "scale".
+        The mask of a "scale", if it exists already.
     inplace : bool
+        Whether to write to the memory of x.
     save_mask : bool
-        As `drop` has it.
+        As for `drop`.
 
     Returns
     -------
     Tensor
+        The result of the rule.
     """
     if is_eager() and is_plain(x):
         return at_once(x, seed, rule, packed, inplace, save_mask)
@@ -196,7 +211,7 @@ def again(
 
 
 class _Masked(Function):
-    """A rule in eager mode. All that is no tensor comes in one tuple: each argument costs time."""
+    """A rule in eager mode. What is no tensor comes in one tuple, as each argument costs time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, how: tuple[Seed, Rule, Packed, bool, bool]) -> Tensor:
@@ -214,12 +229,12 @@ class _Masked(Function):
         return again(dy, seed, rule.gradient, packed), None
 
 
-# Without the checks for torch.func's transforms, which is_eager has made already.
+# Calls apply without the checks for torch.func's transforms, which is_eager has made already.
 _masked = super(Function, _Masked).apply
 
 
 class _Elements(Function):
-    """`_Masked` in the usual case."""
+    """The same as `_Masked`, in the usual case."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, how: tuple[float, Seed]) -> Tensor:
@@ -239,7 +254,7 @@ _elements = super(Function, _Elements).apply
 
 
 class _Transformed(Function):
-    """A rule in torch.func's transforms. The key is a tensor, so that vmap may have many."""
+    """A rule in torch.func's transforms. The key is a tensor, so that vmap can have many keys."""
 
     @staticmethod
     def forward(x: Tensor, key: Tensor, rule: Rule) -> Tensor:

@@ -1,4 +1,4 @@
-"""Dropout in what torch.compile makes of a model while `enable` holds."""
+"""Dropout in code that torch.compile makes of a model while `enable` is in effect."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from fastdrop.torch.tensors import DTYPES
 
 __all__ = ["compiled_apart", "is_compiled_better", "traced"]
 
-# Elements from which on an operator of its own is quicker than what Inductor makes of PyTorch's
-# dropout: it draws a random number an element, but in one loop with what comes before and after. A
-# guess so far: benchmarks/torch_compile.py measures it.
+# From so many elements on, an operator of our own is quicker than the code that Inductor makes for
+# PyTorch's dropout. That code draws a random number for each element, but in one loop with what
+# comes before and after. The number is a guess so far; benchmarks/torch_compile.py measures it.
 PAYS = 1 << 16
 
 TAG = f"fastdrop {__version__}"
 
 
 def compiled_apart(on: bool) -> None:
-    """Let torch.compile's caches on disk tell code with fastdrop's operator from code without.
+    """Make torch.compile's caches on disk distinguish code with and without fastdrop's operator.
 
-    They go by the model's code, which is the same: a process without fastdrop could not run it.
+    The caches go by the model's code, which is the same in both cases. A process without fastdrop
+    could not run code with its operator.
     """
     try:
         from torch.compiler import config
@@ -40,10 +41,10 @@ def compiled_apart(on: bool) -> None:
 
 
 def is_compiled_better(x: Any) -> bool:
-    """Does Inductor trace x, a tensor that kernels could take, and are they quicker than its own?
+    """Tell whether Inductor traces x, which kernels could take, and they are quicker than its code.
 
-    Other compilers, torch.export, and Inductor ahead of time get PyTorch's dropout: what they make
-    has to run where fastdrop is not.
+    Other compilers, torch.export, and Inductor ahead of time get PyTorch's dropout, because their
+    code has to run where fastdrop is not installed.
     """
     module = sys.modules.get("torch._inductor.virtualized")
     config = sys.modules.get("torch.compiler.config")
@@ -64,7 +65,7 @@ def is_compiled_better(x: Any) -> bool:
 
 
 def _length(x: Tensor) -> int:
-    """Number of elements; of a dynamic shape the one at hand, which no guard holds it to."""
+    """Return the number of elements; for a dynamic shape the current one, without a guard."""
     n: Any = x.numel()
     if isinstance(n, int):
         return n
@@ -72,19 +73,23 @@ def _length(x: Tensor) -> int:
 
 
 def traced(x: Tensor, p: float, rule: Rule, inplace: bool) -> Tensor:
-    """Record a rule with a key drawn in the graph.
+    """Record a rule, with a key that is drawn in the graph.
 
     Parameters
     ----------
     x : Tensor
-        A compiler's.
+        A compiler's tensor.
     p : float
+        Probability of dropping.
     rule : Rule
+        What to do to x.
     inplace : bool
+        Whether to write to the memory of x.
 
     Returns
     -------
     Tensor
+        The result of the rule.
     """
     y = operators.masked(x, draw_key(None, p), *rule)
     return x.copy_(y) if inplace else y

@@ -1,4 +1,4 @@
-"""fastdrop in the layers of one model: `convert` and `revert`."""
+"""fastdrop in the layers of one model: `convert`, and `revert`, which undoes it."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ _THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 
 
 def convert(model: nn.Module) -> Report:
-    """Let every dropout layer of a model be fastdrop's, in place.
+    """Turn every dropout layer of a model into fastdrop's, in place.
 
-    A layer stays the object it is, with its p, mode, hooks, and places in the model; only its class
+    A layer stays the same object, with its p, mode, hooks and places in the model. Only its class
     changes, from ``torch.nn.Dropout`` to ``fastdrop.torch.Dropout``. Subclasses of torch.nn's
-    layers are left alone: they may rely on what they inherit. `enable` converts nothing, and
-    reaches these, too, and all that is no layer.
+    layers are left alone, because they may rely on what they inherit. `enable` converts nothing,
+    but reaches these subclasses as well, and dropout that is not in layers.
 
     Parameters
     ----------
     model : torch.nn.Module
-        May be a dropout layer itself.
+        The model, which may be a dropout layer itself.
 
     Returns
     -------
     Report
         A list of the names of the layers that changed, as in ``model.named_modules()``; a layer
-        used in several places has one. Printed, it is a table of all modules with dropout: whether
-        `convert` reached them, why not, and what to do.
+        that is used in several places has one name. It prints as a table of all modules with
+        dropout: whether `convert` reached them, why not, and what to do.
     """
     return explain(model, _change_classes(model, OURS), tuple(_THEIRS))
 
 
 def revert(model: nn.Module) -> list[str]:
-    """Undo `convert`: let every dropout layer of a model be torch.nn's, in place.
+    """Undo `convert`: turn every dropout layer of a model into torch.nn's, in place.
 
-    Also layers that were fastdrop's from the start, if torch.nn has their like; what they have
-    beyond it, a generator or saved masks, no longer has an effect.
+    This also changes layers that were fastdrop's from the start, if torch.nn has such a layer. What
+    they have beyond torch.nn's layers, a generator or saved masks, then has no effect any more.
 
     Parameters
     ----------
     model : torch.nn.Module
+        The model, which may be a dropout layer itself.
 
     Returns
     -------

@@ -1,16 +1,17 @@
-"""PyTorch's own dropouts by fastdrop's kernels: the functions that its dispatcher calls.
+"""PyTorch's own dropouts with fastdrop's kernels: the functions that its dispatcher calls.
 
-Whoever asks for dropout, in Python or in C++, asks PyTorch's dispatcher, and that calls, while
-`enable` holds, the functions of `kernels` for tensors on the CPU. What they do with a call:
+All code that uses dropout, in Python or in C++, calls PyTorch's dispatcher. While `enable` is in
+effect, the dispatcher calls the functions of `kernels` for tensors on the CPU. Which dropout they
+use depends on the call::
 
     nothing to drop                                    the tensor itself
-    in a backward pass, computed again (repeats.py)    whose it was before
+    in a backward pass, computed again (repeats.py)    the same as before
     a plain tensor, in eager mode                      fastdrop's
     Inductor compiles (compilers.py)                   fastdrop's operator, where that is quicker
-    all else                                           PyTorch's own
+    anything else                                      PyTorch's own
 
-Attention is made of other operators, and its dropout is reached like any other's. Where
-attention.py takes it, all of it is fastdrop's.
+Attention consists of other operators, so its dropout is reached like any other. If attention.py
+takes the call, fastdrop computes all of it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ __all__ = ["Kernel", "kernels", "switch"]
 
 
 class Switch:
-    """Is dropout fastdrop's now? Kernels stay where they are a while after `disable`."""
+    """Whether dropout is fastdrop's now. Kernels may stay registered a while after `disable`."""
 
     on = False
 
@@ -52,10 +53,10 @@ switch = Switch()
 
 
 class Kernel(NamedTuple):
-    """A function, and for which operator of PyTorch's it stands at which key of the dispatcher.
+    """A function, and the operator of PyTorch and the key of the dispatcher that it is for.
 
-    "AutogradCPU" comes first; "CPU" where that is left out, as in inference mode. A function for
-    "CPU" must not record gradients.
+    "AutogradCPU" comes first, and "CPU" where autograd is left out, as in inference mode. A
+    function for "CPU" must not record gradients.
     """
 
     operator: str
@@ -64,11 +65,12 @@ class Kernel(NamedTuple):
 
 
 def kernels() -> list[Kernel]:
-    """Return all that `enable` registers.
+    """Return everything that `enable` registers.
 
     Returns
     -------
     list of Kernel
+        The functions, with their operators and keys.
     """
     table = [Kernel("native_dropout", "CPU", _native_dropout)]
     for name, (kind, axes) in {
@@ -87,7 +89,7 @@ def kernels() -> list[Kernel]:
 
 
 def _claim(p: float) -> Seed | None:
-    """Draw the seed of a call that is fastdrop's; None where it is PyTorch's."""
+    """Draw the seed of a call that fastdrop takes, or return None if PyTorch takes it."""
     if group() is not None:
         return draw_seed(None, p)
     if torch._C._current_graph_task_id() >= 0:  # in a backward pass
@@ -101,9 +103,9 @@ def _claim(p: float) -> Seed | None:
 def _kernel(
     operator: str, kind: str, axes: int, inplace: bool, below: bool
 ) -> Callable[[Tensor, float, bool], Tensor]:
-    """Make the kernel of an operator, below autograd or not.
+    """Make the kernel of an operator, for below autograd or not.
 
-    Where `axes` is not 0, decisions are shared along all axes behind so many.
+    If `axes` is not 0, all axes from this one on share decisions.
     """
     own = _pytorchs(getattr(torch.ops.aten, operator).default)
     by_elements = kind == "scale" and not (axes or inplace or below)
@@ -124,7 +126,7 @@ def _kernel(
         if not train or p == 0:
             return x if 0 <= p <= 1 else own(x, p, train)
         if not 0 < p <= 1 or x.dim() < axes or (inplace and forbids(x)):
-            return own(x, p, train)  # which raises
+            return own(x, p, train)  # this raises an error
         seed = _claim(p)
         if seed is None:
             return own(x, p, train)
@@ -149,13 +151,13 @@ def _kernel(
 
 
 def _pytorchs(operator: Any) -> Callable[..., Tensor]:
-    """Return what PyTorch itself would call for an operator that it makes of others."""
+    """Return what PyTorch itself would call for an operator that it composes of others."""
     included = torch._C._dispatch_tls_is_dispatch_key_included
     compilers_key = torch._C.DispatchKey.PythonDispatcher
     own_key = torch._C.DispatchKey.CompositeImplicitAutograd
 
     def own(*args: Any, **kwargs: Any) -> Tensor:
-        if included(compilers_key):  # compilers have a version of their own
+        if included(compilers_key):  # compilers have their own version
             y: Tensor = operator.decompose(*args, **kwargs)
         else:
             y = operator._op_dk(own_key, *args, **kwargs)
@@ -178,7 +180,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Compute attention by blocks where there is dropout; all else is PyTorch's."""
+    """Compute attention by blocks if it has dropout, and by PyTorch otherwise."""
     samples = group()
     whole = samples is None or samples.is_plain
     if whole and fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
@@ -194,9 +196,10 @@ def _attention(
 
 
 def _is_nearly_usual(x: Tensor) -> bool:
-    """Are forward-mode gradients all that is unusual, or a dispatch mode that sees a repeat?
+    """Tell whether only forward-mode gradients, or a dispatch mode that sees a repeat, are unusual.
 
-    A mode counts or prints operations, say, and sees PyTorch's, unless masks have to be the same.
+    Such a mode counts or prints operations, say. It sees PyTorch's, unless masks have to be the
+    same.
     """
     if not is_plain(x) or torch._C._are_functorch_transforms_active():
         return False
@@ -215,13 +218,13 @@ def _apply_below(x: Tensor, seed: Seed, rule: Rule, inplace: bool) -> Tensor:
 
 @untraced
 def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-    """Return dropout and its mask; autograd is above it."""
+    """Return dropout and its mask, below autograd."""
     if not x.numel():
         return x, torch.empty_like(x)
     if train is False:
         return x.clone(), torch.ones(x.shape, dtype=torch.bool, device=x.device)
     seed = _claim(p) if 0 < p <= 1 and is_usual(x) else None
-    if not isinstance(seed, int):  # as PyTorch's own kernel does, which cannot be asked any more
+    if not isinstance(seed, int):  # do what PyTorch's own kernel does, which cannot be reached now
         mask = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - p)
         return x.mul(mask).mul_(0.0 if p == 1 else 1 / (1 - p)), mask
     order = memory_order(x)

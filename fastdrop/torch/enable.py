@@ -1,4 +1,4 @@
-"""`enable` and `disable`: PyTorch's own dropout by fastdrop's kernels, whoever calls it."""
+"""`enable` and `disable`: fastdrop's kernels for PyTorch's own dropout, whatever code calls it."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from fastdrop.torch.private import IMPORTED, REGISTERED, first_missing
 
 __all__ = ["disable", "enable", "registered"]
 
-OLDEST = "2.8"  # as pyproject.toml has it
+OLDEST = "2.8"  # the same as in pyproject.toml
 
 _lock = threading.RLock()
-_holders: set[Block] = set()  # calls of `enable` that hold
-_guests = 0  # contexts of `registered`
-_library: torch.library.Library | None = None  # with the kernels, while they are registered
+_holders: set[Block] = set()  # calls of `enable` that are in effect
+_guests = 0  # contexts of `registered` that are open
+_library: torch.library.Library | None = None  # has the kernels while they are registered
 
 
 def enable() -> Block:
-    """Let every dropout that this process computes on CPU tensors be fastdrop's.
+    """Use fastdrop's kernels for all dropout that this process computes on CPU tensors.
 
-    Whoever calls it, and however: layers, ``torch.nn.functional``, ``torch.dropout``, attention,
-    and what PyTorch does in C++, as ``torch.nn.LSTM(dropout=)``. Models stay as they are. What
-    fastdrop's kernels do not take, other devices and dtypes, say, is PyTorch's as before.
+    This covers dropout from everywhere: layers, ``torch.nn.functional``, ``torch.dropout``,
+    attention, and what PyTorch does in C++, such as ``torch.nn.LSTM(dropout=)``. Models stay as
+    they are. PyTorch still computes what fastdrop's kernels do not take, such as other devices and
+    dtypes.
 
     Returns
     -------
     Block
-        For ``with enable():``, at whose end this call no longer holds. Without ``with`` it holds
-        until `disable`.
+        A context manager for ``with enable():``, at whose end this call is no longer in effect.
+        Without ``with`` it is in effect until `disable`.
 
     Raises
     ------
     RuntimeError
-        If this PyTorch is too old or lacks what is needed, or somebody else has registered kernels
-        for the same operators. Nothing is changed then.
+        If this PyTorch is too old or lacks something that is needed, or if other code has
+        registered kernels for the same operators. Then nothing is changed.
     """
     with _lock:
         if not switch.on:
             _check_torch()
-            _remove()  # kernels that were left, to see whether there are others
+            _remove()  # kernels that are left over, to see whether there are others
             _check_nobody_else()
             if _library is None:
                 _register()
@@ -60,14 +61,15 @@ def enable() -> Block:
 
 
 def disable() -> Pause:
-    """Give PyTorch's own dropout back, however often `enable` was called.
+    """Use PyTorch's own dropout again, however often `enable` was called.
 
-    What checkpointing computes again in a backward pass stays fastdrop's if it was before.
+    If checkpointing computes something again in a backward pass, it stays fastdrop's if it was
+    fastdrop's before.
 
     Returns
     -------
     Pause
-        For ``with disable():``, at whose end dropout is again as it was before.
+        A context manager for ``with disable():``, at whose end dropout is as it was before.
     """
     with _lock:
         pause = Pause(frozenset(_holders))
@@ -78,12 +80,12 @@ def disable() -> Pause:
 
 @contextmanager
 def registered() -> Iterator[None]:
-    """Have the kernels in the dispatcher, for dropout of groups of samples and for no other.
+    """Register the kernels in the dispatcher, but only for dropout of groups of samples.
 
     Raises
     ------
     RuntimeError
-        As `enable`.
+        As for `enable`.
     """
     global _guests
     with _lock:
@@ -101,7 +103,7 @@ def registered() -> Iterator[None]:
 
 
 class Block:
-    """What `enable` returns: a context that ends it."""
+    """The result of `enable`: a context manager whose end ends it."""
 
     over = False
 
@@ -121,7 +123,7 @@ class Block:
 
 
 class Pause:
-    """What `disable` returns: a context that undoes it."""
+    """The result of `disable`: a context manager whose end undoes it."""
 
     def __init__(self, paused: frozenset[Block]) -> None:
         self._paused = paused
@@ -143,7 +145,7 @@ class Pause:
 
 
 def _update() -> None:
-    """Let the switch, compilers' caches and the dispatcher follow the holders."""
+    """Make the switch, the compilers' caches and the dispatcher follow the holders."""
     if switch.on != bool(_holders):
         switch.on = bool(_holders)
         compilers.compiled_apart(switch.on)
@@ -169,8 +171,8 @@ def _register() -> None:
 def _remove() -> None:
     """Take the kernels out of the dispatcher.
 
-    They stay where another thread may be on its way into one, as PyTorch frees them at once. What
-    stays hands every call on to PyTorch.
+    They stay if another thread may be about to call one, because PyTorch frees them at once. A
+    kernel that stays passes every call on to PyTorch.
     """
     global _library
     if _library and threading.active_count() == 1:
@@ -180,17 +182,18 @@ def _remove() -> None:
 
 
 def _let_compilers_look_anew() -> None:
-    """Make PyTorch's dispatcher for compilers forget whom it has found for our operators.
+    """Make PyTorch's dispatcher for compilers forget which kernels it has found for our operators.
 
-    It looks once for each operator and key, and keeps what it finds: what was compiled before would
-    keep kernels that are registered later from all that is compiled afterwards.
+    It looks once for each operator and key, and keeps what it finds. Without this function, what
+    was compiled before would hide kernels that are registered later from everything that is
+    compiled afterwards.
     """
     for operator in {kernel.operator for kernel in kernels()}:
         getattr(torch.ops.aten, operator).default._dispatch_cache.clear()
 
 
 def _check_torch() -> None:
-    """Raise if this PyTorch is too old, or lacks a name."""
+    """Raise RuntimeError if this PyTorch is too old, or lacks a name."""
     found = torch.__version__
     release, oldest = ([int(n) for n in re.findall(r"\d+", v)[:2]] for v in (found, OLDEST))
     if release < oldest:
@@ -200,23 +203,23 @@ def _check_torch() -> None:
 
 
 def _check_nobody_else() -> None:
-    """Raise if kernels of somebody else's would be overwritten, or no longer be reached."""
+    """Raise RuntimeError if other code's kernels would be overwritten, or no longer be reached."""
     for operator in sorted({kernel.operator for kernel in kernels()}):
         table = torch._C._dispatch_dump_table(f"aten::{operator}")
         for key in ("CompositeImplicitAutograd", "Autograd", "AutogradCPU", "CPU"):
             found = re.search(rf"^{key}: (.*)", table, flags=re.MULTILINE)
-            entry = found[1] if found else ""  # where that kernel was registered
+            entry = found[1] if found else ""  # the place where that kernel was registered
             theirs = ".py:" in entry and __file__ not in entry
             if key in ("AutogradCPU", "CPU"):
                 there = torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{operator}", key)
-                # by PyTorch itself only native_dropout is, all others are made of operators
+                # PyTorch itself registers only native_dropout; the others are made of operators
                 theirs |= there and __file__ not in entry and operator != "native_dropout"
             else:
                 theirs |= f"aten/{operator}/{key}" in torch.library._impls
             if theirs:
                 raise RuntimeError(
                     f"enable: expected PyTorch's own {operator}, "
-                    f"got a kernel that somebody registered for {key}"
+                    f"got a kernel that other code registered for {key}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""torch.nn.functional's dropouts, their relatives, and two fused steps."""
+"""The dropouts of torch.nn.functional, their relatives, and two fused steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def _is_ours(input: Tensor, p: float, training: bool, inplace: bool) -> bool:
-    """Is there something to drop, in memory that kernels may use? All else is PyTorch's."""
+    """Tell whether something is to be dropped, in memory that kernels may use."""
     return training and 0 < p <= 1 and is_plain(input) and not (inplace and forbids_in_place(input))
 
 
@@ -48,7 +48,7 @@ def _own(
     y: Tensor = getattr(functional, name)(input, p, training, inplace)
     if generator is not None and training and p > 0 and not is_plain(input) and input.numel():
         raise ValueError(
-            "generator: expected None for a tensor that is PyTorch's to drop, "
+            "generator: expected None for a tensor that PyTorch drops itself, "
             f"got one for a {input.dtype} tensor on {input.device}"
         )
     return y
@@ -64,7 +64,7 @@ def _drop_channels(
     batched: int,
     unbatched: int | None,
 ) -> Tensor:
-    """Drop input[i, j] as a whole, or input[j] where the function takes an input without batch.
+    """Drop input[i, j] as a whole, or input[j] if the function takes an input without a batch axis.
 
     `batched` and `unbatched` are the numbers of axes that it takes without a warning.
     """
@@ -89,37 +89,38 @@ def dropout(
     generator: torch.Generator | None = None,
     save_mask: bool = False,
 ) -> Tensor:
-    """`torch.nn.functional.dropout`, by fastdrop's kernels.
+    """Do what `torch.nn.functional.dropout` does, with fastdrop's kernels.
 
     The mask is that of ``fastdrop.dropout`` with ``key=Key(seed)``, for the elements in the order
-    in which they lie in memory; seed is drawn as by
-    ``torch.empty((), dtype=torch.int64).random_(generator=generator)``.
+    in which they lie in memory. The seed is drawn as
+    ``torch.empty((), dtype=torch.int64).random_(generator=generator)`` draws it.
 
     Parameters
     ----------
     input : Tensor
-        Of any shape and strides. float16, bfloat16, float32 and float64 on the CPU are fastdrop's;
-        for all other tensors PyTorch's own function is called.
+        A tensor of any shape and strides. fastdrop takes float16, bfloat16, float32 and float64 on
+        the CPU, and calls PyTorch's own function for all other tensors.
     p : float
-        Probability of dropping.
+        Probability of dropping an element.
     training : bool
-        If False, input itself is returned.
+        If False, the result is input itself.
     inplace : bool
-        Write to input's memory.
+        Whether to write to the memory of input.
     generator : torch.Generator, optional
-        Where the seed comes from; by default PyTorch's default generator.
+        The source of the seed; by default PyTorch's default generator.
     save_mask : bool
-        Keep the mask for backward, 1 bit per element, instead of drawing it again.
+        Whether to keep the mask for backward, at 1 bit per element, instead of drawing it again.
 
     Returns
     -------
     Tensor
-        Of input's memory format. A dropped element is 0, also where input is infinite or NaN.
+        The result, in the memory format of input. A dropped element is 0, even where input is
+        infinite or NaN.
 
     Raises
     ------
     ValueError
-        As PyTorch's; also for a generator with a tensor that is not fastdrop's.
+        As for PyTorch's function; also for a generator with a tensor that fastdrop does not take.
     """
     if not _is_ours(input, p, training, inplace):
         return _own("dropout", input, p, training, inplace, generator)
@@ -137,7 +138,22 @@ def dropout1d(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.dropout1d`, by fastdrop's kernels; see `dropout`."""
+    """Do what `torch.nn.functional.dropout1d` does, with fastdrop's kernels.
+
+    Parameters
+    ----------
+    input : Tensor, (samples, channels, length) or (channels, length)
+        As in `dropout`.
+    p : float
+        Probability of dropping a channel.
+    training, inplace, generator
+        As in `dropout`.
+
+    Returns
+    -------
+    Tensor
+        As for `dropout`.
+    """
     return _drop_channels("dropout1d", input, p, training, inplace, generator, 3, 2)
 
 
@@ -149,7 +165,22 @@ def dropout2d(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.dropout2d`, by fastdrop's kernels; see `dropout`."""
+    """Do what `torch.nn.functional.dropout2d` does, with fastdrop's kernels.
+
+    Parameters
+    ----------
+    input : Tensor, (samples, channels, height, width)
+        As in `dropout`.
+    p : float
+        Probability of dropping a channel.
+    training, inplace, generator
+        As in `dropout`.
+
+    Returns
+    -------
+    Tensor
+        As for `dropout`.
+    """
     return _drop_channels("dropout2d", input, p, training, inplace, generator, 4, None)
 
 
@@ -161,7 +192,22 @@ def dropout3d(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.dropout3d`, by fastdrop's kernels; see `dropout`."""
+    """Do what `torch.nn.functional.dropout3d` does, with fastdrop's kernels.
+
+    Parameters
+    ----------
+    input : Tensor, (samples, channels, depth, height, width) or (channels, depth, height, width)
+        As in `dropout`.
+    p : float
+        Probability of dropping a channel.
+    training, inplace, generator
+        As in `dropout`.
+
+    Returns
+    -------
+    Tensor
+        As for `dropout`.
+    """
     return _drop_channels("dropout3d", input, p, training, inplace, generator, 5, 4)
 
 
@@ -173,7 +219,18 @@ def alpha_dropout(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.alpha_dropout`, by fastdrop's kernels; see `dropout`."""
+    """Do what `torch.nn.functional.alpha_dropout` does, with fastdrop's kernels.
+
+    Parameters
+    ----------
+    input, p, training, inplace, generator
+        As in `dropout`, but training is False by default.
+
+    Returns
+    -------
+    Tensor
+        As for `dropout`; `fastdrop.alpha_dropout` has the formula.
+    """
     if not _is_ours(input, p, training, inplace):
         return _own("alpha_dropout", input, p, training, inplace, generator)
     return drop(input, Rule("alpha", float(p), (), memory_order(input)), generator, inplace)
@@ -187,7 +244,18 @@ def feature_alpha_dropout(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.feature_alpha_dropout`, by fastdrop's kernels; see `dropout`."""
+    """Do what `torch.nn.functional.feature_alpha_dropout` does, with fastdrop's kernels.
+
+    Parameters
+    ----------
+    input, p, training, inplace, generator
+        As in `dropout`, but training is False by default. One decision holds for a channel.
+
+    Returns
+    -------
+    Tensor
+        As for `dropout`; `fastdrop.feature_alpha_dropout` has the formula.
+    """
     if not _is_ours(input, p, training, inplace) or input.dim() < 2:
         return _own("feature_alpha_dropout", input, p, training, inplace, generator)
     shared = tuple(range(2, input.dim()))
@@ -195,7 +263,7 @@ def feature_alpha_dropout(
 
 
 def check_p(p: float) -> None:
-    """Refuse what is no probability, in PyTorch's words."""
+    """Refuse a p that is not a probability, with PyTorch's message."""
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
@@ -207,7 +275,7 @@ def check_mode(mode: str) -> None:
 
 
 def check_gaussian_p(p: float) -> None:
-    """Refuse a p whose noise has no finite variance."""
+    """Refuse a p for which the noise has no finite variance."""
     check_p(p)
     if p == 1:
         raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
@@ -221,21 +289,24 @@ def drop_path(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Stochastic depth: drop the residual branch of a sample, or of the batch, as a whole.
+    """Drop the whole residual branch of a sample, or of the batch (stochastic depth).
 
     Parameters
     ----------
     input : Tensor, (samples, ...)
-        Where it is not for fastdrop's kernels, PyTorch's operations do the same.
-    p, training, generator
+        The output of the branch. If fastdrop's kernels do not take it, PyTorch's operations compute
+        the same.
+    p, training
         As in `dropout`.
     mode : {"row", "batch"}
-        One decision for each sample, or one for all.
+        Whether each sample gets a decision of its own, or all samples get the same.
+    generator : torch.Generator, optional
+        As in `dropout`.
 
     Returns
     -------
     Tensor
-        input / (1 - p) where kept, else 0.
+        input / (1 - p) where it is kept, else 0.
 
     Raises
     ------
@@ -268,18 +339,20 @@ def gaussian_dropout(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Multiply by normal noise of mean 1 and the variance of dropout, p / (1 - p).
+    """Multiply by normal noise of mean 1 and of the variance of dropout, p / (1 - p).
 
     Parameters
     ----------
     input : Tensor
-        Where it is not for fastdrop's kernels, PyTorch's operations do the same.
+        Any tensor of floats. If fastdrop's kernels do not take it, PyTorch's operations compute the
+        same.
     p, training, generator
         As in `dropout`; p < 1.
 
     Returns
     -------
     Tensor
+        The product, with the shape and dtype of input.
 
     Raises
     ------
@@ -308,22 +381,23 @@ def drop_block2d(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Drop squares of feature maps; `fastdrop.drop_block2d` has the definition.
+    """Drop square blocks of feature maps (DropBlock); `fastdrop.drop_block2d` has the definition.
 
     Parameters
     ----------
     input : Tensor, (samples, channels, height, width)
+        Feature maps, in a float type on the CPU.
     p : float
-        Share to drop.
+        Share of the elements to drop.
     block_size : int
-        The squares' side, at most height and width.
+        Side of the blocks, at most the height and the width.
     training, generator
         As in `dropout`.
 
     Returns
     -------
     Tensor
-        Of input's memory format.
+        The result, in the memory format of input.
 
     Raises
     ------
@@ -358,7 +432,7 @@ def drop_block2d(
     return undone(in_memory_order(y, order), order)
 
 
-# Recorded by torch.fx as they are; the functions above as PyTorch's own.
+# torch.fx records the functions below as they are, and the functions above as PyTorch's own.
 for _name in ("drop_path", "gaussian_dropout", "drop_block2d"):
     torch.fx.wrap(_name)
 
@@ -371,24 +445,27 @@ def dropout_add(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``dropout(input, p, training) + residual``, in eager mode in one pass.
+    """Return ``dropout(input, p, training) + residual``, in one pass in eager mode.
 
     Parameters
     ----------
     input : Tensor
+        As in `dropout`.
     residual : Tensor
-        Of input's shape and dtype; what else PyTorch's addition takes costs a pass of its own.
+        A tensor with the shape and dtype of input. Anything else that PyTorch's addition takes
+        works too, but costs another pass.
     p, training, generator
         As in `dropout`.
 
     Returns
     -------
     Tensor
+        The sum.
 
     Raises
     ------
     ValueError
-        As `dropout`.
+        As for `dropout`.
     """
     if (
         _is_ours(input, p, training, False)
@@ -413,28 +490,31 @@ def bias_act_dropout(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``dropout(activation(input + bias), p, training)``, in eager mode in one pass.
+    """Return ``dropout(activation(input + bias), p, training)``, in one pass in eager mode.
 
-    What follows a matrix product. Behind a ReLU backward reads only the output, no mask.
+    This is what follows a matrix product. After a ReLU, backward reads only the output and no mask.
 
     Parameters
     ----------
     input : Tensor, (..., units)
-        Where its axes lie in another order in memory, the steps take a pass each.
+        The product. If its axes lie in another order in memory, each step takes a pass.
     bias : Tensor, (units,)
-        Of input's dtype; what else PyTorch's addition takes costs passes of its own.
+        A tensor with the dtype of input. Anything else that PyTorch's addition takes works too, but
+        costs more passes.
     activation : {None, "relu"}
+        None adds the bias only.
     p, training, generator
         As in `dropout`.
 
     Returns
     -------
     Tensor
+        The result, with the shape of input.
 
     Raises
     ------
     ValueError
-        As `dropout`; also for another activation.
+        As for `dropout`; also for another activation.
     """
     if activation not in (None, "relu"):
         raise ValueError(f"activation: expected None or 'relu', got {activation!r}")

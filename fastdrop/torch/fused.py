@@ -18,7 +18,7 @@ __all__ = ["Add", "BiasAct"]
 
 
 class Add(Function):
-    """apply(x, residual, seed, rule): the rule, a "scale", applied to x, plus the residual."""
+    """apply(x, residual, seed, rule) applies the rule, a "scale", to x, and adds the residual."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, seed: int, rule: Rule) -> Tensor:
@@ -38,9 +38,9 @@ class Add(Function):
 
 
 class BiasAct(Function):
-    """apply(x, bias, relu, p, seed): dropout of x + bias or of its ReLU, bias on the last axis.
+    """apply(x, bias, relu, p, seed) drops x + bias, or its ReLU; the bias is on the last axis.
 
-    Behind a ReLU y > 0 is both masks in one, so that backward reads y and draws nothing.
+    After a ReLU, y > 0 is both masks in one, so backward reads y and draws nothing.
     """
 
     @staticmethod
@@ -90,7 +90,7 @@ class _BiasActGradient(Function):
 
 
 def _gradient(dy: Tensor, y: Any, relu: bool, p: float, seed: int) -> Tensor:
-    """Return dx of `BiasAct`, by operations that autograd and transforms know."""
+    """Return dx of `BiasAct`, computed by operations that autograd and transforms know."""
     if relu:
         return torch.where(y > 0, dy * inverted_scale(p), 0)
     return again(dy, seed, Rule("scale", p))

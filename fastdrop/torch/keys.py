@@ -1,6 +1,6 @@
-"""Keys from PyTorch's generators: its seeds, states and forks are the library's, too.
+"""Keys from PyTorch's generators, so that PyTorch's seeds, states and forks apply to fastdrop.
 
-Where p is 1 all is dropped, whatever the key: none is drawn then, as PyTorch draws nothing.
+If p is 1, everything is dropped with any key. Then no key is drawn, as PyTorch draws nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _INT64_MAX = 2**63 - 1
 
 
 class _Word(threading.local):
-    """A tensor to draw a seed into, for each thread: a fresh one costs more than the draw."""
+    """A tensor to draw a seed into, for each thread. A new one would cost more than the draw."""
 
-    group: Group | None = None  # whose seeds are drawn in its place
+    group: Group | None = None  # draws its own seeds in place of a generator's
 
     def __init__(self) -> None:
-        with torch.inference_mode(False):  # such a tensor would be good for nothing elsewhere
+        with torch.inference_mode(False):  # a tensor of inference mode would be unusable elsewhere
             self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
         self.array = self.tensor.numpy()  # the same memory, read in a fifth of the time
 
@@ -34,13 +34,13 @@ _word = _Word()
 
 
 def group() -> Group | None:
-    """Return the group of samples that this thread computes, if it does."""
+    """Return the group of samples that this thread computes, or None."""
     return _word.group
 
 
 @contextmanager
 def drawing(samples: Group) -> Iterator[None]:
-    """Let dropout in this thread draw the seeds of a group, from no generator."""
+    """Make dropout in this thread draw the seeds of a group, and use no generator."""
     before, _word.group = _word.group, samples
     try:
         yield
@@ -49,41 +49,42 @@ def drawing(samples: Group) -> Iterator[None]:
 
 
 def draw_seed(generator: torch.Generator | None, p: float) -> Seed:
-    """Draw the seed of a dropout: within `drawing` the group's, else `draw_plain_seed`.
+    """Draw the seed of a dropout: the group's within `drawing`, else that of `draw_plain_seed`.
 
     Parameters
     ----------
     generator : torch.Generator, optional
-        Of the CPU; by default PyTorch's default generator.
+        A generator of the CPU; by default PyTorch's default generator.
     p : float
         Probability of dropping.
 
     Returns
     -------
     int or Seeds
+        The seed, or a seed for each sample of the group.
     """
     samples = _word.group
     return draw_plain_seed(generator, p) if samples is None else samples.draw()
 
 
 def draw_plain_seed(generator: torch.Generator | None, p: float) -> int:
-    """Draw a key's seed, as ``torch.empty((), dtype=torch.int64).random_()`` would.
+    """Draw a key's seed as ``torch.empty((), dtype=torch.int64).random_()`` would.
 
     Parameters
     ----------
     generator : torch.Generator, optional
-        Of the CPU; by default PyTorch's default generator.
+        A generator of the CPU; by default PyTorch's default generator.
     p : float
         Probability of dropping.
 
     Returns
     -------
     int
-        0 <= seed < 2**63.
+        A seed with 0 <= seed < 2**63.
     """
     if p == 1:
         return 0
-    if generator is None:  # an argument less
+    if generator is None:  # saves an argument
         _word.tensor.random_()
     else:
         _word.tensor.random_(generator=generator)
@@ -92,9 +93,9 @@ def draw_plain_seed(generator: torch.Generator | None, p: float) -> int:
 
 
 def draw_key(generator: torch.Generator | None, p: float) -> Tensor:
-    """`draw_seed` as a tensor, one for each sample where `torch.func.vmap` says so.
+    """Draw a seed as a tensor, which is one for each sample where `torch.func.vmap` says so.
 
-    Of the generator's 64 bits, which `torch.randint` gives here, `random_` has the low 63.
+    `torch.randint` gives 64 bits of the generator here, of which `random_` has the low 63.
     """
     if p == 1:
         return torch.zeros((), dtype=torch.int64, device="cpu")

@@ -1,6 +1,6 @@
-"""torch.nn's dropout layers, by fastdrop's kernels, and some that torch.nn lacks.
+"""The dropout layers of torch.nn with fastdrop's kernels, and some that torch.nn lacks.
 
-Each is a subclass of the layer whose name it has, so that models look and behave as before.
+A layer that torch.nn has too is a subclass of torch.nn's, so models look and behave as before.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = [
 
 
 def mark(layer: nn.Module) -> None:
-    """Let torch.fx keep a layer whole, as it does where ``layer.__module__`` is torch.nn.
+    """Make torch.fx keep a layer whole, as it does where ``layer.__module__`` is torch.nn.
 
-    Traced through, a layer leaves dropout in the graph, where eval() does not reach it. The class
-    keeps its own `__module__`, by which pickles find it. Subclasses of users are traced through,
-    as those of torch.nn's layers are: their forward may do more.
+    If a layer is traced through, dropout ends up in the graph, where eval() does not reach it. The
+    class keeps its own `__module__`, because pickles find the class by it. Users' subclasses are
+    traced through, just as subclasses of torch.nn's layers are, because their forward may do more.
     """
     if type(layer).__module__ == __name__:
         layer.__dict__["__module__"] = nn.__name__
@@ -42,8 +42,9 @@ def mark(layer: nn.Module) -> None:
 class _Seeded(nn.Module):
     """What torch.nn's layers lack: a generator of their own.
 
-    A class attribute too, since `convert` changes the class of layers that never had one. Without
-    annotation: TorchScript would read it in place of those that torch.nn's layers have.
+    It is a class attribute as well, because `convert` changes the class of layers that have never
+    had one. It has no annotation, because TorchScript would read that in place of the annotations
+    of torch.nn's layers.
     """
 
     generator = None
@@ -55,18 +56,18 @@ class _Seeded(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        mark(self)  # pickles of earlier versions have no mark
+        mark(self)  # layers in pickles of earlier versions are not marked
 
     def __prepare_scriptable__(self) -> Self:
         if self.generator is not None:
             raise ValueError(
-                "generator: expected None in TorchScript, where PyTorch drops, got one"
+                "generator: expected None in TorchScript, where PyTorch drops itself, got one"
             )
         return self
 
 
 class _TorchLayer(_Seeded):
-    """What a layer that torch.nn has takes; the class derived from both has its forward."""
+    """The arguments of a layer that torch.nn has. A class derived from both defines forward."""
 
     def __init__(
         self,
@@ -79,16 +80,16 @@ class _TorchLayer(_Seeded):
 
 
 class Dropout(_TorchLayer, nn.Dropout):
-    """`torch.nn.Dropout`; `fastdrop.torch.functional.dropout` has the details.
+    """Dropout of single elements, like `torch.nn.Dropout`; see `fastdrop.torch.functional.dropout`.
 
     Parameters
     ----------
     p, inplace
         As in `torch.nn.Dropout`.
     generator : torch.Generator, optional
-        Where masks come from; by default PyTorch's default generator.
+        The source of the masks; by default PyTorch's default generator.
     save_mask : bool
-        Keep masks for backward, 1 bit per element, instead of drawing them again.
+        Whether to keep masks for backward, at 1 bit per element, instead of drawing them again.
     """
 
     save_mask = False
@@ -119,7 +120,15 @@ class Dropout(_TorchLayer, nn.Dropout):
 
 
 class Dropout1d(_TorchLayer, nn.Dropout1d):
-    """`torch.nn.Dropout1d`, with a generator of its own if given."""
+    """Dropout of whole channels, like `torch.nn.Dropout1d`.
+
+    Parameters
+    ----------
+    p, inplace
+        As in `torch.nn.Dropout1d`.
+    generator : torch.Generator, optional
+        As for `Dropout`.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -131,7 +140,15 @@ class Dropout1d(_TorchLayer, nn.Dropout1d):
 
 
 class Dropout2d(_TorchLayer, nn.Dropout2d):
-    """`torch.nn.Dropout2d`, with a generator of its own if given."""
+    """Dropout of whole channels, like `torch.nn.Dropout2d`.
+
+    Parameters
+    ----------
+    p, inplace
+        As in `torch.nn.Dropout2d`.
+    generator : torch.Generator, optional
+        As for `Dropout`.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -143,7 +160,15 @@ class Dropout2d(_TorchLayer, nn.Dropout2d):
 
 
 class Dropout3d(_TorchLayer, nn.Dropout3d):
-    """`torch.nn.Dropout3d`, with a generator of its own if given."""
+    """Dropout of whole channels, like `torch.nn.Dropout3d`.
+
+    Parameters
+    ----------
+    p, inplace
+        As in `torch.nn.Dropout3d`.
+    generator : torch.Generator, optional
+        As for `Dropout`.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -155,9 +180,14 @@ class Dropout3d(_TorchLayer, nn.Dropout3d):
 
 
 class AlphaDropout(_TorchLayer, nn.AlphaDropout):
-    """`torch.nn.AlphaDropout`, with a generator of its own if given.
+    """Dropout that keeps mean and variance after a SELU, like `torch.nn.AlphaDropout`.
 
-    `inplace` has no effect, as in PyTorch.
+    Parameters
+    ----------
+    p, inplace
+        As in `torch.nn.AlphaDropout`, where `inplace` has no effect.
+    generator : torch.Generator, optional
+        As for `Dropout`.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -168,9 +198,14 @@ class AlphaDropout(_TorchLayer, nn.AlphaDropout):
 
 
 class FeatureAlphaDropout(_TorchLayer, nn.FeatureAlphaDropout):
-    """`torch.nn.FeatureAlphaDropout`, with a generator of its own if given.
+    """Alpha dropout of whole channels, like `torch.nn.FeatureAlphaDropout`.
 
-    `inplace` has no effect, as in PyTorch.
+    Parameters
+    ----------
+    p, inplace
+        As in `torch.nn.FeatureAlphaDropout`, where `inplace` has no effect.
+    generator : torch.Generator, optional
+        As for `Dropout`.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -183,16 +218,16 @@ class FeatureAlphaDropout(_TorchLayer, nn.FeatureAlphaDropout):
 
 
 class DropPath(_Seeded):
-    """Stochastic depth: drop the residual branch of a sample, or of the batch, as a whole.
+    """Drop the whole residual branch of a sample, or of the batch (stochastic depth).
 
     Parameters
     ----------
     p : float
-        Probability of dropping.
+        Probability of dropping the branch.
     mode : {"row", "batch"}
-        One decision for each sample, or one for all.
+        Whether each sample gets a decision of its own, or all samples get the same.
     generator : torch.Generator, optional
-        Where masks come from; by default PyTorch's default generator.
+        The source of the masks; by default PyTorch's default generator.
     """
 
     def __init__(
@@ -214,14 +249,14 @@ class DropPath(_Seeded):
 
 
 class GaussianDropout(_Seeded):
-    """Multiply by normal noise of mean 1 and the variance of dropout, p / (1 - p).
+    """Multiply by normal noise of mean 1 and of the variance of dropout, p / (1 - p).
 
     Parameters
     ----------
     p : float
-        Below 1.
+        A number in [0, 1).
     generator : torch.Generator, optional
-        Where the noise comes from; by default PyTorch's default generator.
+        The source of the noise; by default PyTorch's default generator.
     """
 
     def __init__(self, p: float = 0.5, *, generator: torch.Generator | None = None) -> None:
@@ -237,16 +272,16 @@ class GaussianDropout(_Seeded):
 
 
 class DropBlock2d(_Seeded):
-    """Drop squares of feature maps.
+    """Drop square blocks of feature maps (DropBlock).
 
     Parameters
     ----------
     p : float
-        Share to drop.
+        Share of the elements to drop.
     block_size : int
-        The squares' side.
+        Side of the blocks.
     generator : torch.Generator, optional
-        Where masks come from; by default PyTorch's default generator.
+        The source of the masks; by default PyTorch's default generator.
     """
 
     def __init__(

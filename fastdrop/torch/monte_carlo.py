@@ -1,9 +1,9 @@
-"""`predict_mc`: what many passes with other masks say of a module's uncertainty.
+"""`predict_mc`: what many passes with other masks tell about a module's uncertainty.
 
-A sample is a pass. Several of them are computed in one where that gives the same: with the rows of
-x repeated, or, better, with tensors that have one sample until the first dropout, so that what lies
-before it is computed once. Whether it gives the same is not guessed but seen: the first sample is
-computed alone, too.
+A sample is a pass. Several samples are computed in one pass where that gives the same result:
+either with the rows of x repeated, or, better, with tensors that have one sample until the first
+dropout, so that everything before it is computed once. Whether the result is the same is not
+guessed: the first sample is also computed alone, and compared.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda y: torch.softmax(y, -1),
     "sigmoid": torch.sigmoid,
 }
-# Of the tensors that are dropped: a group has as many samples as stay in the cache, and some more
-# where that saves computing again what lies before the first dropout.
+# Limits for the tensors that are dropped. A group has as many samples as fit into the cache, and
+# some more where that avoids computing again what lies before the first dropout.
 CACHED, MOST, SOME = 1 << 20, 1 << 24, 8
-_LAYERS = {*OURS, *(getattr(modules, name) for name in modules.__all__)}  # drop, and nothing else
+_LAYERS = {*OURS, *(getattr(modules, name) for name in modules.__all__)}  # these only drop
 _NORMS = {"batch_norm", "instance_norm"}
 
 
@@ -52,60 +52,63 @@ def predict_mc(
     quantiles: ArrayLike | None = None,
     return_samples: bool = False,
 ) -> Prediction:
-    """Return mean, standard deviation and more of a module's outputs under other dropout masks.
+    """Return mean, standard deviation and more of a module's outputs under many dropout masks.
 
-    Dropout is on, by fastdrop's kernels, all else is as in eval(); no gradients are recorded.
-    Afterwards, and after an error or Ctrl-C, every module has its mode again.
+    Dropout is active and uses fastdrop's kernels. Everything else is as in eval(), and no gradients
+    are recorded. Afterwards every module has its mode again, even after an error or Ctrl-C.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Returns a tensor. Dropout may be layers of any kind (torch.nn's, this package's, others'
-        with "drop" in their class's name), what PyTorch does in C++ (LSTM), or functions, as in
-        ``F.dropout(x, training=self.training)``: then the module that calls them is in training
-        mode, and none of its children for that.
+        A module that returns a tensor. Its dropout may be layers of any kind (torch.nn's, this
+        package's, or others with "drop" in the name of their class), what PyTorch does in C++
+        (LSTM), or functions, as in ``F.dropout(x, training=self.training)``. A module that calls
+        functions is put into training mode for that, without its children.
     x : Tensor, (rows, ...)
-        On the CPU. Floats are finite.
+        A tensor on the CPU. Floats have to be finite.
     samples : int
+        The number of samples, at least 1.
     batch_size : int, optional
-        Rows that are computed at once; by default all of them. The first axis of x and of the
-        output must be rows that do not know of each other.
+        How many rows to compute at once; by default all of them. If given, the first axis of x and
+        of the output must be rows that do not depend on each other.
     seed : int, optional
-        0 <= seed < 2**64. By default drawn from PyTorch's default generator, which then goes on as
-        after one draw; with a seed it stays as it is.
+        0 <= seed < 2**64. By default the seed is drawn from PyTorch's default generator, which is
+        afterwards as after one draw. If a seed is given, that generator stays as it is.
     activation : {"linear", "softmax", "sigmoid"}
-        What each output still goes through: "softmax" (over the last axis) or "sigmoid" where the
-        module gives logits, as PyTorch's losses want them. The result then has entropies.
+        The activation that the outputs still need: "softmax" (over the last axis) or "sigmoid" if
+        the module returns logits, as for PyTorch's losses. Then the result has entropies.
     quantiles : array-like, optional
-        In [0, 1]. With them all samples are kept until the end of a batch.
+        Numbers in [0, 1]. With quantiles, all samples are kept until the end of a batch.
     return_samples : bool
-        Whether the result has the samples, too.
+        Whether the result holds the samples as well.
 
     Returns
     -------
     Prediction
-        Of NumPy arrays; without `quantiles` and `return_samples` no memory grows with `samples`.
+        A prediction of NumPy arrays. Without `quantiles` and `return_samples` the memory needed
+        does not grow with `samples`.
 
     Raises
     ------
     TypeError
-        When module or x is something else, or the module's output is no tensor.
+        When module or x is something else, or the module's output is not a tensor.
     ValueError
-        When samples is below 1, nothing in the module drops, x is empty or not finite, another
-        argument does not fit its description, or one mode switches dropout and batch
-        normalisation: a module that calls both as functions.
+        When samples is below 1, when nothing in the module drops, when x is empty or not finite,
+        when another argument does not fit its description, or when one mode switches both dropout
+        and batch normalisation, in a module that calls both as functions.
     RuntimeError
-        Where dropout is functions, as `enable`.
+        As for `enable`, where dropout is more than layers.
 
     Notes
     -----
-    Sample s depends on the seed, on s, on the module and x, but not on how many samples there are
-    or are computed at once, to the rounding of products. Where the rows are the first axis of each
-    tensor that is dropped, it does not depend on `batch_size` either, as masks count rows from x's
-    first. Random numbers of others, as ``torch.rand`` in a forward, come from PyTorch's default
-    generator, which is seeded for each sample and batch; then samples are computed one by one.
+    Sample s depends on the seed, on s, on the module and on x. Up to the rounding of products, it
+    does not depend on how many samples there are, or are computed at once. If the rows are the
+    first axis of every tensor that is dropped, it does not depend on `batch_size` either, because
+    masks count rows from the first row of x. Other random numbers, such as those of ``torch.rand``
+    in a forward, come from PyTorch's default generator, which is seeded for each sample and batch.
+    Samples are then computed one by one.
 
-    Modes are the module's: no other thread should use it meanwhile.
+    The modes are changed on the module itself, so no other thread should use it meanwhile.
 
     References
     ----------
@@ -132,7 +135,7 @@ def predict_mc(
     key = Key(draw_plain_seed(None, 0) if seed is None else unsigned(seed, "seed"))
     step = len(x) if batch_size is None else int(batch_size)
     found = []
-    # not in inference mode: what a module keeps of a pass would be good for nothing elsewhere
+    # Not in inference mode: tensors that a module keeps from a pass would be unusable elsewhere.
     with torch.inference_mode(False), torch.no_grad(), _sampling(module, droppers):
         x = x.clone() if x.is_inference() else x
         for row in range(0, len(x), step):
@@ -144,8 +147,8 @@ def predict_mc(
                     shape = tuple(outputs.shape[1:])
                     if step < len(x) and shape[:1] != (len(part),):
                         raise ValueError(
-                            f"batch_size: expected None, as the module makes an output of shape "
-                            f"{shape} of {len(part)} rows, got {batch_size}"
+                            f"batch_size: expected None, because the module returns shape {shape} "
+                            f"for {len(part)} rows, got {batch_size}"
                         )
                     accumulator = Accumulator(
                         shape[0], shape[1:], activation, wanted, return_samples
@@ -157,7 +160,7 @@ def predict_mc(
 
 
 class _Passes:
-    """Iterates over outputs, (some samples, *output), in the order of the samples."""
+    """Iterates over outputs of shape (some samples, ...), in the order of the samples."""
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class _Passes:
             y = step(y)
         if isinstance(y, Tensor) and torch.equal(state, torch.default_generator.get_state()):
             self._x, self._steps = y, steps[random:]
-        else:  # no tensor, as layers take that are made for it; or random in eval mode, too
+        else:  # x is no tensor, for layers made for such an x; or something is random in eval mode
             self._x, self._steps = x, [module]
         self._begins_with_dropout = type(self._steps[0]) in _LAYERS
         self._changes_x = False
@@ -191,7 +194,7 @@ class _Passes:
                 size = self._size(
                     max(first.largest, alone.numel(), 0 if spread else self._x.numel())
                 )
-                # the first sample comes last, where it shows what a pass does to samples
+                # the first sample is the last row here, to show what a pass does to samples
                 outputs = self._try([*range(1, size), 0], spread) if size > 1 else None
                 if outputs is not None and _same(outputs[-1], alone):
                     yield outputs[:-1]
@@ -204,7 +207,7 @@ class _Passes:
             done += len(numbers)
 
     def _size(self, elements: int) -> int:
-        """How many samples to compute at once, of tensors of so many elements each."""
+        """Return how many samples to compute at once, for tensors of `elements` elements each."""
         some = 1 if self._begins_with_dropout else min(SOME, MOST // elements)
         return min(self._samples, max(CACHED // elements, some, 1))
 
@@ -213,7 +216,7 @@ class _Passes:
         return Group(bases, self._row, self._rows, spread)
 
     def _first(self, group: Group) -> Tensor:
-        """Compute a sample alone, and see what the module does."""
+        """Compute a sample alone, and observe what the module does."""
         x = self._x.clone()
         version = x._version
         y = self._pass(group, x)
@@ -236,8 +239,8 @@ class _Passes:
         return y.reshape(k, y.shape[0] // k, *y.shape[1:])
 
     def _try(self, numbers: Sequence[int], spread: bool) -> Tensor | None:
-        """`_together`, or None where the module does not take so many rows."""
-        with warnings.catch_warnings(action="ignore"):  # of shapes that it does not expect
+        """Return the result of `_together`, or None if the module does not take so many rows."""
+        with warnings.catch_warnings(action="ignore"):  # about shapes that it does not expect
             try:
                 return self._together(numbers, spread)
             except Exception:
@@ -255,17 +258,17 @@ class _Passes:
             got = f"{y.dtype} of" if isinstance(y, Tensor) else type(y).__name__
             raise TypeError(
                 f"module: expected it to return a tensor of real numbers, got {got}; "
-                "a module around it can pick one"
+                "wrap it in a module that returns one"
             )
         return y.detach()
 
     def _seed(self, group: Group) -> None:
-        """Let what else is random depend on the sample and the batch, too."""
+        """Make everything else that is random depend on the sample and the batch, too."""
         torch.default_generator.manual_seed((group.bases[0] + self._row) % 2**63)
 
 
 def _steps(module: nn.Module, droppers: set[nn.Module]) -> Iterator[nn.Module]:
-    """Take a Sequential apart, and the one in it that drops first: what is before drops nothing."""
+    """Yield the steps of nested Sequentials, as far as that separates what comes before dropout."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
     if type(module) is not nn.Sequential or any(hooks) or module._compiled_call_impl:
         yield module
@@ -280,7 +283,7 @@ def _steps(module: nn.Module, droppers: set[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _same(y: Tensor, expected: Tensor) -> bool:
-    """Are these the same output, but for the rounding of products?"""
+    """Tell whether two outputs are the same, up to the rounding of products."""
     if y.shape != expected.shape or y.dtype != expected.dtype:
         return False
     if not y.is_floating_point():
@@ -292,10 +295,10 @@ def _same(y: Tensor, expected: Tensor) -> bool:
 
 
 def _activated(outputs: Tensor, activation: str) -> Tensor:
-    """Return outputs as an accumulator takes them."""
+    """Return outputs in the form that an accumulator takes."""
     if outputs.dtype not in (torch.float32, torch.float64):
         outputs = outputs.float() if outputs.is_floating_point() else outputs.double()
-    if outputs.dim() == 1:  # one number, as a row
+    if outputs.dim() == 1:  # one number for each sample, as a row
         outputs = outputs[:, None]
     if activation == "softmax":
         if outputs.dim() < 3:
@@ -336,10 +339,10 @@ def _droppers(module: nn.Module) -> set[nn.Module]:
         calls = inner in found and type(inner) not in _LAYERS
         if calls and names_called(inner) & _NORMS:
             raise ValueError(
-                f"module: expected one that calls dropout and batch_norm apart, got {name!r}, "
-                f"{type(inner).__name__}, where one mode switches both; nn.Dropout is a way out"
+                f"module: expected dropout and batch_norm called by different modules, got {name!r}"
+                f" ({type(inner).__name__}), where one mode switches both; use nn.Dropout"
             )
-        # in eval mode it would take PyTorch's fast path, which leaves out its children's dropout
+        # In eval mode it would take PyTorch's fast path, which omits the dropout of its children.
         if isinstance(inner, nn.TransformerEncoderLayer) and found & set(inner.modules()):
             found.add(inner)
     return found
@@ -347,11 +350,11 @@ def _droppers(module: nn.Module) -> set[nn.Module]:
 
 @contextmanager
 def _sampling(module: nn.Module, droppers: set[nn.Module]) -> Iterator[None]:
-    """Let these modules drop, by our kernels, and all others infer; restore all at the end.
+    """Make these modules drop, with our kernels, and all others infer; restore all at the end.
 
-    torch.nn's layers have our class meanwhile, which costs nothing. Where there is more than
-    layers, kernels are registered in PyTorch's dispatcher, and so they are for compiled modules,
-    which would be compiled again for another class.
+    Layers of torch.nn get our class meanwhile, which costs nothing. If there is dropout that is
+    not in layers, kernels are registered in PyTorch's dispatcher. That is also done for compiled
+    modules, which would be compiled again for another class.
     """
     before = [(inner, inner.training, type(inner)) for inner in module.modules()]
     compiled = any(
@@ -370,7 +373,7 @@ def _sampling(module: nn.Module, droppers: set[nn.Module]) -> Iterator[None]:
             torch.default_generator.set_state(state)
             try:
                 _restore(before)
-            finally:  # once more, where Ctrl-C came into the first
+            finally:  # a second time, in case Ctrl-C interrupted the first
                 _restore(before)
 
 
@@ -380,9 +383,9 @@ def _restore(before: list[tuple[nn.Module, bool, type[nn.Module]]]) -> None:
 
 
 def _change(module: nn.Module, training: bool, kind: type[nn.Module]) -> None:
-    """Set mode and class, where they are others."""
+    """Set mode and class where they differ."""
     if module.training is not training:
-        module.training = training  # train() would reach the children, too
+        module.training = training  # train() would change the children as well
     if type(module) is not kind:
         module.__class__ = kind
         modules.mark(module)

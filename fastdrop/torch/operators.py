@@ -1,8 +1,9 @@
-"""Dropout as a PyTorch operator: what compilers and dispatch modes see.
+"""Dropout as a PyTorch operator, which compilers and dispatch modes see.
 
-It is a pure function of a tensor and a key: a compiler may compute it again in backward, or merge
-equal ones. What is random is the key, and that is ``torch.randint``, which every compiler knows; a
-custom operator's tag as random does not keep AOTAutograd from merging two of them.
+It is a pure function of a tensor and a key, so a compiler may compute it again in backward, or
+merge equal calls. Only the key is random. It comes from ``torch.randint``, which every compiler
+knows. If a custom operator were random itself, its tag would not keep AOTAutograd from merging two
+of its calls.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _rule(kind: str, p: float, shared: Sequence[int], order: Sequence[int], bloc
     " -> Tensor",
 )
 def masked(x: Tensor, key: Tensor, *rule: Any) -> Tensor:
-    """Apply the rule of these fields with the seed of a key, an int64 tensor of shape ()."""
+    """Apply the rule with these fields and the seed of a key, an int64 tensor of shape ()."""
     return apply(x.resolve_neg(), int(key), _rule(*rule))[0]
 
 
@@ -58,9 +59,9 @@ masked.register_autograd(_backward, setup_context=_setup_context)
 
 
 def untraced(function: Function) -> Function:
-    """Let torch.compile run a function that C++ calls, with all that it calls, not compile it.
+    """Make torch.compile run a function that C++ calls, with all that it calls, uncompiled.
 
-    It would do so behind a graph break. What it traces from Python, it traces through as before.
+    Otherwise it would be compiled after a graph break. Calls from Python are traced through.
     """
     eval_frame = torch._C._dynamo.eval_frame
     skip = eval_frame._FrameAction.SKIP

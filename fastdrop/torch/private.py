@@ -1,4 +1,4 @@
-"""What fastdrop.torch needs of PyTorch that PyTorch does not promise to keep."""
+"""What fastdrop.torch uses of PyTorch, although PyTorch does not promise to keep it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 __all__ = ["IMPORTED", "REGISTERED", "first_missing"]
 
-# by layers and functions, so that fastdrop.torch is not imported without them
+# Layers and functions need these names, so fastdrop.torch is not imported without them.
 IMPORTED = (
     "_C._are_functorch_transforms_active",
     "_C._autograd._get_creation_meta",
@@ -19,7 +19,7 @@ IMPORTED = (
     "_C._len_torch_dispatch_stack",
     "autograd.forward_ad._current_level",
 )
-REGISTERED = (  # by what `enable` registers
+REGISTERED = (  # what `enable` needs to register kernels
     "_C._FunctionBase",
     "_C._autograd._top_saved_tensors_default_hooks",
     "_C._current_graph_task_id",
@@ -40,16 +40,17 @@ REGISTERED = (  # by what `enable` registers
 
 
 def first_missing(names: tuple[str, ...]) -> str | None:
-    """Return the first of these names, as they are in torch, that this PyTorch lacks.
+    """Return the first of these names in torch that this PyTorch lacks.
 
     Parameters
     ----------
     names : tuple of str
+        Names without the leading "torch.".
 
     Returns
     -------
     str or None
-        "torch. ..."
+        The name with "torch." in front, or None if PyTorch has them all.
     """
     for name in names:
         place: object = torch

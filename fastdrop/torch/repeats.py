@@ -1,14 +1,14 @@
-"""Whose dropout it is that is computed again: PyTorch's or fastdrop's.
+"""Whether dropout that is computed again was PyTorch's or fastdrop's.
 
-Checkpointing drops activations, restores the generator in the backward pass, and computes them
-again. If `enable` or `disable` came in between, PyTorch's mask would be taken where fastdrop's was
-taken before, or the other way round, and gradients would be wrong without a word. So seeds are
-remembered that fastdrop draws where a repeat may follow, and in a backward pass a dropout is
-fastdrop's only if its seed is one of them: the same state of the generator, the same dropout.
+Checkpointing drops activations, restores the generator in the backward pass, and computes the
+activations again. If `enable` or `disable` came in between, PyTorch's mask would take the place of
+fastdrop's, or the other way round, and gradients would be wrong without any sign. So this module
+remembers the seeds that fastdrop draws where a repeat may follow. In a backward pass a dropout is
+fastdrop's only if its seed is one of them: the same state of the generator gives the same dropout.
 
-Each checkpoint has seeds of its own, so that another one which began in the same state of the
-generator, and whose dropout is PyTorch's, is not taken for it. A checkpoint inside another is made
-anew when that one is repeated; for it there are the seeds of all.
+Each checkpoint has its own seeds. Another checkpoint that began in the same state of the generator,
+but whose dropout is PyTorch's, is therefore not taken for it. A checkpoint inside another is made
+anew when the outer one is repeated, so all seeds count for it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from fastdrop.torch.keys import draw_plain_seed
 
 __all__ = ["are_expected", "draw", "draw_again", "forget"]
 
-MOST = 1 << 18  # dropouts between a forward and its backward pass: some 25 MB
+MOST = 1 << 18  # dropouts between a forward and its backward pass, which take about 25 MB
 
-_seeds: dict[int, None] = {}  # of all; the oldest first
-_FRAME: Any = getattr(checkpoint, "_CheckpointFrame", ())  # what a checkpoint is, not reentrant
+_seeds: dict[int, None] = {}  # all seeds, the oldest first
+_FRAME: Any = getattr(checkpoint, "_CheckpointFrame", ())  # the class of non-reentrant checkpoints
 _OWN = "_fastdrop_seeds"  # an attribute of checkpoints
 
 
 def are_expected() -> bool:
-    """May there be a backward pass that repeats what fastdrop did?"""
+    """Tell whether a backward pass may repeat something that fastdrop did."""
     return bool(_seeds)
 
 
 def may_follow() -> bool:
-    """Is this inside a saved tensors' hook, or in the forward of an autograd.Function?
+    """Tell whether this is inside a saved tensors' hook, or the forward of an autograd.Function.
 
-    As non-reentrant and reentrant checkpointing are. In a Function both kinds of gradients are off;
-    in torch.no_grad() only one is.
+    Non-reentrant checkpointing uses the former, reentrant checkpointing the latter. In a Function
+    both kinds of gradients are off, in torch.no_grad() only one of them.
     """
     if torch.is_grad_enabled():
         return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
@@ -49,7 +49,7 @@ def may_follow() -> bool:
 
 
 def _checkpoint() -> tuple[Any, bool]:
-    """Which checkpoint is this in, if that can be told, and is it being computed again?"""
+    """Return the checkpoint that this is in, if it is known, and whether it is computed again."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     if torch.is_grad_enabled() and hooks:
         for cell in getattr(inspect.unwrap(hooks[0]), "__closure__", None) or ():
@@ -77,15 +77,17 @@ def _remember(seed: int, owner: Any) -> None:
 
 
 def draw(p: float) -> int:
-    """Draw a seed for a dropout of fastdrop's, and remember it if it may be asked for again.
+    """Draw a seed for a dropout of fastdrop's, and remember it if it may be needed again.
 
     Parameters
     ----------
     p : float
+        Probability of dropping.
 
     Returns
     -------
     int
+        The seed.
     """
     seed = draw_plain_seed(None, p)
     if may_follow():
@@ -99,11 +101,12 @@ def draw_again(p: float) -> int | None:
     Parameters
     ----------
     p : float
+        Probability of dropping.
 
     Returns
     -------
     int or None
-        None where this is PyTorch's to repeat, or new; nothing is drawn then.
+        The seed. None if the dropout is new, or PyTorch's to repeat; then nothing is drawn.
     """
     if not _seeds:
         return None
@@ -120,7 +123,7 @@ def draw_again(p: float) -> int | None:
 
 
 def forget(p: float) -> None:
-    """Let a dropout that is PyTorch's be PyTorch's in a repeat, too, from the same state on."""
+    """Make a dropout that is PyTorch's stay PyTorch's in a repeat from the same state on."""
     if _seeds and may_follow():
         state = torch.default_generator.get_state()
         _seeds.pop(draw_plain_seed(None, p), None)

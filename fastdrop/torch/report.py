@@ -28,20 +28,22 @@ _FUNCTIONS = {
     "feature_alpha_dropout",
     "scaled_dot_product_attention",
 }
-_PATHS = ("droppath", "stochasticdepth")  # how classes are called that drop whole samples
+_PATHS = ("droppath", "stochasticdepth")  # names of classes that drop whole samples
 
 
 class Row(NamedTuple):
-    """A module with dropout.
+    """A module with dropout, and what `convert` did to it.
 
     Attributes
     ----------
     module : str
-        Its name in the model.
+        The name of the module in the model.
     reached : bool
-        Is all its dropout fastdrop's now, or is there nothing to gain?
+        Whether all its dropout is fastdrop's now, or there is nothing to gain.
     why : str
+        The reason for `reached`.
     to_do : str
+        What the user can do about it.
     """
 
     module: str
@@ -51,11 +53,12 @@ class Row(NamedTuple):
 
 
 class Report(list[str]):
-    """Names of the layers that changed; printed, a table of all modules with dropout.
+    """Names of the layers that changed. It prints as a table of all modules with dropout.
 
     Attributes
     ----------
     rows : list of Row
+        The rows of the table.
     """
 
     def __init__(self, names: Iterable[str], rows: Iterable[Row]) -> None:
@@ -65,8 +68,8 @@ class Report(list[str]):
     def __str__(self) -> str:
         if not self.rows:
             return (
-                "no dropout was found in this model's modules; what their code calls by other "
-                f"names, {ENABLE} reaches"
+                "no dropout was found in this model's modules; if their code calls it by another "
+                f"name, {ENABLE} still reaches it"
             )
         head = Row("module", True, "why", "what to do")
         cells = [
@@ -79,11 +82,12 @@ class Report(list[str]):
 
 
 def explain(model: nn.Module, changed: Iterable[str], ours: tuple[type[nn.Module], ...]) -> Report:
-    """Look through a model after its layers were changed.
+    """Describe a model after its layers were changed.
 
     Parameters
     ----------
     model : torch.nn.Module
+        The model.
     changed : iterable of str
         Names of the layers that were changed.
     ours : tuple of type
@@ -92,6 +96,7 @@ def explain(model: nn.Module, changed: Iterable[str], ours: tuple[type[nn.Module
     Returns
     -------
     Report
+        The names, and a row for each module with dropout.
     """
     changed = list(changed)
     rows = []
@@ -104,7 +109,7 @@ def explain(model: nn.Module, changed: Iterable[str], ours: tuple[type[nn.Module
 
 
 def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> list[Row]:
-    """Rows of a module that `convert` did not change: one or none."""
+    """Return the rows of a module that `convert` did not change: one row or none."""
     kind = type(module)
     title = kind.__name__
     if kind in ours:
@@ -134,16 +139,17 @@ def _rows(name: str, module: nn.Module, ours: tuple[type[nn.Module], ...]) -> li
 
 
 def drops(module: nn.Module) -> bool:
-    """Tell whether a module's own forward drops something in training, apart from its children's.
+    """Tell whether a module's own forward drops something in training, without its children's.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module.
 
     Returns
     -------
     bool
-        False also where all its p are 0.
+        False as well if all its p are 0.
     """
     if isinstance(module, torch.jit.ScriptModule):
         return any("dropout" in name for name in names_called(module))
@@ -159,7 +165,7 @@ def drops(module: nn.Module) -> bool:
 
 
 def _numbers(module: nn.Module) -> dict[str, float]:
-    """A module's attributes that are probabilities of dropping, by their names."""
+    """Return the module's attributes that are probabilities of dropping, by name."""
     return {
         key: value
         for key, value in vars(module).items()
@@ -168,15 +174,17 @@ def _numbers(module: nn.Module) -> dict[str, float]:
 
 
 def names_called(module: nn.Module) -> set[str]:
-    """Return the names that a module's forward reads from modules and objects, but its children's.
+    """Return the names that a module's forward reads from modules and objects, not its children's.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module.
 
     Returns
     -------
     set of str
+        The names.
     """
     if isinstance(module, torch.jit.ScriptModule):
         return set(re.findall(r"torch\.(?:nn\.functional\.)?(\w+)", module.code))
@@ -184,7 +192,7 @@ def names_called(module: nn.Module) -> set[str]:
 
 
 def _handed(module: nn.Module) -> list[str]:
-    """The p of layers that a module's forward reads, to hand it to a function."""
+    """Return the p of layers that a module's forward reads in order to pass it to a function."""
     return [
         f"{layer}.p"
         for layer, attribute in pairwise(_forward_names(module))
@@ -199,7 +207,7 @@ def _forward_names(module: nn.Module) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)  # reading code takes longer than running it
 def _names(code: CodeType) -> tuple[str, ...]:
-    """Names that code reads from modules and objects, in their order; also in functions inside."""
+    """Return the names, in order, that code and functions in it read from modules and objects."""
     found = [
         str(step.argval)
         for step in dis.get_instructions(code)

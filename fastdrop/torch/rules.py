@@ -1,7 +1,7 @@
 """What is done to a tensor, apart from how gradients, compilers and transforms see it.
 
-A `Rule` and a seed make a pure function of a tensor: `apply`. All of them but "alpha" are linear,
-and their own gradient.
+A `Rule` and a seed make a pure function of a tensor, `apply`. All rules but "alpha" are linear, and
+so their own gradient.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ Packed = NDArray[Any] | None
 
 
 class Rule(NamedTuple):
-    """One of the family, with its parameters.
+    """A member of the dropout family, with its parameters.
 
     Attributes
     ----------
     kind : {"scale", "alpha", "alpha gradient", "gaussian", "blocks"}
+        Which member it is.
     p : float
+        Probability of dropping, or the share to drop of "blocks".
     shared : tuple of int
         Axes along which a decision is shared.
     order : tuple of int
-        The axes as the mask counts them, the outermost first; () for their own order.
+        The axes in the order in which the mask counts them, the outermost first; () for their own
+        order.
     block_size : int
-        Of "blocks".
+        The side of the blocks of "blocks".
     """
 
     kind: str
@@ -48,7 +51,7 @@ class Rule(NamedTuple):
 
     @property
     def gradient(self) -> Rule:
-        """What is done to dy."""
+        """The rule for dy."""
         return self._replace(kind="alpha gradient") if self.kind == "alpha" else self
 
 
@@ -60,27 +63,29 @@ def apply(
     inplace: bool = False,
     save_mask: bool = False,
 ) -> tuple[Tensor, Packed]:
-    """Apply a rule; no part of autograd.
+    """Apply a rule, without autograd.
 
     Parameters
     ----------
     x : Tensor
-        Plain.
+        A plain tensor.
     seed : int or Seeds
-        The key's; of several samples each has its own.
+        The seed of the key, or a seed for each of several samples.
     rule : Rule
+        What to do to x.
     packed : ndarray, optional
-        The packed mask of a "scale", if it is there already.
+        The packed mask of a "scale", if it exists already.
     inplace : bool
-        Write to x's memory; PyTorch is not told.
+        Whether to write to the memory of x. PyTorch is not told about it.
     save_mask : bool
-        Return the packed mask of a "scale".
+        Whether to return the packed mask of a "scale".
 
     Returns
     -------
     y : Tensor
-        x, or a new tensor whose axes lie in memory in the rule's order.
+        x itself, or a new tensor whose axes lie in memory in the rule's order.
     packed : ndarray or None
+        The packed mask, if asked for.
     """
     if isinstance(seed, Seeds):
         return _apply_to_samples(x, seed, rule, inplace), None
@@ -98,20 +103,23 @@ def apply(
 
 
 def scale_elements(x: Tensor, p: float, seed: Seed) -> Tensor:
-    """`apply` in the usual case, a "scale" of contiguous elements that share nothing.
+    """Do what `apply` does in the usual case: a "scale" of contiguous elements that share nothing.
 
-    Without arrays, which on small tensors would be a tenth of the time.
+    It makes no arrays, which would take a tenth of the time on small tensors.
 
     Parameters
     ----------
     x : Tensor
-        Plain and contiguous.
+        A plain and contiguous tensor.
     p : float
+        Probability of dropping.
     seed : int or Seeds
+        The seed of the key, or a seed for each of several samples.
 
     Returns
     -------
     Tensor
+        Dropout of x.
     """
     if isinstance(seed, Seeds):
         return _apply_to_samples(x, seed, Rule("scale", p), False)
@@ -122,9 +130,9 @@ def scale_elements(x: Tensor, p: float, seed: Seed) -> Tensor:
 
 
 def _apply_to_samples(x: Tensor, seeds: Seeds, rule: Rule, inplace: bool) -> Tensor:
-    """Apply a rule to the parts of the first axis that are samples, each with its own seed.
+    """Apply a rule to each part of the first axis that is a sample, with a seed of its own.
 
-    In place only in so far as the memory of x is used where it can hold the result.
+    `inplace` only means that the memory of x is used where it can hold the result.
     """
     values, spread, group = seeds
     if rule.order[:1] not in ((), (0,)):  # masks count along the first axis
@@ -154,7 +162,7 @@ def _apply_to_samples(x: Tensor, seeds: Seeds, rule: Rule, inplace: bool) -> Ten
 
 
 def _scale_parts(x: Tensor, y: Tensor, seeds: tuple[int, ...], p: float) -> None:
-    """`scale_elements` for each part of y, from the same part of x, or from x where that is one."""
+    """Apply `scale_elements` to each part of y, from the part of x or from a shared x."""
     n = y.numel() // len(seeds)
     dtype, scale, threads = DTYPES[y.dtype], inverted_scale(p), thread_limit()
     source, target, step = x.data_ptr(), y.data_ptr(), n * y.itemsize
@@ -184,7 +192,7 @@ def _run(
 ) -> Packed:
     """Run a kernel on contiguous tensors, with the axes in the rule's order.
 
-    `offset` is the place of x's first element in the mask.
+    `offset` is the place of the first element of x in the mask.
     """
     kind, p, axes, order, block_size = rule
     shape = tuple(x.shape) if axes or block_size else (x.numel(),)

@@ -1,16 +1,16 @@
 """What dropout draws where one pass of a module computes several samples.
 
-A pass of `predict_mc` computes a `Group`: some samples of some rows of x. Each dropout in it draws
-`Seeds`, one for each sample, and applies each to its sample's part of the tensor, on the first
-axis:
+A pass of `predict_mc` computes a `Group`: some samples of some rows of x. Each dropout in the pass
+draws `Seeds`, one for each sample. It applies each seed to its sample's part of the tensor, along
+the first axis::
 
-    the first dropout of a group that is spread    later, or of a group that is not
+    the first dropout of a group that is spread    a later one, or a group that is not spread
 
     x of a row or more   -> sample 0               sample 0 -> sample 0
                          -> sample 1               sample 1 -> sample 1
                          -> sample 2               sample 2 -> sample 2
 
-So the mask of a sample is the same alone and in any group.
+So a sample has the same mask alone and in any group.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _MOST = 2**63 - 1
 
 
 class Group:
-    """The samples of a pass, and how many dropouts it has had.
+    """The samples of a pass, and how many dropouts it has had so far.
 
     Parameters
     ----------
     bases : sequence of int
-        A number for each sample; the seed of its n-th dropout is n more.
+        A number for each sample. The seed of the sample's n-th dropout is this number plus n.
     row, rows : int
         The pass computes x[row : row + rows].
     spread : bool
-        Have tensors one sample until the first dropout?
+        Whether tensors have one sample until the first dropout.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Group:
 
     @property
     def is_plain(self) -> bool:
-        """Is it one sample, of rows from the first on, so that a plain seed says all?"""
+        """Whether this is one sample, of rows from the first on, so that a plain seed is enough."""
         return len(self.bases) == 1 and not self.row
 
     def see(self, elements: int) -> None:
@@ -76,10 +76,11 @@ class Seeds(NamedTuple):
     Attributes
     ----------
     values : tuple of int
-        One for each sample.
+        A seed for each sample.
     spread : bool
-        Has the tensor one sample, and the result all of them?
+        Whether the tensor has one sample, and the result all of them.
     group : Group
+        The group that drew the seeds.
     """
 
     values: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Tensors as the kernels see them: whose memory they can use, in which order, how results lie."""
+"""Tensors as kernels see them: which memory they can use, in which order, and how results lie."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ _STRIDED = torch.strided
 _is_tracing = torch._C._is_tracing
 is_batched = torch._C._functorch.is_legacy_batchedtensor
 
-HUGE_PAGES_PAY = 4 << 20  # bytes; as NumPy has it
+HUGE_PAGES_PAY = 4 << 20  # bytes, as in NumPy
 
 
 def is_plain(x: Any) -> bool:
-    """Tell whether kernels can use a tensor's memory; for all others there is PyTorch's own code.
+    """Tell whether kernels can use a tensor's memory. PyTorch's own code takes all other tensors.
 
     Parameters
     ----------
     x : Tensor
+        Any tensor.
 
     Returns
     -------
     bool
-        False for other devices and dtypes, sparse, nested, quantised and empty tensors, views that
-        are negated lazily, zeros without memory, batches of
-        ``torch.autograd.grad(is_grads_batched=True)``, subclasses, which have their own idea of
-        every operation, and while torch.jit traces.
+        False for other devices and dtypes, for sparse, nested, quantised and empty tensors, for
+        views that are negated lazily, for zeros without memory, for batches of
+        ``torch.autograd.grad(is_grads_batched=True)``, for subclasses, which define every operation
+        in their own way, and while torch.jit traces.
     """
     return (
         (type(x) is Tensor or type(x) is torch.nn.Parameter)
@@ -65,14 +66,14 @@ def is_plain(x: Any) -> bool:
 
 
 def memory_order(x: Tensor) -> tuple[int, ...]:
-    """Axes from the outermost to the innermost in memory; () where that is their own order."""
+    """Return the axes from the outermost to the innermost in memory; () if they are in order."""
     if x.is_contiguous():
         return ()
     strides = x.stride()
-    if 0 in strides:  # expanded: no element has a place of its own
+    if 0 in strides:  # an expanded tensor, in which elements have no place of their own
         return ()
     order: list[int] = []
-    for axis, stride in enumerate(strides):  # by insertion: compilers cannot sort strides
+    for axis, stride in enumerate(strides):  # sorts by insertion, as compilers cannot sort strides
         place = axis
         while place > 0 and strides[order[place - 1]] < stride:
             place -= 1
@@ -81,7 +82,7 @@ def memory_order(x: Tensor) -> tuple[int, ...]:
 
 
 def in_memory_order(x: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Return x with its axes in this order; a copy unless its elements lie so, without gaps."""
+    """Return x with its axes in this order. It is a copy unless x lies like that, without gaps."""
     if order:
         x = x.permute(order)
     return x if x.is_contiguous() else x.contiguous()
@@ -93,9 +94,9 @@ def undone(y: Tensor, order: tuple[int, ...]) -> Tensor:
 
 
 def empty(like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Return uninitialised memory like a contiguous tensor, or of a shape of its own.
+    """Return uninitialised memory like that of a contiguous tensor, or of another shape.
 
-    A large one in huge pages.
+    Large memory is in huge pages.
     """
     y = torch.empty_like(like) if shape is None else like.new_empty(shape)
     nbytes = y.nbytes
@@ -105,7 +106,7 @@ def empty(like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
 
 
 def array(x: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return an array over a contiguous tensor's memory."""
+    """Return an array that uses a contiguous tensor's memory."""
     return _core.memory(x.data_ptr(), shape, DTYPES[x.dtype])
 
 
@@ -114,7 +115,7 @@ def _library_path() -> str:
     return os.path.join(os.path.dirname(torch.__file__), "lib", f"libtorch_cpu.{suffix}")
 
 
-# Kernels run on PyTorch's threads: these spin after an operation, and would keep ours from a core.
+# Kernels run on PyTorch's threads, which spin after an operation and would keep ours from a core.
 _core.lend_threads(os.fsencode(_library_path()))
 
 
@@ -124,5 +125,5 @@ def _at_most(n: int) -> _core.AtMost:
 
 
 def thread_limit() -> Any:
-    """Return what kernels take as `num_threads`: they decide, up to PyTorch's number."""
+    """Return `num_threads` for kernels: they decide, up to PyTorch's number of threads."""
     return _at_most(torch.get_num_threads())

@@ -1,1 +1,1 @@
-"""What `fit` is made of; docs/development.md draws which file builds on which."""
+"""The parts of `fit`. docs/development.md shows which file builds on which."""

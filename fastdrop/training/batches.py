@@ -1,7 +1,7 @@
 """Where a model's batches come from: arrays, in memory or on disk, or any iterable of batches.
 
-Both kinds say what shape a sample has, check themselves against what a model expects, and then
-give their batches epoch by epoch.
+Both kinds know the shape of a sample, check themselves against what a model expects, and then
+yield their batches epoch by epoch.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
 
 
 class Share(NamedTuple):
-    """Which rows of every batch are computed here: those of one of so many ranks."""
+    """The rows of every batch that are computed here: the share of one rank among several."""
 
     rank: int
     ranks: int
 
     def of(self, rows: int) -> slice:
-        """Return the rows of a batch of so many; there are none where ranks outnumber them."""
+        """Return the rows of a batch with this many; there are none where ranks outnumber them."""
         return slice(self.rank * rows // self.ranks, (self.rank + 1) * rows // self.ranks)
 
 
@@ -54,11 +54,13 @@ class Minibatch(NamedTuple):
     Attributes
     ----------
     x : ndarray, (samples, ...)
+        The inputs.
     y : ndarray or None
-        As the loss's ``targets`` returns it; None in `predict`.
+        The labels as the loss's ``targets`` returns them, or None in `predict`.
     sample_weight : ndarray, (samples,), or None
+        The weights of the samples.
     row, rows : int
-        Index of x's first row in the whole batch, and the whole batch's number of rows.
+        Index of the first row of x in the whole batch, and the number of rows of the whole batch.
     """
 
     x: Array
@@ -71,21 +73,21 @@ class Minibatch(NamedTuple):
 class ArrayBatches:
     """Batches of samples that lie in arrays.
 
-    An array in memory is checked as a whole before the first batch. One on disk, a memory map or
-    anything else with ``shape``, ``dtype`` and slices, is read and checked batch by batch.
+    An array in memory is checked as a whole before the first batch. An array on disk (a memory map,
+    or anything else with ``shape``, ``dtype`` and slices) is read and checked batch by batch.
 
     Parameters
     ----------
     x, y, sample_weight : array_like
-        Equally many samples in each; the latter two may be None.
+        Arrays with equally many samples. The latter two may be None.
     names : sequence of str
-        What the caller names them, and `steps`, for messages.
+        The caller's names for these arrays and for `steps`, for messages.
     batch_size : int, optional
-        At least 1; the last batch may be smaller. By default all are one batch, or as many as
-        `steps` says.
+        At least 1; the last batch may be smaller. By default all samples are one batch, or as many
+        batches as `steps` says.
     steps : int, optional
-        Batches in an epoch, by default all of them. The next epoch goes on where the last ended; at
-        the end of the samples it is shorter.
+        Batches in an epoch, by default all of them. The next epoch goes on where the last one
+        ended. An epoch at the end of the samples is shorter.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class ArrayBatches:
     def split(
         self, share: float, last_batch_size: int | None, last_steps: int | None
     ) -> tuple[ArrayBatches, ArrayBatches]:
-        """Return batches of the first samples and of the last, the given share of all."""
+        """Return batches of the first samples, and batches of the last, which are a given share."""
         kept = _samples_before_split(self.samples, share)
 
         def part(samples: _Samples | None, rows: slice) -> Array | None:
@@ -150,7 +152,7 @@ class ArrayBatches:
         )
 
     def check(self, expected: Expected) -> None:
-        """Refuse what does not fit; values of arrays on disk are left for `epoch`."""
+        """Refuse samples that do not fit; `epoch` checks the values of arrays on disk."""
         self.expected = expected
         if self.y is None and expected.loss is not None:
             raise ValueError(
@@ -163,7 +165,7 @@ class ArrayBatches:
         if self.y is None or self.y.on_disk:
             return
         y = self.y.array
-        if y.size == self.samples:  # one number each: little memory
+        if y.size == self.samples:  # one number for each sample, which takes little memory
             self.y = _Samples(self.names[1], expected.targets(self.names[1], y))
             self._y_is_ready = True
             expected.check_labels(self.names[1], self.y.array)
@@ -179,7 +181,7 @@ class ArrayBatches:
         return min(self.steps, self._in_all - part * self.steps)
 
     def facts(self) -> dict[str, Any]:
-        """Return what ranks have to have in common, with a checksum of some samples in memory."""
+        """Return what ranks must have in common, with a checksum of some samples in memory."""
         parts = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
         given = {name: part for name, part in parts.items() if part is not None}
         facts = {name: part.facts() for name, part in given.items()}
@@ -188,23 +190,24 @@ class ArrayBatches:
     def epoch(
         self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
     ) -> Iterator[Minibatch]:
-        """Give the batches of one epoch.
+        """Yield the batches of one epoch.
 
         Parameters
         ----------
         title : str
-            Names the epoch in messages.
+            The name of the epoch, for messages.
         key : Key, optional
-            Of the order of the samples; without it they come as they lie.
+            Source of the order of the samples. Without a key they keep their order.
         share : Share
-            Which rows of every batch; no others are read.
+            Which rows of every batch to take. No other rows are read.
         number : int
-            The epoch's, from 0, which tells where its batches begin if not all are in each epoch.
+            The number of the epoch, from 0. It decides where the batches begin if an epoch does not
+            have all of them.
 
         Yields
         ------
         Minibatch
-            Rewritten by the next one.
+            A batch, whose memory the next one overwrites.
         """
         part = number % -(-self._in_all // self.steps)  # of a pass over all samples
         order = None
@@ -238,12 +241,12 @@ class ArrayBatches:
 
 
 _CHECKED_AT_ONCE = 1 << 18  # elements: little memory, and few calls
-# Elements, about a millisecond and some microseconds: smaller arrays are compared as a whole.
+# Elements. Arrays with fewer are compared as a whole, which takes about a millisecond at most.
 _COMPARED_OF_ARRAY, _COMPARED_OF_BATCH = 1 << 18, 1 << 10
 
 
 class _Samples:
-    """An array whose first axis counts samples, on disk or in memory."""
+    """An array in memory or on disk whose first axis counts samples."""
 
     def __init__(self, argument: str, array: Any) -> None:
         self.argument = argument
@@ -255,7 +258,7 @@ class _Samples:
         self._latest = self._buffer
         own = {argument: self.array} if isinstance(self.array, np.ndarray) else {}
         self._check_layout = Layouts(own).check
-        # Of another array NumPy's `take` would copy the whole.
+        # Of any other array, NumPy's `take` would copy the whole.
         self._plain = isinstance(self.array, np.ndarray) and (
             self.array.flags.c_contiguous and self.array.flags.aligned and self.array.dtype.isnative
         )
@@ -272,12 +275,12 @@ class _Samples:
         return facts | {"checksum of some samples": _checksum(array, _COMPARED_OF_ARRAY)}
 
     def take(self, rows: Any) -> Array:
-        """Return the samples of these rows, a slice or indices; the next call may rewrite them.
+        """Return the samples of these rows, a slice or indices; the next call may overwrite them.
 
         Raises
         ------
         ValueError
-            When another shape or dtype has been assigned to the array, say by a callback.
+            When somebody, such as a callback, has assigned another shape or dtype to the array.
         """
         self._check_layout()
         array = self.array
@@ -291,60 +294,62 @@ class _Samples:
             return np.asarray(array[rows])
         if isinstance(rows, slice):
             return as_array(self.argument, array[rows])
-        ascending = np.argsort(rows)  # HDF5 takes no others
+        ascending = np.argsort(rows)  # HDF5 takes only ascending indices
         samples = np.empty((len(rows), *array.shape[1:]), array.dtype)
         samples[ascending] = as_array(self.argument, array[rows[ascending]])
         return samples
 
     def _room_for(self, rows: int) -> Array:
-        if len(self._latest) != rows:  # mostly it is the batch before's
+        if len(self._latest) != rows:  # usually it is the same as for the batch before
             if len(self._buffer) < rows:
                 self._buffer = np.empty((rows, *self.array.shape[1:]), self.array.dtype)
             self._latest = self._buffer[:rows]
-        return self._latest.view()  # to which others may assign another shape
+        return self._latest.view()  # a view, because others may assign another shape to it
 
 
-_name = cache(str)  # of a dtype: NumPy takes 2 us
+_name = cache(str)  # the name of a dtype, for which NumPy takes 2 us
 
 
 def _checksum(array: Array, most: int) -> int:
-    """Return a checksum of about so many elements at most, which lie all over the array."""
+    """Return a checksum of about `most` elements at most, from all over the array."""
     flat: Any = array.reshape(-1) if array.flags.c_contiguous else array.flat
     sample = array[:1].size
     step = max(1, array.size // most)
-    while step > 1 and gcd(step, sample) > 1:  # each time in other places of a sample
+    while step > 1 and gcd(step, sample) > 1:  # so that it takes other places of each sample
         step += 1
     return zlib.crc32(np.ascontiguousarray(flat[::step]).data)
 
 
 def _is_stored(array: Any) -> bool:
-    """Tell whether this is like an array, but lies elsewhere than in memory: HDF5, Zarr, ..."""
+    """Tell whether this is like an array, but does not lie in memory: HDF5, Zarr, ..."""
     return (
         not isinstance(array, np.ndarray)
         and isinstance(getattr(array, "dtype", None), np.dtype)
         and all(hasattr(array, name) for name in ("shape", "__getitem__", "__len__"))
-        and not hasattr(array, "__dlpack__")  # JAX and the like
-        and not hasattr(array, "iloc")  # pandas, which counts otherwise
+        and not hasattr(array, "__dlpack__")  # JAX and similar libraries
+        and not hasattr(array, "iloc")  # pandas, whose indices are labels
     )
 
 
 class IterableBatches:
-    """Batches that somebody else makes.
+    """Batches that the caller makes.
 
     Parameters
     ----------
     batches : iterable
-        Of x, (x,), (x, y) or (x, y, sample_weight), each array_like with equally many samples. It
-        is iterated anew for every epoch, unless `steps` is given. Or what has the interface of
-        Keras's `Sequence`, with or without ``__iter__``. Its methods `on_epoch_begin` and
-        `on_epoch_end`, if there are such, are called around every epoch that goes to its end.
+        Yields x, (x,), (x, y) or (x, y, sample_weight), each array_like with equally many samples.
+        It is iterated anew for every epoch, unless `steps` is given. It may also be an object with
+        the interface of Keras's `Sequence`, with or without ``__iter__``. If it has the methods
+        `on_epoch_begin` and `on_epoch_end`, they are called around every epoch that reaches its
+        end.
     argument : str
-        What the caller names it, for messages.
+        The caller's name for it, for messages.
     steps : int, optional
-        Batches in an epoch; the next epoch goes on where the last ended. What can be iterated
-        again begins again at its end.
+        Batches in an epoch. The next epoch goes on where the last one ended. An object that can be
+        iterated again starts again at its end.
     anew : bool
-        Whether each epoch begins at the beginning all the same, of what can be iterated again.
+        Whether each epoch starts at the beginning nevertheless, if the object can be iterated
+        again.
     """
 
     def __init__(
@@ -366,15 +371,15 @@ class IterableBatches:
         self._checked(f"{self.argument}, first batch", *self._first)
 
     def steps_in(self, number: int) -> int | None:
-        """Return the number of batches of this epoch, None where nobody knows."""
+        """Return the number of batches of this epoch, or None where it is not known."""
         return self.steps
 
     def facts(self) -> dict[str, Any]:
-        """Return what ranks have to have in common."""
+        """Return what ranks must have in common."""
         return {"sample's shape": self.sample_shape, "steps": self.steps}
 
     def facts_of_batch(self) -> dict[str, Any]:
-        """Return what ranks have to have in common of the last batch, all rows of it."""
+        """Return what ranks must have in common about the last batch, with all its rows."""
         facts: dict[str, Any] = {"samples": len(self._last.x)}
         for name, given, array in zip(("x", "y", "sample_weight"), self._given, self._last):
             if array is not None:
@@ -388,10 +393,10 @@ class IterableBatches:
     def epoch(
         self, title: str, key: Key | None = None, share: Share = WHOLE, number: int = 0
     ) -> Iterator[Minibatch]:
-        """Give the batches of one epoch, see `ArrayBatches.epoch`.
+        """Yield the batches of one epoch, see `ArrayBatches.epoch`.
 
-        Their order is their own, except of those that have numbers. Every rank iterates over all of
-        them, and keeps its rows of each.
+        The batches decide on their order themselves, unless they have numbers. Every rank iterates
+        over all of them, and keeps its rows of each.
         """
         self._tell("on_epoch_begin")
         step = 0
@@ -418,12 +423,12 @@ class IterableBatches:
         self._tell("on_epoch_end")
 
     def _tell(self, hook: str) -> None:
-        """Call a method of Keras's `Sequence`, where there is one."""
+        """Call a method of Keras's `Sequence` if there is one."""
         if hasattr(self.batches, hook):
             getattr(self.batches, hook)()
 
     def _kept(self, batch: Any) -> tuple[Array, Any, Any]:
-        """Return copies of the first batch's parts."""
+        """Return copies of the parts of the first batch."""
         x, y, sample_weight = self._parts(f"{self.argument}, first batch", batch)
         return x.copy(), _copy(y), _copy(sample_weight)
 
@@ -459,7 +464,7 @@ class IterableBatches:
 
 
 def _copy(part: Any) -> Any:
-    """Return a copy as an array; what is none is left to the checks, which will say so."""
+    """Return a copy as an array. What cannot be an array is left to the checks, which refuse it."""
     try:
         return None if part is None else as_array("", part).copy()
     except ValueError:
@@ -478,15 +483,15 @@ def batches_of(
     steps: int | None = None,
     anew: bool = False,
 ) -> Batches:
-    """Return batches of arrays, or, where `x` is an iterable of batches, those.
+    """Return batches of arrays, or the batches themselves if `x` is an iterable of batches.
 
-    `names` are the caller's for `x`, `y`, `sample_weight` and `steps`; `anew` is for
+    `names` are the caller's names for `x`, `y`, `sample_weight` and `steps`. `anew` is for
     `IterableBatches`.
 
     Raises
     ------
     ValueError
-        When the arguments do not go together.
+        When the arguments do not fit together.
     """
     if steps is not None:
         check_count(names[3], steps)
@@ -533,7 +538,7 @@ def validation_batches(data: Any, batch_size: int | None, steps: int | None) -> 
 
 
 def _is_batch(item: Any) -> bool:
-    """Tell a batch in a list from a row of numbers in one."""
+    """Tell whether an item of a list is a batch, and not a row of numbers."""
     return isinstance(item, tuple) and len(item) > 0 and np.ndim(item[0]) > 1
 
 

@@ -1,8 +1,8 @@
-"""Matrix products by NumPy's own BLAS, on the threads that the rest of a training step runs on.
+"""Matrix products by NumPy's own BLAS, on the threads that also run the rest of a training step.
 
-The BLAS in NumPy's wheels is OpenBLAS. Its threads spin for 0.1 s after each product and let nobody
-else have their cores, so here its functions are called on one thread each, on parts of a product.
-With another BLAS `matmul` is NumPy's.
+The BLAS in NumPy's wheels is OpenBLAS. Its threads spin for 0.1 s after each product and keep their
+cores from everybody else. So here its functions are called on one thread each, on parts of a
+product. With another BLAS, `matmul` is NumPy's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["NAME", "matmul"]
 
 
 def _find() -> str | None:
-    """Find NumPy's OpenBLAS, and return the name of its file."""
+    """Find NumPy's OpenBLAS, and return the name of its file, or None."""
     package = Path(np.__file__).parent
     for folder in (package.with_name("numpy.libs"), package / ".dylibs"):
         for path in sorted(folder.glob("*openblas64*")):

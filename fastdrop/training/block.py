@@ -1,4 +1,4 @@
-"""What all blocks of a training step have in common, see `fastdrop.training.blocks`."""
+"""What all blocks of a training step share, see `fastdrop.training.blocks`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Matmul: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 class Part(NamedTuple):
-    """Rows [start, stop) of a batch; `columns` are ascending indices, None where all are there."""
+    """Rows [start, stop) of a batch. `columns` are ascending indices, or None for all columns."""
 
     start: int
     stop: int
@@ -28,13 +28,13 @@ class Part(NamedTuple):
 
 
 def whole(parts: Sequence[Part]) -> Array:
-    """Return the array that is the only part."""
+    """Return the array of the only part."""
     (part,) = parts
     return part.values
 
 
 class Buffers:
-    """Arrays that are made once and used again, each as large as it ever had to be."""
+    """Arrays that are made once and used again. Each is as large as it ever had to be."""
 
     def __init__(self, dtype: DTypeLike) -> None:
         self.dtype = np.dtype(dtype)
@@ -43,7 +43,7 @@ class Buffers:
 
     def __call__(self, name: Hashable, *shape: int) -> Array:
         latest = self._latest.get(name)
-        if latest is None or latest.shape != shape:  # mostly it is the batch before's
+        if latest is None or latest.shape != shape:  # usually it is the same as for the last batch
             size = math.prod(shape)
             memory = self._memory.get(name)
             if memory is None or memory.size < size:
@@ -56,9 +56,9 @@ CACHE_LINE, HUGE_PAGE = 64, 2 << 20  # bytes
 
 
 def aligned(size: int, dtype: np.dtype) -> Array:
-    """Return an array that starts where a cache line does: its rows are faster to walk.
+    """Return an array that starts at a cache line, so that it is faster to walk along its rows.
 
-    From 4 MiB on, where NumPy asks for huge pages, it starts where one of them does: faster to
+    From 4 MiB on, where NumPy asks for huge pages, it starts at a huge page. That is faster to
     compute on, and for MPI to copy.
     """
     boundary = HUGE_PAGE if size * dtype.itemsize >= 2 * HUGE_PAGE else CACHE_LINE
@@ -68,28 +68,28 @@ def aligned(size: int, dtype: np.dtype) -> Array:
 
 
 class Block:
-    """One or more layers.
+    """A block of one or more layers.
 
     Attributes
     ----------
     grads : dict of str to array, PartialGradient or ProductGradient
-        After a backward pass the gradients by the model's names of parameters. Empty in a block
+        The gradients after a backward pass, by the model's parameter names. It is empty in a block
         without parameters.
     trains : bool
-        Whether any of its parameters is trained.
+        Whether any of the block's parameters is trained.
     """
 
     grads: dict[str, Gradient]
     trains: bool
 
     def forward(self, parts: list[Part], batch: Batch) -> list[Part]:
-        """Return the outputs of a batch."""
+        """Return the outputs for a batch."""
         raise NotImplementedError
 
     def backward(self, parts: list[Part], need_dx: bool) -> list[Part]:
-        """Return the inputs' gradients, given the outputs', which may be overwritten.
+        """Return the gradients of the inputs, given those of the outputs, and set `grads`.
 
-        Follows a forward pass in training, and sets `grads`. Without `need_dx`, for blocks
-        that train only, what is returned means nothing.
+        The call follows a forward pass in training. It may overwrite the gradients of the outputs.
+        Without `need_dx`, which is for blocks that train, the result has no meaning.
         """
         raise NotImplementedError

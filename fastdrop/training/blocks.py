@@ -1,16 +1,17 @@
-"""The blocks that a training step is made of, each one or more layers computed at once.
+"""The blocks that make up a training step. Each computes one or more layers at once.
 
-- `chains.ChainBlock`: `Dense` layers one after the other with their bias, activation and
+- `chains.ChainBlock`: `Dense` layers that follow one another, with their bias, activation and
   element-wise dropout, in compiled code from end to end;
-- `shared_masks.ShrinkBlock` and `.DenseBlock`: where one mask is shared by the whole batch, or by
-  groups of its rows, only kept units are multiplied;
-- `LayerBlock`: any other layer, also one of a user's own, by its own forward and backward.
+- `shared_masks.ShrinkBlock` and `.DenseBlock`: if the whole batch, or groups of its rows, share one
+  mask, only kept units are multiplied;
+- `LayerBlock`: any other layer, even one of a user's own, by its own forward and backward.
 
-Activations between blocks are lists of parts, rows of the batch with the columns that were kept;
-mostly there is one, with all of them. Arrays that blocks return live in buffers of theirs and are
-rewritten by the next batch. A block's batch has the model's key, (seed, step), from which each
-layer has its own: (seed folded with the layer's number, step). Numbers are those of the layers one
-by one: the same bits where all is multiplied, but for the order of a bias's gradient's sums.
+Activations between blocks are lists of parts: rows of the batch, with the columns that were kept.
+Usually there is one part, with all of them. Arrays that blocks return lie in the blocks' own
+buffers, and the next batch overwrites them. The batch of a block has the model's key, (seed, step).
+Each layer derives its own key from it: (seed folded with the layer's number, step). The results are
+those of the single layers. Where everything is multiplied they have the same bits, except that the
+sums for a bias's gradient have another order.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["LayerBlock", "make_blocks"]
 
 
 class LayerBlock(Block):
-    """Any layer, by its own forward and backward."""
+    """Any layer, computed by its own forward and backward."""
 
     def __init__(self, number: int, layer: Layer, seed: int, logits: bool) -> None:
         self._number, self._layer, self._seed = number, layer, seed
@@ -71,38 +72,43 @@ def make_blocks(
     Parameters
     ----------
     layers : sequence of Layer
-        Built.
+        Layers that are built.
     shapes : sequence of tuple of int
-        Of the samples between them, input and output too.
+        Shapes of samples between the layers, and of the input and the output.
     seed : int
-        The model's.
+        The model's seed.
     logits : bool
         Whether the last layer stops before its activation.
     dtype : dtype
-        The model's.
+        The model's dtype.
     matmul : callable
-        `np.matmul`, or what does the same.
+        `np.matmul`, or a function that does the same.
     shared : Buffers, optional
-        For gradients that are left as products for the update; without it none are.
+        Memory for gradients that are left as products for the update. Without it none are.
     in_chains : bool
-        Whether one block may have several `Dense` layers; their gradients come together then.
+        Whether one block may have several `Dense` layers, whose gradients are then ready together.
     first : int
         Number of the first of these layers in the model.
+
+    Returns
+    -------
+    list of Block
+        The blocks, in the order of the layers.
     """
     seeds = [Key(seed).fold_in(first + number).seed for number in range(len(layers))]
     blocks: list[Block] = []
-    links: list[Link] = []  # of the chain that goes on
+    links: list[Link] = []  # of the current chain
     begin = 0  # the number of its first layer
-    shrunk = False  # has what was dropped been left out of the next layer's input?
+    shrunk = False  # whether the next layer's input comes without what was dropped
 
     def takes_dense(number: int) -> bool:
-        """Can a `Dense` that is computed with its followers start here?"""
+        """Tell whether a block of a `Dense` and what follows it can start here."""
         if number >= len(layers) or len(shapes[number]) != 1:
             return False
-        return type(layers[number]) is Dense  # not what is derived by others
+        return type(layers[number]) is Dense  # a class that others derive may do something else
 
     def activation_of(number: int) -> tuple[str, int]:
-        """Return the activation behind the `Dense` there, and the number of the layer after it."""
+        """Return the activation after the `Dense` there, and the number of the layer after it."""
         last = number + 1
         activation = "linear" if logits and last == len(layers) else layers[number].activation
         if activation == "linear" and last < len(layers):
@@ -113,7 +119,7 @@ def make_blocks(
         return activation, last
 
     def rule_of(number: int) -> DropoutRule | None:
-        """Return the rule of a dropout that a block can take in."""
+        """Return the rule of a dropout that a block can include."""
         layer = layers[number] if number < len(layers) else None
         if type(layer) is not Dropout or layer.mode != "inverted":
             return None
@@ -122,7 +128,7 @@ def make_blocks(
         return rule if fits else None
 
     def memory() -> Buffers | None:
-        # A layer in front may change its outputs, or what it was given, in its backward pass.
+        # In its backward pass, a layer before may change its outputs, or what it was given.
         return None if any(isinstance(block, LayerBlock) for block in blocks) else shared
 
     def end_chain(number: int) -> None:
@@ -143,7 +149,7 @@ def make_blocks(
             activation, end = activation_of(number)
             rule = rule_of(end)
             if rule is not None and rule.shared and activation == "softmax":
-                rule = None  # which depends on all units
+                rule = None  # this activation depends on all units
             end += rule is not None
             if shrunk or (rule is not None and rule.shared):
                 end_chain(number)

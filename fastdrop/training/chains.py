@@ -1,4 +1,4 @@
-"""Blocks of `Dense` layers one after the other, with their activations and element-wise dropout."""
+"""Blocks of `Dense` layers that follow one another, with activations and element-wise dropout."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["ChainBlock", "dense_link", "dropout_link"]
 def dense_link(
     number: int, dense: Dense, activation: str, dropout: Dropout | None, seed: int
 ) -> Link:
-    """Return a `Dense`, number `number` in the model, with what follows it.
+    """Return a `Dense`, with number `number` in the model, and what follows it.
 
-    `activation` is the name of what follows the bias, `seed` that of the dropout's key.
+    `activation` is the name of what follows the bias, and `seed` the seed of the dropout's key.
     """
     return Link(
         dense.units,
@@ -36,35 +36,35 @@ def dense_link(
 
 
 def dropout_link(features: int, dropout: Dropout, seed: int) -> Link:
-    """Return a dropout without a `Dense` in front of it."""
+    """Return a dropout without a `Dense` before it."""
     return Link(features, dropout=dropout, seed=seed)
 
 
 class ChainBlock(Block):
-    """Layers that are computed by one compiled call forward, and one backward.
+    """Layers that one compiled call computes forward, and another one backward.
 
     Attributes
     ----------
     chain : Chain
-        Does it, on arrays of two axes instead of parts.
+        The compiled layers, which take arrays of two axes instead of parts.
     flat : bool
-        Whether samples have one axis, so that these are the block's own arrays.
+        Whether samples have one axis, so that these arrays are the block's own.
 
     Parameters
     ----------
     links : sequence of Link
-        In their order.
+        The links, in their order.
     trains : bool
         Whether any of them is trained.
     shape : tuple of int
-        Of an input sample; of more than one axis only for a dropout alone.
+        Shape of an input sample. Only a dropout alone can have more than one axis.
     dtype : dtype
-        The model's.
+        The model's dtype.
     matmul : callable
-        `np.matmul`, or what does the same.
+        `np.matmul`, or a function that does the same.
     shared : Buffers, optional
-        Where weights' gradients go if they are left as products for the update: nothing may
-        change the block's inputs until then. Without it the block multiplies at once.
+        Memory for weights' gradients that are left as products for the update; nothing may change
+        the block's inputs until then. Without it the block multiplies at once.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ChainBlock(Block):
         return [Part(0, len(x), None, y if self.flat else y.reshape(x.shape))]
 
     def sample(self, x: Array, segments: Array, row: int, in_lines: bool) -> Array:
-        """Return the outputs of lines with masks of their own, see `Chain.sample`."""
+        """Return the outputs of lines that have their own masks, see `Chain.sample`."""
         flat = x if self.flat else x.reshape(len(x), self._features)
         y = self.chain.sample(flat, segments, row, in_lines)
         return y if self.flat else y.reshape(len(y), *x.shape[1:])

@@ -13,7 +13,8 @@ from fastdrop._checks import as_array, check_finite, described
 from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.compiled._losses import are_finite
-from fastdrop.layers import Array, Shape, batch_shape
+from fastdrop.layers import Array, Shape
+from fastdrop.layers.base import batch_shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 
@@ -27,15 +28,15 @@ class Expected:
     Attributes
     ----------
     input_shape, output_shape : tuple of int
-        Of one sample.
+        Shapes of one sample.
     dtype : dtype
-        Of the model's parameters.
+        The dtype of the model's parameters.
     loss : Loss or None
-        None where y does not matter.
+        The loss, or None where y does not matter.
     class_weight : mapping of int to float, optional
         As for `Sequential.fit`.
     metrics : sequence of Metric
-        What is reported of outputs and labels.
+        The metrics that are reported for outputs and labels.
     """
 
     input_shape: Shape
@@ -50,7 +51,7 @@ class Expected:
             raise ValueError(f"class_weight: expected a mapping, got {self.class_weight!r}")
         if self.class_weight is not None and len(self.output_shape) != 1:
             raise ValueError(
-                "class_weight: expected it with one label a sample, got a model with outputs of "
+                "class_weight: expected it with one label per sample, got a model with outputs of "
                 f"shape {batch_shape(self.output_shape)}"
             )
         classes = max(2, self.output_shape[-1])
@@ -73,14 +74,14 @@ class Expected:
         check_values(argument, x, self.dtype)
 
     def targets(self, argument: str, y: Array) -> Array:
-        """Return y as the loss wants it."""
+        """Return y in the form that the loss takes."""
         assert self.loss is not None
         return self.loss.targets(y, self.output_shape, argument, self.dtype)
 
     def check_labels(self, argument: str, y: Array) -> None:
-        """Refuse targets for which a metric or the weights of classes mean nothing."""
+        """Refuse targets for which a metric or the weights of classes have no meaning."""
         for metric in self.metrics:
-            if is_ours(type(metric)):  # nobody knows what others make of them
+            if is_ours(type(metric)):  # metrics of others may make anything of them
                 metric.check(y, self.output_shape, argument)
         if self.class_weight is None:
             return
@@ -95,7 +96,7 @@ class Expected:
         self.weights(y, None)
 
     def weights(self, y: Array, sample_weight: Array | None) -> Array | None:
-        """Return the weights of samples with these targets: their own times their classes'."""
+        """Return the weights of samples with these targets: their own, times those of classes."""
         if sample_weight is not None:
             with quiet():
                 sample_weight = sample_weight.astype(self.dtype, copy=False)
@@ -117,7 +118,7 @@ class Expected:
 
 
 def check_samples(argument: str, x: Any) -> None:
-    """Refuse what is no array of samples."""
+    """Refuse an object that is no array of samples."""
     size = int(np.prod(x.shape))
     if x.dtype.kind not in "biuf" or len(x.shape) < 2 or not size:
         raise ValueError(
@@ -128,12 +129,12 @@ def check_samples(argument: str, x: Any) -> None:
 
 def check_values(argument: str, x: Array, dtype: np.dtype[Any]) -> None:
     """Refuse numbers that are not finite in a model's dtype."""
-    if x.dtype != dtype or not are_finite(x):  # the quick way first: a single row is checked, too
+    if x.dtype != dtype or not are_finite(x):  # the quick check first, as this may be a single row
         check_finite(argument, x, dtype)
 
 
 def check_weight(argument: str, weights: Array, shape: Shape) -> None:
-    """Refuse what are no weights of samples or, with shape (), of a class."""
+    """Refuse an object that is no array of sample weights, or, with shape (), no class weight."""
     if weights.dtype.kind not in "biuf" or weights.shape != shape:
         expected = "one weight for each sample" if shape else "a number for each class"
         raise ValueError(f"{argument}: expected {expected}, got {described(weights)}")

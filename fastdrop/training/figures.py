@@ -1,4 +1,4 @@
-"""What is reported of a network's batches: the loss and the metrics."""
+"""What is reported about a network's batches: the loss and the metrics."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["Figures"]
 
 
 class BatchLogs(Logs):
-    """The figures of the batches so far, each worked out when it is read: some take their time.
+    """The figures of the batches so far. Each is computed when it is read, as some take time.
 
-    Whoever keeps them keeps a dict of their values: `Figures` has those that are still pending
-    worked out before it takes in another batch.
+    To keep the figures, copy them into a dict. `Figures` computes the pending figures of logs that
+    somebody holds before it adds another batch.
     """
 
-    pending: Mapping[str, Callable[[], float]] = {}  # what is not worked out
+    pending: Mapping[str, Callable[[], float]] = {}  # figures that are not computed yet
 
     def work_out(self, *names: str) -> None:
-        """Work out the figures of these names or, without names, all."""
+        """Compute the figures with these names, or all figures without names."""
         left = {}
         for name, result in self.pending.items():
             if not names or name in names:
@@ -48,11 +48,11 @@ class BatchLogs(Logs):
         return super().get(name, default)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)  # of copies and pickles
+        return dict, (dict(self),)  # for copies and pickles
 
     def __iter__(self) -> Iterator[str]:
-        # Without a method of our own `dict(logs)`, `{**logs}` and the like would not call
-        # `__getitem__`, but copy what is not worked out yet.
+        # Without an own method, `dict(logs)`, `{**logs}` and similar expressions would not call
+        # `__getitem__`, but copy entries that are not computed yet.
         return super().__iter__()
 
 
@@ -75,7 +75,7 @@ for _name in (
 
 
 def _copy(metric: Metric) -> Metric:
-    """Return a copy that gathers on its own; `reset` of ours leaves nothing in common."""
+    """Return a copy that gathers on its own. `reset` of our metrics leaves nothing in common."""
     return copy.copy(metric) if is_ours(type(metric)) else copy.deepcopy(metric)
 
 
@@ -84,7 +84,7 @@ class Figures:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        # Copies: a callback may evaluate the model within an epoch.
+        # Copies, because a callback may evaluate the model within an epoch.
         self._metrics = [_copy(metric) for metric in network.metrics]
         self._weighted_metrics = [_copy(metric) for metric in network.weighted_metrics]
         self._loss = 0.0
@@ -95,7 +95,7 @@ class Figures:
         self._given: weakref.ref[BatchLogs] | None = None
 
     def add(self, batch: Minibatch, loss: float, outputs: Array, from_logits: bool) -> None:
-        """Take in a batch and what a step returned of it."""
+        """Add a batch, and what a step returned for it."""
         if self._given is not None:
             self._settle(self._given)
         self._loss += loss * batch.rows
@@ -121,7 +121,7 @@ class Figures:
 
     @staticmethod
     def _settle(given: weakref.ref[BatchLogs]) -> None:
-        """Let logs that were given, if anybody has kept them, say for good what they say now."""
+        """Make logs that were given, if somebody has kept them, keep their current values."""
         if (logs := given()) is not None:
             logs.work_out()
 
@@ -133,7 +133,7 @@ class Figures:
         return float(self._loss / self._samples)
 
     def over(self, ranks: Ranks) -> dict[str, float]:
-        """Return the figures of all ranks' rows; until then metrics are of this rank's."""
+        """Return the figures of all ranks' rows. Until then, metrics are of this rank's rows."""
         if self._given is not None:
             self._settle(self._given)
         for metrics in ranks.gather(self.metrics)[1:]:
@@ -141,15 +141,15 @@ class Figures:
         return ranks.broadcast(self.values() if ranks.rank == 0 else {})
 
     def check_merging(self) -> None:
-        """Refuse metrics that cannot take in another rank's."""
+        """Refuse metrics that cannot merge those of another rank."""
         self.merge(self.metrics)
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics, which have gathered this rank's rows; the loss is of whole batches."""
+        """The metrics, which have gathered this rank's rows. The loss is that of whole batches."""
         return [*self._metrics, *self._weighted_metrics]
 
     def merge(self, metrics: Sequence[Metric]) -> None:
-        """Take in another rank's metrics."""
+        """Merge another rank's metrics into these."""
         for own, other in zip(self.metrics, metrics, strict=True):
             own.merge(other)

@@ -1,15 +1,15 @@
 """Files of arrays and a configuration, in the format safetensors: data only, nothing is executed.
 
-A file's metadata are two texts:
+The metadata of a file are two texts::
 
     "fastdrop"    {"format": 2, "version": "0.1.0", "kind": "model", "config": {...}}
     "crc32"       "3735928559"
 
-The checksum is that of the first text, and of the name, type, shape and bytes of each array, in the
-order of their names. Format 1 has it in the first text; there it is that of the configuration and
-of the arrays' bytes. docs/trainer.md says what the number of a format promises.
+The checksum covers the first text, and the name, type, shape and bytes of each array, in the order
+of the names. In format 1 it is in the first text, and covers the configuration and the bytes of the
+arrays. docs/reference/file_format.md tells what the number of a format promises.
 
-Whatever is in a file, reading it gives what was written, or a ValueError of one line, and takes
+Whatever a file contains, reading it gives what was written, or a ValueError of one line. It takes
 hardly more memory than the file has bytes.
 """
 
@@ -37,12 +37,12 @@ __all__ = ["OPTIMIZER", "check_keys", "read", "write"]
 
 FORMAT = 2
 KEY, CHECKSUM = "fastdrop", "crc32"
-OPTIMIZER = "optimizer/"  # before the names of an optimiser's arrays
-HEADER = 1 << 21  # bytes; what Python makes of JSON may be thirty times as large
+OPTIMIZER = "optimizer/"  # starts the names of an optimiser's arrays
+HEADER = 1 << 21  # bytes; Python's objects for the JSON may be thirty times as large
 DEPTH = 100  # levels of JSON, of which a `Residual` takes three
-AXES = 32  # of an array, in every NumPy
+AXES = 32  # the most axes of an array in all versions of NumPy
 
-# safetensors' names; a file's bytes are little-endian.
+# safetensors' names. The bytes in a file are little-endian.
 TYPES = {
     name: np.dtype(code)
     for name, code in (
@@ -60,23 +60,25 @@ Array = NDArray[Any]
 def write(
     path: str | PathLike[str], kind: str, config: Mapping[str, Any], arrays: Mapping[str, Array]
 ) -> None:
-    """Write a file, so that under its name there is the whole of it or what was there before.
+    """Write a file, so that its name always stands for the whole new file or for the old one.
 
     Parameters
     ----------
     path : path
+        The file.
     kind : str
         What the file is, for `read`.
     config : mapping
-        What JSON can hold: text, flags, finite numbers, whole ones of at most 64 bits.
+        A configuration that JSON can hold: text, flags, finite numbers, and whole numbers of at
+        most 64 bits.
     arrays : mapping of str to ndarray
-        Of numbers of at most 64 bits.
+        Arrays of numbers of at most 64 bits.
 
     Raises
     ------
     NotFiniteError
-        When numbers that are not finite would replace a file of finite ones. An optimiser's do not
-        count.
+        When numbers that are not finite would replace a file of finite numbers. An optimiser's
+        numbers do not count.
     ValueError
         When a file cannot hold the configuration or an array.
     OSError
@@ -98,7 +100,7 @@ def write(
         )
     spoilt = _not_finite(stored)
     if spoilt is not None and _is_finite(path):
-        text = f"expected finite numbers in place of those in it, got others in {spoilt!r}"
+        text = f"expected finite numbers to replace finite ones, got others in {spoilt!r}"
         raise NotFiniteError(about(path, text))
     replace_file(path, content)
 
@@ -111,20 +113,23 @@ def read(
     Parameters
     ----------
     path : path
+        The file.
     kinds : sequence of str
         What the file may be.
 
     Returns
     -------
     config : dict
+        The configuration.
     arrays : dict of str to ndarray
+        The arrays by name.
 
     Raises
     ------
     ValueError
         When the file is damaged, of another kind, or of another version of the format.
     OSError
-        When it cannot be read.
+        When the file cannot be read.
     """
     kind, config, arrays = _read(path)
     with one_line_about(path):
@@ -136,7 +141,7 @@ def read(
 
 
 def check_keys(argument: str, value: Any, keys: Sequence[str]) -> None:
-    """Refuse what is no dict of exactly these keys."""
+    """Refuse an object that is not a dict with exactly these keys."""
     if not isinstance(value, dict) or value.keys() != set(keys):
         got = f"one of {', '.join(value)}" if isinstance(value, dict) else repr(value)
         raise ValueError(f"{argument}: expected a dict of {', '.join(keys)}, got {got}")
@@ -175,7 +180,7 @@ def _read(path: str | PathLike[str]) -> tuple[Any, Any, dict[str, Array]]:
 
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return a file's metadata, and what it says of its arrays, in the order of their bytes."""
+    """Return a file's metadata, and its description of the arrays in the order of their bytes."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length <= min(size - 8, HEADER):
@@ -218,7 +223,7 @@ def _read_arrays(file: BinaryIO, entries: Mapping[str, Any]) -> dict[str, Array]
 
 
 def _parsed(text: str) -> Any:
-    """Return what JSON says, if `write` could have written it."""
+    """Return the object in JSON, if `write` could have written it."""
     try:
         parsed = json.loads(text, object_pairs_hook=_each_once, parse_int=_whole_number)
     except json.JSONDecodeError as error:
@@ -239,7 +244,7 @@ def _each_once(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole_number(digits: str) -> int:
-    if len(digits) > 20:  # Python takes long to make a number of many
+    if len(digits) > 20:  # Python takes long to convert many digits
         raise ValueError("JSON: expected whole numbers of at most 64 bits, got a larger one")
     return int(digits)
 
@@ -248,7 +253,7 @@ _PLAIN = (str, bool, NoneType)
 
 
 def _fault(value: Any, depth: int = DEPTH) -> str | None:
-    """Return where a configuration has what a file cannot hold, and what; None if all can be."""
+    """Return where a configuration has what a file cannot hold, and what; None if nowhere."""
     if isinstance(value, _PLAIN):
         return None
     if isinstance(value, int):
@@ -259,7 +264,7 @@ def _fault(value: Any, depth: int = DEPTH) -> str | None:
     named = isinstance(value, Mapping)
     if not named and not isinstance(value, list | tuple):
         return f": expected numbers, text and lists, which a file can hold, got {value!r}"
-    if not depth:  # where is a long story
+    if not depth:  # the place would take a long text
         raise ValueError(f"expected JSON of at most {DEPTH} levels, got more")
     for key, item in value.items() if named else enumerate(value):
         if named and not isinstance(key, str):
@@ -271,7 +276,7 @@ def _fault(value: Any, depth: int = DEPTH) -> str | None:
 
 
 def _as_stored(name: str, array: Array) -> Array:
-    """Return an array whose memory is as in a file."""
+    """Return an array whose memory is as it is in a file."""
     array = np.asarray(array)
     stored = array.astype(array.dtype.newbyteorder("<"), "C", copy=False)
     if stored.dtype not in TYPE_NAMES:
@@ -287,7 +292,7 @@ def _bytes(array: Array) -> Array:
 
 
 def _checksum(text: str, arrays: Mapping[str, Array], described: bool = True) -> int:
-    """Return the checksum of a text and of arrays; `described` as they are in all but format 1."""
+    """Return the checksum of a text and of arrays, `described` as in all formats but 1."""
     checksum = zlib.crc32(text.encode())
     for name, array in sorted(arrays.items()):
         if described:
@@ -298,7 +303,7 @@ def _checksum(text: str, arrays: Mapping[str, Array], described: bool = True) ->
 
 
 def _not_finite(arrays: Mapping[str, Array]) -> str | None:
-    """Return the name of an array with NaN or infinity in it, if there is one."""
+    """Return the name of an array that has NaN or infinity, or None."""
     return next(
         (
             name

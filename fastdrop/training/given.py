@@ -1,4 +1,4 @@
-"""What `fit` was given to compute on: its arguments about data, as batches."""
+"""The arguments of `fit` about data, as batches."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ def batches_for_fit(
     Parameters
     ----------
     data : tuple
-        x, y, sample_weight.
+        x, y and sample_weight.
     batch_size, steps, validation_data, validation_split, validation_batch_size, validation_steps
         As for `Sequential.fit`; `steps` are those of an epoch.
+
+    Returns
+    -------
+    training, validation : Batches
+        The batches; validation may be None.
 
     Raises
     ------
     ValueError
-        When they do not go together.
+        When the arguments do not fit together.
     """
     names = ("x", "y", "sample_weight", "steps_per_epoch")
     size = batch_size_for("batch_size", batch_size, steps, 32)
@@ -61,7 +66,7 @@ def batches_for_fit(
 def batch_size_for(
     argument: str, batch_size: int | None, steps: int | None, default: int
 ) -> int | None:
-    """Return the size of batches of arrays; None where so many steps are to take all samples."""
+    """Return the size of batches of arrays, or None where `steps` batches take all samples."""
     if batch_size is not None:
         check_count(argument, batch_size)
         return batch_size

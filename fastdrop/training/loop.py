@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from fastdrop.callbacks import History
 from fastdrop.callbacks.base import Callback, Listener, all_of, heard
-from fastdrop.layers import Array, shapes_between
+from fastdrop.layers import Array
+from fastdrop.layers.base import shapes_between
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
 from fastdrop.training.blas import matmul
@@ -36,13 +37,14 @@ def prepare(
     class_weight: Mapping[int, float] | None = None,
     y_needed: bool = True,
 ) -> None:
-    """Check the data against the network, then build the network if it is not.
+    """Check the data against the network, then build the network if that is still to do.
 
     Parameters
     ----------
     network : Network
+        The network.
     batches, validation : Batches
-        What it is to compute on.
+        The batches that it will compute on.
     class_weight : mapping of int to float, optional
         As for `Sequential.fit`; not for the validation.
     y_needed : bool
@@ -83,15 +85,17 @@ def fit(
     Parameters
     ----------
     network : Network
-        Compiled; `prepare` has checked it against the data.
+        A compiled network, which `prepare` has checked against the data.
     training, validation : Batches
+        The batches to train on, and those to validate on or None.
     callbacks : sequence of Callback
-        This rank's, the history among them on rank 0.
+        This rank's callbacks, with the history among them on rank 0.
     history : History
-        In the end every rank's is rank 0's.
+        The history. At the end every rank has that of rank 0.
     ranks : Ranks
+        The processes that train together.
     epochs : range
-        Their numbers.
+        The numbers of the epochs.
     shuffle : bool
         Whether each epoch takes an array's samples in an order of its own.
 
@@ -100,7 +104,7 @@ def fit(
     ValueError
         When the loss is not finite, or ranks differ.
     """
-    # Where others' code runs between the batches, it may have products of its own.
+    # Where other code runs between the batches, it may compute products of its own.
     product = matmul if isinstance(training, ArrayBatches) else np.matmul
     step, validation_step = (Step(network, ranks, product) for _ in range(2))
     network.stop_training = False
@@ -131,7 +135,7 @@ def fit(
         ranks.note(error)
         raise
     finally:
-        with ExitStack() as endings:  # all of them, also behind one that fails
+        with ExitStack() as endings:  # calls all of them, even after one that fails
             for callback in reversed(begun):
                 endings.callback(_tell, ranks, all_of([callback], "on_train_end"), logs)
     ranks.share_weights("the last weights", network.weights().values())
@@ -162,7 +166,7 @@ def _train_epoch(
 ) -> Figures:
     """Take a step for each batch, unless a callback stops training, and return the figures.
 
-    The network counts the epoch at its last batch: when nothing is left of it.
+    The network counts the epoch at its last batch, when nothing of it is left.
     """
     network = step.network
     figures = Figures(network)
@@ -179,7 +183,7 @@ def _train_epoch(
         if ranks.size > 1:
             changed = bool(begin or end) and step.changed()
             network.stop_training, changed = ranks.broadcast_flags(network.stop_training, changed)
-            if changed:  # on rank 0; the others would wait for other sums
+            if changed:  # this happens on rank 0, and the others would wait for other sums
                 place = f"batch {number + 1} of {title}"
                 ranks.check_same(place, {"model": network.get_config()})
         if network.stop_training:
@@ -201,9 +205,9 @@ def _train_epoch(
 def _batches(
     batches: Batches, title: str, ranks: Ranks, order: Key | None = None, number: int = 0
 ) -> Iterator[Minibatch]:
-    """Give this rank's part of the batches of an epoch, which have to be the same on every rank."""
+    """Yield this rank's part of the batches of an epoch, which must be the same on every rank."""
     epoch = batches.epoch(title, order, ranks.share, number)
-    if ranks.size == 1 or isinstance(batches, ArrayBatches):  # which `fit` has compared
+    if ranks.size == 1 or isinstance(batches, ArrayBatches):  # `fit` has compared arrays already
         return epoch
     return ranks.same_batches(epoch, batches.facts_of_batch, title)
 
@@ -215,7 +219,7 @@ def evaluate(
     callbacks: Sequence[Callback] = (),
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Return loss and metrics at inference over one epoch of batches, which `title` names."""
+    """Return loss and metrics at inference over one epoch of batches; `title` names the epoch."""
     figures = Figures(step.network)
     begin, end = (heard(callbacks, f"on_test_batch_{when}") for when in ("begin", "end"))
     _tell(ranks, all_of(callbacks, "on_test_begin"), {})
@@ -249,7 +253,7 @@ def predict_mc(
     quiet: bool,
     options: tuple[int, Array | None, bool],
 ) -> Prediction:
-    """Return on all ranks what samples say of all rows, of which each rank draws its own.
+    """Return, on all ranks, the prediction for all rows. Each rank draws samples of its own rows.
 
     `options` are those of `Sampler.predict`: samples, quantiles, return_samples.
     """

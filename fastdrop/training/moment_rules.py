@@ -1,7 +1,7 @@
-"""How mean and variance go through each layer, and noise back: see `fastdrop.training.moments`.
+"""How mean and variance pass through each layer, and noise back: see `fastdrop.training.moments`.
 
-A rule takes mean and variance of a layer's input, (rows, ...), and returns those of its output, the
-noise that enters there, and how a path goes back through the layer.
+A rule takes the mean and the variance of a layer's input, (rows, ...). It returns those of the
+output, the noise that enters in the layer, and how a path goes back through the layer.
 """
 
 from __future__ import annotations
@@ -48,22 +48,23 @@ __all__ = ["Noise", "Passed", "Step", "few_inputs_step", "gone_back", "steps_of"
 
 Back: TypeAlias = Callable[[Array], Array]
 INFERENCE = Batch(training=False)
-FAR = 8.0  # standard deviations from where on a kink is not felt
-FEW = 16  # inputs, of which each one's effect is worked out
-NODES = 24  # of the quadrature through smooth activations
+FAR = 8.0  # standard deviations beyond which a kink has no effect
+FEW = 16  # the most inputs for which the effect of each is computed
+NODES = 24  # of the quadrature for smooth activations
 
 
 class Noise(NamedTuple):
-    """Noise that enters at a place.
+    """Noise that enters at some place.
 
     Attributes
     ----------
     variance : ndarray, (rows, ...)
-        Of what is independent from element to element.
+        The variance of noise that is independent from element to element.
     amplitude : ndarray, (rows, ...), or None
-        Of what all elements along `axes` have in common: the elements' noise is this times one
-        variate of mean 0 and variance 1.
+        The noise that all elements along `axes` have in common: an element's noise is its
+        amplitude times one variate of mean 0 and variance 1.
     axes : tuple of int
+        The axes that share this variate.
     """
 
     variance: Array
@@ -72,16 +73,17 @@ class Noise(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What becomes of mean and variance in a step.
+    """What a step makes of mean and variance.
 
     Attributes
     ----------
     mean, variance : ndarray, (rows, ...)
+        Mean and variance after the step.
     back : callable
-        Takes derivatives of the outputs, (rows or 1, outputs, ...), from behind the step to before
+        Takes derivatives of the outputs, (rows or 1, outputs, ...), from after the step to before
         it. Residual steps add the noise of their branch on the way.
     noise : Noise or None
-        That enters behind the step.
+        The noise that enters after the step.
     """
 
     mean: Array
@@ -94,24 +96,24 @@ Step: TypeAlias = Callable[[Array, Array], Passed]
 
 
 def steps_of(layer: Layer, training_step: int) -> Iterator[Step]:
-    """Give the steps that a layer consists of.
+    """Yield the steps that a layer consists of.
 
     Raises
     ------
     ValueError
-        When there is no rule for it.
+        When there is no rule for the layer.
     """
     rule = RULES.get(type(layer))
     if rule is None:
         raise ValueError(
-            f"layer {layer.name!r}: expected one that moments go through, got a "
-            f"{type(layer).__name__}; predict_mc takes all"
+            f"layer {layer.name!r}: expected one that moments can pass through, got a "
+            f"{type(layer).__name__}; predict_mc takes all layers"
         )
     yield from rule(layer, training_step)
 
 
 def _through(gain: Array | float, noise: Noise | None, mean: Array, variance: Array) -> Passed:
-    """Return an element-wise step of this derivative."""
+    """Return an element-wise step with this derivative."""
 
     def back(paths: Array, add: Any) -> Array:
         return paths * (gain if np.isscalar(gain) else np.asarray(gain)[:, np.newaxis])
@@ -119,7 +121,7 @@ def _through(gain: Array | float, noise: Noise | None, mean: Array, variance: Ar
     return Passed(mean, variance, back, noise)
 
 
-# ---- what is linear ------------------------------------------------------------------------------
+# ---- linear layers -------------------------------------------------------------------------------
 
 
 def _dense(layer: Dense, training_step: int) -> Iterator[Step]:
@@ -143,7 +145,7 @@ def _affine(
 
 
 def _normalized(layer: BatchNormalization, training_step: int) -> Iterator[Step]:
-    """Inference: a factor and a shift for each feature."""
+    """Apply a factor and a shift to each feature, as at inference."""
 
     def step(mean: Array, variance: Array) -> Passed:
         y, backward = layer.forward(mean, INFERENCE)
@@ -154,9 +156,9 @@ def _normalized(layer: BatchNormalization, training_step: int) -> Iterator[Step]
 
 
 def _layer_normalized(layer: LayerNormalization, training_step: int) -> Iterator[Step]:
-    """Taken for linear around the mean, with the expected variance over the features.
+    """Take the layer for linear around the mean, with the expected variance over the features.
 
-    For the units' own variances its scale is a constant.
+    For the units' own variances, its scale is a constant.
     """
     gamma, beta = layer.params.get("gamma", 1.0), layer.params.get("beta", 0.0)
 
@@ -193,7 +195,7 @@ def _reshaped(shape: tuple[int, ...], paths: Array, add: Any) -> Array:
 
 
 def _residual(layer: Residual, training_step: int) -> Iterator[Step]:
-    """x + f(x): their variances are added, as if x and f(x) had nothing in common."""
+    """Add the variances of x and f(x), as if they were independent."""
     inside = [step for inner in layer.layers for step in steps_of(inner, training_step)]
 
     def step(mean: Array, variance: Array) -> Passed:
@@ -211,7 +213,7 @@ def _residual(layer: Residual, training_step: int) -> Iterator[Step]:
 
 
 def gone_back(passed: list[Passed], paths: Array, add: Callable[[Array, Noise], None]) -> Array:
-    """Return the derivatives before these steps; `add` is told of the noise on the way."""
+    """Return the derivatives before these steps; `add` is called with the noise on the way."""
     for step in reversed(passed):
         if step.noise is not None:
             add(paths, step.noise)
@@ -238,9 +240,10 @@ def _activation(name: str) -> Iterator[Step]:
 
 
 def _relu_of(mean: Array, variance: Array) -> tuple[Array, Array, Array]:
-    """Return mean and variance of max(z, 0) of a normal variate z, and the probability of z > 0.
+    """Return mean and variance of max(z, 0) for a normal variate z, and the probability of z > 0.
 
-    That is the mean's derivative, too, and times the variance of z it is the covariance of both.
+    This probability is also the mean's derivative. Times the variance of z it is the covariance of
+    z and max(z, 0).
     """
     s = np.sqrt(variance)
     t = np.clip(mean / np.maximum(s, np.finfo(s.dtype).tiny), -FAR, FAR)
@@ -256,7 +259,7 @@ def _relu_of(mean: Array, variance: Array) -> tuple[Array, Array, Array]:
 
 
 def _kinked(slope: float, mean: Array, variance: Array) -> Passed:
-    """max(z, slope z) of a normal variate z: slope z + (1 - slope) max(z, 0)."""
+    """Pass a normal variate z through max(z, slope z), which is slope z + (1 - slope) max(z, 0)."""
     relu, relu_variance, positive = _relu_of(mean, variance)
     rest = 1 - slope
     gain = slope + rest * positive
@@ -272,7 +275,7 @@ def _nodes() -> list[tuple[float, float]]:
 
 
 def _smooth(name: str, mean: Array, variance: Array) -> Passed:
-    """Any other function of a normal variate, by Gauss-Hermite quadrature."""
+    """Pass a normal variate through any other function, by Gauss-Hermite quadrature."""
     function, s = ACTIVATIONS[name], np.sqrt(variance)
     centre, backward = function(mean, None)
     first, second, product = (np.zeros_like(mean) for _ in range(3))
@@ -292,7 +295,7 @@ def _smooth(name: str, mean: Array, variance: Array) -> Passed:
 
 
 def few_inputs_step(layers: Sequence[Layer], shape: Shape) -> Step | None:
-    """Return the step that `few_inputs` is for the first two layers, if it fits them."""
+    """Return the step that `few_inputs` makes of the first two layers, if it fits them."""
     if len(layers) < 2 or len(shape) != 1 or shape[0] > FEW:
         return None
     dropout, dense = layers[:2]
@@ -306,17 +309,18 @@ def few_inputs_step(layers: Sequence[Layer], shape: Shape) -> Step | None:
 
 
 def few_inputs(p: float, dense: Dense, mean: Array, variance: Array) -> Passed:
-    """Dropout of a few inputs that are known, a Dense and its ReLU, as one step.
+    """Pass a few known inputs through their dropout, a Dense and its ReLU, as one step.
 
-    What a Dense makes of a few inputs, each there or not, is no normal variate: with p = 0.05 most
-    often all of them are there, and one that drops is no small change. So an input's path to a unit
-    is the difference between the unit's mean with it and without it, not a slope. What two inputs
-    make of a unit together is left out. The unit's own mean and variance are added up over all
-    inputs kept, each one of them dropped, and all else, which is taken for normal.
+    The output of a Dense with a few inputs, each there or dropped, is not a normal variate. With
+    p = 0.05 usually all inputs are there, and a dropped one is no small change. So an input's path
+    to a unit is the difference between the unit's mean with and without the input, not a slope.
+    What two inputs do to a unit together is neglected. The unit's own mean and variance are sums
+    over the cases that all inputs are kept, that one of them is dropped, and all other cases, which
+    are taken for normal.
     """
     kept = 1 - p
     weight, bias = dense.params["weight"], dense.params.get("bias", 0.0)
-    parts = mean[:, :, np.newaxis] * weight.T / kept  # (rows, inputs, units), where kept
+    parts = mean[:, :, np.newaxis] * weight.T / kept  # (rows, inputs, units), for kept inputs
     z = kept * parts.sum(axis=1) + bias
     each = p * kept * np.square(parts)
     spread = each.sum(axis=1)
@@ -352,7 +356,7 @@ def few_inputs(p: float, dense: Dense, mean: Array, variance: Array) -> Passed:
 def _times(
     factor: float, spread: float, axes: tuple[int, ...], mean: Array, variance: Array
 ) -> Passed:
-    """Times a variate of this mean and variance, one for all elements along the axes."""
+    """Multiply by a variate of this mean and variance, one for all elements along the axes."""
     own = spread * variance
     total = factor * factor * variance + own + spread * mean * mean
     if axes:
@@ -371,7 +375,7 @@ def _dropout(layer: Dropout, training_step: int) -> Iterator[Step]:
         factor = 0.0
 
     def step(mean: Array, variance: Array) -> Passed:
-        # What rows share is no matter: each row has the same distribution as alone.
+        # Rows may share a mask: the distribution of each row is the same as without sharing.
         axes = tuple(a for a in checked_axes(layer.shared_axes, mean.ndim) if a)
         return _times(factor, spread, axes, mean, variance)
 
@@ -404,9 +408,9 @@ def _alpha_dropout(layer: AlphaDropout, training_step: int) -> Iterator[Step]:
         if any(checked_axes(layer.shared_axes, mean.ndim)):
             raise ValueError(
                 f"layer {layer.name!r}: expected AlphaDropout of elements, got shared_axes = "
-                f"{layer.shared_axes}; predict_mc takes all"
+                f"{layer.shared_axes}; predict_mc takes all layers"
             )
-        away = scale * mean + kept - dropped  # what dropping takes off the mean
+        away = scale * mean + kept - dropped  # what dropping an element takes from the mean
         gain = scale * (1 - p)
         noise = p * (scale * scale * (1 - p) * variance + (1 - p) * away * away)
         y = (1 - p) * away + dropped
@@ -416,7 +420,7 @@ def _alpha_dropout(layer: AlphaDropout, training_step: int) -> Iterator[Step]:
 
 
 def _drop_connect(layer: DropConnect, training_step: int) -> Iterator[Step]:
-    """Units have weights, and so noise, of their own."""
+    """Pass through units that have their own weights, and so their own noise."""
     weight, bias = layer.params["weight"], layer.params.get("bias")
     p = rate_at(layer.p, training_step)
     spread = p / (1 - p) if p < 1 else 0.0
@@ -426,7 +430,7 @@ def _drop_connect(layer: DropConnect, training_step: int) -> Iterator[Step]:
         if mean.ndim > 2:
             raise ValueError(
                 f"layer {layer.name!r}: expected DropConnect of samples of one axis, where each "
-                f"output has weights of its own, got {mean.ndim - 1}; predict_mc takes all"
+                f"output has weights of its own, got {mean.ndim - 1}; predict_mc takes all layers"
             )
         kept = weight if p < 1 else np.zeros_like(weight)
         passed = _affine(kept, np.square(kept), bias, mean, variance)

@@ -1,21 +1,21 @@
 """Mean and variance of a network's outputs without sampling: `Sequential.predict_moments`.
 
-Mean and variance of each unit go forward, as if it were a normal variate and had its noise for
-itself (Wang and Manning 2013, Fast dropout training, ICML). But units of a layer share the noise of
-the layers before, so the last of these variances is not the outputs'. That is added up over all
-places where noise enters, each time along its path to the output:
+Mean and variance of each unit go forward, as if the unit were a normal variate with noise of its
+own (Wang and Manning 2013, Fast dropout training, ICML). But the units of a layer share the noise
+of the layers before, so the last of these variances is not that of the outputs. The variance of the
+outputs is a sum over all places where noise enters, each along its path to the output::
 
     noise        of a dropout             p / (1 - p) E[h^2]
                  of an activation         what its mean slope does not explain of its variance
     path         back from an output through weights and mean slopes, one pass for each output
     covariance   of outputs a and b: the sum over places and units of noise path_a path_b
 
-What lies before the first layer of the dropout family is computed as at inference. The rule of each
-layer is in moment_rules.py.
+What lies before the first layer of the dropout family is computed as at inference. moment_rules.py
+has the rule of each layer.
 
-Where the model ends with softmax or sigmoid, all this is of its logits. They are taken for normal,
-and `POINTS` points that lie evenly in such a distribution are the samples of which `Prediction`
-tells mean, entropy and so on.
+If the model ends with softmax or sigmoid, all this applies to its logits. They are taken for
+normal. `POINTS` points that are spread evenly in such a distribution are the samples from which
+`Prediction` computes mean, entropy and so on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from statistics import NormalDist
 import numpy as np
 
 from fastdrop._quiet import quiet
-from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer, shapes_between
+from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer
+from fastdrop.layers.base import shapes_between
 from fastdrop.training.moment_rules import Noise, Step, few_inputs_step, gone_back, steps_of
 from fastdrop.training.network import Network
 from fastdrop.training.sampled_layers import first_random
@@ -38,7 +39,7 @@ from fastdrop.uncertainty import Accumulator, Prediction
 __all__ = ["Moments"]
 
 POINTS = 128
-ROWS = 128  # at once: the paths of so many rows fit a cache
+ROWS = 128  # rows that are computed at once, because their paths fit into a cache
 PROBABILITIES = ("softmax", "sigmoid")
 
 
@@ -48,11 +49,13 @@ class Moments:
     Parameters
     ----------
     network : Network
+        The network.
 
     Raises
     ------
     ValueError
-        When it is not built, has no layer of the dropout family, or one without a rule.
+        When the network is not built, has no layer of the dropout family, or has a layer without a
+        rule.
     """
 
     def __init__(self, network: Network) -> None:
@@ -70,7 +73,7 @@ class Moments:
         self._steps += [step for layer in behind for step in steps_of(layer, network.step)]
 
     def predict(self, x: Array) -> Prediction:
-        """Return what moments say of some rows of finite numbers."""
+        """Return the prediction by moments for some rows of finite numbers."""
         blocks = []
         with quiet(over="ignore", invalid="ignore"):
             for start in range(0, len(x), ROWS):
@@ -89,7 +92,7 @@ class Moments:
         if self.activation == "softmax":
             away = points @ np.swapaxes(_roots(variance), 1, 2)  # (rows, points, outputs)
             logits = flat + np.swapaxes(away, 0, 1)
-        else:  # each output for itself
+        else:  # each output on its own
             logits = flat + points[:, np.newaxis] * np.sqrt(variance)
         sums = Accumulator(len(x), self._shape, self.activation)
         logits = np.ascontiguousarray(logits).reshape(POINTS, *mean.shape)
@@ -98,7 +101,7 @@ class Moments:
 
 
 def _without_end(layer: Layer) -> list[Layer]:
-    """Return what is left of the last layer without its softmax or sigmoid."""
+    """Return what remains of the last layer without its softmax or sigmoid."""
     if isinstance(layer, Activation):
         return []
     copied = copy.copy(layer)
@@ -109,7 +112,8 @@ def _without_end(layer: Layer) -> list[Layer]:
 def moments_of(steps: Sequence[Step], x: Array, covariances: bool) -> tuple[Array, Array]:
     """Return mean, (rows, ...), and variance of what the steps make of x, in float64.
 
-    The variance is flat, (rows, outputs), or the matrix of `covariances`, (rows, outputs, outputs).
+    The variance is flat, (rows, outputs), or, with `covariances`, the covariance matrix, (rows,
+    outputs, outputs).
     """
     mean, spread, passed = x, np.zeros_like(x), []
     for step in steps:
@@ -138,19 +142,19 @@ def moments_of(steps: Sequence[Step], x: Array, covariances: bool) -> tuple[Arra
 
 
 def _roots(covariance: Array) -> Array:
-    """Return matrices that, times their transposes, are these."""
+    """Return matrices whose products with their transposes are these."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0))[:, np.newaxis]
 
 
 @cache
 def normal_points(dimensions: int) -> Array:
-    """Return points, (POINTS, dimensions), that lie evenly in the standard normal distribution.
+    """Return points, (POINTS, dimensions), spread evenly in the standard normal distribution.
 
     Half of them are multiples of irrational numbers, modulo 1 (Roberts 2018, The unreasonable
-    effectiveness of quasirandom sequences), through the inverse distribution function; the others
-    are their mirror images. The mean of each column is 0 and its variance 1, and columns are not
-    correlated where there are enough points for that.
+    effectiveness of quasirandom sequences), through the inverse distribution function. The others
+    are their mirror images. Each column has mean 0 and variance 1, and columns are not correlated
+    if there are enough points for that.
     """
     ratio = 2.0
     for _ in range(64):  # the root of ratio^(dimensions + 1) = ratio + 1

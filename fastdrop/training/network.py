@@ -1,6 +1,6 @@
-"""What training has to know of a model: its layers, what `compile` chose, and how far it is.
+"""What training has to know about a model: its layers, what `compile` chose, and its progress.
 
-`Sequential` shows it to users; the other files here compute with it.
+`Sequential` is the interface of this class to users, and the other files here compute with it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,8 @@ from numpy.typing import ArrayLike
 from fastdrop import metrics as metrics_module
 from fastdrop._checks import lookup
 from fastdrop._serialization import deserialize, serialize
-from fastdrop.layers import (
-    Array,
-    Input,
-    Layer,
-    Residual,
-    Shape,
-    assign,
-    build_all,
-    by_layer,
-    check_each_once,
-    shapes_between,
-)
+from fastdrop.layers import Array, Input, Layer, Residual, Shape
+from fastdrop.layers.base import assign, build_all, by_layer, check_each_once, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import LossMetric, Metric
 from fastdrop.optimizers import Optimizer
@@ -43,31 +33,33 @@ NOT_BUILT = "; the model's input shape is not known yet"
 
 @dataclass(eq=False)
 class Network:
-    """A stack of layers, how it is trained, and how far.
+    """A stack of layers, how it is trained, and how far it has been trained.
 
     Parameters
     ----------
     generator : Generator
-        Its seed fixes initial weights, the order of samples and every mask.
+        A generator whose seed fixes the initial weights, the order of samples and every mask.
     dtype : {"float32", "float64"}
-        Of parameters, batches and outputs.
+        The dtype of parameters, batches and outputs.
     name : str
-        The model's.
+        The model's name.
 
     Attributes
     ----------
     seed : int
-        The generator's; may be assigned.
+        The generator's seed, which may be assigned.
     layers : list of Layer
+        The layers, from the input to the output.
     input_shape : tuple of int or None
         Shape of one sample; None until it is known.
     loss, optimizer : Loss or None, Optimizer or None
         None until `compile`.
     metrics, weighted_metrics : list of Metric
+        The metrics without and with sample weights.
     epoch, step : int
         How many whole epochs, and how many batches, have been trained.
     stop_training : bool
-        Whether training is to end after this batch.
+        Whether training ends after this batch.
     """
 
     generator: Generator
@@ -97,7 +89,7 @@ class Network:
         self.generator.state = (seed, 0)
 
     def add(self, layer: Layer | Input) -> None:
-        """Put a layer on top, see `Sequential.add`."""
+        """Add a layer on top, see `Sequential.add`."""
         if isinstance(layer, Input):
             if self.layers or self.input_shape is not None:
                 raise ValueError("layer: expected an Input only as the first item of a model")
@@ -108,7 +100,7 @@ class Network:
         self._add_all([layer])
 
     def _add_all(self, new: Sequence[Layer]) -> None:
-        """Put layers on top, one on the other."""
+        """Add layers on top, in their order."""
         layers = [*self.layers, *new]
         check_each_once("layer", layers)
         input_shape = self.input_shape
@@ -117,7 +109,7 @@ class Network:
         if input_shape is not None:
             build_all(layers, input_shape, self.seed, self.dtype)
         names = {other.name for other in self.layers}
-        numbers: dict[str, int] = {}  # the last ones put behind a name
+        numbers: dict[str, int] = {}  # the last number after each name
         for layer in new:
             plain = layer.name
             while layer.name in names:
@@ -127,13 +119,13 @@ class Network:
         self.layers, self.input_shape = layers, input_shape
 
     def pop(self) -> Layer:
-        """Take off the layer on top, see `Sequential.pop`."""
+        """Remove the layer on top, see `Sequential.pop`."""
         if not self.layers:
             raise ValueError("layers: expected at least one, got none")
         *self.layers, layer = self.layers
         if not self.layers and layer.input_shape is not None:
-            self.input_shape = None  # which was the layer's
-        if self.optimizer is not None:  # what is put in its place has the same name
+            self.input_shape = None  # it was that of the layer
+        if self.optimizer is not None:  # a layer that takes its place has the same parameter names
             state, prefix = self.optimizer.state, f"{len(self.layers)}."
             self.optimizer.state = {k: v for k, v in state.items() if not k.startswith(prefix)}
         return layer
@@ -154,7 +146,7 @@ class Network:
         return shape
 
     def build(self, input_shape: Shape) -> None:
-        """Make what parameters are not there yet, for samples of this shape."""
+        """Make the missing parameters, for samples of this shape."""
         build_all(self.layers, input_shape, self.seed, self.dtype)
         self.input_shape = input_shape
 
@@ -164,7 +156,7 @@ class Network:
         Raises
         ------
         ValueError
-            When it has none yet.
+            When the network has no parameters yet.
         """
         if self.input_shape is None or not self.layers:
             raise ValueError(
@@ -198,7 +190,7 @@ class Network:
         self.metrics, self.weighted_metrics = plain, weighted
 
     def compiled(self) -> tuple[Loss, Optimizer]:
-        """Return loss and optimiser, which have to be there."""
+        """Return loss and optimiser; raise RuntimeError if there are none."""
         if self.loss is None or self.optimizer is None:
             raise RuntimeError(
                 "model: expected a compiled one, call compile(optimizer, loss) first"
@@ -210,7 +202,7 @@ class Network:
         return shapes_between(self.layers, input_shape)[-1]
 
     def check_meaning(self, shapes: Sequence[Shape]) -> None:
-        """Refuse outputs of which the loss or a metric means nothing.
+        """Refuse outputs for which the loss or a metric has no meaning.
 
         Parameters
         ----------
@@ -220,7 +212,7 @@ class Network:
         Raises
         ------
         ValueError
-            In that case; the message tells what to write in their place.
+            When there are such outputs. The message tells what to use instead.
         """
         loss, _ = self.compiled()
         _check_softmax(self.layers, shapes)
@@ -255,12 +247,12 @@ class Network:
         }
 
     def take_over(self, weights: Mapping[str, Array]) -> None:
-        """Overwrite `weights` by those of the same names, in the network's dtype.
+        """Overwrite `weights` with those of the same names, in the network's dtype.
 
         Raises
         ------
         ValueError
-            When they are another network's; nothing is changed then.
+            When they belong to another network. Then nothing is changed.
         """
         own = self.weights()
         if own.keys() != weights.keys():
@@ -295,19 +287,20 @@ class Network:
     def from_config(
         cls, config: Mapping[str, Any], weights: Mapping[str, Array] | None = None
     ) -> Network:
-        """Make a network of what `get_config` returned.
+        """Make a network from what `get_config` returned.
 
         Parameters
         ----------
         config : mapping
+            What `get_config` returned.
         weights : mapping of str to ndarray, optional
-            What `weights` returned; they are taken over, and none are made. By default they are
-            initial ones.
+            What `weights` returned. They are taken over, and no initial weights are made. By
+            default the network gets initial weights.
 
         Raises
         ------
         ValueError
-            When the weights are another network's.
+            When the weights belong to another network.
         """
         layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
         network = cls(Generator(config["seed"]), config["dtype"], config.get("name", cls.name))
@@ -339,12 +332,12 @@ def _check_softmax(layers: Sequence[Layer], shapes: Sequence[Shape]) -> None:
 
 
 class OfNetwork(Generic[T]):
-    """An attribute of a model that is its network's.
+    """An attribute of a model that belongs to its network.
 
     Parameters
     ----------
     made : callable, optional
-        Makes it of what is assigned, say of a name.
+        Converts what is assigned, such as a name.
     """
 
     def __init__(self, made: Callable[[Any], T] | None = None) -> None:
@@ -365,12 +358,12 @@ class OfNetwork(Generic[T]):
 
 
 def metrics_of(metrics: Metrics, argument: str = "metrics") -> list[Metric]:
-    """Return metrics of a network's own: they gather what they are given.
+    """Return metrics that belong to one network only, because they gather what they are given.
 
     Raises
     ------
     ValueError
-        When `metrics` is no list of metrics, names and functions, or a name is there twice.
+        When `metrics` is not a list of metrics, names and functions, or a name is there twice.
     """
     if not isinstance(metrics, list | tuple | None):
         raise ValueError(

@@ -1,16 +1,16 @@
-"""Training by several processes at once, by mpi4py: with sums.py all that speaks MPI.
+"""Training by several processes at once, with mpi4py. Only this file and sums.py use MPI.
 
-Every process, a rank, has the whole model and computes its rows of each batch:
+Every process, called a rank, has the whole model and computes its rows of each batch::
 
     batch of 8 rows    0 1 2 | 3 4 5 | 6 7
     rank                 0   |   1   |  2
 
-A mask is a function of the row's number, so ranks draw the bits that one process would. The sum of
-the ranks' gradients is the batch's gradient, and an optimiser that gets the same sum on every rank
-leaves the same weights on every rank.
+A mask is a function of a row's number, so ranks draw the same bits as a single process would. The
+sum of the ranks' gradients is the gradient of the batch. An optimiser that gets the same sum on
+every rank leaves the same weights on every rank.
 
-mpi4py is imported by whoever makes the communicator; here only where it is already there, or when
-the command line finds that it was started by an MPI launcher (`world`).
+The code that makes the communicator imports mpi4py. This file imports it only if it is loaded
+already, or if the command line finds that an MPI launcher has started it (`world`).
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ __all__ = [
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
-PATIENCE = 10  # seconds in which a rank that fails has to say so and to end its callbacks
+PATIENCE = 10  # seconds in which a rank that fails has to report it and to end its callbacks
 
-# What launchers tell their processes about their number. The first that is set counts, the nearest
-# launcher's: mpiexec in a Slurm allocation may start fewer processes than the allocation has tasks,
-# and srun may have set PMI_SIZE for Open MPI's mpiexec.
+# Variables in which launchers tell their processes about their number. The first that is set
+# counts, which is the nearest launcher's: mpiexec in a Slurm allocation may start fewer processes
+# than the allocation has tasks, and srun may have set PMI_SIZE for Open MPI's mpiexec.
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
 BLAS_VARIABLES = (
     "BLIS_NUM_THREADS",
@@ -73,12 +73,12 @@ BLAS_VARIABLES = (
 )
 INSTALL = (
     "install them with pip install 'fastdrop-nn[mpi]' mpich, or mpi4py with your site's MPI "
-    "(docs/mpi.md)"
+    "(docs/how-to/mpi.md)"
 )
 
 
 class RankError(RuntimeError):
-    """Something has failed on another rank; the message is that rank's."""
+    """An error on another rank, with that rank's message."""
 
 
 def _print_traceback(error: BaseException, rank: int) -> int:
@@ -90,18 +90,18 @@ def _print_traceback(error: BaseException, rank: int) -> int:
     return status if isinstance(status, int) and status & 255 else 1
 
 
-# How a rank that fails by itself says so, before it ends all ranks with the status that this
-# returns. The command line has a way of its own.
+# Prints the error of a rank that fails alone, and returns the status with which the rank then ends
+# all ranks. The command line replaces this function by its own.
 report: Callable[[BaseException, int], int] = _print_traceback
 
 
 @dataclass
 class _Process:
-    """What is true of this process, whatever the communicator."""
+    """What is true of this process with any communicator."""
 
     cpus_divided: bool = False
     meetings: int = 0  # with other ranks
-    rank_0_only: bool = False  # in a callback that they do not call
+    rank_0_only: bool = False  # whether this is a callback that the other ranks do not call
 
 
 process = _Process()
@@ -113,19 +113,20 @@ class Ranks:
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm, optional
-        Theirs; without it this process is alone, and all of the methods do next to nothing.
+        The communicator of the processes. Without it this process is alone, and all of the methods
+        do next to nothing.
 
     Attributes
     ----------
     rank, size : int
-        This process's number, from 0, and how many there are.
+        The number of this process, from 0, and the number of processes.
     share : Share
-        Which rows of every batch are this rank's.
+        The rows of every batch that belong to this rank.
 
     Raises
     ------
     TypeError
-        When `comm` is something else.
+        When `comm` is not a communicator of mpi4py.
     ValueError
         When MPI and the launcher disagree about the number of processes.
     """
@@ -147,7 +148,7 @@ class Ranks:
         self._digests = np.zeros(self.size, np.int64)
         self._noted: BaseException | None = None  # the last error, and whether all ranks have it
         self._shared = self.size == 1
-        self._status = 1  # to end with
+        self._status = 1  # the status to end with
 
     @property
     def alone(self) -> bool:
@@ -155,11 +156,11 @@ class Ranks:
         return self._comm is None
 
     def broadcast(self, value: T) -> T:
-        """Return rank 0's value, which can be pickled."""
+        """Return the value that rank 0 has, which must be one that can be pickled."""
         return value if self.size == 1 else self._comm.bcast(value)
 
     def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
-        """Return rank 0's, at most two: `broadcast` in half the time, 1 us."""
+        """Return rank 0's flags, at most two: like `broadcast`, but in half the time, 1 us."""
         if self.size == 1:
             return flags
         self._flags[: len(flags)] = flags
@@ -168,7 +169,7 @@ class Ranks:
         return tuple(self._flags[: len(flags)].tolist())
 
     def gather(self, value: T) -> list[T]:
-        """Return on rank 0 all ranks' values, which can be pickled; on the others nothing."""
+        """Return all ranks' values, which can be pickled, on rank 0, and [] on the others."""
         return [value] if self.size == 1 else self._comm.gather(value) or []
 
     def sum(self, array: Array) -> Array:
@@ -179,7 +180,7 @@ class Ranks:
 
     @contextmanager
     def together(self, place: str) -> Iterator[None]:
-        """Let what raises in this block on one rank raise on all: a `RankError` on the others."""
+        """Raise an error in this block on all ranks, as a `RankError` on the others."""
         error = None
         try:
             yield
@@ -191,12 +192,19 @@ class Ranks:
             raise error
 
     def check_same(self, place: str, facts: Mapping[str, Any]) -> None:
-        """Refuse, on all ranks, facts that are not the same on all of them.
+        """Refuse facts, on all ranks, if they are not the same on all of them.
+
+        Parameters
+        ----------
+        place : str
+            Where in the program this is.
+        facts : mapping
+            What must be the same.
 
         Raises
         ------
         ValueError
-            Names the first that differs, and a rank.
+            When facts differ. The message names the first that differs, and a rank.
         """
         if self.size > 1:
             self._agree(place, dict(_leaves("", facts)))
@@ -204,21 +212,27 @@ class Ranks:
     def same_batches(
         self, batches: Iterator[T], facts: Callable[[], Mapping[str, Any]], title: str
     ) -> Iterator[T]:
-        """Give the batches of an epoch, each once it is known that all ranks have the same.
+        """Yield the batches of an epoch, each as soon as all ranks are known to have the same.
 
         Parameters
         ----------
         batches : iterator
-            What is wrong with this rank's data raises ValueError, which is shared.
+            The batches. It raises ValueError if this rank's data are wrong, which all ranks then
+            learn.
         facts : callable
-            Returns what ranks have to have in common of the last batch: numbers, texts, tuples.
+            Returns what ranks must have in common about the last batch: numbers, texts, tuples.
         title : str
-            Names the epoch in messages.
+            The name of the epoch, for messages.
+
+        Yields
+        ------
+        object
+            A batch.
 
         Raises
         ------
         RankError, ValueError
-            On all ranks, when one has other data than the others, or none left.
+            On all ranks, when one rank has other data than the others, or no more.
         """
         for number in count(1):
             own: Mapping[str, Any] = {}
@@ -235,7 +249,7 @@ class Ranks:
             yield batch
 
     def share_weights(self, place: str, arrays: Iterable[Array]) -> None:
-        """Make the arrays, the same shapes on every rank, rank 0's where they are not."""
+        """Copy rank 0's arrays to the others where they differ; all ranks have the same shapes."""
         arrays = list(arrays)
         if self.size > 1 and self._meet(place, _crc32(arrays)):
             for array in arrays:
@@ -249,7 +263,7 @@ class Ranks:
         what: str = "",
         advice: str = "",
     ) -> None:
-        """Raise on all ranks what one of them has failed with, or what is not the same on all."""
+        """Raise an error on all ranks if one of them has an error, or if facts differ."""
         if error is not None:
             facts = {"error": f"{error}" or type(error).__name__}
         told = self._meet(place, facts) or []
@@ -270,10 +284,10 @@ class Ranks:
                     raise agreed(ValueError(one_line(message)))
 
     def _meet(self, place: str, facts: T) -> list[T] | None:
-        """Return all ranks' facts where they are not the same on all, else nothing.
+        """Return all ranks' facts if they are not the same on all ranks, else None.
 
-        Ranks that wait for each other do it here, whatever for, before anything that depends on
-        the place: so one that has gone another way is found out, and waits for nobody.
+        Ranks wait for each other here, for any purpose, before anything that depends on the place.
+        So a rank that has gone another way is found out, and waits for nobody.
 
         Raises
         ------
@@ -298,10 +312,11 @@ class Ranks:
 
     @contextmanager
     def ending_together(self, name: str = "a block") -> Iterator[None]:
-        """Let no rank leave this block alone: what raises on one rank ends all of them at once.
+        """Let no rank leave this block alone: an error on one rank ends all of them at once.
 
-        The others wait for this one's part in a sum, where they cannot be told. An error that all
-        of them raise, see `agreed`, goes its usual way, as every one does where a process is alone.
+        The others may be waiting for this rank's part of a sum, where they cannot be told. An error
+        that all of them raise, see `agreed`, is raised as usual, and so is every error of a process
+        that is alone.
         """
         try:
             if process.rank_0_only and self.size > 1:
@@ -327,35 +342,35 @@ class Ranks:
     def note(self, error: BaseException) -> None:
         """Take note of an error that will leave `ending_together`.
 
-        One that not all ranks have is reported now. Then callbacks may end in their way, but not
-        for ever: they may wait for another rank.
+        An error that not all ranks have is reported now. Then callbacks may end as usual, but not
+        take for ever, because they may wait for another rank.
         """
         if self.size == 1 or error is self._noted:
             return
-        # Caught by a callback and raised again after another meeting, it is no longer shared.
+        # An error that a callback catches, and raises again after a meeting, is no longer shared.
         shared = getattr(error, "on_all_ranks", None) == process.meetings
         self._shared = shared and (self._noted is None or self._shared)
         self._noted = error
         if self._shared:
             return
         try:
-            with suppress(OSError, RuntimeError, ValueError):  # no such file, no thread to be had
-                # The last resort, where not even the timer comes to its end.
+            with suppress(OSError, RuntimeError, ValueError):  # no such file, or no more threads
+                # The last resort, if not even the timer comes to its end.
                 faulthandler.dump_traceback_later(PATIENCE + 5, exit=True, file=2)
                 timer = threading.Timer(PATIENCE, self._end)
                 timer.daemon = True
                 timer.start()
-            with suppress(ValueError):  # in another thread than the main one
+            with suppress(ValueError):  # not in the main thread
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             if isinstance(error, KeyboardInterrupt) and self.rank > 0:
-                time.sleep(1)  # all ranks are interrupted, and rank 0 says so
+                time.sleep(1)  # all ranks are interrupted, and rank 0 reports it
             with tqdm.external_write_mode():  # on a line of its own, without a progress bar
                 self._status = report(error, self.rank)
         except BaseException:
             self._status = _print_traceback(error, self.rank)
 
     def _end(self) -> NoReturn:
-        """End all ranks, and never return: `MPI_Abort` may, before the launcher ends this one."""
+        """End all ranks, and do not return, although `MPI_Abort` may, before the launcher acts."""
         try:
             for stream in filter(None, (sys.stdout, sys.stderr)):
                 with suppress(OSError, ValueError):  # closed
@@ -368,7 +383,7 @@ class Ranks:
                 os._exit(self._status)
 
     def _divide_cpus(self) -> None:
-        """Leave this rank its share of the node's CPUs, for our threads and for BLAS's."""
+        """Leave this rank its share of the node's CPUs, for our threads and for those of BLAS."""
         with self.together("the libraries"):
             try:
                 from threadpoolctl import ThreadpoolController
@@ -396,16 +411,22 @@ ALONE = Ranks()
 def fair_share(cpus: set[int], users: Sequence[set[int]], quota: float) -> int:
     """Return how many threads a rank gets that may run on `cpus`.
 
-    A CPU is divided among the ranks that may run on it. Where a launcher has bound each rank to
-    CPUs of its own, nothing is divided.
+    A CPU is divided among the ranks that may run on it. If a launcher has bound each rank to CPUs
+    of its own, nothing is divided.
 
     Parameters
     ----------
     cpus : set of int
+        The CPUs that the rank may run on.
     users : sequence of set of int
-        The same of each rank of the node, this one's too.
+        The same for each rank of the node, with this rank.
     quota : float
-        How many CPUs all of them may use at a time.
+        How many CPUs all of them together may use at a time.
+
+    Returns
+    -------
+    int
+        The number of threads, at least 1.
     """
     share = sum(1 / sum(cpu in others for others in users) for cpu in cpus)
     return max(1, int(min(share, quota / len(users)) + 1e-6))
@@ -414,13 +435,13 @@ def fair_share(cpus: set[int], users: Sequence[set[int]], quota: float) -> int:
 def _wait_until_read() -> None:
     """Wait, at most a second, until the launcher has read what this process has printed.
 
-    MPICH's launcher passes nothing on any more once it is told to end all ranks: without this a
-    failure's message was lost in one of five runs.
+    MPICH's launcher passes nothing on once it is told to end all ranks. Without this function, the
+    message of a failure was lost in one of five runs.
     """
     end = time.monotonic() + 1
     for stream in (1, 2):
         with suppress(OSError):  # closed
-            # Only a pipe tells how much of it is unread; of a terminal or a file nothing is lost.
+            # Only a pipe tells how much of it is unread. A terminal or a file loses nothing.
             while stat.S_ISFIFO(os.fstat(stream).st_mode) and time.monotonic() < end:
                 if not any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4))):
                     break
@@ -428,13 +449,13 @@ def _wait_until_read() -> None:
 
 
 def agreed(error: E) -> E:
-    """Return an error that every rank raises at this point: none has to end the others."""
+    """Return an error that every rank raises at this point, so that none has to end the others."""
     error.on_all_ranks = process.meetings  # type: ignore[attr-defined]
     return error
 
 
 def facts_of(network: Network) -> dict[str, Any]:
-    """Return what ranks that train this network have to have in common, see `Ranks.check_same`."""
+    """Return what ranks that train this network must have in common, see `Ranks.check_same`."""
     assert network.loss is not None
     assert network.optimizer is not None
     state = [array for arrays in network.optimizer.state.values() for array in arrays.values()]
@@ -447,7 +468,7 @@ def facts_of(network: Network) -> dict[str, Any]:
 
 
 def facts_of_model(network: Network) -> dict[str, Any]:
-    """Return those of them that do not say how it is trained."""
+    """Return those of `facts_of` that do not depend on how the network is trained."""
     return {
         "fastdrop's version": __version__,
         "model": network.get_config(),
@@ -460,10 +481,15 @@ def facts_of_model(network: Network) -> dict[str, Any]:
 def world() -> Any:
     """Return the communicator of all processes that were started together.
 
+    Returns
+    -------
+    mpi4py.MPI.Intracomm
+        MPI's COMM_WORLD.
+
     Raises
     ------
     ImportError
-        When there is no mpi4py or no MPI; says how to install them.
+        When there is no mpi4py or no MPI. The message tells how to install them.
     """
     try:
         from mpi4py import MPI
@@ -477,7 +503,7 @@ def world() -> Any:
 
 def launched() -> bool:
     """Tell whether a launcher has started this process as one of several."""
-    # SLURM_NTASKS is there in a whole allocation, also for what srun has not started.
+    # SLURM_NTASKS exists in a whole allocation, even for what srun has not started.
     names = (*LAUNCHERS[:2], "SLURM_STEP_NUM_TASKS")
     return any(_number(os.environ.get(name)) > 1 for name in names)
 
@@ -507,7 +533,7 @@ def _crc32(arrays: Iterable[Array]) -> int:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Give the numbers, texts, ... in nested mappings and lists, each with the way to it."""
+    """Yield the numbers, texts, ... in nested mappings and lists, each with the path to it."""
     items: Iterable[tuple[Any, Any]]
     if isinstance(value, Configurable):  # its own get_config refuses functions
         value = {"class_name": type(value).__name__, **Configurable.get_config(value)}
@@ -517,7 +543,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
         items = enumerate(value)
     else:
         if not isinstance(value, str | int | float | None):
-            # repr may have an address in it, which every process has for itself.
+            # repr may contain an address, which differs from process to process
             value = getattr(value, "__qualname__", type(value).__qualname__)
         yield name, str(value)
         return

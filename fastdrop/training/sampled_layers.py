@@ -1,4 +1,4 @@
-"""A network's layers as they are while it draws samples, see `fastdrop.training.sampling`."""
+"""A network's layers while it draws samples, see `fastdrop.training.sampling`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from fastdrop.layers import (
     Residual,
     Shape,
     Softmax,
-    shapes_between,
 )
+from fastdrop.layers.base import shapes_between
 from fastdrop.layers.schedules import rate_at
 
 __all__ = ["called", "first_random", "is_element_wise", "is_random", "sampled"]
 
-# Layers whose rows do not depend on each other's number or place.
+# Layers that compute each row alike, whatever its number or place.
 BY_ROWS = (Activation, ReLU, Softmax, Flatten)
 
 
@@ -48,7 +48,7 @@ def first_random(layers: Sequence[Layer]) -> int:
     Raises
     ------
     ValueError
-        When there is none.
+        When there is no such layer.
     """
     for number, layer in enumerate(layers):
         if is_random(layer):
@@ -59,17 +59,17 @@ def first_random(layers: Sequence[Layer]) -> int:
 
 
 def is_element_wise(layer: Layer) -> bool:
-    """Tell whether a chain takes the layer in, see `make_blocks`."""
+    """Tell whether a chain can include the layer, see `make_blocks`."""
     return type(layer) is Dropout and layer.mode == "inverted" and layer.shared_axes == ()
 
 
 def sampled(layer: Layer, shape: Shape, step: int, consistent: bool) -> Layer:
-    """Return a layer of the family as it is in this training step; others infer.
+    """Return a layer of the dropout family as in this training step, or another as at inference.
 
     Raises
     ------
     ValueError
-        When it is to be `consistent` and cannot.
+        When the layer is to be `consistent` and cannot be.
     """
     if isinstance(layer, Residual):
         copied = copy.copy(layer)
@@ -82,8 +82,8 @@ def sampled(layer: Layer, shape: Shape, step: int, consistent: bool) -> Layer:
         return layer
     if any(isinstance(inner, BatchNormalization) for inner in layer.flattened()):
         raise ValueError(
-            f"layer {layer.name!r}: expected no BatchNormalization in it beside dropout, of which "
-            "one infers and the other does not; Residual knows both"
+            f"layer {layer.name!r}: expected no BatchNormalization in it beside dropout, because "
+            "only one of them infers here; Residual handles both"
         )
     p = getattr(layer, "p", None)
     if callable(p) and is_ours(type(layer)):
@@ -114,14 +114,14 @@ def _shared(layer: Layer, ndim: int) -> Layer:
 
 
 def called(layer: Layer, shape: Shape, rows: int) -> Layer:
-    """Return the layer itself where a block computes it line by line, else in pieces of rows."""
+    """Return the layer itself if a block computes it line by line, else for pieces of rows."""
     if type(layer) in BY_ROWS or (type(layer) is Dense and len(shape) == 1):
         return layer
     return layer if _is_shared_by_all(layer) or is_element_wise(layer) else _Called(layer, rows)
 
 
 def _is_shared_by_all(layer: Layer) -> bool:
-    """Tell whether a sample's mask is all rows', of features, so that a block leaves them out."""
+    """Tell whether all rows share a sample's mask of features, so that a block can skip them."""
     return type(layer) is Dropout and layer.shared_axes in (0, (0,)) and layer.groups == 1
 
 
@@ -129,13 +129,14 @@ TRAINING = Batch()
 
 
 class _Called(Layer):
-    """A layer as it is called for samples: one that is not random infers.
+    """A layer as it is called for samples. A layer that is not random infers.
 
     Parameters
     ----------
     layer : Layer
+        The layer.
     rows : int, optional
-        How many it gets at a time, always: what it computes of a row may depend on that.
+        How many rows it always gets at a time, because its result for a row may depend on that.
     """
 
     def __init__(self, layer: Layer, rows: int | None = None) -> None:

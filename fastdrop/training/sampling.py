@@ -1,22 +1,22 @@
 """Outputs of a network whose dropout stays on: the samples of `Sequential.predict_mc`.
 
-Sample s of row r has the masks that row r has in a training step of number s: those of the key
-Key(seed).fold_in(number of the layer), called with s, from the row's first element on. So a sample
-is a function of (seed, s, r), of weights and of the row itself.
+Sample s of row r has the masks that row r has in training step s. These are the masks of the key
+Key(seed).fold_in(number of the layer), with call s, from the first element of the row on. So a
+sample is a function of (seed, s, r), of the weights and of the row itself.
 
-What lies before the first layer of the dropout family is computed once. Behind it a sample of a
-row is a line, and many lines are computed at once. What a BLAS makes of a line depends, in the last
-bits, on the product's size and the line's place in it. So every product has `LINES` lines, one
-thread, and each line its place there, (s + r) mod `LINES`, be its neighbours other rows of the same
-sample, or other samples of the same row:
+What lies before the first layer of the dropout family is computed once. After it, a sample of a row
+is a line, and many lines are computed at once. The last bits of what a BLAS computes for a line
+depend on the size of the product and on the place of the line. So every product has `LINES` lines
+and one thread, and each line has its place, (s + r) mod `LINES`. Its neighbours may be other rows
+of the same sample, or other samples of the same row::
 
     line         0      1      2      3    ...
     many rows    s1 r3  s1 r0  s1 r1  s1 r2        four of 1024 rows, sample 1
     few rows     s0 r0  s1 r0  s2 r0  s3 r0        samples of the only row
 
-Only element-wise dropout is computed so. A network with others, one whose mask is the same for all
-rows or channels, say, gets one sample after the other, with row r at line r mod `LINES`; where one
-mask of a sample is all rows', only what it keeps is multiplied.
+Only element-wise dropout is computed like that. A network with other dropout, such as one mask for
+all rows or channels, gets one sample after the other, with row r at line r mod `LINES`. If all rows
+share one mask of a sample, only what the mask keeps is multiplied.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import numpy as np
 
 from fastdrop._quiet import quiet
 from fastdrop.compiled._train import Layouts, PiecesMatmul, Watched, on_one_blas_thread
-from fastdrop.layers import Array, Batch, shapes_between
+from fastdrop.layers import Array, Batch
+from fastdrop.layers.base import shapes_between
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches
 from fastdrop.training.block import Block, Part, whole
@@ -47,9 +48,9 @@ from fastdrop.uncertainty import Accumulator, Prediction, rows_at_once
 
 __all__ = ["Sampler"]
 
-# Of a product: larger ones are hardly faster, smaller ones would waste less on few rows.
+# Lines of a product. More would hardly be faster, and fewer would waste less on few rows.
 LINES = 128
-ONCE = 32  # rows of a product of what is computed once: a single row has to be fast
+ONCE = 32  # rows of a product for what is computed once, where a single row has to be fast
 AT_ONCE = 1024  # lines that go through the network together
 SAMPLINGS = 2**41 + 1  # folded into the seed for samples; no layer has this number
 
@@ -60,21 +61,21 @@ class Sampler:
     Parameters
     ----------
     network : Network
-        A built one.
+        A network that is built.
     consistent : bool
         Whether each sample's masks are the same for all rows.
 
     Raises
     ------
     ValueError
-        When no layer is of the dropout family, or, if `consistent`, one cannot share masks.
+        When no layer is of the dropout family, or, if `consistent`, when one cannot share masks.
     """
 
     def __init__(self, network: Network, consistent: bool = False) -> None:
         input_shape = network.built_shape()
         self.network, self.consistent = network, consistent
         layers, step = network.layers, network.step
-        network.build(input_shape)  # parameters may be anybody's arrays
+        network.build(input_shape)  # because users may have replaced parameters
         self._number = first_random(layers)
         self._shapes = shapes_between(layers, input_shape)
         self.activation = layers[-1].activation
@@ -112,19 +113,19 @@ class Sampler:
         self._watched = Watched(network.layers, settings)
 
     def is_current(self) -> bool:
-        """Tell whether the network consists of what it did when this was made."""
+        """Tell whether the network still consists of the same parts as when this was made."""
         if not self._watched.is_still(self.network.layers):
             return False
         self._layouts.check()
         return True
 
     def check_rows(self, batches: Batches) -> None:
-        """Refuse rows of unknown number where masks depend on it.
+        """Refuse rows of unknown number if masks depend on it.
 
         Raises
         ------
         ValueError
-            In that case.
+            When the number of rows is not known, and a layer has masks for groups of rows.
         """
         inner = [layer for outer in self._behind for layer in outer.flattened()]
         if any(getattr(layer, "groups", 1) > 1 for layer in inner) and not isinstance(
@@ -133,7 +134,7 @@ class Sampler:
             raise ValueError("x: expected an array, for layers have masks for groups of its rows")
 
     def seed(self, key: Key) -> None:
-        """Take another key for the samples that follow."""
+        """Use another key for the samples that follow."""
         key = Key(key.fold_in(SAMPLINGS).seed)
         if key == self._key:
             return
@@ -161,21 +162,26 @@ class Sampler:
         return_samples: bool = False,
         tell: Callable[[int], Any] = lambda count: None,
     ) -> Prediction:
-        """Draw samples of some rows, and return what they say.
+        """Draw samples of some rows, and return their prediction.
 
         Parameters
         ----------
         x : ndarray, (samples, ...)
             Finite numbers of any type, at least one row.
         row, rows : int
-            The number of the first of these rows, and how many there are in all, None where that is
+            The number of the first of these rows, and the number of all rows, or None if that is
             not known.
         samples : int
-            At least 1.
+            How many samples to draw of each row, at least 1.
         quantiles, return_samples
             As for `Accumulator`.
         tell : callable
             Called with the number of lines that have been computed.
+
+        Returns
+        -------
+        Prediction
+            What the samples tell about these rows.
         """
         arguments = (x, row, rows, samples, quantiles, return_samples, tell)
         with quiet(over="ignore", invalid="ignore"):
@@ -226,12 +232,12 @@ class Sampler:
     def _parts(
         self, row: int, last: int, most: int, samples: int
     ) -> Iterator[tuple[int, int, bool]]:
-        """Give the rows [row, last) in parts, and whether each is computed row by row."""
+        """Yield the rows [row, last) in parts, and whether each part is computed row by row."""
 
         def pays(rows: int) -> bool:
-            """Tell whether samples of a row side by side take far fewer lines than rows do.
+            """Tell whether the samples of a row, side by side, take far fewer lines than rows do.
 
-            They take more time for each: a mask is drawn for every line by itself.
+            They take more time for each line, because each line has its mask drawn by itself.
             """
             return self._together and 2 * rows * -(-samples // LINES) < samples
 
@@ -253,7 +259,7 @@ class Sampler:
         return LINES if by_rows else max(1, AT_ONCE // (tiles * LINES))
 
     def _draw_lines(self, x: Array, row: int, lines: Lines) -> Array:
-        """Return the samples of rows that these lines are, (samples, rows, ...)."""
+        """Return the samples of rows in these lines, (samples, rows, ...)."""
         in_lines = False
         for block in self._blocks:
             if isinstance(block, ChainBlock):
@@ -286,7 +292,7 @@ class Lines(NamedTuple):
     segments : ndarray
         As for `Chain.sample`.
     places : ndarray of intp, (samples, rows)
-        Where the samples of the rows are.
+        The lines in which the samples of the rows are.
     """
 
     segments: Array
@@ -322,7 +328,7 @@ def _lines_of(start: int, stop: int, first: int, last: int, by_rows: bool) -> Li
     numbers = begins.nonzero()[0]
     counts = np.diff(numbers, append=len(lines))
     used = np.stack([lines[numbers], counts, rows[numbers], samples[numbers]], axis=1)
-    ends = np.concatenate([[0], used[:, 0] + counts])  # behind what is used
+    ends = np.concatenate([[0], used[:, 0] + counts])  # the ends of what is used
     total = -(-int(ends[-1]) // LINES) * LINES
     gaps = np.append(used[:, 0], total) - ends
     unused = np.stack([ends, gaps, np.zeros_like(ends), np.full_like(ends, -1)], axis=1)[gaps > 0]

@@ -1,7 +1,7 @@
-"""What files of models hold: a network as a configuration and arrays, and back.
+"""What files of models hold: a network as a configuration and arrays, and the way back.
 
-The arrays are the weights, by their names ("0.weight"), and an optimiser's, after "optimizer/" and
-the name of the parameter ("optimizer/0.weight/m").
+The arrays are the weights by their names ("0.weight"), and those of an optimiser, whose names start
+with "optimizer/" and the name of the parameter ("optimizer/0.weight/m").
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ __all__ = ["load_weights", "pack", "pack_weights", "unpack"]
 
 
 def pack_weights(network: Network) -> dict[str, Array]:
-    """Return the weights, of the type that the network computes with."""
+    """Return the weights, in the type that the network computes with."""
     return {name: np.asarray(a, network.dtype) for name, a in network.weights().items()}
 
 
 def pack(network: Network) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return all that is needed to go on, as a configuration and arrays, see `unpack`.
+    """Return everything that is needed to go on, as a configuration and arrays, see `unpack`.
 
     Raises
     ------
     ValueError
-        When a layer or the like holds what cannot be read again, or layers have weights that were
-        made for an input shape which the network does not know.
+        When a layer or another part holds what cannot be read again, or when layers have weights
+        for an input shape that the network does not know.
     """
     if network.input_shape is None and network.weights():
         raise ValueError(
@@ -73,19 +73,26 @@ def pack(network: Network) -> tuple[dict[str, Any], dict[str, Array]]:
 def unpack(
     path: str | PathLike[str], config: Mapping[str, Any], arrays: Mapping[str, Array]
 ) -> Network:
-    """Make a network of what `pack` returned; it takes the arrays over.
+    """Make a network from what `pack` returned. It takes the arrays over.
 
     Parameters
     ----------
     path : path
-        Where it was read, for messages.
+        The file that was read, for messages.
     config : mapping
+        The configuration.
     arrays : mapping of str to ndarray
+        The arrays by name.
+
+    Returns
+    -------
+    Network
+        The network.
 
     Raises
     ------
     ValueError
-        When they are not as `pack` makes them.
+        When the arguments are not as `pack` makes them.
     """
     with one_line_about(path):
         check_keys("config", config, ["model", "epoch", "step", "compiled"])
@@ -110,7 +117,7 @@ def load_weights(path: str | PathLike[str], network: Network, arrays: Mapping[st
     Raises
     ------
     ValueError
-        When they are another network's; nothing is changed then.
+        When they belong to another network. Then nothing is changed.
     """
     with one_line_about(path):
         network.take_over(_weights(arrays))
@@ -145,7 +152,7 @@ def _optimizer_state(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]
 
 
 def _check_number(argument: str, value: Any, bits: int = 63) -> int:
-    """Return a seed or a count, which has room to grow."""
+    """Return a seed or a count that still has room to grow."""
     if not is_count(value, least=0) or value >= 1 << bits:
         raise ValueError(
             f"{argument}: expected a whole number from 0 to 2**{bits} - 1, got {value!r}"

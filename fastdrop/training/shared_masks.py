@@ -1,11 +1,11 @@
-"""Blocks that leave out what a mask drops of a whole batch, or of a group of its rows.
+"""Blocks that leave out what a mask drops from a whole batch, or from a group of its rows.
 
-Where a `Dense` reads what such a dropout leaves, only kept units are multiplied:
+If a `Dense` reads what such a dropout leaves, only kept units are multiplied::
 
     mask of layer 1    1 0 0 1 1 0            x of layer 2 holds 3 of 6 columns,
     mask of layer 2    0 1 0 1                so 2 x 3 of its 4 x 6 weights take part
 
-The numbers are those of the layers one by one, but for the order of sums.
+The results are those of the single layers, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Span: TypeAlias = tuple[int, int, Array | None]
 
 
 class DropoutRule:
-    """A `Dropout` that a block takes in: element-wise, or one mask for each group of rows."""
+    """A `Dropout` that a block includes: element-wise, or one mask for each group of rows."""
 
     def __init__(self, layer: Dropout, seed: int) -> None:
         self.layer, self.seed = layer, seed
@@ -53,7 +53,7 @@ class DropoutRule:
             return [(0, n, None)]
         spans = group_spans(self.layer.groups, batch.row, batch.row + n, batch.rows or n)
         if not n:
-            spans = [(0, batch.row, batch.row)]  # no rows, but the columns of those of other ranks
+            spans = [(0, batch.row, batch.row)]  # no rows, but the same columns as on other ranks
         return [
             (
                 start - batch.row,
@@ -65,7 +65,7 @@ class DropoutRule:
 
 
 class ShrinkBlock(Block):
-    """A `Dropout` shared by rows, in front of a `DenseBlock`: what is dropped is left out."""
+    """A `Dropout` shared by rows, before a `DenseBlock`, which leaves out what is dropped."""
 
     trains = False
 
@@ -101,36 +101,36 @@ class ShrinkBlock(Block):
 
 
 class Product(NamedTuple):
-    """Rows [start, stop) of the batch, from one part of the inputs to one of the outputs."""
+    """A product for rows [start, stop) of the batch: a part of the inputs gives one of outputs."""
 
     start: int
     stop: int
     input: int
     output: int
-    weight: Array  # what of the layer's has part in it
+    weight: Array  # the part of the layer's weight that takes part
 
 
 class DenseBlock(Block):
-    """A `Dense`, an activation, and the `Dropout` behind it.
+    """A `Dense`, an activation, and the `Dropout` after it.
 
-    Bias, ReLU (or nothing) and dropout are one compiled pass, also backward; other activations are
-    NumPy's work.
+    Bias, ReLU (or no activation) and dropout are one compiled pass, forward and backward. NumPy
+    computes other activations.
 
     Parameters
     ----------
     number : int
-        The layer's in the model.
+        The number of the layer in the model.
     dense : Dense
-        Built.
+        A layer that is built.
     activation : str
         Name of what follows the bias.
     rule : DropoutRule, optional
-        The dropout behind it; a shared one only where another `DenseBlock` follows, and the
+        The dropout after it. It may be shared only if another `DenseBlock` follows, and the
         activation takes each element by itself.
     matmul : callable
-        `np.matmul`, or what does the same.
+        `np.matmul`, or a function that does the same.
     shared : Buffers, optional
-        Where the weight's gradient goes if it is left as a product for the update: nothing may
+        Memory for the weight's gradient if it is left as a product for the update; nothing may
         change the block's inputs until then. Without it the block multiplies at once.
     """
 
@@ -171,7 +171,7 @@ class DenseBlock(Block):
             p, seed, call = self._rule.p(batch), self._rule.seed, batch.step
             scale = inverted_scale(p)
             if self._rule.shared:
-                spans, p = self._rule.kept(n, units, batch), 0.0  # what is multiplied is kept
+                spans, p = self._rule.kept(n, units, batch), 0.0  # only kept units are multiplied
         self._mask = (p, scale, seed, call, (), batch.row * units)
         for number, (start, stop, columns) in enumerate(spans):
             kept = units if columns is None else len(columns)
@@ -205,7 +205,7 @@ class DenseBlock(Block):
                 d = self._gradients[number](self._masked(dy, dy))
                 dbias = d.sum(axis=0)
             dz.append(d)
-            if bias is None:  # the only part
+            if bias is None:  # this is the only part
                 bias = dbias
             else:
                 bias[part.columns] += dbias
@@ -246,7 +246,7 @@ class DenseBlock(Block):
         return Part(0, len(x), None, y)
 
     def _masked(self, a: Array, out: Array) -> Array:
-        """Return what dropout leaves of a, in `out` where there is dropout."""
+        """Return what dropout leaves of a, in `out` if there is dropout."""
         p, scale = self._mask[:2]
         if p == 0 and scale == 1:
             return a
@@ -254,7 +254,7 @@ class DenseBlock(Block):
         return masked
 
     def _products_of(self, start: int, stop: int, output: int, rows: Array | None) -> list[Product]:
-        """Return the products that give rows [start, stop) of the outputs."""
+        """Return the products that compute rows [start, stop) of the outputs."""
         products = []
         for number, part in enumerate(self._inputs):
             first, last = max(start, part.start), min(stop, part.stop)

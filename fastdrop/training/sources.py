@@ -1,4 +1,4 @@
-"""Where batches come from that somebody else makes, as they are given: iterables and sequences."""
+"""The sources of batches that the caller makes: iterables and sequences."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from fastdrop.random import Key, permutation
 
 __all__ = ["END", "Numbered", "Source", "Stream", "is_numbered", "source_of"]
 
-END = object()  # of batches, of which one may be None
+END = object()  # the end of batches; None may be a batch
 
 
 class Stream:
-    """What is iterated over.
+    """Batches from an iterable.
 
     Parameters
     ----------
     batches : iterable
+        The batches.
     steps : int, optional
-        Batches in an epoch; by default all there are.
+        Batches in an epoch, by default all there are.
     anew : bool
-        Whether an epoch with steps begins at the beginning, where there is one, instead of going
-        on where the last one ended.
+        Whether an epoch with `steps` starts at the beginning, if possible, instead of going on
+        where the last one ended.
 
     Attributes
     ----------
     known_steps : int or None
-        Batches in an epoch as `len` has it, to be shown and no more: it may be wrong.
+        Batches in an epoch according to `len`. It is only for display, because it may be wrong.
     """
 
     def __init__(self, batches: Iterable[Any], steps: int | None, anew: bool) -> None:
@@ -37,12 +38,13 @@ class Stream:
         self._steps = steps
         self._anew = anew or steps is None
         self._iterator: Iterator[Any] = iter(batches)
-        self._fresh = True  # nobody has taken a batch of this iterator
+        self._fresh = True  # no batch of this iterator has been taken yet
 
     def first(self, kept: Callable[[Any], Any]) -> Any:
-        """Return what `kept` makes of the first batch, which is still to come; or END.
+        """Return what `kept` makes of the first batch, which stays in its place; or END.
 
-        It has to last: until training starts, a loader may fill the same memory with others.
+        `kept` must copy: until training starts, a loader may overwrite the memory with other
+        batches.
         """
         batch = next(self._iterator, END)
         if batch is not END:
@@ -51,7 +53,7 @@ class Stream:
         return batch
 
     def epoch(self, key: Key | None) -> Iterator[Any]:
-        """Give the batches of an epoch, or those that are left; their order is their own."""
+        """Yield the batches of an epoch, or those that are left, in the order of the iterable."""
         if self._anew and not self._fresh:
             self._iterator = iter(self.batches)
         step = 0
@@ -68,10 +70,10 @@ class Stream:
 
 
 class Numbered:
-    """What has Keras's interface of a `Sequence` or `PyDataset`: batches by number.
+    """Batches by number, from an object with Keras's interface of a `Sequence` or `PyDataset`.
 
-    `Stream` has the parameters and attributes. All batches in a row, of one epoch after the other,
-    each epoch's in an order of its own where there is a key, are cut into epochs of `steps`.
+    The parameters and attributes are those of `Stream`. The batches of one epoch after the other
+    form a row, which is cut into epochs of `steps`. With a key, each epoch has an order of its own.
     """
 
     def __init__(self, batches: Any, steps: int | None, anew: bool) -> None:
@@ -82,11 +84,11 @@ class Numbered:
         self._epochs = 0
 
     def first(self, kept: Callable[[Any], Any]) -> Any:
-        """Return what `kept` makes of batch 0, or END; it is asked for again in its turn."""
+        """Return what `kept` makes of batch 0, or END. That batch is read again in its turn."""
         return kept(self.batches[0]) if len(self.batches) else END
 
     def epoch(self, key: Key | None) -> Iterator[Any]:
-        """Give the batches of an epoch; their order depends on the key alone, whose call counts."""
+        """Yield the batches of an epoch, whose order depends on the key and its call only."""
         number = self._epochs if key is None else key.call
         self._epochs += 1
         batches = len(self.batches)
@@ -109,16 +111,16 @@ def is_numbered(batches: Any) -> bool:
     may_be = hasattr(batches, "__getitem__") and (
         hasattr(batches, "on_epoch_end") or not any(hasattr(batches, name) for name in others)
     )
-    return may_be and _length(batches) is not None  # which may take its time
+    return may_be and _length(batches) is not None  # last, because `len` may take long
 
 
 def source_of(batches: Any, steps: int | None, anew: bool) -> Source:
-    """Return what gives the batches."""
+    """Return the source that yields the batches."""
     return (Numbered if is_numbered(batches) else Stream)(batches, steps, anew)
 
 
 def _length(batches: Any) -> int | None:
-    """Return `len`, and None where there is none or it raises whatever it raises."""
+    """Return `len`, or None where there is none or it raises any error."""
     try:
         return len(batches)
     except Exception:

@@ -1,4 +1,4 @@
-"""What a network computes on one batch: forward, loss, backward, update."""
+"""What a network computes for one batch: forward, loss, backward, update."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.compiled._chain import Chain
 from fastdrop.compiled._train import Layouts, Watched
-from fastdrop.layers import Array, Batch, Dense, Layer, shapes_between
-from fastdrop.layers.base import sum_over_ranks
+from fastdrop.layers import Array, Batch, Dense, Layer
+from fastdrop.layers.base import shapes_between, sum_over_ranks
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key
 from fastdrop.training.block import Block, Buffers, Gradient, Matmul, Part, whole
@@ -24,7 +24,7 @@ from fastdrop.training.sums import GradientSums
 
 __all__ = ["Step"]
 
-# What may be assigned to layers of ours between batches, beside parameters and p.
+# Attributes of our layers that may be assigned between batches, besides parameters and p
 SETTINGS = (
     "trainable",
     "activation",
@@ -41,17 +41,16 @@ SETTINGS = (
 class Step:
     """The computation of one `fit`, `evaluate` or `predict`, batch by batch.
 
-    Outputs may be rewritten by the next call. Layers, parameters and loss may be replaced between
-    calls.
+    The next call may overwrite outputs. Layers, parameters and loss may be replaced between calls.
 
     Parameters
     ----------
     network : Network
-        A built one; compiled, except for `predict`.
+        A network that is built and, except for `predict`, compiled.
     ranks : Ranks
-        Those of a communicator take each step together, every one with its rows.
+        The processes. Those of a communicator take each step together, each with its own rows.
     matmul : callable
-        `np.matmul`, or that of `fastdrop.training.blas` where the program computes nothing else
+        `np.matmul`, or that of `fastdrop.training.blas` if the program computes nothing else
         between the batches.
     """
 
@@ -66,23 +65,23 @@ class Step:
         self._rates: list[object] = []
 
     def changed(self) -> bool:
-        """Tell whether layers are others, or drop otherwise, than when this was last asked."""
+        """Tell whether layers, or what they drop, have changed since this was last asked."""
         before, self._rates = self._rates, [layer.p for layer in self._dropping]
         return self._rates != before or not self.is_current()
 
     def is_current(self) -> bool:
-        """Tell whether the network consists of what it did at the last batch."""
+        """Tell whether the network still consists of the same parts as at the last batch."""
         return self._watched.is_still(self.network.layers)
 
     def _follow_network(self) -> None:
-        """Make what is computed, unless it has been made for what the network consists of now."""
+        """Prepare the computation, unless it fits what the network consists of now."""
         if self._watched.is_still(self.network.layers):
             self._layouts.check()
             return
         network = self.network
         assert network.input_shape is not None
-        network.build(network.input_shape)  # parameters may be anybody's arrays
-        # Training and testing work from logits where the loss folds the last activation.
+        network.build(network.input_shape)  # because users may have replaced parameters
+        # Training and testing use logits where the loss folds the last activation.
         self.from_logits = (
             network.loss is not None and network.loss.folds == network.layers[-1].activation
         )
@@ -116,20 +115,20 @@ class Step:
         self._watched = self._watch(inner)
 
     def _watch(self, layers: list[Layer]) -> Watched:
-        """Return what to look at before each batch: all that decides what is computed."""
+        """Return what to look at before each batch: everything that decides what is computed."""
         network, optimizer = self.network, self.network.optimizer
         parts: list[tuple[Any, tuple[str, ...]]] = [
             (layer, SETTINGS if is_ours(type(layer)) else ("trainable", "activation"))
             for layer in layers
         ]
         parts.append((network, ("seed", "loss", "optimizer")))
-        if optimizer is not None:  # whether it takes products
+        if optimizer is not None:  # it decides whether gradients may be products
             parts.append((optimizer, ("clipnorm", "global_clipnorm", "update")))
         settings = [(part, name) for part, names in parts for name in names if hasattr(part, name)]
         return Watched(network.layers, settings)
 
     def _chain_alone(self) -> Chain | None:
-        """Return the chain that is the whole network where also the rest of a step is compiled."""
+        """Return the chain that is the whole network, if the rest of a step is compiled as well."""
         chain = _only_chain(self._blocks)
         if chain is None or chain.calls_functions or self._penalised:
             return None
@@ -137,7 +136,7 @@ class Step:
         return chain if ours and self._leaves_products() else None
 
     def _leaves_products(self) -> bool:
-        """Tell whether the optimiser may multiply gradients, one after the other in one memory."""
+        """Tell whether the optimiser may multiply gradients one by one, in one piece of memory."""
         optimizer = self.network.optimizer
         return self._ranks is None and optimizer is not None and optimizer.takes_products
 
@@ -156,27 +155,28 @@ class Step:
         x : ndarray, (samples, ...)
             A batch of finite numbers of any type.
         y : ndarray
-            The batch's part of what the loss's ``targets`` returned.
+            The part of this batch of what the loss's ``targets`` returned.
         sample_weight : ndarray, (samples,), optional
-            Of the model's dtype.
+            Weights of the samples, in the model's dtype.
         row, rows : int
-            With ranks: the index of x's first row in the whole batch, and how many rows that has.
+            With ranks: the index of the first row of x in the whole batch, and the number of rows
+            of the whole batch.
 
         Returns
         -------
         loss : float
-            Of the whole batch before the update, penalties of layers included.
+            The loss of the whole batch before the update, with penalties of layers.
         outputs : ndarray
-            The model's for `x`, before the update.
+            The model's outputs for `x`, before the update.
         from_logits : bool
-            Whether they stop before the last activation.
+            Whether the outputs come from before the last activation.
         """
         optimizer = self.network.optimizer
         assert optimizer is not None  # `fit` has checked it
         self._follow_network()
-        if self._chain is not None:  # no NumPy, and no Python in between
+        if self._chain is not None:  # then there is no NumPy and no Python in between
             return self._train_alone(optimizer, x, y, sample_weight)
-        with np.errstate(all="ignore"):  # the loss tells
+        with np.errstate(all="ignore"):  # the loss itself shows when something is not finite
             if self._ranks is not None:
                 return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
             return self._train_alone(optimizer, x, y, sample_weight)
@@ -184,7 +184,7 @@ class Step:
     def gradients(
         self, x: Array, y: Array, sample_weight: Array | None = None
     ) -> tuple[float, Mapping[str, Gradient]]:
-        """Return what an update would be made of, for callers that make it themselves.
+        """Return loss and gradients, for callers that make the update themselves.
 
         Parameters
         ----------
@@ -194,11 +194,11 @@ class Step:
         Returns
         -------
         loss : float
-            Of the batch, penalties of layers included.
+            The loss of the batch, with penalties of layers.
         gradients : mapping of str to ndarray, PartialGradient or ProductGradient
-            By the network's names of parameters; without the penalties'. What an optimiser's
-            `update` takes, before the next batch is computed. Products only where the network has
-            an optimiser that takes them.
+            The gradients by the network's parameter names, without those of the penalties. They
+            are for an optimiser's `update`, before the next batch is computed. They are products
+            only if the network has an optimiser that takes products.
         """
         self._follow_network()
         if self._chain is not None:
@@ -273,7 +273,7 @@ class Step:
         return loss, outputs, self.from_logits
 
     def _update(self, optimizer: Optimizer, grads: Mapping[str, Gradient]) -> None:
-        self.network.step += 1  # now: whatever interrupts the update, no mask is used again
+        self.network.step += 1  # now, so that no mask is used again, even after an interrupt
         optimizer.update(self._params, grads, self._rules)
 
     def predict(self, x: Array, training: bool = False) -> Array:
@@ -321,7 +321,7 @@ class Step:
     def _share_of_loss(
         self, outputs: Array, y: Array, sample_weight: Array | None, rows: int | None
     ) -> tuple[float, Array]:
-        """Return what these rows add to the mean over all rows of the batch, and its gradient."""
+        """Return what these rows add to the mean over all rows of the batch, and the gradient."""
         if not len(outputs):
             return 0.0, outputs
         loss, dy = self._loss(outputs, y, sample_weight)
@@ -368,7 +368,7 @@ class Step:
         return grads
 
     def _backward(self, dy: Array, take: Callable[[dict[str, Any]], None]) -> None:
-        """Work out gradients, block by block from the last one; `take` gets each block's."""
+        """Compute gradients, block by block from the last one; `take` gets those of each block."""
         parts = [Part(0, len(dy), None, dy)]
         for number in reversed(range(self._first, len(self._blocks))):
             parts = self._blocks[number].backward(parts, need_dx=number > self._first)

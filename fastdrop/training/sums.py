@@ -1,4 +1,4 @@
-"""Gradients of one batch, summed over the ranks that train together."""
+"""The gradients of one batch, summed over the ranks that train together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["GradientSums"]
 Gradient = Array | PartialGradient
 
 BUCKET = 4 << 20  # bytes that are summed at a time; larger gradients are cut
-SMALL = 1 << 20  # gradients of fewer bytes wait for others to be summed with
+SMALL = 1 << 20  # gradients with fewer bytes wait to be summed together with others
 
 
 class GradientSums:
@@ -24,9 +24,9 @@ class GradientSums:
     Parameters
     ----------
     ranks : Ranks
-        Of a communicator.
+        The processes of a communicator.
     in_groups : bool
-        Whether ranks may have dropped different units: their gradients have to be made whole.
+        Whether ranks may have dropped different units, so that gradients have to be made whole.
     """
 
     def __init__(self, ranks: Ranks, in_groups: bool) -> None:
@@ -39,7 +39,7 @@ class GradientSums:
         self._grads: dict[str, Gradient] = {}
 
     def start(self, array: Array) -> None:
-        """Begin to make a contiguous array the sum of all ranks'; leave it alone until `finish`."""
+        """Begin to replace an array by the sum over all ranks. Leave it alone until `finish`."""
         flat = array.reshape(-1)
         step = BUCKET // array.itemsize
         for start in range(0, flat.size, step):
@@ -47,7 +47,7 @@ class GradientSums:
             self._requests.append(self._comm.Iallreduce(self._mpi.IN_PLACE, piece))
 
     def add(self, grads: Mapping[str, Gradient]) -> None:
-        """Take in gradients as the backward pass makes them, the same ones on every rank."""
+        """Add gradients as the backward pass computes them, the same ones on every rank."""
         for name, gradient in grads.items():
             if isinstance(gradient, PartialGradient) and self._in_groups:
                 gradient = gradient.dense()
@@ -62,11 +62,11 @@ class GradientSums:
                 self._small.append(array)
                 if sum(small.nbytes for small in self._small) >= SMALL:
                     self._start_small()
-        # MPI works on sums only while it is called.
+        # MPI makes progress with sums only while one of its functions is called.
         self._mpi.Request.Testall(self._requests)
 
     def finish(self) -> dict[str, Gradient]:
-        """Return the sums, by the gradients' names."""
+        """Return the sums by the gradients' names."""
         self._start_small()
         self._mpi.Request.Waitall(self._requests)
         for bucket, arrays in self._buckets:

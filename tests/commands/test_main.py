@@ -252,7 +252,9 @@ def test_as_a_module(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / RESULTS).is_file()
-    done = subprocess.run([*command, "--data", "none"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--force", "--data", "none"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "fastdrop train: error: --data: expected an existing folder or file, got none"

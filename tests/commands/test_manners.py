@@ -16,11 +16,17 @@ from fastdrop.commands import main as command_line
 from fastdrop.commands.console import Console
 from fastdrop.commands.main import COMMANDS, main
 
-TRAIN = ["train", "--epochs", "1", "--hidden", "4"]
-BENCH = ["bench", "--sizes", "1Ki", "--p", "0.5", "--rounds", "1", "--threads", "1"]
-# a quick call of each command that needs nothing but this package
-QUICK = {"train": TRAIN, "bench": BENCH, "info": ["info"]}
-OUT = {"train", "bench"}  # which write to --out
+# a quick call of each command; {} is a folder with what it needs, which {out} is not
+QUICK = {
+    "train": "train --epochs 1 --hidden 4 --out {out}",
+    "predict": "predict {}/model-with-dropout.safetensors {}/table.csv --out {out}/new.csv",
+    "report": "report {} --out {out}/report.html",
+    "masks": "masks --layer Dropout2d --shape 2x4x4 --key 1",
+    "bench": "bench --sizes 1Ki --p 0.5 --rounds 1 --threads 1 --out {out}",
+    "info": "info",
+    "completion": "completion bash",
+}
+NEEDED = {"predict": ["pyarrow"], "report": ["pyarrow", "jinja2", "PIL"], "completion": ["shtab"]}
 
 
 def parser():
@@ -39,8 +45,29 @@ def status_of(*arguments):
         return end.code
 
 
-def given(name, tmp_path, *more):
-    return [*QUICK[name], *(["--out", tmp_path] if name in OUT else []), *more]
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder with a table, and what was trained on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows = [f"{i},{'abc'[i % 3]},{i % 2}" for i in range(60)]
+    (folder / "table.csv").write_text("\n".join(["n,word,label", *rows]))
+    words = ["train", "--data", folder / "table.csv", "--epochs", "1", "--hidden", "4"]
+    assert main([*map(str, words), "--out", str(folder), "--force"]) == 0
+    return folder
+
+
+@pytest.fixture
+def given(tmp_path, request):
+    """What the words of a quick call are, with more behind them."""
+
+    def words(name, *more):
+        for package in NEEDED.get(name, ()):
+            pytest.importorskip(package, reason=f"needs {package}")
+        call = QUICK[name]
+        folder = request.getfixturevalue("trained") if "{}" in call else ""
+        return [*call.replace("{}", str(folder)).format(out=tmp_path).split(), *more]
+
+    return words
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +83,7 @@ def only_fastdrop(monkeypatch):
 
 def test_every_command_is_listed():
     assert len(commands()) == len(COMMANDS)
+    assert set(QUICK) == set(commands())
     for name in commands():
         assert f"\n    {name} " in parser().format_help()
 
@@ -112,22 +140,22 @@ def test_near_misses(capsys, arguments, message):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_json_is_all_of_standard_output(tmp_path, capsys, name):
-    assert status_of(*given(name, tmp_path, "--json")) == 0
+def test_json_is_all_of_standard_output(given, capsys, name):
+    assert status_of(*given(name, "--json")) == 0
     assert json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_quiet_leaves_the_results(tmp_path, capsys, name):
-    assert status_of(*given(name, tmp_path, "--quiet")) == 0
+def test_quiet_leaves_the_results(given, capsys, name):
+    assert status_of(*given(name, "--quiet")) == 0
     printed = capsys.readouterr()
     assert printed.out
     assert printed.err == ""
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_log_has_no_bar_and_no_colour(tmp_path, capsys, name):
-    assert status_of(*given(name, tmp_path)) == 0
+def test_a_log_has_no_bar_and_no_colour(given, capsys, name):
+    assert status_of(*given(name)) == 0
     printed = capsys.readouterr()
     assert not re.search(r"[\r\x1b]|it/s|step/s", printed.out + printed.err)
 
@@ -161,8 +189,8 @@ def on_a_terminal(arguments, **environment):
         ({}, ["--quiet", "--json"], False, False),
     ],
 )
-def test_colour_and_bars_on_a_terminal(tmp_path, environment, options, bold, bar):
-    status, seen = on_a_terminal(given("train", tmp_path, *options), **environment)
+def test_colour_and_bars_on_a_terminal(given, environment, options, bold, bar):
+    status, seen = on_a_terminal(given("train", *options), **environment)
     assert status == 0, seen
     assert ("\x1b[1m" in seen) == bold
     assert ("step/s" in seen or "epoch 1/1" in seen) == bar
@@ -191,7 +219,7 @@ def test_colour_and_bars_on_a_terminal(tmp_path, environment, options, bold, bar
     ],
 )
 @pytest.mark.parametrize("traceback", [False, True])
-def test_exit_statuses(monkeypatch, tmp_path, capsys, name, error, status, line, traceback):
+def test_exit_statuses(monkeypatch, given, capsys, name, error, status, line, traceback):
     def fail(arguments):
         raise error
 
@@ -204,7 +232,7 @@ def test_exit_statuses(monkeypatch, tmp_path, capsys, name, error, status, line,
 
     monkeypatch.setattr(command_line, "_parser", failing)
     monkeypatch.setenv("FASTDROP_TRACEBACK", "1" if traceback else "")
-    assert status_of(*given(name, tmp_path)) == status
+    assert status_of(*given(name)) == status
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1].startswith(f"fastdrop {name}: {line}")
@@ -219,39 +247,34 @@ def run(arguments, **streams):
     return subprocess.run(command, stderr=subprocess.PIPE, check=False, timeout=60, **streams)
 
 
-CALLS = {name: QUICK[name] for name in ("train", "info")} | {
-    "help": ["--help"],
-    "version": ["--version"],
-    "help of a command": ["train", "--help"],
-}
+TOLD = {"help": ["--help"], "version": ["--version"], "help of a command": ["train", "--help"]}
+CALLS = [*TOLD, *(name for name in QUICK if name != "bench")]  # its other libraries would start
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_closed_pipe_is_no_error(tmp_path, name):
+def test_a_closed_pipe_is_no_error(given, name):
     reading, writing = os.pipe()
     os.close(reading)
-    options = ["--quiet", "--out", tmp_path] if name in OUT else []
-    done = run([*CALLS[name], *options], stdout=writing)
+    done = run(TOLD.get(name) or given(name, "--quiet"), stdout=writing)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 @pytest.mark.parametrize("name", CALLS)
-def test_a_full_disk_is_said(tmp_path, name):
-    options = ["--quiet", "--out", tmp_path] if name in OUT else []
+def test_a_full_disk_is_said(given, name):
     with open("/dev/full", "wb") as full:
-        done = run([*CALLS[name], *options], stdout=full)
+        done = run(TOLD.get(name) or given(name, "--quiet"), stdout=full)
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
     assert re.match(r"fastdrop.*: error: .*No space left on device", line)
 
 
-def test_nobody_listens_to_standard_error(tmp_path):
+def test_nobody_listens_to_standard_error(given):
     """Training goes on: results are what it is for."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "fastdrop", *given("train", tmp_path)]
+    command = [sys.executable, "-m", "fastdrop", *given("train")]
     done = subprocess.run(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=writing, check=False, timeout=60
     )

@@ -562,12 +562,12 @@ BAD_ARGUMENTS = {
     "kernel_regularizer": (
         lambda: Dense(2, kernel_regularizer="l2"),
         TypeError,
-        "kernel_regularizer: expected l1 and l2 in its place: l2=0.01 for 'l2'.*; got 'l2'",
+        "kernel_regularizer: expected l1 and l2 instead: l2=0.01 for 'l2'.*; got 'l2'",
     ),
     "kernel_constraint": (
         lambda: Dense(2, kernel_constraint="max_norm"),
         TypeError,
-        "kernel_constraint: expected max_norm in its place, .*; got 'max_norm'",
+        "kernel_constraint: expected max_norm instead, .*; got 'max_norm'",
     ),
     "weights None": (lambda: Dense(2).set_weights(None), TypeError, "weights: expected a list"),
     "weights too soon": (
@@ -603,7 +603,7 @@ BAD_ARGUMENTS = {
     "residual of one layer twice": (
         lambda: Residual([dense := Dense(4), Residual([dense])]),
         ValueError,
-        "layers: expected each once, got 'dense' twice",
+        "layers: expected each layer once, got 'dense' twice",
     ),
     "class": (
         lambda: layers.deserialize({"class_name": "Conv", "config": {}}),

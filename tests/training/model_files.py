@@ -1,6 +1,6 @@
 """Files of models, damaged and crafted: for test_model_files.py and tools/fuzz-model-files.
 
-The format is written down here once more, by docs/trainer.md.
+The format is written down here once more, by docs/reference/file_format.md.
 """
 
 import contextlib

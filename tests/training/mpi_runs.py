@@ -25,8 +25,8 @@ from fastdrop.layers import (
     Layer,
     LayerNormalization,
     Residual,
-    build_all,
 )
+from fastdrop.layers.base import build_all
 from fastdrop.optimizers import SGD
 
 # Four batches of 50 rows, and one of a single row: fewer than there are ranks.

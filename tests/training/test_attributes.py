@@ -191,7 +191,7 @@ def test_what_parameters_are_made_from_is_assigned_before_they_are_made(layer, n
     value = getattr(layer, name)
     setattr(layer, name, value)
     layer.build((4,), layer.key_of(layers.Batch()))
-    with pytest.raises(AttributeError, match=f"^{name}: expected it before the layer"):
+    with pytest.raises(AttributeError, match=f"^{name}: expected an assignment before the layer"):
         setattr(layer, name, value)
 
 
@@ -275,15 +275,15 @@ def test_a_models_dtype_stays():
 @pytest.mark.parametrize(
     ("base", "name", "here"),
     [
-        (layers.Layer, "call", "to define forward in its place"),
-        (layers.Dense, "compute_output_shape", "to define output_shape in its place"),
+        (layers.Layer, "call", "to define forward instead"),
+        (layers.Dense, "compute_output_shape", "to define output_shape instead"),
         (layers.Dropout, "compute_mask", "not to define it"),
         (layers.Layer, "trainable_weights", "not to define it"),
-        (losses.Loss, "call", "to define __call__ in its place"),
-        (metrics.Metric, "update_state", "to define update in its place"),
-        (metrics.Accuracy, "reset_state", "to define reset in its place"),
-        (optimizers.Adam, "update_step", "to define update in its place"),
-        (optimizers.Optimizer, "apply_gradients", "to define update in its place"),
+        (losses.Loss, "call", "to define __call__ instead"),
+        (metrics.Metric, "update_state", "to define update instead"),
+        (metrics.Accuracy, "reset_state", "to define reset instead"),
+        (optimizers.Adam, "update_step", "to define update instead"),
+        (optimizers.Optimizer, "apply_gradients", "to define update instead"),
         (Sequential, "train_step", "not to define it"),
         (Sequential, "call", "not to define it"),
         (Sequential, "compute_loss", "not to define it"),
@@ -320,7 +320,7 @@ def test_rate_is_another_word_for_p(cls):
     assert layer.p == 0.25
     assert layer.get_config() == make(cls, p=0.25).get_config()
     assert cls.from_config(layer.get_config()).p == 0.25
-    with pytest.raises(TypeError, match="rate: expected it or p, got both"):
+    with pytest.raises(TypeError, match="rate: expected either rate or p, got both"):
         make(cls, p=0.25, rate=0.25)
     with pytest.raises(ValueError, match="p: expected"):
         make(cls, rate=1.5)

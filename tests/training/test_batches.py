@@ -307,7 +307,7 @@ BAD_ARGUMENTS = {
     "class weight": ({"class_weight": {0: -1.0}}, "class_weight: .*at least 0"),
     "class of several labels": (
         {"x": X[:, np.newaxis], "y": Y[:, np.newaxis], "class_weight": {0: 2.0}},
-        r"class_weight: .*one label a sample, got .* outputs of shape \(samples, 1, 3\)",
+        r"class_weight: .*one label per sample, got .* outputs of shape \(samples, 1, 3\)",
     ),
     "no mapping": ({"class_weight": [1, 2, 3]}, "class_weight: expected a mapping"),
 }

@@ -5,17 +5,8 @@ import pytest
 
 from fastdrop import layers, optimizers
 from fastdrop.compiled._train import submatrix
-from fastdrop.layers import (
-    Activation,
-    Batch,
-    Dense,
-    Dropout,
-    Layer,
-    PartialGradient,
-    ReLU,
-    build_all,
-    shapes_between,
-)
+from fastdrop.layers import Activation, Batch, Dense, Dropout, Layer, PartialGradient, ReLU
+from fastdrop.layers.base import build_all, shapes_between
 from fastdrop.layers.schedules import Linear
 from fastdrop.models import Sequential
 from fastdrop.random import Key, uniform

@@ -40,7 +40,7 @@ def kinds():
 def test_no_rank_runs_on_behind_an_error(tmp_path, kind, ranks):
     for time in range(TIMES):
         rank = 0 if kind in ON_RANK_0 else (time - 1) % ranks
-        way = (["-m", "mpi4py"], [])[time % 2]  # the two that docs/mpi.md and many scripts have
+        way = (["-m", "mpi4py"], [])[time % 2]  # those of docs/how-to/mpi.md and many scripts
         program = mpiexec(ranks, *way, mpi_faults.__file__, kind, rank)
         status, out, error = finish(program, SECONDS)
         assert status == mpi_faults.STATUS.get(kind, 1), error

@@ -303,7 +303,7 @@ CRAFTED = {
     "units": (at(*LAYER, "units", value=300_000_000), "to have the shape of x"),
     "units of the last": (
         at("model", "layers", 5, "config", "units", value=300_000_000),
-        "'weight' of shape .300000000, 5., got one of .3, 5.",
+        "'weight' of shape .300000000, 5., got shape .3, 5.",
     ),
     "units true": (at(*LAYER, "units", value=True), "units: expected a whole number, got True"),
     "units 5.0": (at(*LAYER, "units", value=5.0), "units: expected a whole number, got 5.0"),
@@ -335,7 +335,7 @@ CRAFTED = {
         entry("optimizer/0.weight/velocity", dtype="U32"),
         "expected float32 .* as 'velocity' of '0.weight', got uint32",
     ),
-    "shape": (entry("0.weight", shape=[4, 5]), "'weight' of shape .5, 4., got one of .4, 5."),
+    "shape": (entry("0.weight", shape=[4, 5]), "'weight' of shape .5, 4., got shape .4, 5."),
     "shape of a state": (entry("optimizer/0.weight/velocity", shape=[20]), "got float32 .20,"),
     "type that NumPy lacks": (entry("0.bias", dtype="BF16"), "'0.bias': expected a type"),
     "shape of half": (entry("0.weight", shape=[5, 2]), "'0.weight': expected bytes"),

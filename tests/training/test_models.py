@@ -452,11 +452,11 @@ BAD = {
     ),
     "no list": (lambda: Sequential(Dense(3)), TypeError, "layers: expected a list .*got Dense"),
     "no layer": (lambda: Sequential(["dense"]), TypeError, "layer: expected .*got 'dense'"),
-    "layer twice": (lambda: Sequential([RELU, RELU]), ValueError, "layer: .*each once, got 'relu'"),
+    "layer twice": (lambda: Sequential([RELU, RELU]), ValueError, "layer: .*once, got 'relu'"),
     "layer inside another, too": (
         lambda: Sequential([RELU, Residual([RELU])]),
         ValueError,
-        "layer: expected each once, got 'relu' twice",
+        "layer: expected each layer once, got 'relu' twice",
     ),
     "Input": (lambda: Sequential([Dense(3), Input((2,))]), ValueError, "layer: expected an Input"),
     "seed": (lambda: Sequential(seed=-1), ValueError, "seed"),

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastdrop._messages import about
-from fastdrop.datasets import check_classes, load_csv, load_digits, load_idx, load_npz
+from fastdrop.datasets import check_classes, load_digits, load_idx, load_npz
 from fastdrop.layers import Array
 from fastdrop.losses import SparseCategoricalCrossentropy
-from fastdrop.random import Key, permutation
+from fastdrop.splits import by_chance
 from fastdrop.training.batches import ArrayBatches
 from fastdrop.training.expected import Expected
 
-__all__ = ["Data", "load"]
+if TYPE_CHECKING:
+    from fastdrop.tables.preparation import Prepared
+
+__all__ = ["Data", "is_table", "load"]
 
 DIGITS_TRAINING_SAMPLES = 1400  # the others were written by people whom the net has not seen
-VALIDATION_SHARE = 0.2
-ROUNDING = 1e-12  # how far numbers in [0.5, 1) may be apart that only rounding has made different
-SPLIT = 2**40  # folded into the seed for the split; no layer has this number
+TABLES = (".csv", ".tsv", ".parquet")
+KINDS = ", ".join([*TABLES, "gzipped, too, or - for standard input"])
 SPLIT_NAMES = ("x", "y", "x", "y")  # what both parts are called in the file
 
 
@@ -39,11 +40,13 @@ class Data(NamedTuple):
         "classification" or "regression".
     classes : tuple of str
         What the class numbers in y stand for; none for a regression.
-    x, x_val : ndarray, (samples, ...)
+    x, x_val : ndarray, (samples, ...), or EncodedRows of a table
     y, y_val : ndarray, (samples,)
         Class numbers, or the numbers that a regression is to predict.
     scale : float
         What 1 in y is in the units of a regression's target.
+    table : Prepared or None
+        What was done to a table.
     """
 
     name: str
@@ -54,11 +57,22 @@ class Data(NamedTuple):
     x_val: Array
     y_val: Array
     scale: float = 1.0
+    table: Prepared | None = None
 
     def __str__(self) -> str:
         parts = f"{len(self.x)} training and {len(self.x_val)} validation samples"
         kind = f"{len(self.classes)} classes" if self.classes else "a number to predict"
         return f"{self.name}: {parts}, {kind}"
+
+    @property
+    def weight(self) -> Array | None:
+        """Factors of the training samples' losses, of a table that has some."""
+        return None if self.table is None else self.table.weight
+
+    @property
+    def validation(self) -> tuple[Any, ...]:
+        """What `Sequential.fit` takes as ``validation_data``."""
+        return (self.x_val, self.y_val) if self.table is None else self.table.validation
 
     @property
     def metric(self) -> str:
@@ -69,7 +83,10 @@ class Data(NamedTuple):
     def checksum(self) -> str:
         """SHA-256 of both parts, in hexadecimal digits."""
         digest = hashlib.sha256()
-        for array in (self.x, self.y, self.x_val, self.y_val):
+        arrays = [self.x, self.y, self.x_val, self.y_val]
+        if self.table is not None:
+            arrays = self.table.arrays()
+        for array in arrays:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -84,20 +101,23 @@ class Data(NamedTuple):
             "task": self.task,
             "metric": self.metric,
             "classes": list(self.classes),
+            "roles": None if self.table is None else self.table.roles.facts(),
         }
 
 
-def load(path: Path | None, label: str, seed: int) -> Data:
+def load(path: Path | None, target: str, seed: int, roles: Mapping[str, Any]) -> Data:
     """Load what ``--data`` names.
 
     Parameters
     ----------
     path : Path or None
-        A folder of IDX files, an .npz or a .csv file; None for the embedded digits.
-    label : str
-        The column of labels of a .csv file.
+        A folder of IDX files, an .npz file, or a table; None for the embedded digits.
+    target : str
+        The column of a table that is to be predicted.
     seed : int
         Fixes the split where there is no validation part.
+    roles : mapping of str to object
+        What else `fastdrop.tables.preparation.Roles` takes, of a table.
 
     Returns
     -------
@@ -113,7 +133,7 @@ def load(path: Path | None, label: str, seed: int) -> Data:
         x = (x / 16).astype(np.float32)
         n = DIGITS_TRAINING_SAMPLES
         return _data("embedded digits", x[:n], y[:n], x[n:], y[n:])
-    if not path.exists():
+    if not path.exists() and str(path) != "-":
         raise FileNotFoundError(f"--data: expected an existing folder or file, got {path}")
     if path.is_dir():
         train, test = load_idx(path)
@@ -126,13 +146,31 @@ def load(path: Path | None, label: str, seed: int) -> Data:
             if len(arrays) == 4:
                 return _data(path.name, x, y, arrays["x_val"], arrays["y_val"])
             return _data(path.name, *_split(x, y, seed), SPLIT_NAMES)
-    if path.suffix == ".csv":
-        x, y, classes = load_csv(path, label)
-        with _naming(path):
-            x, y, x_val, y_val = _split(x, y, seed)
-            x, x_val = _standardised(x, x_val)
-            return _data(path.name, x, y, x_val, y_val, SPLIT_NAMES, classes)
-    raise ValueError(f"--data: expected a folder, an .npz or a .csv file, got {path}")
+    if is_table(path):
+        return _of_table(path, target, seed, roles)
+    raise ValueError(f"--data: expected a folder, an .npz file or a table ({KINDS}), got {path}")
+
+
+def is_table(path: Path) -> bool:
+    """Tell whether a table is expected under this name."""
+    return str(path) == "-" or path.name.lower().removesuffix(".gz").endswith(TABLES)
+
+
+def _of_table(path: Path, target: str, seed: int, roles: Mapping[str, Any]) -> Data:
+    from fastdrop.tables.preparation import Roles, prepare
+
+    table = prepare(str(path), Roles(target, **roles), seed)
+    return Data(
+        "standard input" if str(path) == "-" else path.name,
+        table.target.task,
+        tuple(map(str, table.target.classes)),
+        table.x,
+        table.y,
+        table.x_val,
+        table.y_val,
+        table.target.deviation,
+        table,
+    )
 
 
 @contextmanager
@@ -144,18 +182,6 @@ def _naming(path: Path) -> Iterator[None]:
         raise ValueError(about(path, error)) from error
 
 
-def _standardised(x: Array, x_val: Array) -> tuple[Array, Array]:
-    """Subtract the mean of x, and divide by its deviation."""
-    # By a power of two first, which changes no digit: of any numbers squares are in range then, and
-    # a column is constant but for rounding if its values differ by little beside 1.
-    _, exponent = np.frexp(np.abs(x).max(axis=0))
-    with np.errstate(over="ignore"):  # what is out of range in the validation part is refused
-        x, x_val = np.ldexp(x, -exponent), np.ldexp(x_val, -exponent)
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    deviation[np.ptp(x, axis=0) <= ROUNDING] = 1
-    return (x - mean) / deviation, (x_val - mean) / deviation
-
-
 def _split(x: Array, y: Array, seed: int) -> tuple[Array, Array, Array, Array]:
     """Set samples apart for validation, in an order that the seed fixes."""
     if x.ndim < 2 or y.shape[:1] != x.shape[:1] or len(x) < 2:
@@ -163,9 +189,7 @@ def _split(x: Array, y: Array, seed: int) -> tuple[Array, Array, Array, Array]:
             f"expected x of shape (samples, ...) and a label in y for each of at least 2 samples, "
             f"got x {x.shape} and y {y.shape}"
         )
-    order = permutation(Key(seed).fold_in(SPLIT), len(x))
-    held_out = math.ceil(len(x) * VALIDATION_SHARE)
-    rest, first = order[:held_out], order[held_out:]
+    first, rest = by_chance(len(x), seed)
     return x[first], y[first], x[rest], y[rest]
 
 
@@ -176,7 +200,6 @@ def _data(
     x_val: Array,
     y_val: Array,
     names: Sequence[str] = ("x", "y", "x_val", "y_val"),
-    classes: Sequence[str] = (),
 ) -> Data:
     """Make class numbers of the labels; refuse what cannot be trained on, by the arrays' names."""
 
@@ -199,8 +222,7 @@ def _data(
             f"{names[1]}: expected at least 2 classes among the samples to train on, "
             f"got {y[0]} only"
         )
-    if not classes:
-        classes = [str(n) for n in range(1 + max(int(of.max(initial=0)) for of in (y, y_val)))]
+    classes = [str(n) for n in range(1 + max(int(of.max(initial=0)) for of in (y, y_val)))]
     data = Data(name, "classification", tuple(classes), prepared(x), y, prepared(x_val), y_val)
     training = ArrayBatches(data.x, y, None, names[:2])
     expected = Expected(training.sample_shape, (len(classes),), np.dtype(np.float32), loss)

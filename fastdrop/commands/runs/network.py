@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NamedTuple
 
 from fastdrop.commands.runs.data import Data
@@ -10,7 +11,7 @@ from fastdrop.layers import Dense, Dropout, Flatten, Layer
 from fastdrop.models import Sequential
 from fastdrop.optimizers import OPTIMIZERS, Optimizer
 
-__all__ = ["Settings", "model_of"]
+__all__ = ["Settings", "model_of", "save_model"]
 
 
 class Settings(NamedTuple):
@@ -73,4 +74,27 @@ def model_of(data: Data, settings: Settings, p: float, seed: int) -> Sequential:
     model = Sequential([*layers, head], seed=seed)
     optimizer: Optimizer = OPTIMIZERS[settings.optimizer](learning_rate=settings.lr)
     model.compile(optimizer, loss, [data.metric])
+    if data.table is not None:
+        data.table.begin(model)
     return model
+
+
+def save_model(
+    path: Path, model: Sequential, data: Data, settings: Settings, p: float, seed: int
+) -> None:
+    """Write a trained network to a file; of a table with all that is done to its columns."""
+    if data.table is None:
+        model.save(path)
+        return
+    from fastdrop.tables import TableModel
+
+    TableModel.of(
+        data.table,
+        model,
+        hidden=settings.hidden,
+        dropout=p,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        optimizer=model.optimizer,
+        seed=seed,
+    ).save(path)

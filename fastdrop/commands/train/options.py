@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastdrop.commands.arguments import (
     Commands,
+    Parser,
     add_command,
     add_out,
     count,
@@ -32,25 +33,32 @@ def add(commands: Commands) -> None:
         "Train the same network without dropout and with each rate, once for each seed, and "
         "compare: a table and a conclusion on the screen, and in --out the files "
         f"{PICTURE} (needs matplotlib), {RESULTS}, {' and '.join(MODELS)}, which "
-        "fastdrop.load_model reads.",
+        "fastdrop.load_model reads; those of a table are for fastdrop predict.",
         (
             "--out digits",
-            "--data table.csv --label species --dropout 0.1,0.3,0.5 --seeds 5 --out species",
+            "table.csv --target price --ignore name --out prices",
+            "table.csv --target species --dropout 0.1,0.3,0.5 --seeds 5 --out species",
         ),
     )
     parser.set_defaults(advice=advice)
     option = parser.add_argument
     option(
+        "table",
+        type=Path,
+        nargs="?",
+        metavar="TABLE",
+        help="what to train on, as --data; mostly a table",
+    )
+    option(
         "--data",
         type=Path,
         metavar="PATH",
-        help="a folder of MNIST's IDX files, an .npz file with x, y[, x_val, y_val], or a .csv "
-        "file; bytes are divided by 255, CSV columns standardised; without a validation part a "
-        "fifth of the samples becomes one (default: the embedded digits)",
+        help="a folder of MNIST's IDX files, an .npz file with x, y[, x_val, y_val], or a table: "
+        "CSV, TSV (gzipped, too), Parquet, or - for CSV on standard input; bytes are divided by "
+        "255; without a validation part a fifth of the samples becomes one (default: the embedded "
+        "digits)",
     )
-    option(
-        "--label", metavar="NAME", help="label column of a .csv, of words or whole numbers (label)"
-    )
+    _add_roles(parser)
     option(
         "--hidden",
         type=list_of(count),
@@ -85,14 +93,53 @@ def add(commands: Commands) -> None:
         help="train with so many seeds, from --seed on, to tell what dropout does from luck; the "
         "split stays that of the first (%(default)s)",
     )
-    option(
+    before = parser.add_mutually_exclusive_group().add_argument
+    before(
         "--resume",
         action="store_true",
         help=f"go on from the checkpoint in --out, {CHECKPOINT}, which is written after "
         "every epoch, but not more than once a second; all other settings have to be the same",
     )
-    option("--force", action="store_true", help="replace what another run has left in --out")
+    before("--force", action="store_true", help="replace what another run has left in --out")
+    option(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page on the results, too, as fastdrop report does",
+    )
     add_out(parser)
+
+
+def _add_roles(parser: Parser) -> None:
+    """Add what can be said of a table's columns."""
+    option = parser.add_argument_group("of tables").add_argument
+    option(
+        "--target",
+        "--label",
+        dest="label",
+        metavar="NAME",
+        help="the column to predict: words and few whole numbers are classes, other numbers a "
+        "regression's (label)",
+    )
+    option("--task", choices=("classification", "regression"), help="which of them it is")
+    option("--weight", metavar="NAME", help="a column of factors of the rows' losses")
+    option(
+        "--ignore",
+        type=lambda text: text.split(","),
+        metavar="NAMES",
+        help="columns to leave out, with commas between them",
+    )
+    option(
+        "--group",
+        metavar="NAME",
+        help="a column: rows with the same in it are all trained on or all validated on",
+    )
+    option("--time", metavar="NAME", help="a column: the latest rows by it are validated on")
+    option(
+        "--missing",
+        choices=("fill", "error"),
+        help="whether what is missing is filled, with a flag beside it, or refused (fill)",
+    )
 
 
 def _rates(text: str) -> list[float]:

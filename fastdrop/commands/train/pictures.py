@@ -124,8 +124,8 @@ def _draw_sweep(axes: Axes, runs: Sequence[Run], name: str) -> None:
     axes.errorbar(rates, means, spreads, color=COLOURS[1], lw=1.8, capsize=3, marker="o", ms=6)
     axes.errorbar(rates[:1], means[:1], spreads[:1], color=COLOURS[0], capsize=3, marker="o", ms=7)
     least = int(np.argmin(means))
-    for i, colour in {0: COLOURS[0], least: COLOURS[1]}.items():
-        number = f"{means[i]:.3g}{' %' if name == 'accuracy' else ''}"
+    for i, colour in {least: COLOURS[1], 0: COLOURS[0]}.items():
+        number = f"{means[i]:.3g}{'%' if name == 'accuracy' else ''}"
         label = f"{'least: ' if i == least else ''}{title_of(rates[i])}\n{number}"
         above = means[i] + spreads[i] if i != least else means[i] - spreads[i]
         axes.annotate(
@@ -133,7 +133,7 @@ def _draw_sweep(axes: Axes, runs: Sequence[Run], name: str) -> None:
             (rates[i], above),
             (6 if i == 0 else 0, -8 if i == least else 8),
             textcoords="offset points",
-            ha="left" if i == 0 else "center",
+            ha="left" if i == 0 else "right" if i == len(rates) - 1 else "center",
             va="top" if i == least else "bottom",
             color=colour,
             fontsize=9,

@@ -30,8 +30,11 @@ class MeasureTraining(Callback):
         self.data, self.comm = data, comm
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        x, y = self.data.x, self.data.y
-        logs.update(self.model.evaluate(x, y, verbose=0, return_dict=True, comm=self.comm))
+        x, y, weight = self.data.x, self.data.y, self.data.weight
+        measured = self.model.evaluate(
+            x, y, verbose=0, sample_weight=weight, return_dict=True, comm=self.comm
+        )
+        logs.update(measured)
         for name in (self.data.metric, f"val_{self.data.metric}"):
             logs[name] *= self.data.scale
 

@@ -10,9 +10,10 @@ from typing import Any
 from fastdrop import __version__
 from fastdrop._output import claimed, make_writable, replace_file
 from fastdrop.callbacks import Callback, ProgressBar
+from fastdrop.commands.report import command as report
 from fastdrop.commands.runs.comparison import best_of, rates_of
-from fastdrop.commands.runs.data import Data, load
-from fastdrop.commands.runs.network import Settings
+from fastdrop.commands.runs.data import Data, is_table, load
+from fastdrop.commands.runs.network import Settings, save_model
 from fastdrop.commands.runs.results import (
     MODELS,
     PICTURE,
@@ -29,6 +30,7 @@ from fastdrop.training.ranks import Ranks, launched, world
 
 __all__ = ["advice", "run"]
 
+ROLES = ("task", "weight", "ignore", "group", "time", "missing")  # options about a table
 DIGITS_EPOCHS, EPOCHS = 100, 10  # of the embedded digits, of all else
 
 
@@ -72,27 +74,29 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
     path = out / CHECKPOINT
     content = None
     with ranks.together("the data"):
-        if arguments.label and (arguments.data is None or arguments.data.suffix != ".csv"):
-            raise ValueError(f"--label: expected it with a .csv file only, got {arguments.label!r}")
+        roles = _roles(arguments)
         if arguments.epochs is None:
             arguments.epochs = DIGITS_EPOCHS if arguments.data is None else EPOCHS
         settings = Settings.of(arguments)
+        if ranks.rank == 0 and not arguments.force:
+            _refuse_to_overwrite(arguments)  # before data are read, which may take a while
+        data = load(arguments.data, arguments.label or "label", arguments.seed, roles)
         if ranks.rank == 0:
             names = [model_name(p, settings.dropout) for p in (0.0, *settings.dropout)]
             make_writable(out, (CHECKPOINT, *MODELS, *names, RESULTS, PICTURE))
             held.enter_context(claimed(out))
-            if not arguments.force:
-                _refuse_to_overwrite(arguments)
-        data = load(arguments.data, arguments.label or "label", arguments.seed)
-        if ranks.rank == 0:
+            if arguments.report:
+                report.check(arguments.report, arguments.force)
             console.tell(f"{data}; {ranks.size} ranks" if ranks.size > 1 else str(data))
+            for line in data.table.lines if data.table else ():
+                console.tell(line)
             if arguments.resume and not path.exists():
                 console.tell(f"no checkpoint {path}: starting anew")
             elif arguments.resume:
                 content = files.read(path, ("training",))
     content = ranks.broadcast(content)  # which other ranks may not be able to read
     with ranks.together("the settings"):
-        more = {"label": arguments.label}
+        more = {"label": arguments.label} | roles
         if content is None:
             progress = Progress.begin(data, settings, more)
         else:
@@ -106,6 +110,20 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         progress = progress.next_run(data, settings)
     if ranks.rank == 0:
         _finish(progress, data, settings, arguments)
+
+
+def _roles(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was said of a table's columns; take the table from where it was named."""
+    if arguments.table is not None:
+        if arguments.data is not None:
+            raise ValueError(f"--data: expected it or a table, got both, {arguments.data}")
+        arguments.data = arguments.table
+    roles = {name: getattr(arguments, name) for name in ROLES}
+    said = {"target": arguments.label, **roles}
+    for name, value in said.items():
+        if value and (arguments.data is None or not is_table(arguments.data)):
+            raise ValueError(f"--{name}: expected it with a table only, got {value!r}")
+    return {name: value for name, value in roles.items() if value}
 
 
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
@@ -141,14 +159,16 @@ def _train(
             Record(run, lambda: progress.write(path)),
             shown,
         ],
-        validation_data=(data.x_val, data.y_val),
+        validation_data=data.validation,
+        sample_weight=data.weight,
         initial_epoch=model.epoch,
         comm=comm,
     )
     if comm is not None and comm.Get_rank() > 0:
         return
     if run.seed == settings.seed:
-        model.save(arguments.out / model_name(run.dropout, settings.dropout))
+        name = model_name(run.dropout, settings.dropout)
+        save_model(arguments.out / name, model, data, settings, run.dropout, run.seed)
     console.tell(f"{title}: {last_line(run, data)}")
 
 
@@ -176,6 +196,10 @@ def _finish(
     for name, content in _pictures(results, arguments):
         replace_file(out / name, content)
         console.tell(f"written: {out / name}")
+    if arguments.report:
+        for missing in report.write(out, arguments.report):
+            console.tell(missing)
+        console.tell(f"written: {arguments.report}")
     console.result(summary(results, console), facts_of(results, out))
 
 

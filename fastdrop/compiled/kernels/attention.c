@@ -1,7 +1,7 @@
-/* Blocks of attention: what is multiplied with what. */
+/* Blocks of attention, and the products that they consist of. */
 #include "attention.h"
 
-enum { ROW_MAJOR = 101, PLAIN = 111, TRANSPOSED = 112 };    /* CBLAS's */
+enum { ROW_MAJOR = 101, PLAIN = 111, TRANSPOSED = 112 };    /* of CBLAS */
 
 typedef struct {
     const void *data;
@@ -14,7 +14,7 @@ static size_t itemsize(const fd_attention *a)
     return a->softmax.dtype == FD_FLOAT64 ? sizeof(double) : sizeof(float);
 }
 
-/* c = alpha a b + beta c; c is (m, n), the sums are of k products. */
+/* Computes c = alpha a b + beta c; c is (m, n), and the sums are of k products. */
 static void multiply(const fd_attention *at, uint64_t m, uint64_t n, uint64_t k, double alpha, matrix a,
                      matrix b, double beta, matrix c)
 {
@@ -40,7 +40,7 @@ static matrix transposed(matrix m)
     return m;
 }
 
-/* Where a block is, and how large. */
+/* Where a block is, and how large it is */
 typedef struct {
     uint64_t batch, head, kv_head, first, rows, keys;
 } block;
@@ -72,7 +72,7 @@ uint64_t fd_attention_scratch(const fd_attention *a)
     return fd_softmax_scratch(&s) + 2 * scores_bytes(a);
 }
 
-/* scores = the block's weights, and gradient = the gradient of what the scores were, if it is there. */
+/* Computes scores = the block's weights, and gradient = the gradient of the old scores, if any. */
 static void softmax_of(const fd_attention *a, const block *b, void *scores, void *gradient,
                        void *scratch)
 {

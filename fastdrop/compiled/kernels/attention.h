@@ -2,23 +2,23 @@
  *
  *     scores = scale q k^T (+ mask),   weights = softmax and dropout of softmax.h,   out = weights v
  *
- *             keys                       A block of rows of the scores, all keys of it that a query may
- *         +-----------+                  attend to, is made, used and forgotten while it is in the cache:
- *         |###........|  first block     no memory that grows with queries times keys. Backward makes it
- *         |######.....|  second block    again. Rows are whole, so that nothing has to be put right
+ *             keys                       A block of rows of the scores, with all keys that a query
+ *         +-----------+                  may attend to, is made, used and forgotten in the cache. So
+ *         |###........|  first block     no memory grows with queries times keys. Backward makes the
+ *         |######.....|  second block    block again. Rows are whole, so nothing has to be corrected
  *         |#########..|  ...             afterwards, and the bits of the mask are those of the whole
  *         +-----------+  (causal)        array of scores, (batch, head, query, key) in C order.
  *
- * Products are a BLAS's, which the caller brings; so sums in them are taken in its order. All else is as in
- * softmax.h. Each block of out is one thread's, and so is each of the sums that dk and dv are made of:
- * results do not depend on how many threads there are.
+ * A BLAS, which the caller brings, computes products, so it decides on the order of their sums.
+ * Everything else is as in softmax.h. One thread computes each block of out, and each of the sums
+ * that dk and dv consist of, so results do not depend on the number of threads.
  */
 #ifndef FASTDROP_ATTENTION_H
 #define FASTDROP_ATTENTION_H
 
 #include "softmax.h"
 
-/* CBLAS's, with integers of 64 bits */
+/* a function of CBLAS, with integers of 64 bits */
 typedef void (*fd_sgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
                          int64_t k, float alpha, const float *a, int64_t a_stride, const float *b,
                          int64_t b_stride, float beta, float *c, int64_t c_stride);
@@ -33,24 +33,24 @@ typedef struct {
 } fd_heads;
 
 typedef struct {
-    fd_softmax softmax;    /* kernels, dtype (float32 or float64), causal, scale; the rest is a block's */
-    fd_bits bits;          /* of the first score */
+    fd_softmax softmax;    /* kernels, dtype (float32 or float64), causal, scale; a block's rest */
+    fd_bits bits;          /* those of the first score */
     fd_sgemm sgemm;
     fd_dgemm dgemm;
     uint64_t batches, heads, kv_heads, queries, keys, width, value_width;
-    uint64_t rows;         /* of a block */
-    double scale;          /* of scores */
+    uint64_t rows;         /* the rows of a block */
+    double scale;          /* the factor of scores */
     fd_heads q, k, v, out;
-    fd_heads mask;         /* data may be NULL; of strides 0 where it is shared */
+    fd_heads mask;         /* data may be NULL; strides are 0 where it is shared */
     int mask_is_bool;
-    fd_heads dout, dq, dk, dv;    /* backward; dk and dv are zeros before, and are sums: of the blocks */
-    uint64_t sums;                /* i, i + sums, ..., in batch i batches + b of theirs */
+    fd_heads dout, dq, dk, dv;    /* for backward; dk and dv are zeros before, and are sums: of */
+    uint64_t sums;                /* blocks i, i + sums, ..., in batch i batches + b of theirs */
 } fd_attention;
 
-/* Bytes of scratch memory that a thread needs. */
+/* Returns how many bytes of scratch memory a thread needs. */
 uint64_t fd_attention_scratch(const fd_attention *attention);
 
-/* How many parts there are, each independent of the others: blocks, or sums of heads of k and v. */
+/* Returns how many independent parts there are: blocks, or sums of heads of k and v. */
 uint64_t fd_attention_forward_parts(const fd_attention *attention);
 uint64_t fd_attention_backward_parts(const fd_attention *attention);
 

@@ -82,7 +82,7 @@ static inline writer put_bits(writer w, uint64_t bits, unsigned n)
     return w;
 }
 
-/* n times the same bit */
+/* Puts the same bit n times. */
 static inline writer put_run(writer w, uint64_t bit, uint64_t n)
 {
     const uint64_t repeated = 0 - bit, low = (1ull << w.filled) - 1;
@@ -95,7 +95,7 @@ static inline writer put_run(writer w, uint64_t bit, uint64_t n)
     return n ? put_bits(w, repeated >> (64 - n), (unsigned)n) : w;
 }
 
-/* n <= 64 bits from bit position `at`, without reading past the stored bytes */
+/* Returns n <= 64 bits from bit position `at` on, without reading beyond the stored bytes. */
 static inline uint64_t stored_bits(const fd_bits *b, uint64_t at, unsigned n)
 {
     const uint64_t byte = at / 8, left = b->packed_bytes - byte;
@@ -111,7 +111,7 @@ static inline uint64_t stored_bits(const fd_bits *b, uint64_t at, unsigned n)
     return bits & ~0ull >> (64 - n);
 }
 
-/* The row after this one; rows are what lies along the innermost axis. */
+/* Goes to the next row. Rows lie along the innermost axis. */
 static void next_row(fd_walk *walk)
 {
     const fd_bits *b = walk->bits;
@@ -125,7 +125,7 @@ static void next_row(fd_walk *walk)
     }
 }
 
-/* Rows of bits of their own. */
+/* Puts rows that have their own bits. */
 static writer put_rows(fd_walk *walk, uint64_t n, writer w)
 {
     const uint64_t row = walk->bits->shape[walk->bits->ndim - 1];
@@ -144,7 +144,7 @@ static writer put_rows(fd_walk *walk, uint64_t n, writer w)
     return w;
 }
 
-/* Rows that share a bit. */
+/* Puts rows that share a bit. */
 static writer put_shared_rows(fd_walk *walk, uint64_t n, writer w)
 {
     const fd_bits *b = walk->bits;
@@ -165,7 +165,7 @@ static writer put_shared_rows(fd_walk *walk, uint64_t n, writer w)
         next_row(walk);
         if (outer < 0)
             continue;
-        /* whole rows, but for the last one of the axis outside, along which bits are neighbours */
+        /* whole rows, except for the last one of the next outer axis, whose bits are neighbours */
         uint64_t rows = b->shape[outer] - 1 - walk->index[outer];
         if (rows > n / row)
             rows = n / row;
@@ -187,7 +187,7 @@ static writer put_shared_rows(fd_walk *walk, uint64_t n, writer w)
     return w;
 }
 
-/* The longest chunk of whole rows, if rows repeat themselves along the axis outside; else 0. Chunks
+/* Returns the longest chunk of whole rows if rows repeat along the next outer axis, else 0. Chunks
    start where vectors are aligned. */
 static uint64_t period_of(const fd_bits *b)
 {
@@ -199,8 +199,8 @@ static uint64_t period_of(const fd_bits *b)
     return period % 32 ? 0 : period;
 }
 
-/* Rows shared along the axis outside repeat themselves: is this chunk, of whole rows, like the last
-   one? If so, goes past it. */
+/* Rows that are shared along the next outer axis repeat. Tells whether this chunk of whole rows is
+   like the last one; if so, goes past it. */
 static int repeats(fd_walk *walk, uint64_t n)
 {
     const fd_bits *b = walk->bits;

@@ -15,15 +15,15 @@
 
 static uint64_t words_of(uint64_t bits) { return (bits + 63) / 64; }
 
-/* The corners of a sample, its kept elements, and a row; each with a word that may be read or
-   written behind it. */
+/* Returns the size of the corners of a sample, its kept elements, and a row. Each has a word more,
+   which may be read or written. */
 uint64_t fd_blocks_scratch(const fd_blocks *b)
 {
     const uint64_t corners = b->maps * (b->height - b->block + 1) * (b->width - b->block + 1);
     return words_of(corners) + words_of(b->maps * b->height * b->width) + words_of(b->width) + 3;
 }
 
-/* 1 to 64 bits from bit `at` on. */
+/* Returns 1 to 64 bits from bit `at` on. */
 static uint64_t bits_at(const uint64_t *words, uint64_t at, uint64_t n)
 {
     const unsigned shift = at % 64;
@@ -31,7 +31,7 @@ static uint64_t bits_at(const uint64_t *words, uint64_t at, uint64_t n)
     return n < 64 ? bits & ((1ull << n) - 1) : bits;
 }
 
-/* words |= words << d, as one long number */
+/* Computes words |= words << d, as one long number. */
 static void or_shifted(uint64_t *words, uint64_t n, uint64_t d)
 {
     const uint64_t skip = d / 64;
@@ -43,7 +43,7 @@ static void or_shifted(uint64_t *words, uint64_t n, uint64_t d)
     }
 }
 
-/* Row `row` of a map: 1 = covered by a block. */
+/* Computes row `row` of a map, in which 1 means covered by a block. */
 static void cover_row(const fd_blocks *b, const uint64_t *corners, uint64_t map, uint64_t row,
                       uint64_t *covered)
 {
@@ -65,7 +65,7 @@ static void cover_row(const fd_blocks *b, const uint64_t *corners, uint64_t map,
     }
 }
 
-/* Which elements of a sample are kept, one bit each; returns how many. */
+/* Computes which elements of a sample are kept, one bit each; returns how many. */
 static uint64_t keep_uncovered(const fd_blocks *b, const uint64_t *corners, uint64_t *row,
                                uint64_t *kept)
 {
@@ -99,7 +99,7 @@ void fd_drop_blocks(const fd_blocks *b, uint64_t sample, uint64_t *scratch)
     const fd_job draw = {.kernels = b->job.kernels, .bits = &drawn, .packed = (uint8_t *)corners};
     fd_run(&draw, 0, places);
     for (uint64_t k = 0; k < words_of(places); k++)
-        corners[k] = ~corners[k];    /* the mask says where there is none */
+        corners[k] = ~corners[k];    /* a bit of the mask is 1 where there is no corner */
     const uint64_t count = keep_uncovered(b, corners, row, kept);
 
     const fd_bits stored = {.packed = (const uint8_t *)kept, .packed_bytes = (n + 7) / 8,

@@ -1,11 +1,11 @@
-/* Arithmetic in which numbers below the normal ones count as 0, read or computed, for a while: on
- * them processors take tens of cycles instead of one. Belongs to the thread.
+/* Arithmetic in which numbers below the normal range count as 0, read or computed, for a while,
+ * because processors take tens of cycles on them instead of one. The mode belongs to the thread.
  *
  *     const fd_float_mode before = fd_flush_denormals();
  *     ...                              in functions of other files: a compiler moves arithmetic
- *     fd_restore_float_mode(before);   across these two, not across a call
+ *     fd_restore_float_mode(before);   across these two, but not across a call
  *
- * fd_ieee_float_mode(mode) is a mode without that.
+ * fd_ieee_float_mode(mode) is the mode without that.
  */
 #ifndef FASTDROP_DENORMALS_H
 #define FASTDROP_DENORMALS_H
@@ -65,7 +65,7 @@ static inline fd_float_mode fd_ieee_float_mode(fd_float_mode mode)
     return mode & ~(fd_float_mode)(1u << 24);
 }
 
-#else    /* denormal numbers as ever */
+#else    /* denormal numbers as usual */
 
 static inline fd_float_mode fd_get_float_mode(void)
 {

@@ -4,7 +4,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* Not a name that every compiler's test knows. It needs of the operating system what AVX2 needs. */
+/* Not every compiler's test knows this name. F16C needs the same operating system as AVX2. */
 static int cpu_has_f16c(void)
 {
     unsigned a, b, c, d;
@@ -17,8 +17,8 @@ const fd_kernels *const *fd_available(void)
     static const fd_kernels *list[4];    /* those below, and NULL */
     int n = 0;
 #if defined(__x86_64__)
-    /* gcc's and clang's test reads CPUID and XCR0: a set whose registers the operating system
-       does not save is not supported. */
+    /* The test of gcc and clang reads CPUID and XCR0, so an instruction set whose registers the
+       operating system does not save is not supported. */
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))

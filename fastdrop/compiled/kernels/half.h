@@ -1,5 +1,5 @@
-/* float16 and bfloat16 from and to float32, one element: round to nearest even, subnormals kept,
-   NaNs quiet, as the processors' own conversions do it. */
+/* float16 and bfloat16 from and to float32, one element: rounded to nearest even, with subnormals
+   kept and NaNs quiet, as in the processors' own conversions. */
 #ifndef FASTDROP_HALF_H
 #define FASTDROP_HALF_H
 

@@ -135,7 +135,7 @@ static inline vf64 vf64_edge(const uint32_t *w)
     const __m128i a = signed128(w), b = _mm_xor_si128(a, _mm_srai_epi32(a, 31));
     return _mm256_cvtepi32_pd(_mm_xor_si128(b, _mm_set1_epi32(0x7FFFFFFF)));
 }
-/* integers in [0, 2^52), or-ed to the bits of 2^52, are that much more than 2^52 */
+/* Integers in [0, 2^52), or-ed to the bits of 2^52, give 2^52 plus the integer. */
 static inline void vf64_split(vf64 *a, vf64 *n)
 {
     const __m256i bits = _mm256_castpd_si256(*a);

@@ -34,8 +34,8 @@ static inline vu64 vu64_or(vu64 a, vu64 b) { return _mm512_or_si512(a, b); }
 static inline int vu64_none(vu64 a) { return _mm512_test_epi32_mask(a, a) == 0; }
 static inline void vu64_store(uint32_t *p, vu64 a) { _mm512_storeu_si512(p, a); }
 
-/* Keeps compilers from making a load a part of a masked multiplication. Such a load is a masked one,
-   and from memory Zen 5 takes twice as long for it. */
+/* Keeps compilers from making a load part of a masked multiplication. That makes it a masked load,
+   for which Zen 5 takes twice as long from memory. */
 #define FD_IN_REGISTER(a) __asm__("" : "+v"(a))
 
 typedef __m512 vf32;
@@ -147,7 +147,7 @@ static inline vf32 bf16_load(const uint16_t *p)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16));
 }
-/* AVX512_BF16 has an instruction for it, which flushes subnormals to zero. */
+/* AVX512_BF16 has an instruction for this, but it flushes subnormals to zero. */
 static inline __m256i bf16_round(vf32 a)
 {
     const __m512i bits = _mm512_castps_si512(a), high = _mm512_srli_epi32(bits, 16);
@@ -195,7 +195,7 @@ static inline vf64 f64_expand(const double *p, uint64_t bits)
 {
     return _mm512_maskz_expandloadu_pd((__mmask8)bits, p);
 }
-/* Compressed in a register: compressing into memory is microcode on Zen 4. */
+/* Compresses in a register, because compressing into memory is microcode on Zen 4. */
 static inline void f32_compress(float *p, vf32 v, uint64_t bits)
 {
     const __mmask16 first = (__mmask16)((1u << __builtin_popcountll(bits)) - 1);

@@ -1,4 +1,4 @@
-/* Portable C: one 64-bit lane. What every other instruction set must equal. */
+/* Portable C: one 64-bit lane. Every other instruction set must give the same results. */
 #include <math.h>
 #include <string.h>
 
@@ -30,7 +30,7 @@ static inline vf32 vf32_set(double a) { return (float)a; }
 static inline vf32 vf32_add(vf32 a, vf32 b) { return a + b; }
 static inline vf32 vf32_mul(vf32 a, vf32 b) { return a * b; }
 static inline vf32 vf32_relu(vf32 a) { return 0.0f > a ? 0.0f : a; }
-/* The bit becomes a mask of ones or zeros: a branch would be mispredicted half of the time. */
+/* The bit becomes a mask of ones or zeros, as a branch would be mispredicted half of the time. */
 static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
 {
     const uint32_t kept = 0u - (word >> j & 1);

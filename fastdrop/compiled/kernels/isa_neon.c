@@ -164,7 +164,8 @@ static inline void f32_store(float *p, vf32 a) { vst1q_f32(p, a); }
 static inline vf64 f64_load(const double *p) { return vld1q_f64(p); }
 static inline void f64_store(double *p, vf64 a) { vst1q_f64(p, a); }
 
-/* its streaming store (STNP) has no intrinsic, and ordinary stores that fill lines do not read them */
+/* The streaming store (STNP) has no intrinsic, and ordinary stores that fill lines do not read
+   them. */
 #define f16_stream f16_store
 #define bf16_stream bf16_store
 #define f32_stream f32_store

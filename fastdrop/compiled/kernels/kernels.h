@@ -12,7 +12,7 @@
  *            +----------------+    +----------+---------+--------+    +----------+   +------------+
  *            domain 0: masks    1: 32-bit words for other variates    2: key derivation (fold_in)
  *
- * Element i owns a 32-bit uniform integer u_i and is kept iff u_i < T, T = rint((1 - p) 2^32). Its
+ * Element i owns a 32-bit uniform integer u_i and is kept iff u_i < T, T = rint((1 - p) 2^32). The
  * bits are transposed: plane j holds bit j, most significant first, of every u_i.
  *
  *   element i  -->  tile i >> 11   (2048 elements = 16 Philox blocks = 64 words of 32 bits)
@@ -43,8 +43,9 @@
  * or, for float64, in float64 arithmetic: the same bits on every instruction set (normal.h).
  *
  * An array that starts at global element `offset` gets bits [offset, offset + n) of the whole mask.
- * Packed masks hold 1 bit per element, 1 = kept, little-endian bits, padding bits 0.
- * Select, not multiply: a dropped element is +0.0, also where the input is inf or NaN.
+ * Packed masks hold 1 bit per element, 1 = kept, in little-endian bits; padding bits are 0.
+ * Elements are selected, not multiplied: a dropped element is +0.0 even where the input is inf or
+ * NaN.
  *
  * Nothing here allocates, fails, starts threads or knows Python. tests/reference.py is the same
  * contract in NumPy.
@@ -108,23 +109,23 @@ struct fd_softmax_loops;      /* softmax.h */
 
 typedef struct {
     const char *name;
-    /* the 64 words of a tile's mask; 0 < threshold < 2^32 */
+    /* computes the 64 words of a tile's mask; 0 < threshold < 2^32 */
     void (*mask_tile)(const fd_key *key, uint32_t threshold, uint64_t tile, uint32_t *words);
-    /* the 64 words of a domain-1 tile */
+    /* computes the 64 words of a domain-1 tile */
     void (*word_tile)(const fd_key *key, uint64_t tile, uint32_t *words);
-    /* n elements; element i is kept where bit i of words is 1, or owns words[i] where the
+    /* processes n elements; element i is kept where bit i of words is 1, or owns words[i] where the
        operation takes normal variates */
     void (*apply[FD_NUM_OPS][FD_NUM_DTYPES])(const uint32_t *words, size_t n,
                                              const fd_operands *operands);
-    /* both at once: mask_tile into next, apply of a whole tile with words. One waits for the
-       multipliers and the other for memory, so together they take little more than the longer. */
+    /* does both at once: mask_tile into next, and apply for a whole tile with words. One waits for
+       the multipliers, the other for memory, so together they take little more than the longer. */
     void (*apply_and_draw[FD_NUM_MASKED_OPS][FD_NUM_DTYPES])(const uint32_t *words,
                                                              const fd_operands *operands,
                                                              const fd_key *key, uint32_t threshold,
                                                              uint64_t tile, uint32_t *next);
-    /* sum[c] += x[c] for c < n; sum is float, or double for float64 */
+    /* computes sum[c] += x[c] for c < n; sum has floats, or doubles for float64 */
     void (*accumulate[FD_NUM_DTYPES])(size_t n, const void *x, void *sum);
-    /* after streamed stores, before another thread reads them */
+    /* is called after streamed stores, before another thread reads them */
     void (*fence)(void);
     const struct fd_optimizer_loops *optimizers;
     const struct fd_softmax_loops *softmax;
@@ -132,7 +133,7 @@ typedef struct {
 
 extern const fd_kernels fd_generic, fd_avx2, fd_avx512, fd_neon;    /* those this build has */
 
-/* What this CPU and its operating system can run, best first, ends with NULL. */
+/* What this CPU and its operating system can run, the best first; NULL is the end. */
 const fd_kernels *const *fd_available(void);
 
 /* ---- A mask over an array, wherever its bits come from ----------------------------------------- */
@@ -142,7 +143,7 @@ typedef struct {
     /* generated: bits [offset, ...) of the mask of key and threshold (0 to 2^32) */
     fd_key key;
     uint64_t threshold, offset;
-    /* or, where packed is not NULL, read from `packed_bytes` bytes of stored bits, through axes:
+    /* or, if packed is not NULL, read from `packed_bytes` bytes of stored bits, through axes:
        the array's shape with neighbouring axes merged; stride counts bits, 0 on shared axes */
     const uint8_t *packed;
     uint64_t packed_bytes;
@@ -153,45 +154,45 @@ typedef struct {
 /* T of the contract. */
 uint64_t fd_threshold(double p);
 
-/* What is made of it; outputs that are NULL are left out. All but z point to element 0. */
+/* What is computed with it. Outputs that are NULL are left out. All but z point to element 0. */
 typedef struct {
     const fd_kernels *kernels;
     const fd_bits *bits;    /* not read by operations without a mask; operations with normal
                                variates take key and offset from it */
     fd_op op;
     fd_dtype dtype;
-    const void *x, *z;      /* z: NULL; of x's shape; or, with z_period > 0, a bias of that many
-                               elements and FD_TILE more, which go on with it cyclically */
+    const void *x, *z;      /* z is NULL, has the shape of x, or, with z_period > 0, is a bias of
+                               that many elements, and of FD_TILE more, which repeat it */
     uint64_t z_period;
     void *y;                /* may be x */
     double scale, shift, fill;
     int stream;
     uint8_t *packed;        /* the mask, one bit per element */
     uint8_t *bools;         /* the mask, one byte (0 or 1) per element */
-    void *column_sum;       /* y's elements are added to sum_period sums in turn, the first of a
-                               range to the first; float, or double for float64 */
+    void *column_sum;       /* elements of y are added to sum_period sums in turn, and the first of
+                               a range to the first; sums are float, or double for float64 */
     uint64_t sum_period;
 } fd_job;
 
-/* Elements [start, start + n) of an array. Threads may take a range each where no two ranges write
-   to the same byte: bits of packed masks are written up to the end of their byte. */
+/* Processes elements [start, start + n) of an array. Threads may take a range each if no two ranges
+   write to the same byte: bits of packed masks are written up to the end of their byte. */
 void fd_run(const fd_job *job, uint64_t start, uint64_t n);
 
-/* DropBlock: whole squares of feature maps, (samples, maps, height, width) in C order. A map's
-   squares have their upper left corners where the mask of shape (samples, maps, height - block + 1,
-   width - block + 1) drops; what no square covers is kept. A sample's kept elements are multiplied
-   by its number of elements over its number of kept ones. */
+/* DropBlock: drops whole squares of feature maps, (samples, maps, height, width) in C order. The
+   squares of a map have their upper left corners where the mask of shape (samples, maps,
+   height - block + 1, width - block + 1) drops. What no square covers is kept. A sample's kept
+   elements are multiplied by the number of its elements over the number of its kept ones. */
 typedef struct {
-    fd_job job;        /* x, y, dtype, stream; bits are the corners' */
+    fd_job job;        /* x, y, dtype, stream; bits are those of the corners */
     uint64_t maps, height, width, block;
 } fd_blocks;
 
-/* 64-bit words of scratch memory that a thread needs. */
+/* Returns how many 64-bit words of scratch memory a thread needs. */
 uint64_t fd_blocks_scratch(const fd_blocks *blocks);
 
 void fd_drop_blocks(const fd_blocks *blocks, uint64_t sample, uint64_t *scratch);
 
-/* Words [offset, offset + n) of domain 1. */
+/* Computes words [offset, offset + n) of domain 1. */
 void fd_words(const fd_kernels *kernels, const fd_key *key, uint64_t offset, uint64_t n,
               uint32_t *out);
 

@@ -1,12 +1,12 @@
-/* The loop bodies, written once. An instruction set's file defines the few vector operations below
- * and includes this file, which then defines fd_<FD_ISA>.
+/* The loop bodies, written once. The file of an instruction set defines the few vector operations
+ * below and includes this file, which then defines fd_<FD_ISA>.
  *
  *   vu64              a vector of VU64_LANES 64-bit lanes, 1 to 8
  *   vu64_lanes(a)     lanes a, a + 2, a + 4, ...      vu64_set(a)     a in both halves of each lane
  *   vu64_mul(a, b)    64-bit products of the low halves
  *   vu64_high(a)      each lane's high half moved to its low half
  *   vu64_pair(a, b)   low halves of a and b in turn: a0 b0 a1 b1 ... as 32-bit lanes
- *   vu64_xor, vu64_and, vu64_andnot(a, b) = ~a & b, vu64_or; vu64_none(a): is every bit 0?
+ *   vu64_xor, vu64_and, vu64_andnot(a, b) = ~a & b, vu64_or; vu64_none(a) is 1 if every bit is 0
  *   vu64_store(p, a)
  *
  *   vf32              a vector of VF32_LANES floats
@@ -21,12 +21,12 @@
  *                                  a becomes m, n a float
  *   vf64              the same with doubles
  *   f32_load(p), f32_store(p, a), f32_stream(p, a); likewise f16 and bf16 (to and from vf32), f64
- *   STREAMS: are there streaming stores?    stream_fence(): after them
- *   FD_UNROLL_GROUP: before a loop over the vectors of 32 elements
+ *   STREAMS is 1 if there are streaming stores; stream_fence() comes after them
+ *   FD_UNROLL_GROUP comes before a loop over the vectors of 32 elements
  *
- * The Philox state lies in 64-bit lanes whose high halves are garbage: a 32 x 32 -> 64 product
+ * The Philox state lies in 64-bit lanes whose high halves are garbage. A 32 x 32 -> 64 product
  * reads only low halves, so a round is two products, two moves and two three-way xors, no blends.
- * Even blocks lie in one vector, odd ones in another; vu64_pair brings them in order at the end.
+ * Even blocks lie in one vector, odd ones in another; vu64_pair puts them in order at the end.
  */
 
 #define FD_CAT3(a, b, c) a##b##c
@@ -56,8 +56,8 @@ static inline FD_FN(block_part) FD_FN(block_rounds)(const fd_key *key, vu64 bloc
     return part;
 }
 
-/* Two vectors (even and odd blocks) through Philox; counter1 is counter word 1. The first three
-   rounds are folded: of their twelve products only one still depends on plane and block. */
+/* Takes two vectors (even and odd blocks) through Philox; counter1 is counter word 1. The first
+   three rounds are folded: of their twelve products only one still depends on plane and block. */
 static inline void FD_FN(philox)(const fd_key *key, const FD_FN(block_part) part[2],
                                  uint32_t counter1, vu64 out[4])
 {
@@ -96,13 +96,13 @@ static inline void FD_FN(philox)(const fd_key *key, const FD_FN(block_part) part
 
 static inline void FD_FN(blocks_at)(const fd_key *key, uint64_t block, FD_FN(block_part) part[2])
 {
-    /* a tile's 16 blocks never carry into the high half: the first is a multiple of 16 */
+    /* a tile's 16 blocks never carry into the high half, because the first is a multiple of 16 */
     part[0] = FD_FN(block_rounds)(key, vu64_lanes((uint32_t)block));
     part[1] = FD_FN(block_rounds)(key, vu64_lanes((uint32_t)block + 1));
 }
 
-/* The mask of a tile. work(state) is called once per plane, so that the processor finds something
-   else to do between multiplications; it is inlined. */
+/* Draws the mask of a tile. work(state) is called once per plane, so that the processor has
+   something else to do between multiplications; it is inlined. */
 static FD_ALWAYS_INLINE void FD_FN(draw_tile)(const fd_key *key, uint32_t threshold, uint64_t tile,
                                               uint32_t *words, void (*work)(void *), void *state)
 {
@@ -165,9 +165,9 @@ static void FD_FN(word_tile)(const fd_key *key, uint64_t tile, uint32_t *words)
 
 /* ---- normal variates ---------------------------------------------------------------------------- */
 
-/* The inverse normal distribution function of (word + 1/2) / 2^32: see normal.h. With i = word +
-   1/2 - 2^31 and e = word's distance from the nearer end of [0, 2^32), plus 1/2, 2^62 (1 - x^2) is
-   e (2^32 - e), without cancellation. */
+/* The inverse normal distribution function of (word + 1/2) / 2^32, see normal.h. With i = word +
+   1/2 - 2^31, and e = the distance of word from the nearer end of [0, 2^32), plus 1/2,
+   2^62 (1 - x^2) is e (2^32 - e), without cancellation. */
 #define FD_DEFINE_NORMAL(V)                                                                       \
     static FD_ALWAYS_INLINE V FD_FN(V##_polynomial)(V w, const double *c, int degree)             \
     {                                                                                             \
@@ -207,7 +207,7 @@ typedef struct {
 #define FD_CONSTANTS(V, o) {V##_set((o)->scale), V##_set((o)->shift), V##_set((o)->fill)}
 
 
-/* Vector family V, loads and stores of f, operand pointers x and z, c the constants. */
+/* V is the vector family, f its loads and stores, x and z operand pointers, c the constants. */
 #define FD_OP_scale(V, f, x, z, c, word, j) V##_keep(V##_mul(f##_load(x), c.scale), word, j)
 #define FD_OP_add(V, f, x, z, c, word, j)                                                         \
     V##_add(V##_keep(V##_mul(f##_load(x), c.scale), word, j), f##_load(z))
@@ -223,12 +223,12 @@ typedef struct {
 #define FD_OP_scale_runs(V, f, x, z, c, word, j) (word ? FD_OP_scale(V, f, x, z, c, word, j) : V##_set(0))
 #define FD_OP_copy(V, f, x, z, c, word, j) f##_load(x)
 
-/* Bytes by which x is fetched ahead of its use where y is streamed, so that memory is at work also
-   while the next mask is drawn. */
+/* How many bytes ahead x is fetched when y is streamed, so that memory also works while the next
+   mask is drawn. */
 enum { FD_FN(PREFETCH) = 4096 };
 
-/* A group is 32 elements, one word of the mask. The last one, where shorter, goes through buffers,
-   so that no load or store reaches beyond the arrays. */
+/* A group is 32 elements, one word of the mask. If the last group is shorter, it goes through
+   buffers, so that no load or store reaches beyond the arrays. */
 #define FD_DEFINE_APPLY(op, f, T, V, LANES)                                                       \
     static inline void FD_FN(op##_##f##_group)(uint32_t word, const T *x, const T *z, T *y,       \
                                                FD_FN(V##_constants) c, int stream)                \
@@ -295,8 +295,8 @@ enum { FD_FN(PREFETCH) = 4096 };
 #define FD_OP_normal_scale(V, x, scaled) V##_mul(x, V##_add(V##_set(1.0), scaled))
 #define FD_OP_normal_add(V, x, scaled) V##_add(x, scaled)
 
-/* A word an element, LANES at a time; what is left at the end goes through buffers. As above, less
-   than 32 elements are not streamed: they may lie before aligned ones. */
+/* Takes one word per element, LANES at a time; the rest at the end goes through buffers. As above,
+   fewer than 32 elements are not streamed, because they may lie before aligned ones. */
 #define FD_DEFINE_NORMAL_APPLY(op, f, T, V, LANES)                                                \
     static void FD_FN(op##_##f##_apply)(const uint32_t *words, size_t n, const fd_operands *o)    \
     {                                                                                             \
@@ -324,7 +324,7 @@ enum { FD_FN(PREFETCH) = 4096 };
         }                                                                                         \
     }
 
-/* sum += x, LANES at a time */
+/* Computes sum += x, LANES at a time. */
 #define FD_DEFINE_ACCUMULATE(f, T, V, LANES, S, SF)                                               \
     static void FD_FN(accumulate_##f)(size_t n, const void *xv, void *sumv)                       \
     {                                                                                             \

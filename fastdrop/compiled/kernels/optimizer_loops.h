@@ -1,10 +1,10 @@
-/* The loops of optimizers.h, written once over the vector operations that loops.h lists; included
- * by it. Of these also:
+/* The loops of optimizers.h, written once over the vector operations that loops.h lists, and
+ * included by it. They need these as well:
  *
  *   vf32_sqrt, vf32_min, vf32_max      min and max give b where a or b is NaN
  *   vf64_sqrt, vf64_min, vf64_max
  *   vf64_of_f32(p)                     the floats at p as doubles
- *   FD_HAS_EXPAND                      is there:
+ *   FD_HAS_EXPAND                      is defined if there are:
  *   f32_expand(p, bits)                lane k has the next float at p where bit k is 1, else +0.0
  *   f64_expand(p, bits)
  *   f32_compress(p, v, bits)           the lanes of v whose bit is 1 go to p, one after the other
@@ -97,8 +97,9 @@
 FD_DEFINE_STEPS(vf32)
 FD_DEFINE_STEPS(vf64)
 
-/* J vectors; all is read before anything is written. A load that follows a store to an address of
-   the same low 12 bits waits for it on x86, and the arrays lie at whatever distance. */
+/* Takes J vectors, and reads everything before it writes anything. On x86, a load that follows a
+   store waits for it if both addresses have the same low 12 bits, and arrays may lie at any
+   distance. */
 #define FD_UPDATE_AT(J, op, STATES, f, V, LANES, general, w, d, state)                            \
     do {                                                                                          \
         V w_[J], g_[J], state_[J][FD_MAX_STATES];                                                 \

@@ -21,10 +21,10 @@ static size_t itemsize(const fd_update *u)
     return u->is_double ? sizeof(double) : sizeof(float);
 }
 
-/* A thread's scratch memory: where each part's walk down the rows is, a row of d, a row of g. */
+/* A thread's scratch memory: the place of each part's walk down the rows; a row of d; one of g. */
 typedef struct {
     uint64_t next;          /* index of the part's first row that has not been passed */
-    const char *values;     /* those of the current row that are still to come; NULL: it has none */
+    const char *values;     /* values of the current row that are still to come; NULL if none */
 } cursor;
 
 static uint64_t cursors_bytes(const fd_update *u)
@@ -42,7 +42,7 @@ uint64_t fd_update_scratch(const fd_update *u)
     return cursors_bytes(u) + 2 * row_bytes(u);
 }
 
-/* Index of the part's first row that is not before `row`. */
+/* Returns the index of the part's first row that is not before `row`. */
 static uint64_t first_from(const fd_part *part, uint64_t row)
 {
     uint64_t low = 0, high = part->num_rows;
@@ -62,7 +62,7 @@ static void start_at(const fd_update *u, uint64_t row, cursor *cursors)
         cursors[p].next = first_from(&u->parts[p], row);
 }
 
-/* Go to a row, the next one or a later one; is it in any part? */
+/* Goes to a row, the next one or a later one, and tells whether it is in any part. */
 static int enter_row(const fd_update *u, uint64_t row, cursor *cursors)
 {
     int any = 0;
@@ -79,8 +79,8 @@ static int enter_row(const fd_update *u, uint64_t row, cursor *cursors)
     return any;
 }
 
-/* The current row of d from `column` on, n columns and what is missing to a multiple of 64;
-   calls for one row follow each other from column 0 on. */
+/* Makes the current row of d from `column` on, n columns and the rest up to a multiple of 64. Calls
+   for a row follow each other from column 0 on. */
 static void spread(const fd_update *u, cursor *cursors, uint64_t column, size_t n, void *d)
 {
     const struct fd_optimizer_loops *loops = u->kernels->optimizers;
@@ -112,7 +112,7 @@ static void update_elements(const fd_update *u, uint64_t at, size_t n, const voi
         n, &u->step, (char *)u->w + at * itemsize(u), d, state);
 }
 
-/* By pieces so short that the processor spreads one while it still divides for the one before. */
+/* Works in pieces so short that the processor spreads one while it divides for the last one. */
 static void update_row_of_parts(const fd_update *u, uint64_t row, cursor *cursors)
 {
     enum { PIECE = 256 };
@@ -174,8 +174,8 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
     fd_restore_float_mode(before);
 }
 
-/* Rows of a shuffled batch lie far apart: each is asked for so many rows before it is copied, and
-   so many bytes of it; the processor goes on by itself from there. */
+/* Rows of a shuffled batch lie far apart. So many rows before it is copied, so many bytes of each
+   row are asked for; the processor goes on by itself from there. */
 enum { ROWS_AHEAD = 8, BYTES_AHEAD = 256 };
 
 void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,

@@ -1,4 +1,4 @@
-/* Philox4x32-10 on one counter: the definition, and what key derivation uses.
+/* Philox4x32-10 on one counter: the definition, which key derivation also uses.
    Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC11. */
 #include "kernels.h"
 #include "philox.h"

@@ -1,4 +1,4 @@
-/* What is done with mask bits, chunk by chunk: while one chunk is applied, the next one is drawn. */
+/* Operations with mask bits, chunk by chunk: while one chunk is applied, the next one is drawn. */
 #include <string.h>
 
 #include "bits.h"
@@ -45,7 +45,7 @@ static void add_columns(const fd_job *job, uint64_t column, uint64_t n, const ch
     }
 }
 
-/* Operations that take a word an element. */
+/* Runs operations that take one word per element. */
 static void run_normal(const fd_job *job, uint64_t start, uint64_t n)
 {
     enum { CHUNK = 2048 };
@@ -66,7 +66,7 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
         run_normal(job, start, n);
         return;
     }
-    if (n == 0)    /* then axes may be 0 long, too, along which bits.c would divide */
+    if (n == 0)    /* then axes may have length 0 as well, by which bits.c would divide */
         return;
     const int masked = !job->y || job->op < FD_NUM_MASKED_OPS || job->op == FD_SCALE_RUNS;
     uint32_t buffers[2][FD_TILE_WORDS], *words = buffers[0], *next = buffers[1];
@@ -87,7 +87,7 @@ void fd_run(const fd_job *job, uint64_t start, uint64_t n)
             operands = operands_at(job, at);
             pending.operands = &operands;
         }
-        if (masked && left && !stored)    /* so this chunk is a whole one */
+        if (masked && left && !stored)    /* then this chunk is a whole one */
             fd_next_words(&walk, next_length, next, &pending);
         if (pending.operands)
             job->kernels->apply[job->op][job->dtype](words, length, &operands);

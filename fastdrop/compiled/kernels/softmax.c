@@ -6,7 +6,7 @@
 
 /* ---- mask bits of a row ------------------------------------------------------------------------- */
 
-/* The tile that the last row ended in: short rows share one. */
+/* The tile in which the last row ended; short rows share one. */
 typedef struct {
     const fd_bits *bits;
     uint64_t tile;
@@ -23,7 +23,7 @@ static inline uint32_t word_at(window *w, uint64_t i)
     return w->words[i % FD_TILE_WORDS];
 }
 
-/* Bits [at, at + n) of the whole mask, from bit 0 on. */
+/* Computes bits [at, at + n) of the whole mask, from bit 0 on. */
 static void kept_words(window *w, uint64_t at, uint64_t n, uint32_t *words)
 {
     const fd_bits *b = w->bits;
@@ -44,7 +44,7 @@ static void kept_words(window *w, uint64_t at, uint64_t n, uint32_t *words)
 
 /* ---- the other mask ----------------------------------------------------------------------------- */
 
-/* Where the mask's row for a row of scores starts, in elements. */
+/* Returns where the mask's row for a row of scores starts, in elements. */
 static uint64_t mask_row(const fd_softmax *s, uint64_t row)
 {
     uint64_t at = 0;
@@ -55,7 +55,7 @@ static uint64_t mask_row(const fd_softmax *s, uint64_t row)
     return at;
 }
 
-/* Bytes, of which 0 is no and all else yes, as bits. */
+/* Turns bytes, of which 0 means no and all others yes, into bits. */
 static void taken_words(const uint8_t *taken, uint64_t n, uint32_t *words)
 {
     for (uint64_t i = 0; i < n; i += 32) {
@@ -69,7 +69,7 @@ static void taken_words(const uint8_t *taken, uint64_t n, uint32_t *words)
             b |= b >> 4 & 0x0F0F0F0F0F0F0F0F;
             b |= b >> 2 & 0x0303030303030303;
             b |= b >> 1 & 0x0101010101010101;
-            /* the lowest bit of byte i comes to bit 56 + i */
+            /* moves the lowest bit of byte i to bit 56 + i */
             word |= (uint32_t)((b & 0x0101010101010101) * 0x0102040810204080 >> 56) << 8 * k;
         }
         words[i / 32] = word;
@@ -98,7 +98,7 @@ uint64_t fd_softmax_scratch(const fd_softmax *s)
     return row_bytes(s) + 2 * words_bytes(s);
 }
 
-/* row = the row's exponentials, of n keys; their sum. */
+/* Computes row = the exponentials of the row with n keys; returns their sum. */
 static double exponentials_of(const fd_softmax *s, uint64_t r, uint64_t n, const void *x,
                               uint32_t *taken, void *row)
 {

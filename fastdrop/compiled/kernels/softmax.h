@@ -1,10 +1,10 @@
 /* Softmax and dropout of its weights, as attention has them: rows of scores in, rows of weights out.
  *
- * With x a row, and every operation rounded once, in the order written, in float32, or in float64
- * for float64:
+ * x is a row. Every operation is rounded once, in the order written, in float32, or in float64 for
+ * float64:
  *
  *     a = x + add          -inf where a key takes no part: where `taken` is 0, or j > query if causal
- *     e = exp(a - max(a))  the sum taken as 32 sums of every 32nd element, then added in pairs
+ *     e = exp(a - max(a))  their sum is taken as 32 sums of every 32nd element, then added in pairs
  *     y = kept ? e (scale / sum) : +0.0
  *
  * and backward, with the same mask, from x and dy:
@@ -14,11 +14,11 @@
  *     dx = w (g - sum(w g))         +0.0 where w is below the normal numbers, whatever dy is there
  *
  * A row in which no key takes part, or all scores are -inf, has weights and gradients of 0. A row with
- * NaN, or with infinity, among its scores has weights of NaN; dropped ones are 0.
+ * NaN or infinity among its scores has weights of NaN, but its dropped weights are 0.
  *
- * exp(a) = 2^n (1 + (r + r^2 q(r))), n the integer next to a / log(2), r = a - n log(2), q from exp's
- * own series. 0 below -87 or -708, where 2^n would not be a normal number. Within one unit in the
- * last place (tests/masks/test_softmax.py).
+ * exp(a) = 2^n (1 + (r + r^2 q(r))), where n is the integer next to a / log(2), r = a - n log(2),
+ * and q comes from the series of exp itself. It is 0 below -87 or -708, where 2^n would not be a
+ * normal number, and exact to one unit in the last place (tests/masks/test_softmax.py).
  *
  * Row r's query is (first_query + r) % queries; its element j is kept by bit r keys + j, and lies
  * r stride + j elements after the first.
@@ -32,11 +32,11 @@
 #define ONE_F32 0x3F800000
 #define ONE_F64 0x3FF0000000000000
 
-/* The loops of one instruction set, by fd_dtype or [0] for float32, [1] for float64. A row of numbers
-   to compute with is padded to whole words of 32 elements. */
+/* The loops of one instruction set, by fd_dtype, or [0] for float32 and [1] for float64. A row of
+   numbers to compute with is padded to whole words of 32 elements. */
 struct fd_softmax_loops {
-    /* row = x + add, or -inf where bits of `taken` are 0, or x; -inf behind the last. Returns the
-       largest; NaN is none. */
+    /* row = x + add, or -inf where bits of `taken` are 0, or x; -inf after the last. Returns the
+       largest number; NaN does not count. */
     double (*load[FD_NUM_DTYPES])(size_t n, const void *x, const uint32_t *taken, const void *add,
                                   void *row);
     /* row = exp(row - top); returns the sum */
@@ -62,18 +62,19 @@ typedef struct {
     uint64_t queries, first_query;
     int causal;
     double scale;
-    /* the mask, which may be NULL: a byte an element, or the number to add, in the type to compute in.
-       The row of it that belongs to a row: the axes before the last, strides in elements. */
+    /* the mask, which may be NULL: a byte for each element, or the number to add, in the type to
+       compute in. Its row for a row of scores is found by the axes before the last, with strides in
+       elements. */
     const uint8_t *taken;
     const void *add;
     int ndim;
     uint64_t shape[FD_MAX_DIMS], mask_stride[FD_MAX_DIMS];
 } fd_softmax;
 
-/* Bytes of scratch memory, 64-byte aligned, that a thread needs. */
+/* Returns how many bytes of scratch memory, 64-byte aligned, a thread needs. */
 uint64_t fd_softmax_scratch(const fd_softmax *softmax);
 
-/* Rows [first, last), which depend on no others. */
+/* Computes rows [first, last), which depend on no others. */
 void fd_softmax_rows(const fd_softmax *softmax, uint64_t first, uint64_t last, void *scratch);
 
 #endif

@@ -1,5 +1,5 @@
-/* The loops of softmax.h, written once over the vector operations that loops.h lists; included by it.
- * Of these also:
+/* The loops of softmax.h, written once over the vector operations that loops.h lists, and included
+ * by it. They need these as well:
  *
  *   vf32_max(a, b)                     b where one is NaN
  *   vf32_below(a, d, limit)            +0.0 where d < limit, else a's; so that NaN stays NaN
@@ -7,7 +7,7 @@
  *   vf64_max, vf64_below, vf64_power
  */
 
-/* added to n, they make the bits of n the lowest of a float's or a double's */
+/* Added to n, these make the bits of n the lowest ones of a float or a double. */
 #define vf32_SHIFT 0x1.8p23
 #define vf64_SHIFT 0x1.8p52
 

@@ -1,42 +1,27 @@
-"""The examples of docs/sklearn.md run, with others' tools on top, and give what the page says."""
+"""The examples of docs/how-to/sklearn.md run, with others' tools on top, and give what it says."""
 
 import re
 import sys
 from importlib.util import find_spec
 
 import numpy as np
+import pages
 import pytest
 from places import EXAMPLES, ROOT
 
 pytest.importorskip("sklearn")
 
-PAGE = ROOT / "docs" / "sklearn.md"
+PAGE = ROOT / "docs" / "how-to" / "sklearn.md"
 pytestmark = [
     pytest.mark.skipif(not PAGE.exists(), reason="not in a checkout"),
     pytest.mark.filterwarnings("default"),  # of tools that warn of each other
 ]
 SLOW = {"dask", "shap"}  # they take 15 s to start
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if PAGE.exists() else []
-
-
-def needed(block):
-    """The packages that an example imports."""
-    return set(re.findall(r"^(?:from|import) (\w+)", block, flags=re.MULTILINE))
-
-
-def run_page(left_out):
-    """Run the examples one after the other, but those that import what is left out or missing."""
-    names = {"__name__": "__main__"}
-    for block in BLOCKS:
-        packages = needed(block)
-        if not packages & left_out and all(map(find_spec, packages)):
-            exec(block, names)
-    return names
 
 
 def test_examples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = run_page(SLOW)
+    names, _ = pages.run(PAGE, SLOW)
     assert names["calibrated"].score(names["X_test"], names["y_test"]) > 0.9
     importance = names["importance"].importances_mean
     assert importance[:5].min() > importance[5:].max()
@@ -53,7 +38,7 @@ def test_examples(tmp_path, monkeypatch, capsys):
 def test_examples_of_slow_tools(package, tmp_path, monkeypatch, capsys):
     pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
-    names = run_page({"mapie", "optuna", *SLOW} - {package})
+    names, _ = pages.run(PAGE, {"mapie", "optuna", *SLOW} - {package})
     assert package != "dask" or names["search"].best_score_ > 0.7
 
 
