@@ -80,9 +80,9 @@ for mode, name in (("inverted", "inverted"), ("vanilla", "original")):
 # ------------------------------------------
 # In fastdrop and PyTorch *p*, in Keras and JAX (Flax) *rate*, is the probability of **dropping**.
 # The paper of 2014 [2]_ writes *p* for the probability of **keeping**, and so did ``keep_prob`` of
-# TensorFlow 1. ``keep_prob=0.8`` is ``p=0.2``:
+# TensorFlow 1. ``keep_prob=0.75`` is ``p=0.25``:
 
-keep_prob = 0.8
+keep_prob = 0.75
 for layer in (Dropout(1 - keep_prob), Dropout(rate=1 - keep_prob)):
     kept = effect_of(layer, (100_000, 1), Key(1)).kept
     print(f"{layer!r:30} keeps {kept.mean():.3f}")
