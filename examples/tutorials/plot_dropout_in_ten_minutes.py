@@ -152,18 +152,18 @@ for kind in ("careless", "clean"):
 # %%
 # With clean labels there is little to gain, and 40 epochs are short for a network with dropout,
 # which learns more slowly. The loss shows what happens. Without dropout the network learns its
-# samples by heart: the loss of training goes to 0, that of validation does not follow. (With
-# dropout the loss of training is that of the thinned networks, so it may lie above that of
-# validation.)
+# samples by heart: the loss of training keeps falling, that of validation stops and rises again.
+# With dropout, the loss of training is that of the thinned networks on labels of which some are
+# wrong, so it stays above that of validation.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 for panel, rates, title in zip(axes, ((0, 0), (0.2, 0.5)), ("without dropout", "with dropout")):
     history = fitted(*rates, 0, validation_data=test)[1].history
     for name, colour in (("loss", "#d95f02"), ("val_loss", "#1b6ca8")):
         panel.plot(history[name], color=colour)
-        label = "validation" if name == "val_loss" else "training"
-        place = (30, history[name][30])
-        panel.annotate(label, place, (0, 6), color=colour, textcoords="offset points")
+        label, epoch = ("training", 12) if name == "loss" else ("validation", 25)
+        place, offset = (epoch, history[name][epoch]), (0, 8 if name == "loss" else -14)
+        panel.annotate(label, place, offset, color=colour, textcoords="offset points")
     panel.set(title=title, xlabel="epoch", yscale="log")
 axes[0].set_ylabel("cross-entropy, nats")
 
@@ -211,7 +211,7 @@ for samples in (1, 10, 50):
 # Half of the hidden units and a fifth of the inputs: that is the advice of 2012 and 2014, and a
 # good start. The curve is flat around its minimum, and steep where too few units are left.
 
-rates = (0, 0.2, 0.4, 0.6, 0.75, 0.9)
+rates = (0, 0.2, 0.4, 0.6, 0.8)
 found = np.array([errors((0.2 * (p > 0), p)) for p in rates])
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 axes.errorbar(rates, found.mean(1), found.std(1, ddof=1), fmt="o-", color="#1b6ca8", capsize=3)
