@@ -16,6 +16,7 @@ import inventories  # noqa: E402
 
 project = "fastdrop"
 author = "The fastdrop developers"
+copyright = author
 release = version = __version__
 html_title = f"fastdrop {release}"
 extensions = [

@@ -50,12 +50,14 @@ from fastdrop.variants import (
 if TYPE_CHECKING:
     from fastdrop.layers import Input
     from fastdrop.models import Sequential, load_model
+    from fastdrop.tables import TableModel
 
 __all__ = [
     "Generator",
     "Input",
     "Key",
     "Sequential",
+    "TableModel",
     "alpha_dropout",
     "alpha_dropout_backward",
     "apply_mask",
@@ -93,8 +95,14 @@ _MODULES = (
     "metrics",
     "models",
     "optimizers",
+    "tables",
 )
-_NAMES = {"Input": "layers", "Sequential": "models", "load_model": "models"}
+_NAMES = {
+    "Input": "layers",
+    "Sequential": "models",
+    "TableModel": "tables",
+    "load_model": "models",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from fastdrop._typed import call_of
+
 __all__ = ["Declared", "is_ours"]
 
 
@@ -42,6 +44,25 @@ class Declared:
         if name[:1] != "_" and self._attributes is not None and name not in self._attributes:
             self._refuse(name, value)
         object.__setattr__(self, name, value)  # quick: optimisers and metrics do it in every step
+
+    def __repr__(self) -> str:
+        """Return the call that makes an equal object, without arguments that have their defaults.
+
+        What an object has learnt or counted is not in it.
+        """
+        return call_of(type(self), self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as far as attributes have them."""
+        names = inspect.signature(type(self)).parameters
+        attributes = {name: self.synonyms.get(name, name) for name in names}
+        return {
+            name: getattr(self, attribute)
+            for name, attribute in attributes.items()
+            if attribute is not None
+            and (attribute == name or attribute not in names)
+            and hasattr(self, attribute)
+        }
 
     def _refuse(self, name: str, value: Any) -> None:
         if getattr(type(self), name, self) is value:  # changes nothing, so nothing is ignored

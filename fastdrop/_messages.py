@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from os import PathLike
 
 from fastdrop import _namesake
 
 _namesake.require_ours()  # here as well, because some modules import this one without _checks
 
-__all__ = ["NotFiniteError", "about", "one_line", "one_line_about"]
+__all__ = ["NotFiniteError", "about", "near_miss", "one_line", "one_line_about"]
 
 LINE = 200  # characters of a message
 COMMAND = 24  # characters that the command line puts in front: "fastdrop train: error: "
@@ -60,3 +61,10 @@ def one_line_about(path: str | PathLike[str], *others: type[Exception]) -> Itera
         name = type(error).__name__
         text = text or f"expected a file that fastdrop has saved, got {name}: {error}"
         raise ValueError(about(path, text)) from (None if text == str(error) else error)
+
+
+def near_miss(word: str, known: Iterable[str]) -> str:
+    """Return what to say behind "got" when a known word may have been meant; else nothing."""
+    names = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), names, 1)
+    return f"; did you mean {names[near[0]]}?" if near else ""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 _PREFIX = ".fastdrop-"  # starts the names of files that are being written
 # A file that can be written cannot always be replaced: its folder may be read-only or sticky, it
@@ -73,16 +74,11 @@ def replace_file(path: str | bytes | PathLike[str], content: bytes) -> None:
     """
     path = Path(os.fsdecode(path))
     try:
-        try:
-            before = path.stat()
-        except FileNotFoundError:
-            before = None
-        target = path
-        while target.is_symlink():
-            target = target.parent / target.readlink()
+        target, before = _behind(path)
         if before is None or _is_the_file(target, before):
             try:
-                _replace(target, content, before)
+                with _replacement(target, before) as file:
+                    file.write(content)
                 return
             except OSError as error:
                 if error.errno not in _IRREPLACEABLE:
@@ -92,6 +88,44 @@ def replace_file(path: str | bytes | PathLike[str], content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+@contextmanager
+def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
+    """Give a file to write to part by part; see `replace_file` for what is under its name when.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    OSError
+        When it cannot be written; it names `path`.
+    """
+    path = Path(path)
+    target, before = _behind(path)
+    whole = before is None or _is_the_file(target, before)
+    try:
+        with _replacement(target, before) if whole else open(path, "wb") as file:
+            yield file
+    except OSError as error:
+        theirs = error.filename is not None and not Path(error.filename).name.startswith(_PREFIX)
+        if theirs:  # of whoever writes, about something else
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _behind(path: Path) -> tuple[Path, os.stat_result | None]:
+    """Return what a link leads to, and the status of the file if there is one."""
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        before = None
+    target = path
+    while target.is_symlink():
+        target = target.parent / target.readlink()
+    return target, before
+
+
 def _is_the_file(target: Path, status: os.stat_result) -> bool:
     """Tell whether an ordinary file has this name (the file behind /dev/stdout may have none)."""
     return (
@@ -99,7 +133,9 @@ def _is_the_file(target: Path, status: os.stat_result) -> bool:
     )
 
 
-def _replace(target: Path, content: bytes, before: os.stat_result | None) -> None:
+@contextmanager
+def _replacement(target: Path, before: os.stat_result | None) -> Iterator[BinaryIO]:
+    """Give a file that takes the target's place when it is written."""
     _remove_leftovers(target)
     temporary, descriptor = _create_temporary(target, 0o666 if before is None else 0o600)
     with open(descriptor, "wb") as file:
@@ -109,7 +145,7 @@ def _replace(target: Path, content: bytes, before: os.stat_result | None) -> Non
                     with suppress(OSError):  # if it cannot be given away, it is kept
                         os.fchown(descriptor, owner, group)
                 shutil.copystat(target, temporary)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(descriptor)
             os.replace(temporary, target)
@@ -215,17 +251,3 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a result as `replace_file` does, and print its path.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    content : bytes
-        All of its content.
-    """
-    replace_file(path, content)
-    print(f"written: {path}")

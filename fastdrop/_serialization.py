@@ -86,6 +86,9 @@ class Configurable(Declared):
         """
         return cls(**config)
 
+    def _arguments(self) -> dict[str, Any]:
+        return super()._arguments() | self._kept()
+
     def _kept(self) -> dict[str, Any]:
         names = dict.fromkeys(_arguments(type(self)))
         names |= dict.fromkeys(self.synonyms.get(name, name) or name for name in self._handed_on)

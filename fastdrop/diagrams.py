@@ -1,8 +1,9 @@
-"""Pictures of the results of `fastdrop.calibration`. This module needs matplotlib."""
+"""Pictures of the results of `fastdrop.calibration`, and of masks. Needs matplotlib."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,12 +18,16 @@ except ImportError as error:
     ) from None
 
 from fastdrop.calibration import Reliability, RiskCoverage
+from fastdrop.layers.effects import Effect
 
-__all__ = ["render_reliability", "render_risk_coverage"]
+__all__ = ["draw_effect", "render_effect", "render_reliability", "render_risk_coverage"]
 
 # Colours that colour-blind readers can tell apart as well
 COLOURS = ("#1b6ca8", "#d95f02", "#4d4d4d", "#9e4f9e", "#008066", "#b8860b")
 GREY = "#777777"
+GAP = "#3d7ab8"  # between maps: neither of the greys of a mask
+WIDTH = 7.5  # of the picture of a mask, in inches
+SHAPE = 1.8  # width by height that the maps of one sample are arranged to
 
 
 def render_reliability(diagrams: Mapping[str, Reliability], title: str) -> bytes:
@@ -111,6 +116,64 @@ def render_risk_coverage(curves: Mapping[str, RiskCoverage], title: str, risk: s
     axes.set_ylim(0, 1.2 * settled or 1)
     axes.legend(frameon=False, loc="best")
     _tidy(axes)
+    return _png(figure)
+
+
+def draw_effect(axes: Axes, effect: Effect) -> None:
+    """Draw what a layer did: of a mask, what is kept is white, what is dropped black.
+
+    Of noise, a shade of grey is a factor, or what was added: black the smallest, white the largest.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    effect : Effect
+        Samples are rows of maps, channels columns. The channels of a single sample fill lines.
+    """
+    maps = effect.maps()
+    rows, columns, height, width = maps.shape
+    if rows == 1:
+        maps = maps[0]
+        rows = max(1, round(math.sqrt(columns * width / height / SHAPE)))
+        columns = -(-columns // rows)
+        missing = rows * columns - len(maps)
+        maps = np.pad(maps, ((0, missing), (0, 0), (0, 0)), constant_values=np.nan)
+        maps = maps.reshape(rows, columns, height, width)
+    gap = max(1, min(height, width) // 20) if rows * columns > 1 else 0
+    maps = np.pad(maps, ((0, 0), (0, 0), (0, gap), (0, gap)), constant_values=np.nan)
+    sheet = maps.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + gap))
+    sheet = sheet[: len(sheet) - gap, : sheet.shape[1] - gap]
+    # of a mask that keeps all, or nothing, the one colour has to be the right one
+    low, high = (0, 1) if effect.kept is not None else (np.nanmin(sheet), np.nanmax(sheet))
+    axes.set_facecolor(GAP)
+    axes.imshow(sheet, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color(GAP)
+
+
+def render_effect(effect: Effect, title: str, subtitle: str) -> bytes:
+    """Draw what a layer did, see `draw_effect`, below two lines of text.
+
+    Parameters
+    ----------
+    effect : Effect
+    title, subtitle : str
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    figure = Figure(dpi=150, layout="constrained")
+    axes = figure.subplots()
+    draw_effect(axes, effect)
+    height, width = axes.images[0].get_size()
+    figure.set_size_inches(WIDTH, 0.7 + min(max(WIDTH * height / width, 0.5), WIDTH))
+    figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left", parse_math=False)
+    axes.set_title(subtitle, loc="left", fontsize=9, color=GREY, parse_math=False)
+    if effect.kept is None:
+        bar = figure.colorbar(axes.images[0], ax=axes, shrink=0.8)
+        bar.outline.set_visible(False)
     return _png(figure)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from fastdrop._checks import checked_stddev, lookup
 from fastdrop._quiet import underflowing
 from fastdrop._serialization import Configurable, deserialize, serialize
+from fastdrop._typed import short_name
 from fastdrop.noise import gaussian_noise
 from fastdrop.random import Key, uniform
 
@@ -56,6 +57,10 @@ class Initializer(Configurable):
             The values, in the given shape.
         """
         raise NotImplementedError
+
+    def _as_argument(self) -> str:
+        """Return how it is written as an argument: by its name, if that is all there is to say."""
+        return short_name(self, INITIALIZERS)
 
 
 class Constant(Initializer):

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described, lookup
 from fastdrop._quiet import quiet
 from fastdrop._serialization import Configurable, deserialize, is_ours, serialize
+from fastdrop._typed import short_name
 from fastdrop.compiled._losses import are_classes, mean_loss, softmax_cross_entropy
 from fastdrop.layers import Array, Shape
 from fastdrop.layers.base import batch_shape
@@ -207,6 +208,10 @@ class Loss(Configurable):
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         """Return the losses to average, and the gradient of their sum in a new array."""
         raise NotImplementedError
+
+    def _as_argument(self) -> str:
+        """Return how it is written as an argument: by its name, if that is all there is to say."""
+        return short_name(self, LOSSES)
 
 
 class MeanSquaredError(Loss):

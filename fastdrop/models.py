@@ -21,12 +21,11 @@ from fastdrop.callbacks import Callback, History
 from fastdrop.callbacks.base import callbacks_of
 from fastdrop.callbacks.reports import format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape
-from fastdrop.layers.base import batch_shape, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key, generator_of
-from fastdrop.training import files, loop, saving
+from fastdrop.training import files, loop, saving, summary
 from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
 from fastdrop.training.expected import Expected, check_values
 from fastdrop.training.figures import Figures
@@ -437,7 +436,7 @@ class Sequential(Declared):
             with which so many batches reach all samples of the arrays. Without `steps` it only
             changes time and memory.
         verbose : {"auto", 0, 1, 2}
-            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one, unless x is an array of
+            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one unless x is an array of
             one batch.
         steps : int, optional
             How many batches to take, from the first one on.
@@ -511,7 +510,7 @@ class Sequential(Declared):
         return_samples : bool
             Whether to return the samples, too.
         verbose : {"auto", 0, 1, 2}
-            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one, unless x is an array of
+            0 prints nothing, 1 and 2 show a progress bar. "auto" shows one unless x is an array of
             one batch of which few samples are drawn.
         comm : mpi4py.MPI.Intracomm, optional
             A communicator, with all of whose processes to compute, as in `fit`. All of them return
@@ -888,25 +887,30 @@ class Sequential(Declared):
         _, arrays = files.read(path, ("weights", "model"))
         saving.load_weights(path, self.network, arrays)
 
-    def summary(self) -> None:
-        """Print a table of the layers, their output shapes and numbers of parameters."""
-        shapes: Sequence[Shape | None] = [None] * len(self.layers)
-        if self.input_shape is not None:
-            _, *shapes = shapes_between(self.layers, self.input_shape)
-        row = "{:<32} {:<24} {:>12}".format
-        print(row("Layer (type)", "Output shape", "Params"))
-        print("-" * 70)
-        total = 0
-        for layer, shape in zip(self.layers, shapes, strict=True):
-            count = sum(param.size for param in layer.params.values())
-            total += count
-            described = "unknown yet" if shape is None else batch_shape(shape)
-            print(row(f"{layer.name} ({type(layer).__name__})", described, f"{count:,}"))
-        print("-" * 70)
-        print(f"Total params: {total:,}")
-        trainable = sum(p.size for layer in self.layers for p in layer.trainable_params.values())
-        if trainable < total:
-            print(f"Trainable params: {trainable:,}")
+    def summary(self, show_dropout: bool = False) -> None:
+        """Print a table of the layers, their output shapes and numbers of parameters.
+
+        Parameters
+        ----------
+        show_dropout : bool
+            Whether to tell of each layer of the dropout family which share of the units it is
+            expected to keep in the next training step, also of layers inside others.
+
+        Raises
+        ------
+        ValueError
+            When `show_dropout` is neither True nor False.
+        """
+        check_flag("show_dropout", show_dropout)
+        print(summary.as_text(self.network, bool(show_dropout)))
+
+    def __repr__(self) -> str:
+        """Return the call that makes a model of the same layers and seed, not trained."""
+        return summary.as_call(type(self).__name__, self.network)
+
+    def _repr_html_(self) -> str:
+        """Return the table of `summary` for notebooks."""
+        return summary.as_html(self.network)
 
     @property
     def dtype(self) -> np.dtype:

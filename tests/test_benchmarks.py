@@ -248,3 +248,16 @@ def test_stopped_torch_calls(monkeypatch, tmp_path, stopped):
     monkeypatch.setattr("fastdrop.commands.bench.turns.SECONDS", 1e-3)
     _, text, _ = stopped(torch_calls.main, "--rounds", 4, "--out", tmp_path)
     assert (tmp_path / torch_calls.TABLE).read_text() == text
+
+
+def test_from_tables_to_predictions(monkeypatch, tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
+    import table_speed as tables
+
+    monkeypatch.setattr(sys, "argv", ["", "--scale", "0.002", "--out", str(tmp_path)])
+    monkeypatch.setattr(tables, "PREDICT_ROWS", (100_000,))
+    assert not tables.main()
+    (path,) = tmp_path.rglob(tables.TABLE)
+    rows = [line for line in path.read_text().splitlines() if line.startswith("| 200 ")]
+    assert len(rows) == 4
+    assert all(float(cell) > 0 for cell in rows[0].split("|")[1:-1])

@@ -1,6 +1,6 @@
-"""Callbacks: what `Sequential.fit` tells while it trains, and what listens.
+"""Callbacks, which `Sequential.fit` calls while it trains.
 
-A figure in ``logs`` has the name it has in `History`: "loss", "accuracy", "val_loss", ...
+A figure in ``logs`` has the same name as in `History`: "loss", "accuracy", "val_loss", ...
 """
 
 from fastdrop.callbacks.base import Callback, LambdaCallback, Logs

@@ -98,10 +98,10 @@ class Callback(Declared):
         """Act when `evaluate` or a validation starts. `logs` is empty."""
 
     def on_test_end(self, logs: Logs) -> None:
-        """Act when `evaluate` or a validation has ended, but not by an exception."""
+        """Act when `evaluate` or a validation has ended without an exception, with its figures."""
 
     def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Take note that its batch number `batch`, from 0, starts; `logs` is empty."""
+        """Act when batch number `batch` of `evaluate`, counted from 0, starts. `logs` is empty."""
 
     def on_test_batch_end(self, batch: int, logs: Logs) -> None:
         """Act when a batch of `evaluate` ends. `logs` has the means over batches 0 to `batch`."""
@@ -110,10 +110,10 @@ class Callback(Declared):
         """Act when `predict` starts. `logs` is empty."""
 
     def on_predict_end(self, logs: Logs | None = None) -> None:
-        """Act when `predict` has ended, but not by an exception. `logs` is empty."""
+        """Act when `predict` has ended without an exception. `logs` is empty."""
 
     def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Take note that its batch number `batch`, from 0, starts; `logs` is empty."""
+        """Act when batch number `batch` of `predict`, counted from 0, starts. `logs` is empty."""
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         """Act when a batch of `predict` ends. `logs` has its outputs, an array, as "outputs"."""
@@ -157,6 +157,9 @@ on_train_batch_end : callable, optional
             if function is not None:
                 check_callable(name, function)
                 setattr(self, name, function)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name in HOOKS}
 
 
 def check_callable(argument: str, value: object) -> None:

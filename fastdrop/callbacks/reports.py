@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 import time
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
+from fastdrop import _html
 from fastdrop._messages import about, one_line
 from fastdrop.callbacks.base import Callback, Logs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "CSVLogger",
@@ -59,6 +64,59 @@ class History(Callback):
             # What other callbacks have added may be NumPy's numbers, which JSON does not know.
             number = value.item() if isinstance(value, np.generic | np.ndarray) else value
             self.history.setdefault(name, []).append(number)
+
+    def __repr__(self) -> str:
+        if not self.__dict__.get("epoch"):
+            return super().__repr__()
+        last = {name: values[-1] for name, values in self._numbers().items()}
+        epochs = "1 epoch" if len(self.epoch) == 1 else f"{len(self.epoch)} epochs"
+        return f"<{type(self).__name__} of {epochs}, the last one {format_logs(last)}>"
+
+    def plot(self) -> Figure:
+        """Draw loss and metrics over the epochs, training beside validation.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Notebooks show it; ``history.plot().savefig("history.png")`` writes it. It needs no
+            display.
+
+        Raises
+        ------
+        ImportError
+            When matplotlib is missing.
+        ValueError
+            When there is no epoch.
+        """
+        from fastdrop.callbacks.curves import draw_history
+
+        return draw_history(self.epoch, self._numbers())
+
+    def _repr_html_(self) -> str:
+        """Return a table of the figures for notebooks."""
+        header = ("", "first", "last", "lowest", "highest", "from epoch to epoch")
+        rows = []
+        for name, values in self._numbers().items():
+            finite = [value for value in values if math.isfinite(value)]
+            extremes = []
+            for value in (min(finite, default=math.nan), max(finite, default=math.nan)):
+                place = f" (epoch {self._epoch_of(values, value)})" if finite else ""
+                extremes.append(f"{value:.4g}{place}")
+            ends = (f"{values[0]:.4g}", f"{values[-1]:.4g}")
+            rows.append((name, *ends, *extremes, _html.curve(values)))
+        return _html.table(f"History, epochs: {len(self.epoch)}", header, rows, graphic=5)
+
+    def _numbers(self) -> dict[str, list[float]]:
+        """Return the figures that are numbers, as far as there are any of a name."""
+        return {
+            name: values
+            for name, values in self.history.items()
+            if values and all(isinstance(value, int | float) for value in values)
+        }
+
+    def _epoch_of(self, values: list[float], value: float) -> int:
+        """Return the number, from 1, of the epoch with this value; the last epoch has the last."""
+        return self.epoch[values.index(value) - len(values)] + 1
 
 
 class CSVLogger(Callback):
@@ -151,10 +209,12 @@ class ProgressBar(Callback):
     ----------
     title : str
         What stands before the bar.
+    leave : bool
+        Whether the full bar stays on the screen.
     """
 
-    def __init__(self, title: str = "fit") -> None:
-        self.title = title
+    def __init__(self, title: str = "fit", leave: bool = True) -> None:
+        self.title, self.leave = title, leave
         self._bar: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -169,6 +229,7 @@ class ProgressBar(Callback):
                 dynamic_ncols=True,
                 mininterval=self._interval,
                 disable=not there,
+                leave=self.leave,
             )
             self._validation: Logs = {}
             self._due = 0.0

@@ -8,18 +8,52 @@ import platform
 import re
 import sys
 import sysconfig
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fastdrop import __version__, get_num_threads
 from fastdrop._config import listed, loaded_libraries, show_config
+from fastdrop.commands.arguments import Commands, add_command
+from fastdrop.commands.bench.machine import machine
+from fastdrop.compiled import _core
 from fastdrop.training import blas
 
-__all__ = ["collect", "run"]
+__all__ = ["Version", "add", "collect", "run"]
 
 _BLAS = r"(?:scipy_)?openblas\w*|mkl_rt|mkl_core|blis\w*|flexiblas|blas|atlas|armpl\w*"
 _VARIABLES = r"FASTDROP_|OMP_|GOMP_|KMP_|OPENBLAS_|MKL_|BLIS_|SLURM_(NTASKS|CPUS_PER_TASK)$"
+
+
+class Version(argparse.Action):
+    """``--version``: at a glance, what a report of a fault needs."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
+        threads, isa = get_num_threads(), _core.active_isa()
+        print(f"fastdrop {__version__}")
+        print(f"{platform.python_implementation()} {platform.python_version()}", end=", ")
+        print(f"NumPy {np.__version__}, {platform.platform()}")
+        print(f"{machine()['cpu']}, {os.cpu_count()} CPUs; {isa}, {threads} threads")
+        parser.exit()
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    add_command(
+        commands,
+        "info",
+        run,
+        "tell what fastdrop uses on this machine",
+        "Tell what fastdrop uses on this machine and why: instruction set, threads, "
+        "OpenMP, BLAS and MPI libraries, environment variables.",
+        ("", "--json"),
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -28,12 +62,12 @@ def run(arguments: argparse.Namespace) -> None:
     Parameters
     ----------
     arguments : argparse.Namespace
-        Of the command line; it has no options.
+        Of the command line.
     """
     facts = collect()
     width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:{width}}  {value}")
+    table = "\n".join(f"{name:{width}}  {value}" for name, value in facts.items())
+    arguments.console.result(table, facts)
 
 
 def collect() -> dict[str, object]:

@@ -25,9 +25,10 @@ from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, as_numbers, described, is_count, is_series, unsigned
 from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, serialize
+from fastdrop._typed import not_default, typed
 from fastdrop.initializers import Initializer
 from fastdrop.layers.batch import Batch
-from fastdrop.layers.schedules import rate_config
+from fastdrop.layers.schedules import rate_at, rate_config
 from fastdrop.random import Generator, Key, generator_of
 
 __all__ = [
@@ -194,6 +195,8 @@ class Layer(Configurable):
     }
     # Whether the layer is of the dropout family, which a model's `predict_mc` leaves active.
     is_random: ClassVar[bool] = False
+    # What such a layer decides on, for messages.
+    decides_on: ClassVar[str] = "units"
     own_methods = False  # layers that are computed together bypass most of their methods
     # Arguments that have no effect any more once the parameters are made.
     _until_built: ClassVar[frozenset[str]] = frozenset()
@@ -252,6 +255,21 @@ class Layer(Configurable):
         y, _ = self.forward(as_numbers("x", x), Batch(training))
         return y
 
+    def __repr__(self) -> str:
+        if getattr(self, "trainable", True):
+            return super().__repr__()
+        config = not_default(type(self), self._arguments()) | {"trainable": False}
+        return f"{type(self).__name__}.from_config({typed(config)})"
+
+    def _arguments(self) -> dict[str, Any]:
+        arguments = super()._arguments()
+        parameters = inspect.signature(type(self)).parameters
+        for name, unsaid in {"name": type(self).__name__.lower(), "activation": "linear"}.items():
+            none = name not in parameters or parameters[name].default is None
+            if none and arguments.get(name) == unsaid:
+                del arguments[name]  # None stands for it
+        return arguments
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal layer, for `from_config`.
 
@@ -290,6 +308,31 @@ class Layer(Configurable):
         if not trainable:
             layer.trainable = False
         return layer
+
+    def share_kept(self, step: int = 0) -> float | None:
+        """Return the share of what the layer decides on that it is expected to keep in training.
+
+        Parameters
+        ----------
+        step : int
+            Number of the training step, for a schedule of p.
+
+        Returns
+        -------
+        float or None
+            1 - p; `DropBlock2d`, whose squares overlap, keeps a little more. None where a layer has
+            no p or is not of the dropout family.
+        """
+        p = getattr(self, "p", None)
+        known = self.is_random and (callable(p) or isinstance(p, float | int))
+        return 1 - rate_at(p, step) if known and p is not None else None
+
+    def kept(self, step: int = 0) -> str:
+        """Return what `share_kept` says in words, nothing of layers that are not random."""
+        share = self.share_kept(step)
+        if share is None:
+            return "all, with noise" if self.is_random else ""
+        return f"{100 * share:.3g} % of {self.decides_on}"
 
     def count_params(self) -> int:
         """Return the number of elements of all parameters and of the state.

@@ -58,6 +58,7 @@ class DropConnect(Dense):
     """
 
     is_random = True
+    decides_on = "weights"
     synonyms = Dense.synonyms | {"rate": "p"}
 
     def __init__(
@@ -157,6 +158,7 @@ class ConcreteDropout(Dense):
     """
 
     is_random = True
+    decides_on = "inputs"
     synonyms = Dense.synonyms | {"rate": "p"}
     _until_built = Dense._until_built | {"p"}
 
@@ -202,6 +204,9 @@ class ConcreteDropout(Dense):
             super().build(input_shape, key)
             logit = Constant(math.log(self.p / (1 - self.p)))
             self.params["logit"] = self._first_values("logit", (1,), logit, key)
+
+    def share_kept(self, step: int = 0) -> float:
+        return 1 - float(sigmoid(self.params["logit"])[0]) if self.params else 1 - self.p
 
     @underflowing
     def penalty(self) -> float:

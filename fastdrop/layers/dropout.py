@@ -258,6 +258,7 @@ class ChannelDropout(Dropout):
     """
 
     space: tuple[str, ...]
+    decides_on = "channels"
 
     def __init__(
         self,
@@ -430,6 +431,8 @@ class FeatureAlphaDropout(_AlphaDropout):
         When `p` is outside [0, 1], or x has no channels.
     """
 
+    decides_on = "channels"
+
     def output_shape(self, input_shape: Shape) -> Shape:
         if not input_shape:
             raise ValueError(
@@ -468,6 +471,8 @@ class DropPath(RandomLayer):
     ----------
     .. [1] Huang et al. 2016, Deep networks with stochastic depth, ECCV.
     """
+
+    decides_on = "samples"
 
     def __init__(
         self,

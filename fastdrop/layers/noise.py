@@ -58,6 +58,9 @@ class GaussianDropout(RandomLayer):
         if self.p == 1:
             raise ValueError("p: expected 0 <= p < 1, got 1")
 
+    def share_kept(self, step: int = 0) -> None:
+        return None  # all is kept, and multiplied by noise
+
     def _rules(self, shape: Shape, key: Key, row: int, rows: int) -> tuple[Rule, Rule]:
         offset = row * math.prod(shape[1:])
         rule = partial(gaussian_dropout, p=rate_at(self.p, key.call), key=key, offset=offset)

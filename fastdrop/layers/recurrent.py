@@ -51,6 +51,7 @@ class LockedDropout(Dropout):
     """
 
     sample_axes = ("time", "features")
+    decides_on = "features"
 
     def __init__(
         self,
@@ -106,6 +107,8 @@ class WeightDropout(Dropout):
     >>> drecurrent.shape
     (3, 3)
     """
+
+    decides_on = "weights"
 
     def __init__(
         self,
@@ -163,6 +166,7 @@ class EmbeddingDropout(WeightDropout):
     """
 
     sample_axes = ("features",)
+    decides_on = "words"
 
     def __init__(
         self,
@@ -214,6 +218,8 @@ class Zoneout(RandomLayer):
     ...     tape.append(backward)
     >>> dnew, dprevious = tape[-1](np.ones_like(h))
     """
+
+    decides_on = "new states"
 
     def __init__(
         self,

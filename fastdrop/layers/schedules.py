@@ -33,6 +33,11 @@ class Schedule:
                 value = checked_p(value)
             object.__setattr__(self, field.name, value)  # a Python number, even for a NumPy one
 
+    def _as_argument(self) -> str:
+        """Return how it is written as an argument of a layer, beside which `schedules` is known."""
+        ours = SCHEDULES.get(type(self).__name__) is type(self)
+        return f"schedules.{self!r}" if ours else repr(self)
+
     def __call__(self, step: int) -> float:
         """Return p at a step.
 

@@ -105,7 +105,6 @@ def fit(
         When the loss is not finite, or ranks differ.
     """
     # Where other code runs between the batches, it may compute products of its own.
-    # Where others' code runs between the batches, it may have products of its own.
     product = matmul if isinstance(training, ArrayBatches) else np.matmul
     step, validation_step = (Step(network, ranks, product) for _ in range(2))
     network.stop_training = False

@@ -49,7 +49,9 @@ def test_to_the_end(tmp_path, capsys):
     assert measuring.done == [(n, step) for n in (1, 2, 3) for step in (1, 2, 3)]
     first, last = "3 steps\n\nMissing: rounds 2 to 3 (still to come).\n", "9 steps\n"
     written = [f"written: {tmp_path / name}\n" for name in ("table.md", "figures.json", "picture")]
-    assert capsys.readouterr().out == "".join([first, last, *written])
+    printed = capsys.readouterr()
+    assert printed.out == last
+    assert printed.err == "".join([first, *written])
     assert (tmp_path / "table.md").read_text() == last
     assert json.loads((tmp_path / "figures.json").read_text())["missing"] == ""
     assert (tmp_path / "picture").read_bytes() == b"PNG"
@@ -71,7 +73,8 @@ def test_stopped(tmp_path, capsys, number, stop):
         return
     missing = f"{LEFT[stop]} (stopped by {number.name})"
     table = f"{stop - 1} steps\n\nMissing: {missing}.\n"
-    assert f"{table}written: " in printed.out
+    assert printed.out == table
+    assert "written: " in printed.err
     assert (tmp_path / "table.md").read_text() == table
     assert json.loads((tmp_path / "figures.json").read_text())["missing"] == missing
 
@@ -123,7 +126,7 @@ def test_a_long_first_round_shows_what_it_has(monkeypatch, capsys):
     clock = itertools.count(0, 50)
     monkeypatch.setattr(keeping.time, "monotonic", lambda: next(clock))
     Measuring().run()
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[0] == "2 steps"
-    assert printed.count("still to come") == 2
-    assert printed.endswith("9 steps\n")
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[0] == "2 steps"
+    assert printed.err.count("still to come") == 2
+    assert printed.out == "9 steps\n"

@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import subprocess
@@ -11,7 +10,8 @@ from idx_files import idx, idx_arrays
 
 from fastdrop._output import claimed
 from fastdrop.commands.main import main
-from fastdrop.commands.train import CHECKPOINT, MODELS, PICTURE, RESULTS
+from fastdrop.commands.runs.results import MODELS, PICTURE, RESULTS, Results
+from fastdrop.commands.train.progress import CHECKPOINT
 from fastdrop.datasets import IDX_STEMS
 from fastdrop.models import load_model
 from fastdrop.random import Key, permutation
@@ -53,12 +53,14 @@ def npz(path, **changed):
 
 
 def check_results(out, epochs):
-    results = json.loads((out / RESULTS).read_text())
-    assert results["settings"]["epochs"] == epochs
-    assert list(results["runs"]) == ["without dropout", "dropout p = 0.5"]
-    for history in results["runs"].values():
-        assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
-        assert all(len(figures) == epochs for figures in history.values())
+    results = Results.read(out)
+    assert results.settings["epochs"] == epochs
+    assert [(run.dropout, run.seed) for run in results.runs] == [(0.0, 0), (0.5, 0)]
+    for run in results.runs:
+        assert set(run.figures) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+        assert set(run.seconds) == {"training", "evaluation", "checkpoint"}
+        for lists in (run.figures, run.seconds):
+            assert all(len(values) == epochs for values in lists.values())
     names = sorted([CHECKPOINT, *MODELS, RESULTS, PICTURE])
     assert sorted(path.name for path in out.iterdir()) == names
     assert (out / PICTURE).read_bytes().startswith(PNG)
@@ -69,18 +71,23 @@ def test_embedded_digits(tmp_path, capsys):
     assert train(*QUICK, "--out", out) == 0
     check_results(out, 2)
     captured = capsys.readouterr()
-    assert "1400 training and 397 validation samples, 10 classes" in captured.out
-    for row in ("training loss", "validation loss", "training accuracy", "validation accuracy"):
-        assert row in captured.out
-    for word in ("dropout p = 0.5, epoch 2/2", "loss=", "accuracy=", "<00:00"):
-        assert word in captured.err
+    for word in ("training loss", "validation loss", "training accuracy", "validation accuracy"):
+        assert word in captured.out.splitlines()[1]
+    assert "One seed cannot tell" in captured.out
+    for line in (
+        "embedded digits: 1400 training and 397 validation samples, 10 classes",
+        "run 1 of 2: without dropout: validation loss ",
+        "run 2 of 2: dropout p = 0.5: validation loss ",
+        f"written: {out / RESULTS}",
+        f"written: {out / PICTURE}",
+    ):
+        assert f"\n{line}" in f"\n{captured.err}"
 
 
 def test_dropout_closes_the_gap(tmp_path):
     sizes = ["--hidden", "256,256", "--epochs", 40]
     assert train(*sizes, "--out", tmp_path) == 0
-    runs = json.loads((tmp_path / RESULTS).read_text())["runs"]
-    without, with_dropout = (history["val_loss"][-1] for history in runs.values())
+    without, with_dropout = (run.figures["val_loss"][-1] for run in Results.read(tmp_path).runs)
     assert with_dropout < 0.9 * without
 
 
@@ -88,33 +95,33 @@ def test_dropout_closes_the_gap(tmp_path):
 def test_same_seed_same_results(tmp_path, seed):
     for name in ("one", "two"):
         assert train(*QUICK, "--seed", seed, "--out", tmp_path / name) == 0
-    one, two = ((tmp_path / name / RESULTS).read_text() for name in ("one", "two"))
-    assert one == two
+    one, two = (Results.read(tmp_path / name) for name in ("one", "two"))
+    assert [run.figures for run in one.runs] == [run.figures for run in two.runs]
+    assert one.data == two.data
 
 
 def test_the_models_are_those_of_the_results(tmp_path):
     path = npz(tmp_path / "data.npz", x_val=np.ones((7, 3)), y_val=np.ones(7))
     assert train(*QUICK, "--data", path, "--out", tmp_path) == 0
-    results = json.loads((tmp_path / RESULTS).read_text())
-    for file, figures in zip(MODELS, results["runs"].values(), strict=True):
+    for file, run in zip(MODELS, Results.read(tmp_path).runs, strict=True):
         model = load_model(tmp_path / file)
         assert model.epoch == 2
         assert model.evaluate(np.ones((7, 3)), np.ones(7), verbose=0) == [
-            figures["val_loss"][-1],
-            figures["val_accuracy"][-1],
+            run.figures["val_loss"][-1],
+            run.figures["val_accuracy"][-1],
         ]
 
 
 def test_csv_file(tmp_path, csv, capsys):
     assert train(*QUICK, "--data", csv, "--label", "parity", "--out", tmp_path / "out") == 0
     check_results(tmp_path / "out", 2)
-    assert "data.csv: 32 training and 8 validation samples, 2 classes" in capsys.readouterr().out
+    assert "data.csv: 32 training and 8 validation samples, 2 classes" in capsys.readouterr().err
 
 
 def test_idx_folder(tmp_path, idx_folder, capsys):
     assert train(*QUICK, "--data", idx_folder, "--out", tmp_path / "out") == 0
     check_results(tmp_path / "out", 2)
-    assert "idx: 5 training and 2 validation samples, 3 classes" in capsys.readouterr().out
+    assert "idx: 5 training and 2 validation samples, 3 classes" in capsys.readouterr().err
 
 
 COLUMNS = {  # what stands in a column, of n numbers around 0 and of n that are 0 or 1 by chance
@@ -145,9 +152,9 @@ def test_columns_of_any_size_and_spread(tmp_path, column):
     path.write_text("\n".join(["a,c,label", *lines]))
     options = ["--epochs", "8", "--hidden", "8", "--batch-size", "4", "--lr", "0.01"]
     assert train(*options, "--data", path, "--out", tmp_path) == 0
-    for history in json.loads((tmp_path / RESULTS).read_text())["runs"].values():
-        assert history["val_accuracy"][-1] > 0.9
-        assert history["val_loss"][-1] < 0.4
+    for run in Results.read(tmp_path).runs:
+        assert run.figures["val_accuracy"][-1] > 0.9
+        assert run.figures["val_loss"][-1] < 0.4
 
 
 def test_a_constant_column_that_has_another_value_in_the_validation_part(tmp_path):
@@ -158,8 +165,8 @@ def test_a_constant_column_that_has_another_value_in_the_validation_part(tmp_pat
     lines = [f"{i % 2},{float(c[i])!r},{i % 2}" for i in range(100)]
     path.write_text("\n".join(["a,c,label", *lines]))
     assert train("--epochs", 4, "--hidden", 16, "--data", path, "--out", tmp_path) == 0
-    for history in json.loads((tmp_path / RESULTS).read_text())["runs"].values():
-        assert max(history["val_loss"]) < 1
+    for run in Results.read(tmp_path).runs:
+        assert max(run.figures["val_loss"]) < 1
 
 
 @pytest.mark.parametrize("validation", [False, True])
@@ -169,33 +176,32 @@ def test_npz_file(tmp_path, validation, capsys):
     assert train(*QUICK, "--data", path, "--out", tmp_path / "out", "--dropout", "0.5") == 0
     check_results(tmp_path / "out", 2)
     expected = "30 training and 7" if validation else "24 training and 6"
-    assert f"{expected} validation samples, 3 classes" in capsys.readouterr().out
+    assert f"{expected} validation samples, 3 classes" in capsys.readouterr().err
 
 
 def test_settings_are_used_and_noted(tmp_path):
     options = ["--optimizer", "sgd", "--lr", "0.5", "--seed", "7", "--dropout", "0.25"]
     assert train(*QUICK, *options, "--out", tmp_path) == 0
-    results = json.loads((tmp_path / RESULTS).read_text())
-    assert results["settings"] == {
-        "data": "embedded digits",
+    assert Results.read(tmp_path).settings == {
         "hidden": [8, 4],
-        "dropout": 0.25,
+        "dropout": [0.25],
         "epochs": 2,
         "batch_size": 4,
         "optimizer": "sgd",
         "lr": 0.5,
         "seed": 7,
+        "seeds": 1,
     }
 
 
 def test_without_matplotlib(tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "fastdrop.commands.pictures", raising=False)
+    monkeypatch.delitem(sys.modules, "fastdrop.commands.train.pictures", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert train(*QUICK, "--out", tmp_path) == 0
     assert (tmp_path / RESULTS).exists()
     assert not (tmp_path / PICTURE).exists()
     missing = "no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]'"
-    assert missing in capsys.readouterr().out
+    assert missing in capsys.readouterr().err
 
 
 def test_one_training_at_a_time_in_a_folder(tmp_path, capsys):
@@ -230,9 +236,8 @@ def test_a_picture_that_fails_leaves_the_results(tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError
 
-    monkeypatch.setattr("fastdrop.commands.pictures.render_comparison", fail)
-    with pytest.raises(RuntimeError):
-        train(*QUICK, "--out", tmp_path)
+    monkeypatch.setattr("fastdrop.commands.train.pictures.render", fail)
+    assert train(*QUICK, "--out", tmp_path) == 1
     assert (tmp_path / RESULTS).is_file()
 
 
@@ -247,7 +252,9 @@ def test_as_a_module(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / RESULTS).is_file()
-    done = subprocess.run([*command, "--data", "none"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--force", "--data", "none"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "fastdrop train: error: --data: expected an existing folder or file, got none"
@@ -383,7 +390,14 @@ BAD = {
         lambda f: ["--out", (f / CHECKPOINT).mkdir() or f],
         f"--out: expected a folder that .*{CHECKPOINT} in it is a folder",
     ),
-    "p": (lambda f: ["--dropout", "1.5"], r"--dropout: expected .*\[0, 1\], got '1.5'"),
+    "p": (lambda f: ["--dropout", "1.5"], r"--dropout: expected .*\(0, 1\], got '1.5'"),
+    "p of 0": (lambda f: ["--dropout", "0,0.5"], r"--dropout: expected .*, got '0' "),
+    "p twice": (lambda f: ["--dropout", "0.5,0.50"], "--dropout: expected each rate once, got"),
+    "seeds": (lambda f: ["--seeds", "0"], "--seeds: expected .*, got '0'"),
+    "last seed": (
+        lambda f: ["--seeds", "2", "--seed", f"{2**64 - 1}"],
+        "--seeds: expected seeds below 2\\*\\*64, got 2 from 18446744073709551615 on",
+    ),
     "p NaN": (lambda f: ["--dropout", "nan"], "--dropout: expected"),
     "epochs": (lambda f: ["--epochs", "0"], "--epochs: expected .*got '0'"),
     "batch size": (lambda f: ["--batch-size", "x"], "--batch-size: expected .*got 'x'"),

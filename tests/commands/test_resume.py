@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fastdrop.commands import train
 from fastdrop.commands.main import main
+from fastdrop.commands.runs.results import MODELS, RESULTS, Results
+from fastdrop.commands.train import recording
+from fastdrop.commands.train.progress import CHECKPOINT, Progress
+from fastdrop.commands.train.recording import Record
 from fastdrop.training import files
 
 SETTINGS = ["--hidden", "16,8", "--batch-size", "32", "--epochs", "3"]
@@ -30,7 +33,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
+    monkeypatch.setattr(recording, "CHECKPOINTS", 0)  # after each epoch
+    monkeypatch.setitem(sys.modules, "fastdrop.commands.train.pictures", None)
 
 
 def run(data, out, *options):
@@ -38,8 +42,11 @@ def run(data, out, *options):
 
 
 def results(out):
-    """What training ends with: the bytes of the results, and the weights and optimiser states."""
-    return (out / train.RESULTS).read_bytes(), [load_file(out / name) for name in train.MODELS]
+    """What training ends with: results without time and command, weights and optimiser states."""
+    found = Results.read(out)
+    runs = [run._replace(seconds={}) for run in found.runs]
+    facts = found._replace(command=[], runs=runs).facts()
+    return facts, [load_file(out / name) for name in MODELS]
 
 
 def assert_same(one, other):
@@ -54,7 +61,7 @@ def assert_same(one, other):
 def expected(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
+        monkeypatch.setitem(sys.modules, "fastdrop.commands.train.pictures", None)
         assert run(data, out) == 0
     return results(out)
 
@@ -79,8 +86,8 @@ def test_every_file_may_be_the_last(data, expected, tmp_path, monkeypatch, write
     with pytest.raises(Killed):
         run(data, tmp_path)
     monkeypatch.setattr(os, "replace", replace)
-    one_run = 4 * [train.CHECKPOINT]
-    order = [*one_run, train.MODELS[0], *one_run, train.MODELS[1], train.RESULTS]
+    one_run = 4 * [CHECKPOINT]
+    order = [*one_run, MODELS[0], *one_run, MODELS[1], RESULTS]
     assert files == order[:writes]
     assert run(data, tmp_path, "--resume") == 0
     assert_same(results(tmp_path), expected)
@@ -92,48 +99,82 @@ def test_an_interruption_says_how_to_go_on(data, expected, tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Record, "on_train_batch_end", interrupt)
+        patch.setattr(Record, "on_train_batch_end", interrupt)
         assert run(data, tmp_path) == 130
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"fastdrop train: interrupted; go on with --resume, from {checkpoint}"
     assert run(data, tmp_path, "--resume") == 0
-    assert f"{checkpoint}: going on without dropout, after epoch 1" in capsys.readouterr().out
+    going_on = f"{checkpoint}: going on with run 1 of 2 (without dropout), after epoch 1"
+    assert going_on in capsys.readouterr().err
     assert_same(results(tmp_path), expected)
 
 
 def test_resume_without_a_checkpoint_starts_anew(data, expected, tmp_path, capsys):
     assert run(data, tmp_path, "--resume") == 0
-    assert "starting anew" in capsys.readouterr().out
+    assert "starting anew" in capsys.readouterr().err
     assert_same(results(tmp_path), expected)
 
 
 def test_resume_of_a_finished_training(data, expected, tmp_path, capsys):
     assert run(data, tmp_path) == 0
-    (tmp_path / train.RESULTS).unlink()
+    (tmp_path / RESULTS).unlink()
     capsys.readouterr()
     assert run(data, tmp_path, "--resume") == 0
-    out, error = capsys.readouterr()
-    assert "training has finished" in out
-    assert error == ""
+    assert "training has finished" in capsys.readouterr().err
     assert_same(results(tmp_path), expected)
-    for name in train.MODELS:
+    for name in MODELS:
         (tmp_path / name).unlink()
     assert run(data, tmp_path, "--resume") == 0
-    assert f"{tmp_path / train.MODELS[0]} is gone" in capsys.readouterr().out
-    assert (tmp_path / train.MODELS[1]).exists()  # whose weights the checkpoint has
+    assert f"{tmp_path / MODELS[0]} is gone" in capsys.readouterr().err
+    assert (tmp_path / MODELS[1]).exists()  # whose weights the checkpoint has
 
 
-def test_without_resume_a_checkpoint_is_replaced(data, expected, tmp_path):
+@pytest.mark.parametrize("left", [None, CHECKPOINT, RESULTS, MODELS[0]])
+def test_another_run_is_replaced_with_force_only(data, expected, tmp_path, capsys, left):
+    """Whatever is left of it."""
     assert run(data, tmp_path, "--seed", "1") == 0
-    assert results(tmp_path)[0] != expected[0]
-    assert run(data, tmp_path) == 0
+    for path in tmp_path.iterdir():
+        if left not in (None, path.name):
+            path.unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for options in ([], ["--resume"]):
+        assert run(data, tmp_path, *options) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "--out: expected a folder without" in error or "--seed: expected 1" in error
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert run(data, tmp_path, "--force") == 0
     assert_same(results(tmp_path), expected)
+
+
+@pytest.mark.parametrize("number", range(2, 7))
+def test_resume_of_several_rates_and_seeds(data, tmp_path, monkeypatch, number):
+    """Killed in any run: the results are those of a training that went through."""
+    options = ["--dropout", "0.25,0.5", "--seeds", "2", "--hidden", "8", "--epochs", "2"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(data, whole, *options) == 0
+    next_run = Progress.next_run
+
+    def kill(self, *arguments):
+        if len(self.runs) + 1 == number:
+            raise Killed
+        return next_run(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "next_run", kill)
+        with pytest.raises(Killed):
+            run(data, parts, *options)
+    assert run(data, parts, *options, "--resume") == 0
+    assert_same(results(parts), results(whole))
+    assert [(run.dropout, run.seed) for run in Results.read(parts).runs] == [
+        (p, seed) for seed in (0, 1) for p in (0.0, 0.25, 0.5)
+    ]
 
 
 CHANGED = {
     "hidden": (["--hidden", "16"], r"--hidden: expected \[16, 8\], as in .*, got \[16\]"),
-    "dropout": (["--dropout", "0.1"], r"--dropout: expected 0\.5, .* got 0\.1"),
+    "dropout": (["--dropout", "0.1"], r"--dropout: expected \[0\.5\], .* got \[0\.1\]"),
+    "seeds": (["--seeds", "2"], "--seeds: expected 1, .* got 2"),
     "epochs": (["--epochs", "4"], "--epochs: expected 3, .* got 4"),
     "batch": (["--batch-size", "8"], "--batch-size: expected 32, .* got 8"),
     "optimizer": (["--optimizer", "sgd"], "--optimizer: expected adam, .* got sgd"),
@@ -172,7 +213,7 @@ BAD_CHECKPOINTS = {
     "other file": (lambda path: files.write(path, "model", {}, {}), "expected a file of training"),
     "other structure": (
         lambda path: files.write(path, "training", {"run": 7}, {}),
-        "expected a checkpoint, got another structure",
+        "checkpoint: expected a dict of facts, runs, model",
     ),
 }
 
@@ -180,7 +221,7 @@ BAD_CHECKPOINTS = {
 @pytest.mark.parametrize(("spoil", "message"), BAD_CHECKPOINTS.values(), ids=list(BAD_CHECKPOINTS))
 def test_bad_checkpoints(data, tmp_path, capsys, spoil, message):
     assert run(data, tmp_path) == 0
-    spoil(tmp_path / train.CHECKPOINT)
+    spoil(tmp_path / CHECKPOINT)
     assert run(data, tmp_path, "--resume") == 2
     assert message in capsys.readouterr().err
 
@@ -197,21 +238,23 @@ def start(data, out):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout.readline().startswith("data.npz")
+    assert process.stderr.readline().startswith("data.npz")
     return process
 
 
 # no picture; and slow enough to be caught at work
 PROGRAM = """
 import sys, time
-sys.modules["fastdrop.commands.pictures"] = None
-from fastdrop import callbacks
+sys.modules["fastdrop.commands.train.pictures"] = None
 from fastdrop.commands.main import main
-update = callbacks.ProgressBar.on_train_batch_end
+from fastdrop.commands.train import recording
+from fastdrop.commands.train.recording import Record
+recording.CHECKPOINTS = 0
+update = Record.on_train_batch_end
 def slowly(self, batch, logs):
     time.sleep(0.02)
     update(self, batch, logs)
-callbacks.ProgressBar.on_train_batch_end = slowly
+Record.on_train_batch_end = slowly
 sys.exit(main())
 """
 
@@ -231,14 +274,14 @@ def test_a_process_may_be_killed_at_any_moment(data, expected, tmp_path):
     assert process.returncode == 0
     assert kills >= 3
     assert_same(results(tmp_path), expected)
-    names = [train.CHECKPOINT, *train.MODELS, train.RESULTS]
+    names = [CHECKPOINT, *MODELS, RESULTS]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 @pytest.mark.slow
 def test_an_interrupted_process(data, expected, tmp_path):
     process = start(data, tmp_path)
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     while not checkpoint.exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -12,10 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastdrop import initializers, layers, learning_rates, losses, metrics, optimizers
-from fastdrop.commands import train
+from fastdrop.commands.runs.data import Data
+from fastdrop.commands.runs.network import Settings
+from fastdrop.commands.runs.results import SECONDS
+from fastdrop.commands.train.progress import Progress
 from fastdrop.models import Sequential, load_model
 from fastdrop.training import files, saving
 
+X, Y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+DATA = Data("four", "classification", ("a", "b"), X, Y, X, Y)
+SETTINGS = Settings([4], [0.5], 3, 2, "adam", 0.001, seed=1, seeds=1)
 KEY, CHECKSUM, METADATA = "fastdrop", "crc32", "__metadata__"
 
 
@@ -89,12 +95,18 @@ def save_all(folder):
     paths["weights"] = folder / "weights.safetensors"
     model("sgd").save_weights(paths["weights"])
     paths["training"] = folder / "checkpoint.safetensors"
-    made = Sequential([layers.Dense(4, "relu"), layers.Dense(2, "softmax")], seed=1)
-    made.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
-    made.fit(np.eye(4), [0, 1, 0, 1], 2, 2, verbose=0)
-    figures = {name: [0.5, 0.25] for name in train.FIGURES}
-    train.Progress({"epochs": 3}, 0, {"without dropout": figures}, made).write(paths["training"])
+    progress = Progress.begin(DATA, SETTINGS, {})
+    progress.model.fit(DATA.x, DATA.y, 2, 2, verbose=0)
+    lists = (["loss", "accuracy", "val_loss", "val_accuracy"], SECONDS)
+    for kind, names in zip(progress.runs[0][2:], lists, strict=True):
+        kind.update({name: [0.5, 0.25] for name in names})
+    progress.write(paths["training"])
     return paths
+
+
+def read_progress(path):
+    """Read a checkpoint of the command line, as it goes on with these settings."""
+    return Progress.read(path, files.read(path, ("training",)), DATA, SETTINGS, {})
 
 
 def load(kind, path):
@@ -110,10 +122,8 @@ def load(kind, path):
             raise
         return [array.tobytes() for array in made.get_weights()]
     if kind == "training":
-        progress = train.Progress.of(path, *files.read(path, ("training",)))
-        train._check_settings(path, progress, {"epochs": 3})
-        train._check_progress(path, progress, {"without dropout": progress.model}, 3)
-        return json.dumps([progress.runs, progress.run]), packed(progress.model)
+        progress = read_progress(path)
+        return json.dumps([progress.facts, progress.runs]), packed(progress.model)
     return packed(load_model(path))
 
 

@@ -1,10 +1,8 @@
 """Files of models, damaged and crafted: an error of one line, or what was saved."""
 
-import json
 import os
 import random
 import re
-import sys
 import time
 import tracemalloc
 from contextlib import contextmanager
@@ -17,8 +15,8 @@ from model_files import Content, Own, OwnDense
 from safetensors.numpy import load_file, save_file
 
 from fastdrop import initializers, layers, optimizers
-from fastdrop.commands import train
 from fastdrop.commands.main import main
+from fastdrop.commands.train.progress import CHECKPOINT
 from fastdrop.models import Sequential, load_model
 from fastdrop.training import files
 
@@ -215,21 +213,13 @@ def test_weights_of_format_1():
         assert a.tobytes() == b.tobytes()
 
 
-def test_a_checkpoint_of_format_1_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "fastdrop.commands.pictures", None)
-    x = (np.arange(300) * 7 % 11 - 5).reshape(60, 5) / 4
-    np.savez(tmp_path / "data.npz", x=x.astype(np.float32), y=np.arange(60) % 3)
+def test_a_checkpoint_of_an_earlier_command_line_is_refused(tmp_path, capsys):
     content = (FORMAT_1 / "checkpoint.safetensors").read_bytes()
-    (tmp_path / train.CHECKPOINT).write_bytes(content)
-    given = ["--hidden", "4", "--batch-size", "32", "--epochs", "2"]
-    arguments = ["train", "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path), *given]
-    assert main([*arguments, "--resume"]) == 0
-    assert "going on with dropout, after epoch 1" in capsys.readouterr().out
-    results = json.loads((tmp_path / train.RESULTS).read_text())["runs"]
-    assert list(results) == ["without dropout", "dropout p = 0.5"]
-    assert {len(values) for run in results.values() for values in run.values()} == {2}
-    before = Content.of(content).header["config"]["runs"]["without dropout"]
-    assert results["without dropout"] == before
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    assert main(["train", "--out", str(tmp_path), "--resume"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{CHECKPOINT}: checkpoint: expected a dict of facts, runs, model" in error
+    assert (tmp_path / CHECKPOINT).read_bytes() == content
 
 
 # Damage
@@ -519,18 +509,27 @@ def test_nothing_is_changed_by_weights_that_do_not_fit(tmp_path):
             assert a.tobytes() == b.tobytes()
 
 
+def run_of(config):
+    return config["runs"][0]
+
+
 CHECKPOINTS = {
-    "run": (lambda c, d: c.update(run=True), "another structure"),
-    "runs": (lambda c, d: c.update(runs={}), "another structure"),
-    "a run more": (lambda c, d: c["runs"].update(more=[]), "another structure"),
-    "another run": (
-        lambda c, d: c.update(run=1, runs=c["runs"] | {"more": []}),
-        "expected runs without dropout, dropout, got without dropout, more",
+    "no runs": (lambda c, d: c.update(runs=[]), "expected a checkpoint with runs"),
+    "runs by name": (lambda c, d: c.update(runs={"a": 1}), "expected a checkpoint with runs"),
+    "an empty run": (lambda c, d: c["runs"].append({}), "run: expected a dict of dropout, seed"),
+    "another rate": (lambda c, d: run_of(c).update(dropout=0.25), "expected runs .*, got .*0.25"),
+    "another seed": (lambda c, d: run_of(c).update(seed="1"), "expected runs .*, got .*'1'"),
+    "a run too early": (
+        lambda c, d: c["runs"].append({"dropout": 0.5, "seed": 1, "figures": [], "seconds": []}),
+        "expected the model of these settings",
     ),
-    "extra": (lambda c, d: c.update(more=1), "another structure"),
-    "settings": (lambda c, d: c["settings"].update(more=1), "settings: expected a dict of epochs"),
-    "figure": (lambda c, d: c["runs"]["without dropout"].remove("loss"), "has 'runs/without"),
-    "no array": (lambda c, d: c["runs"]["without dropout"].append("a"), "KeyError"),
+    "too many runs": (lambda c, d: c.update(runs=3 * c["runs"]), "KeyError"),
+    "extra": (lambda c, d: c.update(more=1), "checkpoint: expected a dict of facts, runs, model"),
+    "facts": (lambda c, d: c["facts"].update(more=1), "facts: expected a dict of hidden"),
+    "no facts": (lambda c, d: c.update(facts=None), "facts: expected a dict of hidden"),
+    "figure": (lambda c, d: run_of(c)["figures"].remove("loss"), "has 'figures/0/loss"),
+    "no figures": (lambda c, d: run_of(c).update(figures=7), "TypeError"),
+    "no array": (lambda c, d: run_of(c)["figures"].append("a"), "KeyError"),
     "epochs": (lambda c, d: c["model"].update(epoch=3), "the figures of 3 epochs"),
     "too many epochs": (lambda c, d: c["model"].update(epoch=4), "expected the model of these"),
     "model": (lambda c, d: c["model"]["model"].update(seed=9), "expected the model of these"),
@@ -539,27 +538,25 @@ CHECKPOINTS = {
         "expected the model of these settings",
     ),
     "not compiled": (lambda c, d: c["model"].update(compiled=None), "no arrays of an optimiser"),
-    "not finite": (lambda c, d: d["runs/without dropout/loss"].fill(np.nan), "of 2 epochs"),
-    "other shape": (lambda c, d: d["runs/without dropout/loss"].resize(1, 2), "of 2 epochs"),
+    "not finite": (lambda c, d: d["figures/0/loss"].fill(np.nan), "of 2 epochs"),
+    "no seconds": (lambda c, d: d["seconds/0/training"].fill(np.inf), "of 2 epochs"),
+    "other shape": (lambda c, d: d["figures/0/loss"].resize(1, 2), "expected lists of numbers"),
+    "too short": (lambda c, d: d["figures/0/loss"].resize(1), "of 2 epochs"),
+    "whole numbers": (
+        lambda c, d: d.update({"figures/0/loss": np.ones(2, np.int64)}),
+        "expected lists of numbers",
+    ),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), CHECKPOINTS.values(), ids=list(CHECKPOINTS))
 def test_crafted_checkpoints(saved, tmp_path, change, message):
     config, arrays = files.read(saved["training"][1], ["training"])
-    made = train.Progress.of(saved["training"][1], config, arrays).model
-    config, arrays = files.read(saved["training"][1], ["training"])
     change(config, arrays)
     path = tmp_path / "file"
     files.write(path, "training", config, arrays)
-
-    def go_on():
-        progress = train.Progress.of(path, *files.read(path, ["training"]))
-        train._check_settings(path, progress, {"epochs": 3})
-        train._check_progress(path, progress, {"without dropout": made, "dropout": made}, 3)
-
     with pytest.raises(ValueError, match=message) as error:
-        go_on()
+        model_files.read_progress(path)
     assert str(error.value).startswith(f"{path}: ")
     assert len(str(error.value)) <= 200
 

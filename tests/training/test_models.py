@@ -452,7 +452,7 @@ BAD = {
     ),
     "no list": (lambda: Sequential(Dense(3)), TypeError, "layers: expected a list .*got Dense"),
     "no layer": (lambda: Sequential(["dense"]), TypeError, "layer: expected .*got 'dense'"),
-    "layer twice": (lambda: Sequential([RELU, RELU]), ValueError, "layer: .*each once, got 'relu'"),
+    "layer twice": (lambda: Sequential([RELU, RELU]), ValueError, "layer: .*once, got 'relu'"),
     "layer inside another, too": (
         lambda: Sequential([RELU, Residual([RELU])]),
         ValueError,

@@ -17,7 +17,8 @@ import pytest
 from launching import ENVIRONMENT, finish, mpiexec, needs_mpi
 from mpi_runs import FEATURES, SAMPLES, X, Y
 
-from fastdrop.commands import train
+from fastdrop.commands.runs.results import Results
+from fastdrop.commands.train.progress import CHECKPOINT
 from fastdrop.layers import Dense
 from fastdrop.metrics import Metric
 from fastdrop.models import Sequential
@@ -315,14 +316,16 @@ def data(tmp_path_factory):
 # no picture; and slow enough to be caught at work
 COMMAND = """
 import sys, time
-sys.modules["fastdrop.commands.pictures"] = None
-from fastdrop import callbacks
+sys.modules["fastdrop.commands.train.pictures"] = None
 from fastdrop.commands.main import main
-update = callbacks.ProgressBar.on_train_batch_end
+from fastdrop.commands.train import recording
+from fastdrop.commands.train.recording import Record
+recording.CHECKPOINTS = 0
+update = Record.on_train_batch_end
 def slowly(self, batch, logs):
     time.sleep({seconds})
     update(self, batch, logs)
-callbacks.ProgressBar.on_train_batch_end = slowly
+Record.on_train_batch_end = slowly
 sys.exit(main())
 """
 SETTINGS = ["--hidden", "16,8", "--batch-size", "32", "--epochs", "4"]
@@ -342,7 +345,8 @@ def trained(data, tmp_path_factory):
 
 
 def runs(out):
-    return json.loads((out / train.RESULTS).read_text())["runs"]
+    """Each run's figures, by its rate."""
+    return {run.dropout: run.figures for run in Results.read(out).runs}
 
 
 def assert_same_curves(one, other):
@@ -356,7 +360,7 @@ def test_the_command_line(data, trained, tmp_path):
     status, out, error = finish(start(3, data, tmp_path))
     assert status == 0, error
     assert out.count("validation loss") == 1
-    assert "; 3 ranks" in out
+    assert "; 3 ranks" in error
     assert_same_curves(trained, runs(tmp_path))
 
 
@@ -373,7 +377,7 @@ def pid_of_a_rank(out):
 @needs_mpi
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 def test_a_killed_rank_and_a_restart_with_others(data, trained, tmp_path):
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     process = start(3, data, tmp_path, "--resume", seconds=0.05)
     while not checkpoint.exists():
         time.sleep(0.01)
@@ -383,9 +387,9 @@ def test_a_killed_rank_and_a_restart_with_others(data, trained, tmp_path):
     os.kill(pid_of_a_rank(tmp_path), signal.SIGKILL)
     status, _, _ = finish(process, timeout=60)
     assert status != 0
-    status, out, error = finish(start(2, data, tmp_path, "--resume"))
+    status, _, error = finish(start(2, data, tmp_path, "--resume"))
     assert status == 0, error
-    assert f"{checkpoint}: going on without dropout, after epoch" in out
+    assert f"{checkpoint}: going on with run 1 of 2 (without dropout), after epoch" in error
     assert_same_curves(trained, runs(tmp_path))
 
     status, _, error = finish(start(2, data, tmp_path, "--resume", "--hidden", "9"))
@@ -398,12 +402,12 @@ def test_a_killed_rank_and_a_restart_with_others(data, trained, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 def test_an_interrupted_rank_says_how_to_go_on(data, tmp_path):
     process = start(2, data, tmp_path, seconds=0.05)
-    while not (tmp_path / train.CHECKPOINT).exists():
+    while not (tmp_path / CHECKPOINT).exists():
         time.sleep(0.01)
     os.kill(pid_of_a_rank(tmp_path), signal.SIGINT)
     status, _, error = finish(process, timeout=60)
     assert status == 130
-    checkpoint = tmp_path / train.CHECKPOINT
+    checkpoint = tmp_path / CHECKPOINT
     advice = f"fastdrop train: interrupted; go on with --resume, from {checkpoint}"
     assert advice in error.splitlines()
     assert "Traceback" not in error

@@ -77,7 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
         found = turns.found(points, missing)
         return {TABLE: table(found), RESULTS: json.dumps(found, indent=1)} if turns.arrays else {}
 
-    failed = keep(steps, arguments.rounds, lambda step, _: step(), files, out)
+    failed = keep(
+        steps, arguments.rounds, lambda step, _: step(), files, out, console=arguments.console
+    )
     if failed:
         raise ChildProcessError(f"{failed:.160}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 from tqdm import tqdm
 
 from fastdrop._output import replace_file
+from fastdrop.commands.console import Console
 
 __all__ = ["ENDS", "keep"]
 
@@ -32,6 +34,7 @@ def keep(
     files: Files,
     out: Path | None = None,
     failures: Mapping[str, str] | None = None,
+    console: Console | None = None,
 ) -> str | None:
     """Measure round by round; write and print what there is, also when something ends that early.
 
@@ -53,6 +56,8 @@ def keep(
         The folder; without one nothing is written.
     failures : mapping of str to str, optional
         Who has failed, and why; it may grow while measuring.
+    console : Console, optional
+        Where the last table is a result, and others are news.
 
     Returns
     -------
@@ -64,12 +69,13 @@ def keep(
     SystemExit
         After SIGINT, SIGTERM or SIGHUP, with the status that shells give: 128 and its number.
     """
-    report = _Report(steps, rounds, files, out, {} if failures is None else failures)
+    console = console or Console()
+    report = _Report(steps, rounds, files, out, {} if failures is None else failures, console)
     late = time.monotonic() + FIRST
     with _signals_raise() as ignore:
         reason = ""
         try:
-            with _bar(rounds * len(steps)) as bar:
+            with _bar(rounds * len(steps), console) as bar:
                 for number in range(1, rounds + 1):
                     for _, step in steps:
                         measure(step, number)
@@ -98,9 +104,11 @@ class _Report:
         files: Files,
         out: Path | None,
         failures: Mapping[str, str],
+        console: Console,
     ) -> None:
         self._names, self._rounds = [name for name, _ in steps], rounds
         self._files, self._out, self._failures = files, out, failures
+        self._console = console
         self.done = 0
 
     def missing(self, reason: str) -> str:
@@ -122,35 +130,35 @@ class _Report:
         """Where that is not the end, write the files, and print the table if asked to."""
         if self.done == self._rounds * len(self._names):
             return
-        table, _ = self._write("still to come")
+        table, *_ = self._write("still to come")
         if table and show:
-            with tqdm.external_write_mode(sys.stdout):
-                print(table, flush=True)
+            with tqdm.external_write_mode(sys.stderr):
+                self._console.tell(table)
 
     def finish(self, reason: str) -> None:
         """Write the files, print the table and where they are."""
-        table, paths = self._write(reason)
-        if table:
-            print("\n".join([table, *(f"written: {path}" for path in paths)]))
-        else:
-            print(f"nothing was measured: {reason or self.failed()}", file=sys.stderr)
+        table, paths, facts = self._write(reason)
+        if not table:
+            self._console.error(f"nothing was measured: {reason or self.failed()}")
+            return
+        self._console.result(table, facts)
+        for path in paths:
+            self._console.tell(f"written: {path}")
 
-    def _write(self, reason: str) -> tuple[str, list[Path]]:
-        """Return the table, and the files that were written."""
+    def _write(self, reason: str) -> tuple[str, list[Path], object]:
+        """Return the table, the files that were written, and what is in that of JSON."""
         missing = self.missing(reason)
         contents = dict(self._files(missing))
         if not contents:
-            return "", []
+            return "", [], None
         name, table = next(iter(contents.items()))
         table = f"{table!s}\n\nMissing: {missing}." if missing else str(table)
         contents[name] = f"{table}\n"
-        if self._out is None:
-            return table, []
-        for name, content in contents.items():
-            replace_file(
-                self._out / name, content if isinstance(content, bytes) else content.encode()
-            )
-        return table, [self._out / name for name in contents]
+        facts = [json.loads(text) for name, text in contents.items() if name.endswith(".json")]
+        paths = [] if self._out is None else [self._out / name for name in contents]
+        for path, content in zip(paths, contents.values()):
+            replace_file(path, content if isinstance(content, bytes) else content.encode())
+        return table, paths, facts[0] if facts else None
 
 
 def _reason(error: BaseException) -> str:
@@ -182,11 +190,5 @@ def _signals_raise() -> Iterator[Callable[[], None]]:
             signal.signal(number, before[number])
 
 
-def _bar(total: int) -> tqdm[NoReturn]:
-    there = sys.stderr is not None
-    return tqdm(
-        total=total,
-        dynamic_ncols=True,
-        mininterval=0.1 if there and sys.stderr.isatty() else 10,  # a log file wants few lines
-        disable=not there,
-    )
+def _bar(total: int, console: Console) -> tqdm[NoReturn]:
+    return tqdm(total=total, dynamic_ncols=True, disable=not console.bars)

@@ -87,7 +87,9 @@ def run(arguments: argparse.Namespace) -> None:
         if find_spec(backend)
         for p in arguments.p
     ]
-    failed = keep(steps, arguments.rounds, lambda step, _: step(), files, out, failures)
+    failed = keep(
+        steps, arguments.rounds, lambda step, _: step(), files, out, failures, arguments.console
+    )
     if failed:
         raise ChildProcessError(f"{failed:.160}")
 

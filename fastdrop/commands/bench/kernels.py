@@ -24,6 +24,7 @@ from fastdrop.commands.bench.keep import keep
 from fastdrop.commands.bench.machine import machine, results_folder
 from fastdrop.commands.bench.process import Peers
 from fastdrop.commands.bench.sides import GROUPS, LIBRARIES, as_dtype
+from fastdrop.commands.console import Console
 
 __all__ = ["GROUPS", "PICTURE", "RESULTS", "TABLE", "measure", "plot", "run", "size_name", "table"]
 
@@ -67,7 +68,9 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        print(f"no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]' ({error})")
+        arguments.console.tell(
+            f"no picture: it needs matplotlib, pip install 'fastdrop-nn[plot]' ({error})"
+        )
     measure(
         arguments.sizes,
         arguments.p,
@@ -76,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.rounds,
         arguments.groups,
         arguments.out,
+        arguments.console,
     )
 
 
@@ -87,6 +91,7 @@ def measure(
     rounds: int,
     groups: Sequence[str] = ("dropout",),
     out: Path | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Measure all libraries that are installed; print a table.
 
@@ -109,6 +114,8 @@ def measure(
         elements.
     out : Path, optional
         A folder for the table, the figures and a plot; see `results_folder`.
+    console : Console, optional
+        Where the table is printed.
 
     Returns
     -------
@@ -149,7 +156,7 @@ def measure(
     ]
     with Peers() as peers:
         turns = _Turns(peers, points)
-        failed = keep(steps, rounds, turns.measure, turns.files, folder, peers.failures)
+        failed = keep(steps, rounds, turns.measure, turns.files, folder, peers.failures, console)
     if failed:
         raise ChildProcessError(f"{failed:.160}")
     return turns.found("")

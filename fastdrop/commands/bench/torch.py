@@ -97,7 +97,15 @@ def run(arguments: argparse.Namespace) -> None:
         found = turns.found(points, missing)
         return {TABLE: table(found), RESULTS: json.dumps(found, indent=1)} if turns.layers else {}
 
-    failed = keep(steps, arguments.rounds, lambda step, _: step(), files, out, turns.failures)
+    failed = keep(
+        steps,
+        arguments.rounds,
+        lambda step, _: step(),
+        files,
+        out,
+        turns.failures,
+        arguments.console,
+    )
     if failed:
         raise ChildProcessError(f"{failed:.160}")
 

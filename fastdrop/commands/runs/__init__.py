@@ -1,0 +1,1 @@
+"""What runs of `fastdrop train` are made of and leave, for who trains and who reports."""

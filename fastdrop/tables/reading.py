@@ -1,0 +1,190 @@
+"""Tables as Arrow reads them: CSV and TSV, Parquet, standard input, DataFrames.
+
+A `Source` is read whole, to learn of it, or block by block, to predict; then only the columns that
+are needed, each as the type that it had when the model was trained.
+
+pyarrow reads, as it alone of the well-kept readers streams CSV in bounded memory, numbers words
+while it reads them, finds the types of columns from all rows, and lends its memory to NumPy. It
+takes DataFrames of pandas, polars and others as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from fastdrop._messages import about
+from fastdrop.tables.text import TextSource, check_names, shown
+
+__all__ = ["PARQUET", "STANDARD", "MemorySource", "Source", "source_of"]
+
+STANDARD = "-"  # standard input, or output
+PARQUET, PARQUET_BEGINS = ".parquet", b"PAR1"
+ROWS = 1 << 15  # of a block of what is no text
+
+
+class Source(Protocol):
+    """A table that can be read."""
+
+    name: str
+
+    def names(self) -> list[str]:
+        """Return the columns' names."""
+        ...
+
+    def read(self, ignored: Sequence[str] = ()) -> pa.Table:
+        """Return the whole table, words dictionary-encoded, without the columns `ignored`."""
+        ...
+
+    def blocks(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Give the columns of `types`, of these types, some rows at a time."""
+        ...
+
+
+def source_of(table: Any) -> Source:
+    """Return what reads a table.
+
+    Parameters
+    ----------
+    table : path, "-", DataFrame, pyarrow.Table or mapping of str to array_like
+        "-" is standard input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When it is no table.
+    OSError
+        When there is no such file.
+    """
+    if not isinstance(table, str | PathLike):
+        return MemorySource(_arrow_table(table))
+    if str(table) == STANDARD:
+        return TextSource(None)
+    path = Path(table)
+    if not path.exists() or path.is_dir():
+        raise FileNotFoundError(about(path, "expected an existing file"))
+    if path.suffix.lower() == PARQUET or _begins_with(path, PARQUET_BEGINS):
+        return _ParquetSource(path)
+    return TextSource(path)
+
+
+def _begins_with(path: Path, text: bytes) -> bool:
+    if not path.is_file():  # a pipe, of which nothing may be lost
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(text)) == text
+
+
+class MemorySource:
+    """A table in memory."""
+
+    name = "table"
+
+    def __init__(self, table: pa.Table) -> None:
+        check_names(table.column_names)
+        self._table = table
+
+    def names(self) -> list[str]:
+        return list(self._table.column_names)
+
+    def read(self, ignored: Sequence[str] = ()) -> pa.Table:
+        return _with_words_numbered(self._table.drop_columns(list(ignored)))
+
+    def blocks(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        for block in self._table.select(list(types)).to_batches(ROWS):
+            yield _as_types(block, types)
+
+
+class _ParquetSource:
+    """A file of Parquet."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        try:
+            self._file = parquet.ParquetFile(path)
+        except pa.ArrowException as error:
+            raise ValueError(about(path, f"expected a whole Parquet file, got: {error}")) from None
+        self._columns = list(self._file.schema_arrow.names)
+        try:
+            check_names(self._columns)
+        except ValueError as error:
+            raise ValueError(about(path, error)) from None
+
+    def names(self) -> list[str]:
+        return self._columns
+
+    def read(self, ignored: Sequence[str] = ()) -> pa.Table:
+        wanted = [name for name in self._columns if name not in ignored]
+        try:
+            return _with_words_numbered(self._file.read(wanted))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(about(self.name, f"expected a whole file, got: {error}")) from None
+
+    def blocks(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        try:
+            for block in self._file.iter_batches(ROWS, columns=list(types)):
+                yield _as_types(block, types)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(about(self.name, f"expected a whole file, got: {error}")) from None
+        except ValueError as error:
+            raise ValueError(about(self.name, error)) from None
+
+
+def _arrow_table(table: Any) -> pa.Table:
+    """Return the table of pyarrow that a DataFrame or the like is."""
+    try:
+        if isinstance(table, pa.Table):
+            return table
+        if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "columns"):
+            return pa.Table.from_pandas(table, preserve_index=False)
+        if isinstance(table, Mapping):
+            return pa.table(dict(table))
+        if hasattr(table, "__arrow_c_stream__"):
+            return pa.table(table)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise ValueError(f"table: expected columns of one kind each, got: {error}") from None
+    raise TypeError(
+        "table: expected a path, a DataFrame, a table of pyarrow or a dict of columns, "
+        f"got {type(table).__name__}"
+    )
+
+
+def _with_words_numbered(table: pa.Table) -> pa.Table:
+    """Return the table with all text dictionary-encoded, and no other column so."""
+    for number, (name, column) in enumerate(zip(table.column_names, table.columns)):
+        table = table.set_column(number, name, _words_numbered(column))
+    return table.unify_dictionaries()
+
+
+def _words_numbered(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    dtype = column.type
+    if pa.types.is_dictionary(dtype):
+        column = column.cast(dtype.value_type)
+        dtype = column.type
+    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
+        column = column.cast(pa.string())
+        dtype = column.type
+    return column.dictionary_encode() if pa.types.is_string(dtype) else column
+
+
+def _as_types(block: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    """Return the block's columns as these types."""
+    columns = []
+    for name, dtype in types.items():
+        column = block.column(name)
+        try:
+            if pa.types.is_dictionary(column.type):
+                column = column.cast(column.type.value_type)
+            if pa.types.is_dictionary(dtype):
+                column = column.cast(dtype.value_type).dictionary_encode()
+            columns.append(column.cast(dtype))
+        except (pa.ArrowException, pa.ArrowNotImplementedError) as error:
+            raise ValueError(
+                f"column {shown(name)}: expected {dtype}, as when it was trained, got: {error}"
+            ) from None
+    return pa.RecordBatch.from_arrays(columns, list(types))
