@@ -7,7 +7,7 @@ Half of each table's columns are words, of 20 kinds; the target is a number. Tra
 begins. An epoch is one of a network of 128-64 with dropout, its validation in it; the median of
 those after the first. `fastdrop predict` is timed as a whole, Python's start in it. Memory is the
 peak of a process of its own beyond what it had with its libraries loaded; beside it the file.
-docs/tables.md has what it should be.
+docs/how-to/tables.md has what it should be.
 """
 
 import argparse

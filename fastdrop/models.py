@@ -21,7 +21,6 @@ from fastdrop.callbacks import Callback, History
 from fastdrop.callbacks.base import callbacks_of
 from fastdrop.callbacks.reports import format_logs, reports_of
 from fastdrop.layers import Array, Batch, Input, Layer, Shape
-from fastdrop.layers.base import batch_shape, shapes_between
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer

@@ -320,8 +320,8 @@ class Layer(Configurable):
         Returns
         -------
         float or None
-            1 - p, also of `DropBlock2d`, whose squares overlap, so that it keeps a little more;
-            None of a layer that has no p or is not of the dropout family.
+            1 - p; `DropBlock2d`, whose squares overlap, keeps a little more. None where a layer has
+            no p or is not of the dropout family.
         """
         p = getattr(self, "p", None)
         known = self.is_random and (callable(p) or isinstance(p, float | int))

@@ -1,6 +1,6 @@
 """Tables: from CSV, TSV, Parquet or a DataFrame to a model, and from a model to predictions.
 
-`TableModel` is at the root, too: ``from fastdrop import TableModel``. docs/tables.md has the
+`TableModel` is at the root, too: ``from fastdrop import TableModel``. docs/how-to/tables.md has the
 details.
 """
 

@@ -34,7 +34,9 @@ KEYS = ("encoding", "target", "noise", "lines", "settings", "trained", "network"
 
 
 class TableModel:
-    """A network for tables: from a CSV file or a DataFrame to a decision, see docs/tables.md.
+    """A network for tables: from a CSV file or a DataFrame to a decision.
+
+    docs/how-to/tables.md is about it.
 
     Columns of numbers are standardised, columns of words one-hot, what is missing is filled and
     flagged; what was done to each column is kept, and done again to the tables to predict.
