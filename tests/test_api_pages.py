@@ -23,7 +23,7 @@ INTERNAL = (  # not for users, and what of them is for users is in `fastdrop`
     "variants",
 )
 IN_ADAPTERS = ("jax.equinox", "jax.linen", "jax.nnx", "torch.functional")  # others are internal
-IN_ROOMS = ("layers.schedules",)
+IN_ROOMS = ("layers.effects", "layers.schedules")
 
 
 @cache

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from fastdrop import _html
 from fastdrop._typed import typed
-from fastdrop.layers import Input, Layer, Residual, Shape, batch_shape, shapes_between
+from fastdrop.layers import Input, Layer, Residual, Shape
+from fastdrop.layers.base import batch_shape, shapes_between
 from fastdrop.training.network import Network
 
 __all__ = ["as_call", "as_html", "as_text"]

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastdrop.callbacks import Callback, Logs, format_logs
+from fastdrop.callbacks import Callback, Logs
+from fastdrop.callbacks.reports import format_logs
 from fastdrop.commands.console import Console
 from fastdrop.commands.runs.data import Data
 from fastdrop.commands.runs.results import Run
