@@ -101,7 +101,7 @@ TRAINING = 400
 train, test = (images[:TRAINING], labels[:TRAINING]), (images[TRAINING:], labels[TRAINING:])
 
 
-def fitted(p_input, p_hidden, seed, units=256, epochs=60, more=()):
+def fitted(p_input, p_hidden, seed, units=256, epochs=40, more=()):
     """Train a network with these rates and return it with its history."""
     model = Sequential(
         [
@@ -149,7 +149,7 @@ for panel, rates, title in zip(axes, ((0, 0), (0.2, 0.5)), ("without dropout", "
     for name, colour in (("loss", "#d95f02"), ("val_loss", "#1b6ca8")):
         panel.plot(history[name], color=colour)
         label = "validation" if name == "val_loss" else "training"
-        place = (45, history[name][45])
+        place = (30, history[name][30])
         panel.annotate(label, place, (0, 6), color=colour, textcoords="offset points")
     panel.set(title=title, xlabel="epoch", yscale="log")
 axes[0].set_ylabel("cross-entropy, nats")

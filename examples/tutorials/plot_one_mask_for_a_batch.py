@@ -104,7 +104,7 @@ for name, options in {"none": None, **KINDS}.items():
         if options is None:
             for layer in model.layers[1::2]:
                 layer.p = 0.0
-        model.fit(*train, batch_size=64, epochs=60, verbose=0)
+        model.fit(*train, batch_size=64, epochs=40, verbose=0)
         errors.append(100 * (model.predict(test[0], verbose=0).argmax(1) != test[1]).mean())
     found[name] = np.mean(errors), np.std(errors, ddof=1)
     print(f"{name:13} {found[name][0]:.2f} % errors (standard deviation {found[name][1]:.2f})")

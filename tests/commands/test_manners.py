@@ -21,6 +21,7 @@ QUICK = {
     "train": "train --epochs 1 --hidden 4 --out {out}",
     "predict": "predict {}/model-with-dropout.safetensors {}/table.csv --out {out}/new.csv",
     "report": "report {} --out {out}/report.html",
+    "masks": "masks --layer Dropout2d --shape 2x4x4 --key 1",
     "bench": "bench --sizes 1Ki --p 0.5 --rounds 1 --threads 1 --out {out}",
     "info": "info",
     "completion": "completion bash",
