@@ -72,7 +72,7 @@ def documented():
     for page in sorted(PAGES.glob("*.rst")):
         module = None
         for line in page.read_text().splitlines():
-            if found := re.match(r"\.\. currentmodule:: (\S+)", line):
+            if found := re.match(r"\.\. module:: (\S+)", line):
                 module = found[1]
             elif module and (found := re.match(r"(?:   |\.\. py:data:: )(\w+)$", line)):
                 yield module, found[1]
