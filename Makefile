@@ -40,7 +40,7 @@ bench: $(VENV)/.plot
 # the site, into build/docs; any warning is an error
 docs: $(VENV)/.docs
 	rm -rf docs/reference/api/generated    # pages of names that are no more
-	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs build/docs
+	$(BIN)/python -m sphinx -b html -j auto -E -W --keep-going -n -q docs build/docs
 
 # asks other sites for the pages that ours links to
 linkcheck: $(VENV)/.docs

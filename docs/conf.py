@@ -31,6 +31,12 @@ extensions = [
 exclude_patterns = ["figures", "reference/api/generated/.*", "results"]
 templates_path = ["_templates"]
 nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"[^.]*"),  # arguments and attributes, which docstrings have in backquotes, too
+    ("py:.*", r"(flax|jax|keras|numpy|sklearn|torch)\..*"),  # described by other sites
+    ("py:.*", r"fastdrop\.training.*"),  # no part of the API
+    ("py:.*", r"fastdrop\.Sequential.*"),  # its page is that of fastdrop.models.Sequential
+]
 default_role = "autolink"  # `Sequential` in a docstring is a link, `p` is not
 
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]
@@ -52,6 +58,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    "within_subsection_order": "FileNameSortKey",
 }
 
 html_theme = "furo"

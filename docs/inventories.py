@@ -67,8 +67,8 @@ def aliases(api: Path) -> dict[str, str]:
     found = dict(TYPES)
     for page in sorted(api.glob("*.rst"), reverse=True):
         text = page.read_text()
-        module = re.search(r"currentmodule:: (\S+)", text)
+        module = re.search(r"module:: (\S+)", text)
         if module and not re.match(r"fastdrop\.(jax|keras|sklearn|torch)", module[1]):
             for name in re.findall(r"^   ([A-Z]\w*[a-z]\w*)$", text, flags=re.MULTILINE):
-                found[name] = f"~{module[1]}.{name}"
+                found[name] = f"{module[1]}.{name}"
     return found

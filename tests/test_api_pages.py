@@ -23,7 +23,7 @@ INTERNAL = (  # not for users, and what of them is for users is in `fastdrop`
     "variants",
 )
 IN_ADAPTERS = ("jax.equinox", "jax.linen", "jax.nnx", "torch.functional")  # others are internal
-IN_ROOMS = ("layers.schedules",)
+IN_ROOMS = ("layers.effects", "layers.schedules")
 
 
 @cache
@@ -72,7 +72,7 @@ def documented():
     for page in sorted(PAGES.glob("*.rst")):
         module = None
         for line in page.read_text().splitlines():
-            if found := re.match(r"\.\. currentmodule:: (\S+)", line):
+            if found := re.match(r"\.\. module:: (\S+)", line):
                 module = found[1]
             elif module and (found := re.match(r"(?:   |\.\. py:data:: )(\w+)$", line)):
                 yield module, found[1]

@@ -159,7 +159,7 @@ def test_fashion_uncertainty(tmp_path, capsys):
     document = tmp_path / "results.md"
     start = "a <!-- made by examples/fashion_uncertainty.py -->"
     document.write_text(f"{start}\nold\n<!-- /made --> b\n")
-    run("fashion uncertainty", "--report", out, "--docs", tmp_path)
+    run("fashion uncertainty", "--report", out, "--document", document)
     text = document.read_text()
     assert text.startswith("a <!-- made")
     assert text.endswith("<!-- /made --> b\n")

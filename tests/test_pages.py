@@ -72,9 +72,9 @@ def test_a_layer_of_ones_own(own_process):
 
 
 def parses(words):
-    if words[-1].startswith("--"):  # "`fastdrop train --data` takes ...": a value comes in the text
-        return any(map(accepts, (words, [*words, "1"])))
-    return accepts(words)
+    """Whether the command line takes words, or would with what the text around them has."""
+    more = ["1"] if words[1:] else ["--help"]
+    return accepts(words) or accepts([*words, *more])
 
 
 def accepts(words):
@@ -88,6 +88,7 @@ def accepts(words):
 def check(command):
     """Raise an error when a command of ours is not as a page has it."""
     program, *words = command
+    words = words[: words.index(">")] if ">" in words else words
     words = [re.sub(r"\$\{?\w+\}?|^[A-Z]+$", "1", word) for word in words if word != "..."]
     if program == "fastdrop" and words[:1] not in ([], ["1"]):  # fastdrop COMMAND
         assert parses(words), command

@@ -88,13 +88,16 @@ for name, milliseconds in step.items():
 # What does it cost in accuracy?
 # ------------------------------
 # The samples of a step no longer disagree by their masks, so the gradient has more noise. Whether
-# that matters depends on the data. Here are 400 digits to learn from and 1397 to be tested on:
+# that matters depends on the data. Here are 400 digits to learn from, a fifth of their labels drawn
+# by lot, and 1397 to be tested on:
 
 images, labels = datasets.load_digits()
 images = (images / 16).reshape(len(images), -1).astype(np.float32)
 order = rng.permutation(len(images))
 images, labels = images[order], labels[order]
-train, test = (images[:400], labels[:400]), (images[400:], labels[400:])
+by_lot = rng.random(400) < 0.2
+given = np.where(by_lot, rng.integers(0, 10, 400), labels[:400])
+train, test = (images[:400], given), (images[400:], labels[400:])
 
 found = {}
 for name, options in {"none": None, **KINDS}.items():
@@ -104,7 +107,7 @@ for name, options in {"none": None, **KINDS}.items():
         if options is None:
             for layer in model.layers[1::2]:
                 layer.p = 0.0
-        model.fit(*train, batch_size=64, epochs=60, verbose=0)
+        model.fit(*train, batch_size=64, epochs=40, verbose=0)
         errors.append(100 * (model.predict(test[0], verbose=0).argmax(1) != test[1]).mean())
     found[name] = np.mean(errors), np.std(errors, ddof=1)
     print(f"{name:13} {found[name][0]:.2f} % errors (standard deviation {found[name][1]:.2f})")
@@ -116,7 +119,8 @@ for name, options in {"none": None, **KINDS}.items():
 figure, axes = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
 for name, (mean, deviation) in found.items():
     axes.errorbar(step[name], mean, deviation, fmt="o", capsize=3)
-    axes.annotate(name, (step[name], mean), (6, 4), textcoords="offset points")
+    below = -12 if name == "element-wise" else 4
+    axes.annotate(name, (step[name], mean), (6, below), textcoords="offset points")
 axes.set(xlabel="ms for a training step of 784-1024-1024-10", ylabel="test errors on digits, %")
 axes.set_xlim(0, 1.25 * max(step.values()))
 axes.spines[["top", "right"]].set_visible(False)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastdrop._checks import check_count, check_flag
+from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.random import Key
@@ -77,7 +78,8 @@ class Predictor:
         elif self.moments:
             said = self.network.predict_moments(x)
         else:
-            return self.columns(self.network(x), None)
+            # The other core makes the rows that follow; BLAS's threads would spin on it.
+            return self.columns(on_one_blas_thread(self.network, x), None)
         return self.columns(said.mean, said)
 
     def columns(self, outputs: Array, said: Prediction | None) -> pa.RecordBatch:

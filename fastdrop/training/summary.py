@@ -1,4 +1,4 @@
-"""What a network shows of itself: the table of its layers, and the call that makes an equal one."""
+"""A network as text: the table of its layers, and the call that makes an equal one."""
 
 from __future__ import annotations
 
