@@ -41,8 +41,8 @@ class Scale(NamedTuple):
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return at most so many round numbers in a range: multiples of 1, 2 or 5 times 10^k."""
     span = high - low
-    if not (span > 0 and math.isfinite(span)):
-        return [low]
+    if not (math.isfinite(span) and span > 1e-9 * max(abs(low), abs(high))):
+        return [low]  # all the same, but for rounding
     step = 10.0 ** math.floor(math.log10(span / most))
     step *= next(factor for factor in (1, 2, 5, 10, 20) if span / (factor * step) <= most)
     first = math.ceil(low / step - 1e-9)
