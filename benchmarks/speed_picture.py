@@ -29,7 +29,7 @@ LINES = {
 }
 SHADES = {"light": ("#ffffff", "#222222", "#1b6ca8"), "dark": ("#131416", "#dddddd", "#6cb6f0")}
 COLORS = {"TensorFlow": "#e07b39", "JAX threefry": "#3fa796", "PyTorch": "#d6493f"}
-GAP = 1.45  # least ratio of two labels' heights
+GAP = 1.8  # least ratio of two labels' heights
 
 
 def curves(results: dict[str, Any]) -> tuple[int, dict[str, dict[int, float]]]:
