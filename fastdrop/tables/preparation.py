@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastdrop import splits
+from fastdrop import _splits as splits
 from fastdrop._checks import lookup
 from fastdrop._messages import about, near_miss, one_line
 from fastdrop.layers import Array, Dense

@@ -62,7 +62,10 @@ def test_a_wrong_result_ends_the_run(tmp_path, capsys, monkeypatch):
         (["--sizes", "0"], "argument --sizes: expected a whole number in [1, 2**31), got '0'"),
         (["--sizes", "1Gi"], "argument --sizes: expected a whole number in [1, 2**31)"),
         (["--p", "1"], "argument --p: expected a probability between 0 and 1, got '1'"),
-        (["--dtypes", "int8"], "argument --dtypes: expected float16, bfloat16, float32 or float64"),
+        (
+            ["--dtypes", "int8"],
+            "argument --dtypes: expected one of float16, bfloat16, float32, float64",
+        ),
         (["--threads", "0"], "argument --threads: expected a whole number in [1, 2**31)"),
         (["--rounds", "x"], "argument --rounds: expected a whole number in [1, 2**31)"),
         (["--out", "/proc/nowhere"], "--out: expected a folder that can be written"),

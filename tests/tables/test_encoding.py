@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
 
-from fastdrop.splits import by_chance, by_groups, by_time
+from fastdrop._splits import by_chance, by_groups, by_time
 from fastdrop.tables.preparation import Roles, prepare
 
 NUMBERS = st.one_of(st.none(), st.integers(-5, 5).map(float), st.floats(-1e6, 1e6))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastdrop._messages import about
+from fastdrop._splits import by_chance
 from fastdrop.datasets import check_classes, load_digits, load_idx, load_npz
 from fastdrop.layers import Array
 from fastdrop.losses import SparseCategoricalCrossentropy
-from fastdrop.splits import by_chance
 from fastdrop.training.batches import ArrayBatches
 from fastdrop.training.expected import Expected
 

@@ -129,7 +129,7 @@ def _roles(arguments: argparse.Namespace) -> dict[str, Any]:
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
     """Refuse a folder with what somebody else, or another day, has trained."""
     ends = (CHECKPOINT, RESULTS, *MODELS)
-    there = [name for name in ends if (arguments.out / name).exists()]
+    there = [name for name in ends if (arguments.out / name).is_file()]
     if there and not (arguments.resume and CHECKPOINT in there):
         go_on = "--resume goes on with it, " if CHECKPOINT in there else ""
         raise ValueError(
