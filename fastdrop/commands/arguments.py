@@ -43,9 +43,9 @@ class _Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and what may have been meant."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, prog: str | None = None, **options: Any) -> None:
         # an abbreviation in a script would mean something else when an option is added
-        super().__init__(*arguments, allow_abbrev=False, formatter_class=_Help, **options)
+        super().__init__(prog, allow_abbrev=False, formatter_class=_Help, **options)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = self.parse_known_args(args, namespace)

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         ) from error
     for parser in arguments.commands.choices.values():
         for action in _paths(parser):
-            action.complete = shtab.FILE
+            vars(action)["complete"] = shtab.FILE  # where shtab looks for it
     script = shtab.complete(arguments.root, arguments.shell)
     arguments.console.result(script.rstrip(), {"shell": arguments.shell, "script": script})
 

@@ -43,7 +43,7 @@ class Console:
         try:
             print(line, file=sys.stderr, flush=True)
         except OSError:  # nobody listens any longer, which is no reason to stop
-            sys.stderr = None  # type: ignore[assignment]
+            sys.stderr = None
 
     def result(self, text: str, facts: Any) -> None:
         """Print a result: as text, or with ``--json`` the facts in it.
