@@ -169,7 +169,22 @@ def _words_numbered(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
         column = column.cast(pa.string())
         dtype = column.type
-    return column.dictionary_encode() if pa.types.is_string(dtype) else column
+    if not pa.types.is_string(dtype):
+        return column
+    dates = _dates(column)
+    return column.dictionary_encode() if dates is None else dates
+
+
+def _dates(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Return text that is all dates such as 2020-12-31 as dates, as it is read from CSV."""
+    if column.null_count == len(column):
+        return None
+    for dtype in (pa.date32(), pa.timestamp("s")):
+        try:
+            return column.cast(dtype)
+        except pa.ArrowInvalid:
+            pass
+    return None
 
 
 def _as_types(block: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:

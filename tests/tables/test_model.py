@@ -157,6 +157,15 @@ KINDS = {
         np.datetime64("2020-01-01") + np.arange(N).astype("timedelta64[D]") // 2,
         "date, standardised, in days",
     ),
+    "dates in text": (
+        [f"2020-{i % 12 + 1:02}-17" for i in range(N)],
+        "date, standardised, in days",
+    ),
+    "dates with a time in text": (
+        [None if i % 10 == 0 else f"2020-{i % 12 + 1:02}-17 08:30" for i in range(N)],
+        "date, standardised, in days, the mean where missing and a flag",
+    ),
+    "years in text": (["2020", "2021"] * 60, "words, one-hot, 2 words"),
     "times": (
         pa.array((np.arange(N) * 60).tolist(), pa.time32("s")),
         "time, standardised, in seconds",
