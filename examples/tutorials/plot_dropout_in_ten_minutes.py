@@ -4,8 +4,8 @@ Dropout in ten minutes
 
 Dropout switches off a random part of a network in every training step. That is all there is to
 it, and still there is much to get wrong: *p* has two meanings, there are two ways to scale, rates
-can be too high, and in some places dropout does harm. A cell below each claim on this page computes
-it.
+can be too high, and in some places dropout does harm. Below each claim on this page is a cell that
+computes it.
 """
 
 # %%
@@ -93,8 +93,8 @@ for layer in (Dropout(1 - keep_prob), Dropout(rate=1 - keep_prob)):
 # Does it help?
 # -------------
 # It helps a network that can learn its data by heart, with all mistakes in them. Here are 400
-# handwritten digits to learn from, and 1397 others for the test. Who labelled the 400 was not
-# careful: a fifth of their labels was drawn by lot. The network has 256 and 256 hidden units.
+# handwritten digits to learn from, and 1397 others for the test. Whoever labelled the 400 was
+# careless: a fifth of their labels were drawn by lot. The network has 256 and 256 hidden units.
 
 images, labels = datasets.load_digits()
 images = (images / 16).reshape(len(images), -1).astype(np.float32)
@@ -153,7 +153,7 @@ for kind in ("careless", "clean"):
 # With clean labels there is little to gain, and 40 epochs are short for a network with dropout,
 # which learns more slowly. The loss shows what happens. Without dropout the network learns its
 # samples by heart: the loss of training keeps falling, that of validation stops and rises again.
-# With dropout, the loss of training is that of the thinned networks on labels of which some are
+# With dropout, the loss of training is that of the thinned networks, on labels some of which are
 # wrong, so it stays above that of validation.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
@@ -174,7 +174,7 @@ axes[0].set_ylabel("cross-entropy, nats")
 #
 # **No unit can rely on another one** [1]_. A unit that only corrects the mistakes of a certain
 # other unit is of no use where that one is missing. So drop units of the *trained* networks: the
-# one that grew up with it hardly minds.
+# network that was trained with dropout hardly minds.
 
 plain, dropped = (fitted(*rates, 0)[0] for rates in ((0, 0), (0.2, 0.5)))
 
@@ -206,8 +206,8 @@ for samples in (1, 10, 50):
 # How far the thinned networks disagree also tells how sure the network is [3]_.
 
 # %%
-# Which rate?
-# -----------
+# Which rate should I take?
+# -------------------------
 # Half of the hidden units and a fifth of the inputs: that is the advice of 2012 and 2014, and a
 # good start. The curve is flat around its minimum, and steep where too few units are left.
 
@@ -220,15 +220,16 @@ axes.set_title("mean and standard deviation of three seeds", loc="left", fontsiz
 print("best p:", rates[int(found.mean(1).argmin())])
 
 # %%
-# Dropout makes the network smaller, so the paper advises to make it larger: for n units that would
-# do without, take n / (1 - p). It also advises larger learning rates with a bound on the weights
+# Dropout makes the network smaller, so the paper advises a larger one: if n units would do without
+# dropout, take n / (1 - p). It also advises larger learning rates with a bound on the weights
 # (``Dense(..., max_norm=3)``), and training takes more epochs, two to three times as many.
 
 # %%
 # Where do I put it?
 # ------------------
 # - Behind the activation of hidden layers, in front of the next ``Dense``.
-# - On inputs with a small p, or not at all: what is dropped there nobody else knows.
+# - On inputs with a small p, or not at all: no other part of the network knows what is dropped
+#   there.
 # - Never behind the last layer: its outputs are the answer.
 #
 # A wrong place costs more than a wrong rate. Here are the errors with p = 0.5 in one place only:
@@ -259,8 +260,8 @@ for p in (0, 0.2, 0.5):
 # it inside their blocks, and there it stands between normalisations: so measure.
 
 # %%
-# In convolutions?
-# ----------------
+# What about convolutions?
+# ------------------------
 # Neighbouring pixels of a map say nearly the same. If single pixels are dropped, their neighbours
 # tell what was there, and little is lost. So drop whole channels (Tompson et al. 2015) or squares
 # (Ghiasi et al. 2018, DropBlock):
@@ -301,8 +302,8 @@ for layer in kinds:
 # gained by a small p there (table 3, SVHN).
 
 # %%
-# In recurrent networks?
-# ----------------------
+# What about recurrent networks?
+# ------------------------------
 # A new mask at every step of time wears out what the state remembers: after T steps a unit has
 # survived with probability (1 - p)^T. Gal and Ghahramani 2016 [5]_ take one mask for all steps of a
 # sequence (``LockedDropout``, and ``WeightDropout`` for recurrent weights). Of a memory that would
@@ -316,8 +317,8 @@ for name, layer in (("new masks", Dropout(p)), ("one mask", LockedDropout(p))):
 print(f"1 - p = {1 - p:.1%}, (1 - p)^{steps} = {(1 - p) ** steps:.1%}")
 
 # %%
-# When not to?
-# ------------
+# When should I not use it?
+# -------------------------
 # - When the network is too small for its data: it underfits, and dropout makes it smaller.
 
 for units in (8, 256):
@@ -335,8 +336,8 @@ for units in (8, 256):
 # - On the outputs.
 
 # %%
-# In short
-# --------
+# What should I remember?
+# -----------------------
 # Start with 0.5 behind hidden ``Dense`` layers, 0.2 on inputs, channels or squares in convolutions,
 # one mask for a sequence, nothing in front of batch normalisation. Then try half and twice the rate
 # with three seeds each, and look at the curve. ``fastdrop masks`` draws any layer's mask on a

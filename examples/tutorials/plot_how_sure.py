@@ -3,9 +3,9 @@ How sure is it?
 ===============
 
 A network always gives an answer, also when it cannot know. This tutorial makes a network say how
-sure it is. Then it checks when one can believe that, and when not. You need to know how to train a
-network; what dropout does fits in one sentence: it switches off random units, other ones at every
-step.
+sure it is. Then it checks when you can believe that, and when not. You need to know how to train a
+network. What dropout does fits in one sentence: it switches off random units, and different ones at
+every step.
 
 The idea is simple (Gal and Ghahramani 2016). Leave dropout on after the training, and ask the
 network many times. Each time other units are missing. Where these thinned networks agree, the
@@ -13,8 +13,8 @@ network is sure; where each makes up an answer of its own, it is not.
 """
 
 # %%
-# Error bars for a curve
-# ----------------------
+# How do I draw error bars for a curve?
+# -------------------------------------
 #
 # The data are noisy points of a curve. There are none between 1 and 3, and none beyond 5.
 
@@ -90,12 +90,12 @@ for at in (-2, 2, 7):
 # networks were trained together, and outside of the data they agree on going straight on. Believe
 # the band where new data are like the old ones. There it can be checked, which we do next.
 #
-# Error bars for a new measurement
-# --------------------------------
+# How do I get error bars for a new measurement?
+# ----------------------------------------------
 #
 # If you want an interval for the next *measurement*, add the noise of the measurements. Estimate
-# it on points that the network has not seen: it is what the squared errors have left when the
-# band's variance is taken off. Then test the intervals on still other points. ``predict_moments``
+# it on points that the network has not seen: it is what is left of the squared errors when the
+# band's variance is subtracted. Then test the intervals on still other points. ``predict_moments``
 # gives nearly the same mean and deviation as many samples, without sampling.
 
 
@@ -123,12 +123,12 @@ inside = calibration.interval_coverage(found.mean - half, found.mean + half, y_t
 print(f"{inside:.0%} lie in the band of the network's own doubt")
 
 # %%
-# Things that it has never seen
-# -----------------------------
+# Does it notice what it has never seen?
+# --------------------------------------
 #
-# Now classes. We train on the handwritten digits 0 to 7, and then show the network three kinds of
-# strangers: the digits 8 and 9, digits in white on black, and digits that lie on their side. It
-# has to call them something. Does it notice?
+# Let us turn to classes. We train on the handwritten digits 0 to 7, and then show the network three
+# kinds of strangers: the digits 8 and 9, digits in white on black, and digits that lie on their
+# side. It has to call them something. Does it notice?
 
 images, labels = load_digits()
 pictures = images.astype(np.float32) / 16
@@ -157,7 +157,7 @@ shown = {
 }
 
 # %%
-# For classes a prediction has more than a deviation:
+# A prediction of classes has more than a deviation:
 #
 # - ``entropy`` is all of the doubt: it is large when the mean of the answers is spread over
 #   several classes;
@@ -260,8 +260,8 @@ plt.show()
 # Where the points lie above the diagonal, the network is right more often than it says; where they
 # lie below, it says too much. :doc:`/how-to/calibration` corrects that with one number.
 #
-# What to remember
-# ----------------
+# What should I remember?
+# -----------------------
 #
 # - ``predict_mc`` and ``predict_moments`` give error bars to every network that was trained with
 #   dropout.
@@ -275,7 +275,7 @@ plt.show()
 #   several trained networks were found to be better (Ovadia et al. 2019), at the cost of as many
 #   trainings.
 #
-# Read on: :doc:`/how-to/uncertainty` has all that a prediction holds, :doc:`/explanation/moments`
+# Read on: :doc:`/how-to/uncertainty` lists all that a prediction holds, :doc:`/explanation/moments`
 # tells how it works without sampling and where it is wrong, and :doc:`/reference/results` has
 # larger experiments.
 #

@@ -41,8 +41,8 @@ axes[0].set_ylabel("samples")
 # %%
 # How do I switch it on?
 # ----------------------
-# By these arguments alone. A model notices by itself that such a layer stands between ``Dense``
-# layers, and multiplies only the rows and columns of the weights that the mask keeps.
+# These arguments are all that it takes. A model notices by itself that such a layer stands between
+# ``Dense`` layers, and multiplies only the rows and columns of the weights that the mask keeps.
 
 
 def network(options, inputs, units, seed=0):
@@ -60,9 +60,9 @@ network(KINDS["1 mask"], 784, 1024).summary(show_dropout=True)
 # %%
 # How much faster is it?
 # ----------------------
-# Here is the time of a training step with batches of 128, on the machine that built this page, with
-# one side after the other in turns, so that all of them meet the same disturbances. "None" is the
-# same network without dropout.
+# Here is the time of a training step with batches of 128, on the machine that built this page. The
+# networks take turns, so that all of them meet the same disturbances. "None" is the same network
+# without dropout.
 
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(128, 784)).astype(np.float32), rng.integers(0, 10, 128)
@@ -88,8 +88,8 @@ for name, milliseconds in step.items():
 # What does it cost in accuracy?
 # ------------------------------
 # The samples of a step no longer disagree by their masks, so the gradient has more noise. Whether
-# that matters depends on the data. Here are 400 digits to learn from, a fifth of their labels drawn
-# by lot, and 1397 to be tested on:
+# that matters depends on the data. Here are 400 digits to learn from, with a fifth of their labels
+# drawn by lot, and 1397 digits for the test:
 
 images, labels = datasets.load_digits()
 images = (images / 16).reshape(len(images), -1).astype(np.float32)
@@ -130,8 +130,8 @@ axes.spines[["top", "right"]].set_visible(False)
 # --------------------
 # - When the products take most of the time: hidden layers of some hundreds of units or more.
 # - When training is long enough that noise averages out. In ten epochs of Fashion-MNIST, fewer
-#   masks make a network less accurate; on MNIST all kinds are alike. The page "Masks shared by a
-#   batch" has the tables.
+#   masks make a network less accurate; on MNIST all kinds are alike. The tables are in
+#   :doc:`/explanation/shared_masks`.
 # - When you can try it: the change is one argument. Start with ``groups=4`` and go down.
 #
 # Graham, Reizenstein, Robinson 2015 (Efficient batchwise dropout training using submatrices)

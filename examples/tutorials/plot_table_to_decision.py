@@ -5,7 +5,7 @@ A table from CSV to decision
 An agency values houses before it sells them. A surveyor does that well, for 500 euros a house. Can
 a network do it from the table of past sales? For some houses it can. This page begins with a CSV
 file and ends with a rule: which houses the network values, and which go to the surveyor. On
-the way we meet a column that must not be used, and intervals that do not hold what they promise.
+the way we meet a column that must not be used, and intervals that do not keep their promise.
 
 It needs ``pip install 'fastdrop-nn[tables,plot]'``.
 """
@@ -79,9 +79,9 @@ write(folder / "houses.csv", past)
 print("\n".join((folder / "houses.csv").read_text().splitlines()[:5]))
 
 # %%
-# These 800 sales are all that the agency has. Two thousand more houses are kept apart, to check on
-# them what the network promises. No network on this page is trained on them. In ``new.csv`` they
-# are as the agency sees them before the sale, without tax and price.
+# These 800 sales are all that the agency has. We keep two thousand more houses apart, to check what
+# the network promises. No network on this page is trained on them. In ``new.csv`` they are as the
+# agency sees them before the sale, without tax and price.
 
 
 def without(columns, *names):
@@ -126,12 +126,12 @@ off = percent_off(model.predict(folder / "new.csv"))
 print(f"without it: {off.mean():.1f} % off on average")
 
 # %%
-# Do the intervals hold what they promise?
-# ----------------------------------------
+# Do the intervals keep their promise?
+# ------------------------------------
 # With ``mc=100`` each house is predicted with a hundred dropout masks, and gets an interval from
 # ``low`` to ``high`` that should contain the true price in 95 % of cases. It adds up two things:
 # how far the masks disagree (``std``), and how far the network was off on the rows to validate on.
-# We have the true prices, so let us count. A total is not enough. We also count in each third of
+# We have the true prices, so let us count. A total is not enough, so we also count in each third of
 # the houses, from the cheapest predictions to the dearest.
 
 said = model.predict_table(folder / "new.csv", mc=100)
@@ -154,8 +154,8 @@ print_coverage(*(said.column(name).to_numpy() for name in ("prediction", "low", 
 # %%
 # In total the promise is kept. In the thirds it is not: the intervals are far too wide for cheap
 # houses and too narrow for dear ones. The error on the rows to validate on is one number of euros,
-# and it is added to the cottage as to the castle. But prices are off by percents, not by euros. So
-# let the network learn the logarithm of the price, in which equal percents are equal distances:
+# and it is the same for a cottage and for a castle. But prices are off by percents, not by euros.
+# So let the network learn the logarithm of the price, in which equal percents are equal distances:
 
 log_sales = without(past, "tax", "price") | {"log_price": np.log(past["price"])}
 write(folder / "log_houses.csv", log_sales)
@@ -170,7 +170,7 @@ print(f"{percent_off(predicted).mean():.1f} % off on average")
 
 # %%
 # Now the thirds agree, cheap houses have narrow intervals, and the network is nearer to the prices.
-# But do not stop here. Ask the same by type of house. From here on, the first half of the houses
+# But do not stop here. Count by the type of house, too. From here on, the first half of the houses
 # kept apart is for finding things out, and the second half for checking what we decide.
 
 first_half = np.arange(len(price)) < len(price) // 2
@@ -197,7 +197,7 @@ plt.show()
 # %%
 # **An interval of 95 % is right for the mixture of houses, not for each of them.** The error that
 # is added is the mean over all types. So it is too large for most houses, and far too small for
-# mills and castles. Who owns a castle must not be told "95 %".
+# mills and castles. Do not tell the owner of a castle "95 %".
 
 # %%
 # Does dropout help here?
@@ -275,7 +275,7 @@ plt.show()
 
 # %%
 # Each dot is a threshold. It was chosen by the first half of the houses, so it looks better there
-# than it is. What it costs is told by the second half:
+# than it is. The second half tells what it really costs:
 
 check = ~first_half
 sent = {name: doubt >= thresholds[name] for name, doubt in ways.items()}
@@ -295,15 +295,15 @@ print(f"of the usual types that std sends, {wrong[usual].mean():.1%} would be mo
 # But it also sends more than a quarter of the usual houses to the surveyor, although fewer than one
 # in eight of these would be valued wrong.
 #
-# Somebody who has looked at the types does better by a plain rule: mills and castles to the
+# Somebody who has looked at the types does better with a plain rule: mills and castles go to the
 # surveyor. With that rule, the doubt about other houses hardly changes the cost. We keep it as an
-# alarm, because the rule knows two types only. So use the doubt to find out *where* a network
+# alarm, because the rule knows only two types. So use the doubt to find out *where* a network
 # fails, and then look there yourself.
 
 # %%
 # How is the rule used?
 # ---------------------
-# Save the model. The file has all that predicting needs, also what is done to the columns, and
+# Save the model. The file has all that is needed to predict, also what is done to the columns, and
 # nothing in it is executed when it is loaded. Then decide about houses that come in:
 
 model.save(folder / "houses.safetensors")
@@ -345,8 +345,8 @@ temporary.cleanup()
 #
 #     fastdrop predict houses/model-with-dropout.safetensors new.csv --mc 100 --out predictions.csv
 #
-# What to remember
-# ----------------
+# What should I remember?
+# -----------------------
 #
 # - Read what was done to each column. A column that gives the target away makes a model that
 #   looks good and is useless. Leave it out with ``ignore``.
@@ -359,6 +359,6 @@ temporary.cleanup()
 # - These houses were drawn at random. Where prices change from year to year, keep the latest sales
 #   apart (``time="sold"``), or the check is too kind.
 #
-# Read on: :doc:`/how-to/tables` has all that is done to columns and what is refused,
-# :doc:`/how-to/report` tells what is on the page of a run, and :doc:`plot_how_sure` when the doubt
-# of a network can be believed.
+# Read on: :doc:`/how-to/tables` lists all that is done to columns and all that is refused,
+# :doc:`/how-to/report` tells what is on the page of a run, and :doc:`plot_how_sure` tells when you
+# can believe the doubt of a network.
