@@ -19,6 +19,7 @@ NEEDED = {  # by packages and modules, what they import
     "fastdrop.keras.on_tensorflow": ["tensorflow"],
     "fastdrop.keras.on_torch": ["torch"],
     "fastdrop.sklearn": ["sklearn"],
+    "fastdrop.TableModel": ["pyarrow"],
     "fastdrop.tables": ["pyarrow"],
     "fastdrop.torch": ["torch"],
     "keras": [KERAS_BACKEND],

@@ -54,12 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as end:
-        if lost := _flush():
-            return end.code if isinstance(end.code, int) and end.code else lost
+        status = end.code if isinstance(end.code, int) else 0
+        if (after := _flush(status)) != status:
+            return after
         raise
     except OSError as error:  # of --help and --version, which speak before there is a command
         status = _lost(error)
-    return status or _flush()
+    return _flush(status)
 
 
 def _run(typed: list[str]) -> int:
@@ -79,21 +80,21 @@ def _run(typed: list[str]) -> int:
     return 0
 
 
-def _flush() -> int:
-    """Send off what was printed, so that Python's end need not; return the exit status of that."""
+def _flush(status: int) -> int:
+    """Send off what was printed, so that Python's end need not; return the exit status."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        return _lost(error)
-    return 0
+        return _lost(error, status)
+    return status
 
 
-def _lost(error: OSError) -> int:
-    """Return the exit status for what standard output does not take, and say it unless it is 0."""
+def _lost(error: OSError, status: int = 0) -> int:
+    """Return the exit status where standard output takes no more; say why, unless all was said."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):
-        return 0
+    if status or isinstance(error, BrokenPipeError):
+        return status
     Console().error(f"fastdrop: error: standard output: {error.strerror}")
     return 2
 

@@ -208,10 +208,6 @@ def as_format_1(content):
     pieces = Content.of(content)
     del pieces.metadata[CHECKSUM]
     pieces.header["format"] = 1
-    config = pieces.header["config"]
-    for title, names in config.get("runs", {}).items():
-        figures = {name: pieces.removed(f"runs/{title}/{name}") for name in names}
-        config["runs"][title] = {n: np.frombuffer(b).tolist() for n, b in figures.items()}
     return pieces.whole()
 
 
