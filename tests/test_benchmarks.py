@@ -263,4 +263,5 @@ def test_from_tables_to_predictions(monkeypatch, tmp_path):
     rows = [line for line in path.read_text().splitlines() if line.startswith("| 200 ")]
     assert len(rows) == 4
     cells = [float(cell) for cell in rows[0].split("|")[1:-1]]
-    assert all(cells[:2] + cells[3:])  # but of the file's size, which is rounded to 0
+    assert cells[:2] == [200, 30]
+    assert cells[-1] > 0  # sizes and times of so few rows may be rounded to 0
