@@ -92,7 +92,7 @@ class TableModel:
         optimizer: str | Optimizer = "adam",
         seed: int = 0,
     ) -> None:
-        if isinstance(hidden, str) or not all(is_count(units) for units in hidden):
+        if isinstance(hidden, str) or not (np.iterable(hidden) and all(map(is_count, hidden))):
             raise ValueError(f"hidden: expected a list of whole numbers, got {hidden!r}")
         check_count("epochs", epochs)
         check_count("batch_size", batch_size)

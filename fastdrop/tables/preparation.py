@@ -264,8 +264,8 @@ class _Preparation:
         if name is None:
             return None
         column = self.table.column(name)
-        if kind_of(name, column.type) != "number":
-            raise ValueError(f"weight: expected numbers, got {column.type} in {shown(name)}")
+        if (kind := kind_of(name, column.type)) != "number":
+            raise ValueError(f"weight: expected numbers, got {kind} in {shown(name)}")
         weight = floats(name, column)
         if not (weight >= 0).all() or not weight.any():  # also refuses NaN
             raise ValueError(

@@ -381,6 +381,7 @@ def test_what_is_not_fitted_predicts_nothing(tmp_path):
 
 BAD_ARGUMENTS = {
     "hidden": (lambda: TableModel(hidden=(0,)), "hidden: expected a list of whole numbers"),
+    "hidden, no list": (lambda: TableModel(hidden=64), "hidden: expected a list of whole numbers"),
     "dropout": (lambda: TableModel(dropout=2), "p: expected a probability"),
     "epochs": (lambda: TableModel(epochs=0), "epochs: expected"),
     "task": (lambda: fitted(task="ranking"), "task: expected one of classification, regression"),
@@ -395,7 +396,7 @@ BAD_ARGUMENTS = {
         lambda: fitted(columns() | {"t": [None, *range(N - 1)]}, time="t"),
         "time: expected a time in every row, got 1 without",
     ),
-    "weight of words": (lambda: fitted(weight="town"), "weight: expected numbers"),
+    "weight of words": (lambda: fitted(weight="town"), "weight: expected numbers, got words"),
     "weights": (
         lambda: fitted(columns() | {"w": -np.ones(N)}, weight="w"),
         "weight: expected numbers of at least 0",
