@@ -78,6 +78,8 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         if arguments.epochs is None:
             arguments.epochs = DIGITS_EPOCHS if arguments.data is None else EPOCHS
         settings = Settings.of(arguments)
+        if ranks.rank == 0 and arguments.data and is_table(arguments.data) and not arguments.label:
+            console.tell("no --target: the column 'label' is predicted")
         if ranks.rank == 0 and not arguments.force:
             _refuse_to_overwrite(arguments)  # before data are read, which may take a while
         data = load(arguments.data, arguments.label or "label", arguments.seed, roles)
@@ -122,7 +124,8 @@ def _roles(arguments: argparse.Namespace) -> dict[str, Any]:
     said = {"target": arguments.label, **roles}
     for name, value in said.items():
         if value and (arguments.data is None or not is_table(arguments.data)):
-            raise ValueError(f"--{name}: expected it with a table only, got {value!r}")
+            data = "the embedded digits" if arguments.data is None else arguments.data
+            raise ValueError(f"--{name}: expected it with a table only, got {value!r} with {data}")
     return {name: value for name, value in roles.items() if value}
 
 
