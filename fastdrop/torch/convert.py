@@ -39,6 +39,11 @@ def convert(model: nn.Module) -> Report:
         A list of the names of the layers that changed, as in ``model.named_modules()``; a layer
         that is used in several places has one name. It prints as a table of all modules with
         dropout: whether `convert` reached them, why not, and what to do.
+
+    Raises
+    ------
+    TypeError
+        When `model` is not a module.
     """
     return explain(model, _change_classes(model, OURS), tuple(_THEIRS))
 
@@ -58,11 +63,18 @@ def revert(model: nn.Module) -> list[str]:
     -------
     list of str
         Names of the layers that changed.
+
+    Raises
+    ------
+    TypeError
+        When `model` is not a module.
     """
     return _change_classes(model, _THEIRS)
 
 
 def _change_classes(model: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> list[str]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     names = []
     for name, module in model.named_modules():
         if type(module) in classes:

@@ -260,7 +260,7 @@ def test_as_a_module(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "fastdrop train: error: --data: expected an existing folder or file, got none"
+        "fastdrop train: error: none: expected an existing folder or file"
     ]
 
 
@@ -317,7 +317,11 @@ def bad_file(folder, name="other.txt"):
 
 
 BAD = {
-    "missing file": (lambda f: ["--data", f / "none.csv"], "--data: expected an existing"),
+    "missing file": (lambda f: ["--data", f / "none.csv"], r"none\.csv: expected an existing"),
+    "missing table": (
+        lambda f: [f / "none.csv", "--target", "a"],
+        r"error: (?!--data).*none\.csv: expected an existing",
+    ),
     "no IDX files": (lambda f: ["--data", f], "train-images-idx3-ubyte"),
     "unknown kind": (lambda f: ["--data", bad_file(f)], "--data: expected a folder"),
     "no npz": (lambda f: ["--data", bad_file(f, "x.npz")], "x.npz: expected a NumPy .npz"),

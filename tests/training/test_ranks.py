@@ -417,5 +417,5 @@ def test_an_interrupted_rank_says_how_to_go_on(data, tmp_path):
 def test_mistakes_on_the_command_line_are_said_once(tmp_path):
     status, _, error = finish(start(3, tmp_path / "missing", tmp_path))
     assert status == 2
-    assert error.count("fastdrop train: error: --data: expected an existing") == 1
+    assert error.count(": expected an existing folder or file") == 1
     assert "Traceback" not in error

@@ -134,7 +134,7 @@ def load(path: Path | None, target: str, seed: int, roles: Mapping[str, Any]) ->
         n = DIGITS_TRAINING_SAMPLES
         return _data("embedded digits", x[:n], y[:n], x[n:], y[n:])
     if not path.exists() and str(path) != "-":
-        raise FileNotFoundError(f"--data: expected an existing folder or file, got {path}")
+        raise FileNotFoundError(about(path, "expected an existing folder or file"))
     if path.is_dir():
         train, test = load_idx(path)
         with _naming(path):

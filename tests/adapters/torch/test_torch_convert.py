@@ -192,3 +192,10 @@ def test_report_is_a_list_of_names():
     assert fnn.convert(nn.Dropout()) == [""]
     assert "(the model)" in str(fnn.convert(nn.Dropout()))
     assert copy.copy(report) == report
+
+
+@pytest.mark.parametrize("change", [fnn.convert, fnn.revert])
+@pytest.mark.parametrize("model", [3, None, nn.Dropout, [nn.Dropout()]])
+def test_what_is_no_module(change, model):
+    with pytest.raises(TypeError, match=r"^model: expected a torch\.nn\.Module, got \w+$"):
+        change(model)
