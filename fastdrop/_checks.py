@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from operator import index
 from typing import Any, SupportsIndex, TypeAlias, TypeGuard, TypeVar
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastdrop import _namesake
+from fastdrop._messages import near_miss, one_line, shown
 
 _namesake.require_ours()  # here, because everything that users import imports this file
 
@@ -25,7 +27,7 @@ def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
     if not 0 <= number < 1 << bits:
-        raise ValueError(f"{name}: expected 0 <= {name} < 2**{bits}, got {number}")
+        raise ValueError(f"{name}: expected 0 <= {name} < 2**{bits}, got {shown(number)}")
     return number
 
 
@@ -33,11 +35,12 @@ def checked_p(p: float) -> float:
     """Return `p` as a float in [0, 1]."""
     try:
         ok = 0 <= p <= 1  # this refuses NaN as well
+        number = float(p) if ok else math.nan
     except (TypeError, ValueError):
         raise TypeError(f"p: expected a number, got {type(p).__name__}") from None
     if not ok:
-        raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {p}")
-    return float(p)
+        raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {shown(p)}")
+    return number
 
 
 def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
@@ -53,10 +56,10 @@ def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
         except TypeError:
             raise TypeError(f"shared_axes: expected integers, got {type(axis).__name__}") from None
         if not -ndim <= number < ndim:
-            raise ValueError(f"shared_axes: expected axes of a {ndim}-d array, got {number}")
+            raise ValueError(f"shared_axes: expected axes of a {ndim}-d array, got {shown(number)}")
         result.append(number % ndim)
     if len(set(result)) < len(result):
-        raise ValueError(f"shared_axes: expected each axis once, got {given}")
+        raise ValueError(f"shared_axes: expected each axis once, got {shown(given)}")
     return tuple(result)
 
 
@@ -65,10 +68,11 @@ def checked_shape(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, 
     try:
         lengths = tuple(map(index, shape)) if isinstance(shape, Iterable) else (index(shape),)
     except TypeError:
-        raise TypeError(f"shape: expected integers, got {shape!r}") from None
+        raise TypeError(f"shape: expected integers, got {shown(shape)}") from None
     if any(length < 0 for length in lengths) or math.prod(lengths) > 1 << 55:
         raise ValueError(
-            f"shape: expected lengths of at least 0 with a product of at most 2**55, got {shape}"
+            f"shape: expected lengths of at least 0 with a product of at most 2**55, "
+            f"got {shown(shape)}"
         )
     return lengths
 
@@ -192,7 +196,7 @@ def checked_stddev(stddev: float) -> float:
     except (TypeError, ValueError):
         raise TypeError(f"stddev: expected a number, got {type(stddev).__name__}") from None
     if not ok:
-        raise ValueError(f"stddev: expected a finite number of at least 0, got {stddev}")
+        raise ValueError(f"stddev: expected a finite number of at least 0, got {shown(stddev)}")
     return float(stddev)
 
 
@@ -205,12 +209,13 @@ def check_number(
         not number
         or isinstance(value, bool)
         or not 0 <= value < below
+        or value > sys.float_info.max  # an integer
         or (above_zero and value == 0)
     ):
         expected = f"a finite number {'above 0' if above_zero else 'of at least 0'}"
         if below < math.inf:
             expected = f"a number in {'(' if above_zero else '['}0, {below:g})"
-        raise ValueError(f"{argument}: expected {expected}, got {value!r}")
+        raise ValueError(f"{argument}: expected {expected}, got {shown(value)}")
 
 
 def checked_offset(offset: SupportsIndex, elements: int, bits: int = 55) -> int:
@@ -221,7 +226,7 @@ def checked_offset(offset: SupportsIndex, elements: int, bits: int = 55) -> int:
         raise TypeError(f"offset: expected an integer, got {type(offset).__name__}") from None
     if number < 0 or number + elements > 1 << bits:
         raise ValueError(
-            f"offset: expected 0 <= offset and offset + elements <= 2**{bits}, got {number}"
+            f"offset: expected 0 <= offset and offset + elements <= 2**{bits}, got {shown(number)}"
         )
     return number
 
@@ -232,9 +237,11 @@ def mask_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]
 
 
 def lookup(argument: str, name: object, table: Mapping[str, T]) -> T:
-    """Return ``table[name]``. An unknown name raises a ValueError that lists the known names."""
+    """Return ``table[name]``. An unknown name raises a ValueError that tells the known names."""
     if not isinstance(name, str) or name not in table:
-        raise ValueError(f"{argument}: expected one of {', '.join(sorted(table))}, got {name!r}")
+        names, got = ", ".join(sorted(table)), shown(name)
+        meant = near_miss(name, table) if isinstance(name, str) else ""
+        raise ValueError(one_line(f"{argument}: expected one of {names}, got {got}{meant}"))
     return table[name]
 
 
@@ -248,10 +255,19 @@ def is_count(value: object, least: int = 1) -> bool:
 def check_count(argument: str, value: object, least: int = 1) -> None:
     """Refuse `value` unless it is a whole number of at least 1, or `least`."""
     if not is_count(value, least):
-        raise ValueError(f"{argument}: expected a whole number of at least {least}, got {value!r}")
+        raise ValueError(
+            f"{argument}: expected a whole number of at least {least}, got {shown(value)}"
+        )
+
+
+def check_choice(argument: str, value: object, *choices: object) -> None:
+    """Refuse `value` unless it is one of the choices, which are text, numbers or None."""
+    comparable = isinstance(value, str | int | float | np.number | np.bool_ | None)
+    if not comparable or value not in choices:  # an array would have no truth value
+        *others, last = map(repr, choices)
+        raise ValueError(f"{argument}: expected {', '.join(others)} or {last}, got {shown(value)}")
 
 
 def check_flag(argument: str, value: object) -> None:
     """Refuse `value` unless it is True or False, or 1 or 0."""
-    if value not in (True, False):
-        raise ValueError(f"{argument}: expected True or False, got {value!r}")
+    check_choice(argument, value, True, False)

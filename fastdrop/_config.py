@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fastdrop._checks import check_choice
+from fastdrop._messages import shown
 from fastdrop._version import __version__
 
 
@@ -95,7 +97,9 @@ def threads_of_environment() -> tuple[int, str] | None:
     own = os.environ.get("FASTDROP_NUM_THREADS", "").strip()
     if own:
         if not re.fullmatch(r"[1-9]\d{0,4}", own):
-            raise ValueError(f"FASTDROP_NUM_THREADS: expected a number in [1, 99999], got {own!r}")
+            raise ValueError(
+                f"FASTDROP_NUM_THREADS: expected a number in [1, 99999], got {shown(own)}"
+            )
         return int(own), f"FASTDROP_NUM_THREADS={own}"
     openmp = re.match(r"\s*(\d{1,9})", os.environ.get("OMP_NUM_THREADS", ""))  # may be a list
     if openmp and int(openmp[1]) > 0:
@@ -137,7 +141,7 @@ def _choose_isa(core: Any) -> None:
     wanted = os.environ.get("FASTDROP_ISA", "").strip()
     if wanted and wanted not in core.available_isas():
         available = ", ".join(core.available_isas())
-        raise ValueError(f"FASTDROP_ISA: expected one of {available}, got {wanted!r}")
+        raise ValueError(f"FASTDROP_ISA: expected one of {available}, got {shown(wanted)}")
     if wanted:
         core.set_isa(wanted)
 
@@ -178,8 +182,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     ValueError
         When `mode` is unknown.
     """
-    if mode not in ("stdout", "dicts"):
-        raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
+    check_choice("mode", mode, "stdout", "dicts")
     date = _core.openmp_version()
     openmp = f"{date // 100}-{date % 100:02}" if date else "none: built for one thread"
     threads, threads_from = _threads()

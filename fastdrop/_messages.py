@@ -11,11 +11,12 @@ from fastdrop import _namesake
 
 _namesake.require_ours()  # here as well, because some modules import this one without _checks
 
-__all__ = ["NotFiniteError", "about", "near_miss", "one_line", "one_line_about"]
+__all__ = ["NotFiniteError", "about", "near_miss", "one_line", "one_line_about", "shown"]
 
 LINE = 200  # characters of a message
 COMMAND = 24  # characters that the command line puts in front: "fastdrop train: error: "
 NAME = 100  # characters of a file's name, at most
+VALUE = 60  # characters of a value that a user has passed, at most
 
 
 class NotFiniteError(ValueError):
@@ -37,6 +38,14 @@ def one_line(text: object, length: int = LINE) -> str:
     if end > length // 2:
         end = length // 4
     return f"{line[: length - 5 - end]} ... {line[-end:]}"
+
+
+def shown(value: object, length: int = VALUE) -> str:
+    """Return `value` as a message shows it: its repr in one line, which may lose its middle."""
+    try:
+        return one_line(repr(value), length)
+    except Exception:  # such as an integer of more digits than Python writes
+        return f"a value of type {type(value).__name__}"
 
 
 def about(path: str | PathLike[str], text: object) -> str:

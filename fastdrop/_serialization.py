@@ -21,6 +21,7 @@ import numpy as np
 
 from fastdrop._attributes import Declared, is_ours
 from fastdrop._checks import lookup
+from fastdrop._messages import shown
 
 __all__ = [
     "Configurable",
@@ -190,7 +191,9 @@ def check_kinds(cls: type, config: Mapping[str, Any]) -> None:
         kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
         if not _fits(value, kinds):
             expected = [words for kind, words in _KINDS.items() if kind in kinds]
-            raise ValueError(f"{name}: expected {' or '.join(expected) or 'a list'}, got {value!r}")
+            raise ValueError(
+                f"{name}: expected {' or '.join(expected) or 'a list'}, got {shown(value)}"
+            )
 
 
 _KINDS = {
@@ -263,9 +266,11 @@ def deserialize(argument: str, data: object, base: type[T]) -> T:
         a number, a flag or a text in place of another of these.
     """
     if not isinstance(data, Mapping) or set(data) != {"class_name", "config"}:
-        raise ValueError(f"{argument}: expected a dict of class_name and config, got {data!r}")
+        raise ValueError(f"{argument}: expected a dict of class_name and config, got {shown(data)}")
     cls, config = lookup(argument, data["class_name"], _known(base)), data["config"]
     if not isinstance(config, Mapping):
-        raise ValueError(f"{argument}: expected a dict as config of {cls.__name__}, got {config!r}")
+        raise ValueError(
+            f"{argument}: expected a dict as config of {cls.__name__}, got {shown(config)}"
+        )
     check_kinds(cls, config)
     return cls.from_config(config)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop._checks import (
     Axes,
     as_array,
+    check_choice,
     checked_axes,
     checked_offset,
     checked_p,
@@ -45,8 +46,7 @@ def checked_key(key: Key | None) -> Key:
 
 
 def _activation_is_relu(activation: str | None) -> bool:
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    check_choice("activation", activation, None, "relu")
     return activation == "relu"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from fastdrop._checks import check_count, check_number
+from fastdrop._messages import shown
 from fastdrop._serialization import Configurable, deserialize, plain, serialize
 
 __all__ = [
@@ -142,7 +143,7 @@ class PiecewiseConstantDecay(LearningRateSchedule):
         for name in ("boundaries", "values"):
             values = getattr(self, name)
             if not isinstance(values, Iterable):
-                raise ValueError(f"{name}: expected a list of numbers, got {values!r}")
+                raise ValueError(f"{name}: expected a list of numbers, got {shown(values)}")
             values = tuple(plain(list(values)))
             object.__setattr__(self, name, values)  # a tuple, which stays as it was checked
         for boundary in self.boundaries:
@@ -281,7 +282,7 @@ def learning_rate_config(rate: LearningRate) -> float | dict[str, Any]:
     if callable(rate):
         raise ValueError(
             "learning_rate: expected a number or one of fastdrop.learning_rates, for a config, "
-            f"got {rate!r}"
+            f"got {shown(rate)}"
         )
     return rate
 
@@ -303,6 +304,7 @@ def learning_rate_at(rate: LearningRate, step: int) -> float:
         number = math.nan
     if not 0 <= number < math.inf:
         raise ValueError(
-            f"learning_rate: expected a finite number of at least 0, got {value!r} at step {step}"
+            f"learning_rate: expected a finite number of at least 0, "
+            f"got {shown(value)} at step {step}"
         )
     return number

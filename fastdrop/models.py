@@ -16,6 +16,7 @@ from tqdm import tqdm
 from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, check_count, check_flag, lookup
+from fastdrop._messages import shown
 from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History
 from fastdrop.callbacks.base import callbacks_of
@@ -766,7 +767,9 @@ class Sequential(Declared):
         if index is None:
             return lookup("name", name, {layer.name: layer for layer in self.layers})
         if index not in range(-len(self.layers), len(self.layers)):
-            raise ValueError(f"index: expected one of {len(self.layers)} layers, got {index!r}")
+            raise ValueError(
+                f"index: expected one of {len(self.layers)} layers, got {shown(index)}"
+            )
         return self.layers[index]
 
     def count_params(self) -> int:

@@ -18,6 +18,7 @@ from weakref import WeakSet
 import numpy as np
 
 from fastdrop._checks import unsigned
+from fastdrop._messages import shown
 from fastdrop.compiled import _core
 
 __all__ = [
@@ -220,7 +221,7 @@ class Generator:
         try:
             seed, call = state
         except (TypeError, ValueError):
-            raise ValueError(f"state: expected (seed, call), got {state!r}") from None
+            raise ValueError(f"state: expected (seed, call), got {shown(state)}") from None
         key = Key(seed, call)
         with _lock:
             self._seed, self._call = key

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described
+from fastdrop._messages import shown
 from fastdrop.compiled._losses import add_samples
 
 __all__ = ["Accumulator", "Prediction", "entropy"]
@@ -366,7 +367,7 @@ def checked_quantiles(quantiles: ArrayLike | None) -> Array | None:
     array = as_array("quantiles", quantiles)
     numbers = array.dtype.kind in "iuf" and array.ndim <= 1 and array.size > 0
     if not numbers or not ((array >= 0) & (array <= 1)).all():  # this refuses NaN as well
-        raise ValueError(f"quantiles: expected numbers in [0, 1], got {quantiles!r}")
+        raise ValueError(f"quantiles: expected numbers in [0, 1], got {shown(quantiles)}")
     return np.atleast_1d(array).astype(np.float64)
 
 

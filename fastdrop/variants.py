@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop._checks import (
     Axes,
     as_array,
+    check_choice,
     check_count,
     checked_axes,
     checked_offset,
@@ -235,8 +236,7 @@ def drop_path(
     x = as_array("x", x)
     if x.ndim == 0:
         raise ValueError("x: expected shape (samples, ...), got a 0-d array")
-    if mode not in ("row", "batch"):
-        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+    check_choice("mode", mode, "row", "batch")
     y: NDArray[Any] = dropout(
         x,
         p,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from fastdrop._attributes import Declared
+from fastdrop._messages import shown
 
 __all__ = [
     "Callback",
@@ -165,7 +166,7 @@ on_train_batch_end : callable, optional
 def check_callable(argument: str, value: object) -> None:
     """Refuse an object that cannot be called."""
     if not callable(value):
-        raise TypeError(f"{argument}: expected what can be called, got {value!r}")
+        raise TypeError(f"{argument}: expected what can be called, got {shown(value)}")
 
 
 def callbacks_of(callbacks: Any) -> list[Callback]:
@@ -176,9 +177,11 @@ def callbacks_of(callbacks: Any) -> list[Callback]:
     TypeError
         When one of them is not a callback, or has a hook that nothing calls.
     """
-    given = list(callbacks or ()) if isinstance(callbacks, Iterable | None) else [callbacks]
+    if not isinstance(callbacks, Iterable):
+        callbacks = () if callbacks is None else (callbacks,)
+    given = list(callbacks)
     if not all(isinstance(callback, Callback) for callback in given):
-        raise TypeError(f"callbacks: expected fastdrop callbacks, got {callbacks}")
+        raise TypeError(f"callbacks: expected fastdrop callbacks, got {shown(callbacks)}")
     for callback in given:
         for name in dir(callback):
             if re.fullmatch(r"on_\w+_(begin|start|end)", name) and name not in HOOKS:

@@ -11,8 +11,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fastdrop._checks import check_number
-from fastdrop._messages import NotFiniteError
+from fastdrop._checks import check_choice, check_number
+from fastdrop._messages import NotFiniteError, shown
 from fastdrop.callbacks.base import Callback, Logs, check_callable
 from fastdrop.layers import Array
 
@@ -62,8 +62,7 @@ class Monitor(Callback):
     best: float | None
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode: expected auto, min or max, got {mode!r}")
+        check_choice("mode", mode, "auto", "min", "max")
         self.monitor = monitor
         self.mode = mode
         check_number("min_delta", abs(min_delta) if isinstance(min_delta, Real) else min_delta)
@@ -89,7 +88,9 @@ class Monitor(Callback):
             When there is no such figure.
         """
         if self.monitor not in logs:
-            raise ValueError(f"monitor: expected one of {', '.join(logs)}, got {self.monitor!r}")
+            raise ValueError(
+                f"monitor: expected one of {', '.join(logs)}, got {shown(self.monitor)}"
+            )
         self._less_is_better()  # raises now, and not when there are two figures to compare
         return logs[self.monitor]
 
@@ -261,7 +262,7 @@ class ModelCheckpoint(Monitor):
     ) -> None:
         super().__init__(monitor, mode)
         if save_freq != "epoch":
-            raise ValueError(f"save_freq: expected 'epoch', got {save_freq!r}")
+            raise ValueError(f"save_freq: expected 'epoch', got {shown(save_freq)}")
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
         self.save_best_only = save_best_only
@@ -287,7 +288,7 @@ class ModelCheckpoint(Monitor):
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"filepath: expected fields among epoch, {', '.join(logs)}, "
-                f"got {self.filepath!r} ({error})"
+                f"got {shown(self.filepath)} ({error})"
             ) from None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -339,7 +340,9 @@ class LearningRateScheduler(Callback):
         try:
             number = float(rate)
         except (TypeError, ValueError):
-            raise ValueError(f"schedule: expected it to return a number, got {rate!r}") from None
+            raise ValueError(
+                f"schedule: expected it to return a number, got {shown(rate)}"
+            ) from None
         self.model.optimizer.learning_rate = number
         if self.verbose:
             print(f"Epoch {epoch + 1}: the learning rate is {number:g}")
@@ -430,7 +433,7 @@ class ReduceLROnPlateau(Monitor):
 
 def _check_real(argument: str, value: object) -> None:
     if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
-        raise ValueError(f"{argument}: expected a number, got {value!r}")
+        raise ValueError(f"{argument}: expected a number, got {shown(value)}")
 
 
 def _takes(function: Callable[..., object], *arguments: object) -> bool:
@@ -448,6 +451,6 @@ def _learning_rate(model: Any) -> float:
     rate = model.optimizer.learning_rate
     if callable(rate):
         raise ValueError(
-            f"learning_rate: expected a number for this callback to change, got {rate!r}"
+            f"learning_rate: expected a number for this callback to change, got {shown(rate)}"
         )
     return float(rate)

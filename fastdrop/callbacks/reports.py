@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from fastdrop import _html
-from fastdrop._messages import about, one_line
+from fastdrop._checks import check_choice
+from fastdrop._messages import about, one_line, shown
 from fastdrop.callbacks.base import Callback, Logs
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ class CSVLogger(Callback):
     ) -> None:
         if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
             raise ValueError(
-                f"separator: expected one character, no quote and no end of line, got {separator!r}"
+                f"separator: expected one character, no quote and no end of line, "
+                f"got {shown(separator)}"
             )
         self.filename = Path(filename)
         self.separator = separator
@@ -276,8 +278,7 @@ class EpochLines(Callback):
 
 def reports_of(verbose: str | int) -> list[Callback]:
     """Return the callbacks that report what the argument `verbose` of `fit` asks for."""
-    if verbose not in ("auto", 0, 1, 2):
-        raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
+    check_choice("verbose", verbose, "auto", 0, 1, 2)
     if not verbose:
         return []
     return [EpochLines() if verbose == 2 else ProgressBar()]

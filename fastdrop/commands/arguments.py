@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
-from fastdrop._messages import near_miss, one_line
+from fastdrop._messages import near_miss, one_line, shown
 
 __all__ = [
     "Commands",
@@ -169,7 +169,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 def _not_one_of(names: Iterable[Any], value: object) -> str:
     known = [str(name) for name in names]
-    return f"expected one of {', '.join(known)}, got {value!r}{near_miss(str(value), known)}"
+    return f"expected one of {', '.join(known)}, got {shown(value)}{near_miss(str(value), known)}"
 
 
 def _number(text: str, kind: Callable[[str], N], valid: Callable[[N], bool], expected: str) -> N:
@@ -179,4 +179,4 @@ def _number(text: str, kind: Callable[[str], N], valid: Callable[[N], bool], exp
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {shown(text)}")

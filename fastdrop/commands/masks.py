@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop import layers
+from fastdrop._messages import shown
 from fastdrop._output import replace_file
 from fastdrop.commands.arguments import Commands, add_command, count, probability
 from fastdrop.layers import Array, Layer, Shape
@@ -154,7 +155,7 @@ def _key(text: str) -> Key:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(
-        f"expected SEED or SEED,CALL, whole numbers in [0, 2**64), got {text!r}"
+        f"expected SEED or SEED,CALL, whole numbers in [0, 2**64), got {shown(text)}"
     )
 
 
@@ -162,11 +163,11 @@ def _sizes(text: str) -> Shape:
     """Read the sizes of a sample's axes."""
     sizes = text.lower().replace("\N{MULTIPLICATION SIGN}", "x").replace(",", "x").split("x")
     if not all(size.isascii() and size.isdecimal() and len(size) < 20 for size in sizes):
-        raise argparse.ArgumentTypeError(f"expected sizes such as 4x16x16, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected sizes such as 4x16x16, got {shown(text)}")
     shape = tuple(map(int, sizes))
     if len(shape) > 8 or 0 in shape or math.prod(shape) > ELEMENTS:
         raise argparse.ArgumentTypeError(
-            f"expected up to 8 sizes above 0 and {ELEMENTS:,} elements to draw, got {text!r}"
+            f"expected up to 8 sizes above 0 and {ELEMENTS:,} elements to draw, got {shown(text)}"
         )
     return shape
 
@@ -233,7 +234,7 @@ def _axes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(axis) for axis in text.split(","))
     except ValueError:
-        raise ValueError(f"--shared-axes: expected axes such as 1,2, got {text!r}") from None
+        raise ValueError(f"--shared-axes: expected axes such as 1,2, got {shown(text)}") from None
 
 
 def _check_out(out: Path, force: bool) -> None:

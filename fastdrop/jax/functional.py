@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from fastdrop._checks import (
     Axes,
+    check_choice,
     checked_axes,
     checked_offset,
     checked_p,
@@ -303,8 +304,7 @@ def drop_path(
     array = _checked_x(x)
     if array.ndim == 0:
         raise ValueError("x: expected shape (samples, ...), got a 0-d array")
-    if mode not in ("row", "batch"):
-        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+    check_choice("mode", mode, "row", "batch")
     shared = range(mode == "row", array.ndim)
     return dropout(key, array, p, shared_axes=shared, offset=offset, training=training)
 
@@ -399,8 +399,7 @@ def bias_act_dropout(
     TypeError, ValueError
         As for `dropout`; also if the bias does not fit x, or for another activation.
     """
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+    check_choice("activation", activation, None, "relu")
     array, p = _checked_x(x), _static_p(p)
     if array.ndim == 0:
         raise ValueError("x: expected at least one axis, got a 0-d array")

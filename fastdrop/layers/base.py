@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop import _serialization
 from fastdrop._attributes import Declared
 from fastdrop._checks import as_array, as_numbers, described, is_count, is_series, unsigned
+from fastdrop._messages import shown
 from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, serialize
 from fastdrop._typed import not_default, typed
@@ -130,7 +131,7 @@ def _as_shape(argument: str, shape: Iterable[int]) -> Shape:
     if not 0 < len(sizes) < 32 or not all(map(is_count, sizes)):  # NumPy's limit, with the samples
         raise ValueError(
             f"{argument}: expected a tuple of sizes without the batch axis, such as (28, 28), "
-            f"got {shape!r}"
+            f"got {shown(shape)}"
         )
     return tuple(int(size) for size in sizes)
 
@@ -303,7 +304,7 @@ class Layer(Configurable):
         arguments = dict(config)
         trainable = arguments.pop("trainable", True)
         if not isinstance(trainable, bool):
-            raise ValueError(f"trainable: expected True or False, got {trainable!r}")
+            raise ValueError(f"trainable: expected True or False, got {shown(trainable)}")
         layer = super().from_config(arguments)
         if not trainable:
             layer.trainable = False
@@ -652,7 +653,9 @@ def check_each_once(argument: str, layers: Iterable[Layer]) -> None:
     for layer in layers:
         for inner in layer.flattened():
             if id(inner) in seen:
-                raise ValueError(f"{argument}: expected each layer once, got {inner.name!r} twice")
+                raise ValueError(
+                    f"{argument}: expected each layer once, got {shown(inner.name)} twice"
+                )
             seen[id(inner)] = inner
 
 

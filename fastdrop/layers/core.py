@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdrop import initializers
 from fastdrop._checks import as_numbers, check_count, check_number, lookup
+from fastdrop._messages import shown
 from fastdrop._quiet import bare, quiet, underflowing_both_ways
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
@@ -89,12 +90,12 @@ class Dense(Layer):
         if kernel_regularizer is not None:
             raise TypeError(
                 "kernel_regularizer: expected l1 and l2 instead: l2=0.01 for 'l2', "
-                f"l1=a, l2=b for L1L2(a, b); got {kernel_regularizer!r}"
+                f"l1=a, l2=b for L1L2(a, b); got {shown(kernel_regularizer)}"
             )
         if kernel_constraint is not None:
             raise TypeError(
                 "kernel_constraint: expected max_norm instead, max_norm=c for MaxNorm(c); "
-                f"got {kernel_constraint!r}"
+                f"got {shown(kernel_constraint)}"
             )
         check_count("units", units)
         check_number("l1", l1)

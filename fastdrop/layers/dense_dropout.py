@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import as_numbers, check_number, checked_p
+from fastdrop._messages import shown
 from fastdrop._quiet import bare, underflowing, underflowing_both_ways
 from fastdrop.functional import dropout
 from fastdrop.initializers import Constant, Initializer
@@ -190,7 +191,9 @@ class ConcreteDropout(Dense):
         )
         self.p = checked_p(p_or_rate(p, rate, 0.1))
         if self.p in (0, 1):
-            raise ValueError(f"p: expected 0 < p < 1, so that the layer can learn, got {self.p}")
+            raise ValueError(
+                f"p: expected 0 < p < 1, so that the layer can learn, got {shown(self.p)}"
+            )
         check_number("weight_regularizer", weight_regularizer)
         check_number("dropout_regularizer", dropout_regularizer)
         check_number("temperature", temperature, above_zero=True)

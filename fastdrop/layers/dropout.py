@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import check_count, checked_axes, mask_shape
+from fastdrop._checks import check_choice, check_count, checked_axes, mask_shape
 from fastdrop._quiet import underflowing
 from fastdrop.functional import dropout, masked_scale
 from fastdrop.layers.base import Array, Backward, Layer, Shape, batch_shape
@@ -182,8 +182,7 @@ class Dropout(RandomLayer):
         name: str | None = None,
     ) -> None:
         _refuse_noise_shape(noise_shape)
-        if mode not in ("inverted", "vanilla"):
-            raise ValueError(f"mode: expected 'inverted' or 'vanilla', got {mode!r}")
+        check_choice("mode", mode, "inverted", "vanilla")
         super().__init__(seed=seed, input_shape=input_shape, name=name)
         self.p = checked_rate(p_or_rate(p, rate, 0.5))
         if mode == "vanilla" and callable(self.p):
@@ -280,10 +279,7 @@ class ChannelDropout(Dropout):
 
     @data_format.setter
     def data_format(self, data_format: str) -> None:
-        if data_format not in ("channels_first", "channels_last"):
-            raise ValueError(
-                f"data_format: expected 'channels_first' or 'channels_last', got {data_format!r}"
-            )
+        check_choice("data_format", data_format, "channels_first", "channels_last")
         first = data_format == "channels_first"
         self._data_format = data_format
         self.shared_axes = tuple(range(1 + first, 1 + first + len(self.space)))
@@ -484,8 +480,7 @@ class DropPath(RandomLayer):
         input_shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        if mode not in ("row", "batch"):
-            raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+        check_choice("mode", mode, "row", "batch")
         super().__init__(seed=seed, input_shape=input_shape, name=name)
         self.p = checked_rate(p_or_rate(p, rate, 0.5))
         self.mode = mode

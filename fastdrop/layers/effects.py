@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdrop._messages import shown
 from fastdrop.layers.base import Array, Layer, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.dense_dropout import ConcreteDropout, DropConnect
@@ -105,7 +106,7 @@ def effect_of(layer: Layer, shape: Shape, key: Key) -> Effect:
     ValueError
         When the layer cannot take such a batch.
     """
-    raise TypeError(f"layer: expected one of the dropout family, got {layer!r}")
+    raise TypeError(f"layer: expected one of the dropout family, got {shown(layer)}")
 
 
 @effect_of.register
@@ -132,7 +133,9 @@ def _(layer: GaussianNoise, shape: Shape, key: Key) -> Effect:
 @effect_of.register
 def _(layer: DropConnect, shape: Shape, key: Key) -> Effect:
     if len(shape) != 2 or shape[0] != layer.units:
-        raise ValueError(f"shape: expected that of weights, ({layer.units}, inputs), got {shape}")
+        raise ValueError(
+            f"shape: expected that of weights, ({layer.units}, inputs), got {shown(shape)}"
+        )
     units, inputs = shape
     twin = _with_weights(layer, np.ones(shape, np.float32))
     _, backward = twin.forward_logits(np.ones((1, inputs), np.float32), Batch(key=key))
@@ -144,7 +147,7 @@ def _(layer: DropConnect, shape: Shape, key: Key) -> Effect:
 @effect_of.register
 def _(layer: ConcreteDropout, shape: Shape, key: Key) -> Effect:
     if len(shape) < 2:
-        raise ValueError(f"shape: expected (samples, ..., inputs), got {shape}")
+        raise ValueError(f"shape: expected (samples, ..., inputs), got {shown(shape)}")
     weight = np.zeros((layer.units, shape[-1]), np.float32)
     weight[0] = 1  # so that one unit's gradient is ones behind it
     logit = np.float32(math.log(layer.p / (1 - layer.p)))

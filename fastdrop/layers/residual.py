@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fastdrop._messages import shown
 from fastdrop._quiet import bare, underflowing_both_ways
 from fastdrop.layers.base import (
     Array,
@@ -76,7 +77,7 @@ class Residual(Layer):
             raise ValueError("layers: expected at least one layer, got none")
         for layer in self.layers:
             if not isinstance(layer, Layer):
-                raise TypeError(f"layers: expected fastdrop layers, got {layer!r}")
+                raise TypeError(f"layers: expected fastdrop layers, got {shown(layer)}")
         check_each_once("layers", self.layers)
 
     def flattened(self) -> Iterator[Layer]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias, overload
 
 from fastdrop._checks import check_count, checked_p, lookup
+from fastdrop._messages import shown
 from fastdrop._serialization import check_kinds
 
 __all__ = ["Constant", "Cosine", "Early", "Late", "Linear", "Rate", "Schedule"]
@@ -212,5 +213,5 @@ def rate_at(p: Rate, step: int) -> float:
         return checked_p(value)
     except ValueError:
         raise ValueError(
-            f"p: expected a schedule within [0, 1], got {value} at step {step}"
+            f"p: expected a schedule within [0, 1], got {shown(value)} at step {step}"
         ) from None

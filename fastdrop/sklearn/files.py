@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import is_count, lookup
-from fastdrop._messages import one_line_about
+from fastdrop._messages import one_line_about, shown
 from fastdrop._serialization import is_ours
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
@@ -86,7 +86,7 @@ def load(path: str | PathLike[str], classes: Mapping[str, type]) -> Any:
             {name: a for name, a in arrays.items() if not name.startswith(files.OPTIMIZER)}
         )
         if not is_count(config["step"], least=0):
-            raise ValueError(f"step: expected a whole number, got {config['step']!r}")
+            raise ValueError(f"step: expected a whole number, got {shown(config['step'])}")
         model.network.step = config["step"]
         if config["labels"] is not None:
             estimator._labels = Labels.from_facts(**unpacked(config["labels"]))
@@ -175,4 +175,4 @@ def unpacked(value: Any) -> Any:
         random = np.random.RandomState()
         random.set_state(unpacked(content))
         return random
-    raise ValueError(f"expected float, tuple, dict, array or random, got {kind!r}")
+    raise ValueError(f"expected float, tuple, dict, array or random, got {shown(kind)}")

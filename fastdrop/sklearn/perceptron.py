@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from fastdrop._messages import shown
 from fastdrop._quiet import quiet
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
@@ -181,7 +182,7 @@ class Perceptron(BaseEstimator):
             )
         for p in rates:
             if not isinstance(p, Real) or isinstance(p, bool | np.bool_) or p not in SHARE:
-                raise ValueError(f"dropout must be in the range [0.0, 1.0), got {p!r}.")
+                raise ValueError(f"dropout must be in the range [0.0, 1.0), got {shown(p)}.")
         rates = [self.input_dropout, *rates]
         if self.solver == "lbfgs":
             unfit = {

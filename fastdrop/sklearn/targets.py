@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
+from fastdrop._messages import shown
 from fastdrop.layers import Array
 
 __all__ = ["Labels"]
@@ -56,7 +57,7 @@ class Labels:
             y = np.eye(len(classes), dtype=np.intp)
         labels = cls(csr_array(y) if sparse else y)
         if labels.kind != kind:
-            raise ValueError(f"labels: expected those of {labels.kind}, got {kind!r}")
+            raise ValueError(f"labels: expected those of {labels.kind}, got {shown(kind)}")
         return labels
 
     @property

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from fastdrop._checks import check_flag, check_number, lookup
+from fastdrop._messages import shown
 from fastdrop.layers import Array
 from fastdrop.tables.kinds import ROUNDING, TYPES, WORDS, Words, floats, words
-from fastdrop.tables.text import shown
 
 __all__ = ["EncodedRows", "Encoding", "NumberColumn", "WordColumn"]
 
@@ -335,7 +335,7 @@ class Encoding:
             }
             column = lookup("form", each["form"], COLUMNS)(**facts)
             if not isinstance(column.name, str):
-                raise ValueError(f"name: expected text, got {column.name!r}")
+                raise ValueError(f"name: expected text, got {shown(column.name)}")
             column.check()
             columns.append(column)
         encoding = cls(columns, config["missing"])

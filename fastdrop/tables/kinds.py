@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastdrop._messages import shown
 from fastdrop.layers import Array
-from fastdrop.tables.text import WORDS, shown
+from fastdrop.tables.text import WORDS
 
 __all__ = [
     "ROUNDING",

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastdrop._checks import check_count, check_number, checked_p, is_count
-from fastdrop._messages import about, one_line, one_line_about
+from fastdrop._messages import about, one_line, one_line_about, shown
 from fastdrop._serialization import deserialize, serialize
 from fastdrop._version import __version__
 from fastdrop.callbacks import Callback, History
@@ -24,7 +24,6 @@ from fastdrop.tables.prediction import Predictor
 from fastdrop.tables.preparation import Prepared, Roles, prepare
 from fastdrop.tables.reading import Source, source_of
 from fastdrop.tables.target import Target
-from fastdrop.tables.text import shown
 from fastdrop.training import files, saving
 
 __all__ = ["TableModel"]
@@ -93,7 +92,7 @@ class TableModel:
         seed: int = 0,
     ) -> None:
         if isinstance(hidden, str) or not (np.iterable(hidden) and all(map(is_count, hidden))):
-            raise ValueError(f"hidden: expected a list of whole numbers, got {hidden!r}")
+            raise ValueError(f"hidden: expected a list of whole numbers, got {shown(hidden)}")
         check_count("epochs", epochs)
         check_count("batch_size", batch_size)
         self.hidden, self.dropout = tuple(int(units) for units in hidden), checked_p(dropout)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from fastdrop import _splits as splits
 from fastdrop._checks import lookup
-from fastdrop._messages import about, near_miss, one_line
+from fastdrop._messages import about, near_miss, one_line, shown
 from fastdrop.layers import Array, Dense
 from fastdrop.models import Sequential
 from fastdrop.tables.encoding import EncodedRows, Encoding, NumberColumn, WordColumn
@@ -20,7 +20,6 @@ from fastdrop.tables.kinds import Words, check_one_kind, examined, floats, kind_
 from fastdrop.tables.leaks import gives_away
 from fastdrop.tables.reading import MemorySource, Source, source_of
 from fastdrop.tables.target import TASKS, Target, encoded, task_of
-from fastdrop.tables.text import shown
 from fastdrop.training import files
 
 __all__ = ["MISSING", "Prepared", "Roles", "prepare"]
@@ -46,14 +45,14 @@ class Roles:
             lookup("task", self.task, dict(zip(TASKS, TASKS)))
         lookup("missing", self.missing, dict(zip(MISSING, MISSING)))
         if isinstance(self.ignore, str) or not all(isinstance(each, str) for each in self.ignore):
-            raise ValueError(f"ignore: expected a list of names, got {self.ignore!r}")
+            raise ValueError(f"ignore: expected a list of names, got {shown(self.ignore)}")
         if self.group is not None and self.time is not None:
             raise ValueError("group, time: expected one of them, got both")
         given: dict[str, str] = {}
         for role, name in self.by_name():
             if name in given:
                 raise ValueError(
-                    f"{role}: expected another column than that of {given[name]}, got {name!r}"
+                    f"{role}: expected another column than that of {given[name]}, got {shown(name)}"
                 )
             given[name] = role
 
@@ -155,7 +154,8 @@ def _check_columns(source: Source, roles: Roles) -> None:
             known = "" if meant else f", {one_line(', '.join(names), 60)}"
             raise ValueError(
                 about(
-                    source.name, f"{role}: expected one of its columns{known}, got {name!r}{meant}"
+                    source.name,
+                    f"{role}: expected one of its columns{known}, got {shown(name)}{meant}",
                 )
             )
 

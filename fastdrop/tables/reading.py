@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import parquet
 
-from fastdrop._messages import about
-from fastdrop.tables.text import TextSource, check_names, shown
+from fastdrop._messages import about, shown
+from fastdrop.tables.text import TextSource, check_names
 
 __all__ = ["PARQUET", "STANDARD", "MemorySource", "Source", "source_of"]
 

@@ -9,10 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from fastdrop._checks import check_number, lookup
+from fastdrop._messages import shown
 from fastdrop.datasets import check_classes
 from fastdrop.layers import Array
 from fastdrop.tables.kinds import Words
-from fastdrop.tables.text import shown
 
 __all__ = ["TASKS", "Target"]
 

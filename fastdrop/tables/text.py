@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from fastdrop._messages import about, one_line
+from fastdrop._messages import about, shown
 from fastdrop.datasets import MISSING
 
 __all__ = ["WORDS", "TextSource", "check_names", "shown"]
@@ -291,11 +291,6 @@ def check_names(names: Sequence[str]) -> None:
         if name in seen:
             raise ValueError(f"expected one column {shown(name)}, got {names.count(name)}")
         seen.add(name)
-
-
-def shown(name: object) -> str:
-    """Return a name as messages have it."""
-    return one_line(repr(name), 40)
 
 
 def _conversion(names: Sequence[str], types: Mapping[str, pa.DataType]) -> arrow_csv.ConvertOptions:

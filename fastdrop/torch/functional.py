@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastdrop._checks import check_count
+from fastdrop._messages import shown
 from fastdrop.torch.autograd import drop, drop_elements, forbids_in_place, is_eager
 from fastdrop.torch.fused import Add, BiasAct
 from fastdrop.torch.keys import draw_seed, group
@@ -265,13 +266,13 @@ def feature_alpha_dropout(
 def check_p(p: float) -> None:
     """Refuse a p that is not a probability, with PyTorch's message."""
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {shown(p)}")
 
 
 def check_mode(mode: str) -> None:
     """Refuse an unknown mode of `drop_path`."""
     if mode not in ("row", "batch"):
-        raise ValueError(f"mode: expected 'row' or 'batch', got {mode!r}")
+        raise ValueError(f"mode: expected 'row' or 'batch', got {shown(mode)}")
 
 
 def check_gaussian_p(p: float) -> None:
@@ -517,7 +518,7 @@ def bias_act_dropout(
         As for `dropout`; also for another activation.
     """
     if activation not in (None, "relu"):
-        raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+        raise ValueError(f"activation: expected None or 'relu', got {shown(activation)}")
     relu = activation == "relu"
     if (
         _is_ours(input, p, training, False)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from fastdrop._checks import check_count, lookup, unsigned
+from fastdrop._messages import shown
 from fastdrop.random import Key
 from fastdrop.torch import modules
 from fastdrop.torch.convert import OURS
@@ -339,7 +340,8 @@ def _droppers(module: nn.Module) -> set[nn.Module]:
         calls = inner in found and type(inner) not in _LAYERS
         if calls and names_called(inner) & _NORMS:
             raise ValueError(
-                f"module: expected dropout and batch_norm called by different modules, got {name!r}"
+                f"module: expected dropout and batch_norm called by different modules, "
+                f"got {shown(name)}"
                 f" ({type(inner).__name__}), where one mode switches both; use nn.Dropout"
             )
         # In eval mode it would take PyTorch's fast path, which omits the dropout of its children.

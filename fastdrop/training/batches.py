@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastdrop._checks import as_array, check_complete, check_count, is_series
+from fastdrop._messages import shown
 from fastdrop.compiled._train import Layouts, submatrix
 from fastdrop.layers import Array, Shape
 from fastdrop.random import Key, permutation
@@ -545,7 +546,9 @@ def _is_batch(item: Any) -> bool:
 def _samples_before_split(samples: int, validation_split: float) -> int:
     share = isinstance(validation_split, Real) and not isinstance(validation_split, bool)
     if not share or not 0 < validation_split < 1:
-        raise ValueError(f"validation_split: expected a share in [0, 1), got {validation_split!r}")
+        raise ValueError(
+            f"validation_split: expected a share in [0, 1), got {shown(validation_split)}"
+        )
     kept = int(samples * (1 - validation_split))
     if kept in (0, samples):
         raise ValueError(

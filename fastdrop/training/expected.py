@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import as_array, check_finite, described
+from fastdrop._messages import shown
 from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.compiled._losses import are_finite
@@ -48,7 +49,7 @@ class Expected:
 
     def __post_init__(self) -> None:
         if not isinstance(self.class_weight, Mapping | None):
-            raise ValueError(f"class_weight: expected a mapping, got {self.class_weight!r}")
+            raise ValueError(f"class_weight: expected a mapping, got {shown(self.class_weight)}")
         if self.class_weight is not None and len(self.output_shape) != 1:
             raise ValueError(
                 "class_weight: expected it with one label per sample, got a model with outputs of "
@@ -58,7 +59,8 @@ class Expected:
         for label, weight in (self.class_weight or {}).items():
             if label not in range(classes):
                 raise ValueError(
-                    f"class_weight: expected classes in [0, {classes}), the model's, got {label!r}"
+                    f"class_weight: expected classes in [0, {classes}), the model's, "
+                    f"got {shown(label)}"
                 )
             check_weight("class_weight", as_array("class_weight", weight), ())
 

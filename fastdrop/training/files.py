@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdrop._checks import is_count
-from fastdrop._messages import NotFiniteError, about, one_line_about
+from fastdrop._messages import NotFiniteError, about, one_line_about, shown
 from fastdrop._output import replace_file
 from fastdrop._version import __version__
 
@@ -136,7 +136,7 @@ def read(
         if kind not in kinds:
             raise ValueError(f"expected a file of {' or '.join(kinds)}, got one of {kind}")
         if not isinstance(config, dict):
-            raise ValueError(f"expected a dict as configuration, got {config!r}")
+            raise ValueError(f"expected a dict as configuration, got {shown(config)}")
     return config, arrays
 
 
@@ -156,11 +156,11 @@ def _read(path: str | PathLike[str]) -> tuple[Any, Any, dict[str, Array]]:
         metadata, entries = _read_header(file)
         header = _parsed(metadata[KEY])
         if not isinstance(header, dict) or "format" not in header:
-            raise ValueError(f"expected a file that fastdrop has saved, got {header!r}")
+            raise ValueError(f"expected a file that fastdrop has saved, got {shown(header)}")
         form = header["format"]
         if not is_count(form) or form > FORMAT:
             raise ValueError(
-                f"expected a format of at most {FORMAT}, got {form!r} of fastdrop "
+                f"expected a format of at most {FORMAT}, got {shown(form)} of fastdrop "
                 f"{header.get('version')}"
             )
         stored = (header if form == 1 else metadata).pop(CHECKSUM, None)
@@ -202,10 +202,12 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Any]]:
         dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
         whole = all(is_count(number, least=0) for number in (*shape, *place))
         if dtype not in TYPES or len(shape) > AXES or not whole:
-            raise ValueError(f"{name!r}: expected a type and a shape, got {dtype!r} and {shape!r}")
+            raise ValueError(
+                f"{name!r}: expected a type and a shape, got {shown(dtype)} and {shape!r}"
+            )
         start, end = end, end + TYPES[dtype].itemsize * math.prod(shape)
         if place != [start, end]:
-            raise ValueError(f"{name!r}: expected bytes {start} to {end}, got {place!r}")
+            raise ValueError(f"{name!r}: expected bytes {start} to {end}, got {shown(place)}")
     if 8 + length + end != size:
         raise ValueError(
             f"expected a whole safetensors file of {8 + length + end} bytes, got {size}"
@@ -260,15 +262,15 @@ def _fault(value: Any, depth: int = DEPTH) -> str | None:
         fits = -(1 << 63) <= value < 1 << 64
         return None if fits else ": expected whole numbers of at most 64 bits, got a larger one"
     if isinstance(value, float):
-        return None if math.isfinite(value) else f": expected finite numbers, got {value}"
+        return None if math.isfinite(value) else f": expected finite numbers, got {shown(value)}"
     named = isinstance(value, Mapping)
     if not named and not isinstance(value, list | tuple):
-        return f": expected numbers, text and lists, which a file can hold, got {value!r}"
+        return f": expected numbers, text and lists, which a file can hold, got {shown(value)}"
     if not depth:  # the place would take a long text
         raise ValueError(f"expected JSON of at most {DEPTH} levels, got more")
     for key, item in value.items() if named else enumerate(value):
         if named and not isinstance(key, str):
-            return f": expected names that are text, got {key!r}"
+            return f": expected names that are text, got {shown(key)}"
         fault = _fault(item, depth - 1)
         if fault is not None:
             return (f".{key}" if named else f"[{key}]") + fault

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from fastdrop import metrics as metrics_module
 from fastdrop._checks import lookup
+from fastdrop._messages import shown
 from fastdrop._serialization import deserialize, serialize
 from fastdrop.layers import Array, Input, Layer, Residual, Shape
 from fastdrop.layers.base import assign, build_all, by_layer, check_each_once, shapes_between
@@ -78,7 +79,7 @@ class Network:
     def __post_init__(self) -> None:
         self.dtype = np.dtype(lookup("dtype", self.dtype, DTYPES))
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name: expected text, got {self.name!r}")
+            raise ValueError(f"name: expected text, got {shown(self.name)}")
 
     @property
     def seed(self) -> int:
@@ -96,7 +97,7 @@ class Network:
             self.input_shape = layer.shape
             return
         if not isinstance(layer, Layer):
-            raise TypeError(f"layer: expected a fastdrop layer, got {layer!r}")
+            raise TypeError(f"layer: expected a fastdrop layer, got {shown(layer)}")
         self._add_all([layer])
 
     def _add_all(self, new: Sequence[Layer]) -> None:
@@ -141,7 +142,7 @@ class Network:
         if shape is None or self.input_shape not in (None, shape) or not self.layers:
             raise ValueError(
                 f"input_shape: expected that of a model with layers, {self.input_shape or 'any'}, "
-                f"got {shape}"
+                f"got {shown(shape)}"
             )
         return shape
 
@@ -184,7 +185,8 @@ class Network:
             {"", "epoch", "loss", *names}
         ) < 3 + len(names):
             raise ValueError(
-                f"metrics: expected names of their own, other than epoch and loss, got {names}"
+                f"metrics: expected names of their own, other than epoch and loss, "
+                f"got {shown(names)}"
             )
         self.optimizer, self.loss = optimizer, loss
         self.metrics, self.weighted_metrics = plain, weighted
@@ -367,10 +369,10 @@ def metrics_of(metrics: Metrics, argument: str = "metrics") -> list[Metric]:
     """
     if not isinstance(metrics, list | tuple | None):
         raise ValueError(
-            f"{argument}: expected a list of names, metrics or functions, got {metrics!r}"
+            f"{argument}: expected a list of names, metrics or functions, got {shown(metrics)}"
         )
     chosen = [copy.deepcopy(metrics_module.get(metric)) for metric in metrics or ()]
     names = [metric.name for metric in chosen]
     if len(set(names)) < len(names):
-        raise ValueError(f"{argument}: expected each name once, got {names}")
+        raise ValueError(f"{argument}: expected each name once, got {shown(names)}")
     return chosen

@@ -36,7 +36,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fastdrop import _config
-from fastdrop._messages import one_line
+from fastdrop._messages import one_line, shown
 from fastdrop._serialization import Configurable, serialize
 from fastdrop._version import __version__
 from fastdrop.compiled._core import get_num_threads, set_num_threads
@@ -139,7 +139,7 @@ class Ranks:
             if self._mpi is None or not isinstance(comm, self._mpi.Intracomm) or not comm:
                 raise TypeError(
                     "comm: expected a communicator of mpi4py, such as mpi4py.MPI.COMM_WORLD, "
-                    f"got {comm!r} of {type(comm).__module__}"
+                    f"got {shown(comm)} of {type(comm).__module__}"
                 )
             _check_world_size(self._mpi.COMM_WORLD.Get_size())
             self.rank, self.size = comm.Get_rank(), comm.Get_size()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastdrop._checks import is_count
-from fastdrop._messages import one_line_about
+from fastdrop._messages import one_line_about, shown
 from fastdrop._serialization import check_can_be_read, deserialize, serialize
 from fastdrop.layers import Array
 from fastdrop.losses import Loss
@@ -65,7 +65,9 @@ def pack(network: Network) -> tuple[dict[str, Any], dict[str, Array]]:
         for name, state in network.optimizer.state_of(network.params()).items():
             for part, array in state.items():
                 if "/" in part:
-                    raise ValueError(f"optimizer: expected a state's name without /, got {part!r}")
+                    raise ValueError(
+                        f"optimizer: expected a state's name without /, got {shown(part)}"
+                    )
                 arrays[f"{OPTIMIZER}{name}/{part}"] = array
     return config, arrays
 
@@ -155,6 +157,6 @@ def _check_number(argument: str, value: Any, bits: int = 63) -> int:
     """Return a seed or a count that still has room to grow."""
     if not is_count(value, least=0) or value >= 1 << bits:
         raise ValueError(
-            f"{argument}: expected a whole number from 0 to 2**{bits} - 1, got {value!r}"
+            f"{argument}: expected a whole number from 0 to 2**{bits} - 1, got {shown(value)}"
         )
     return int(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fastdrop._messages import shown
 from fastdrop.commands.arguments import (
     Commands,
     Parser,
@@ -152,9 +153,9 @@ def _rates(text: str) -> list[float]:
             p = -1.0
         if not 0 < p <= 1:
             raise argparse.ArgumentTypeError(
-                f"expected probabilities in (0, 1], got {item!r} (0 is compared with anyway)"
+                f"expected probabilities in (0, 1], got {shown(item)} (0 is compared with anyway)"
             )
         if p in rates:
-            raise argparse.ArgumentTypeError(f"expected each rate once, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected each rate once, got {shown(text)}")
         rates.append(p)
     return rates

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from fastdrop import __version__
+from fastdrop._messages import shown
 from fastdrop._output import claimed, make_writable, replace_file
 from fastdrop.callbacks import Callback, ProgressBar
 from fastdrop.commands.report import command as report
@@ -125,7 +126,9 @@ def _roles(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, value in said.items():
         if value and (arguments.data is None or not is_table(arguments.data)):
             data = "the embedded digits" if arguments.data is None else arguments.data
-            raise ValueError(f"--{name}: expected it with a table only, got {value!r} with {data}")
+            raise ValueError(
+                f"--{name}: expected it with a table only, got {shown(value)} with {data}"
+            )
     return {name: value for name, value in roles.items() if value}
 
 
