@@ -103,6 +103,7 @@ class Step:
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
         )
         self._predicting: list[Block] | None = None
+        self._predicting_chain: Chain | None = None
         weights = network.weights()
         self._layouts = Layouts(
             {f"weights[{name!r}]": array for name, array in weights.items()}, written=True
@@ -135,6 +136,14 @@ class Step:
             return None
         ours = self._own_loss and is_ours(type(self.network.optimizer))
         return chain if ours and self._leaves_products() else None
+
+    def _chain_without_numpy(self, blocks: list[Block]) -> Chain | None:
+        """Return the chain that is the whole network, if NumPy computes nothing of its outputs."""
+        chain = _only_chain(blocks)
+        softmax_last = self.from_logits and self.network.layers[-1].activation == "softmax"
+        if chain is None or (softmax_last and self._chain is not None):  # softmax is compiled
+            return chain
+        return None if chain.calls_functions else chain
 
     def _leaves_products(self) -> bool:
         """Tell whether the optimiser may multiply gradients one by one, in one piece of memory."""
@@ -216,8 +225,8 @@ class Step:
     ) -> tuple[float, Array, bool]:
         """Do what `train` does for an ordinary network: this is all that its step does.
 
-        Each line is one call into compiled code, with no NumPy in it. To make one call of them would
-        save a small network 5 % of its step, see docs/explanation/training_step.md.
+        Forward, loss, backward and update are one call into compiled code each, with no NumPy in
+        between. docs/explanation/training_step.md tells why they are not one call together.
         """
         outputs = chain.forward(self._cast(x), True, self.network.step, 0)
         loss, dy = self._loss(outputs, y, sample_weight)
@@ -295,9 +304,9 @@ class Step:
         self._follow_network()
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
-        chain = _only_chain(self._predicting)
-        if chain is not None and not chain.calls_functions and not training:
-            return chain.forward(self._cast(x), False, 0, 0)
+            self._predicting_chain = self._chain_without_numpy(self._predicting)
+        if self._predicting_chain is not None and not training:
+            return self._predicting_chain.forward(self._cast(x), False, 0, 0)
         with quiet():
             return self._forward(self._predicting, x, training)
 
