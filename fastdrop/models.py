@@ -460,9 +460,9 @@ class Sequential(Declared):
         """
         size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
         quiet = not reports_of(verbose)
-        if steps is None and callbacks is None and (quiet or verbose == "auto"):
-            if _is_one_batch(x, size):
-                return self(x)
+        one = steps is None and _is_one_batch(x, size)
+        if one and callbacks is None and (quiet or verbose == "auto"):
+            return self(x)
         given = callbacks_of(callbacks)
         names = ("x", "y", "sample_weight", "steps")
         batches = batches_of(x, None, None, names, size, steps)

@@ -525,14 +525,14 @@ class Fuzzer:
         inputs, units = inputs or r.choice([1, 7, 40]), r.choice([1, 3, 50])
         dtype = dtype or r.choice([np.float32, np.float64])
         dropout = r.choice([None, SimpleNamespace(p=0.5), SimpleNamespace(p=Linear(0, 1, 5))])
+        trains, shared = r.random() < 0.8, r.random() < 0.3
         if r.random() < 0.2:
-            return [inputs, None, None, ("", ""), "linear", dropout or SimpleNamespace(p=0.1), 3,
-                    False, r.random() < 0.3]
+            dropout = dropout or SimpleNamespace(p=0.1)
+            return [inputs, None, None, ("", ""), "linear", dropout, 3, trains, shared]
         activation = r.choice(["linear", "relu", ACTIVATIONS["tanh"], ACTIVATIONS["softmax"]])
         bias = r.choice([None, self.array((units,), dtype)])
         weight = self.array((units, inputs), dtype)
-        return [units, weight, bias, ("w", "b"), activation, dropout, 3, r.random() < 0.8,
-                r.random() < 0.3]
+        return [units, weight, bias, ("w", "b"), activation, dropout, 3, trains, shared]
 
     def chain(self):
         dtype = self.r.choice([np.float32, np.float64])
