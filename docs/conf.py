@@ -57,6 +57,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "tutorials",
     "filename_pattern": "/plot_",
     "abort_on_example_error": True,
+    "capture_repr": ("_repr_html_",),  # what a cell has to say it prints
     "download_all_examples": False,
     "show_signature": False,
     "within_subsection_order": ExplicitOrder(

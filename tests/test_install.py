@@ -214,7 +214,7 @@ MADE = (
     ".pytest_cache/a",
     ".ruff_cache/a",
     ".venv-clang/bin/python",
-    ".venv-frameworks/bin/python",
+    ".venv-newest-jax/bin/python",
     ".venv-oldest/bin/python",
     ".venv/bin/python",
     "__pycache__/_fastdrop_command.cpython-311.pyc",

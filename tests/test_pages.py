@@ -214,3 +214,39 @@ def test_tables_of_machines_are_what_their_folders_say(tmp_path, monkeypatch):
     for folder in (ROOT / readme_table.FOLDER).iterdir():
         assert not folder.is_dir() or f"| {folder.name} |" in machines
         assert not (folder / "bench.json").exists() or f"[{folder.name}]" in machines
+
+
+FIGURE = re.compile(  # of a measurement, or of what the code sets
+    r"(?<![\w.])(\d+(?:\.\d+)?(?:(?: to | and |, )\d+(?:\.\d+)?)*) "
+    r"(?:ns|us|ms|seconds?|minutes|times as|times|copies|%)(?!\w)"
+)
+PUBLISHED = {"docs/reference/results.md": {"1.08"}}  # by others
+
+
+def uncompared(page):
+    """The figures in a page's sentences that no hidden code of the page has, to compare with."""
+    text = re.sub(r"`[^`]*`|^ *\|.*$", "", pages.prose(page), flags=re.MULTILINE)
+    said = {number for found in FIGURE.findall(text) for number in re.findall(r"[\d.]*\d", found)}
+    code = " ".join(re.findall(r"<!-- invisible-code-block.*?-->", page.read_text(), re.DOTALL))
+    return said - {*re.findall(r"[\d.]*\d", code)}
+
+
+@pytest.mark.parametrize(
+    "page",
+    # what lies in docs/bench is made by scripts; a changelog is of its day
+    [p for p in pages.PAGES if p.name != "CHANGELOG.md" and "bench" not in p.parts],
+    ids=pages.name_of,
+)
+def test_figures_in_sentences_are_compared(page):
+    assert uncompared(page) <= PUBLISHED.get(pages.name_of(page), set())
+
+
+@pytest.mark.parametrize(
+    "sentence", ["It takes 3.1 ms.", "It is 2 to 4 times as fast.", "5 % less."]
+)
+def test_a_figure_from_nowhere_is_found(sentence, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(sentence)
+    assert uncompared(page)
+    page.write_text(f"{sentence}\n<!-- invisible-code-block: python\n(3.1, 2, 4, 5)\n-->\n")
+    assert not uncompared(page)
