@@ -2,6 +2,7 @@
 
 import ast
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,14 @@ def test_a_forbidden_import_is_found(tmp_path, module, line):
     files = modules() | {path: "fastdrop." + module.partition(".")[0].replace("/", ".")}
     drawn = houses()
     assert any(list(forbidden(package, floors, files)) for package, floors in drawn.items())
+
+
+def test_every_compiled_file_is_described():
+    rows = re.findall(r"^\| (`[^|]*`) \|", DRAWING.read_text(), flags=re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(?:kernels/)?([^`]+)`", row)]
+    for path in (PACKAGE / "compiled").rglob("*.[ch]"):
+        if not path.with_suffix(".pyx").exists():  # made of that
+            assert any(fnmatch(path.name, name) for name in named), path
 
 
 def test_kernels_know_no_python():
