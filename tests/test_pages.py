@@ -21,6 +21,7 @@ from fastdrop.layers import Batch, Dense
 
 pytestmark = pytest.mark.skipif(not pages.README.exists(), reason="not in a checkout")
 every_page = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name_of)
+WRITTEN = r"https?://([a-z0-9-]+\.)+[a-z]+(/[\w./#%~-]*)?|mailto:[\w.-]+@[\w.-]+"  # another site's
 IN_PLACE = Path(fastdrop.__file__).is_relative_to(ROOT)  # not an installed wheel
 OTHER_TEST = {"docs/how-to/sklearn.md": "adapters/sklearn/test_sklearn_page.py"}
 
@@ -165,6 +166,7 @@ def test_shell(page, tmp_path):
 def test_links_lead_somewhere(page):
     for link in pages.links(page):
         if re.match(r"(https?|mailto):", link):
+            assert re.fullmatch(WRITTEN, link), link
             continue  # `make linkcheck` asks these
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
@@ -176,7 +178,9 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in pages.anchors(target), link
 
 
-@pytest.mark.parametrize("link", ["nowhere.md", "page.md#nothing", "#nothing", "page.md#a-b"])
+@pytest.mark.parametrize(
+    "link", ["nowhere.md", "page.md#nothing", "#nothing", "page.md#a-b", "https://optuna,org"]
+)
 def test_a_dead_link_is_found(link, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# A heading\n\n```sh\n# a b\n```\n\n[see]({link})\n")
@@ -193,6 +197,16 @@ def test_pages_that_are_named_are_there(folder):
         if path.is_file() and path.suffix in ("", ".py", ".pyx", ".pxd", ".c", ".h", ".md"):
             named = re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text())
             assert [name for name in named if not (ROOT / name).exists()] == [], path
+
+
+def test_papers_are_named_by_numbers_that_there_can_be():
+    for path in [
+        *pages.PAGES,
+        *(ROOT / "fastdrop").rglob("*.py"),
+        *(ROOT / "examples").rglob("*.py"),
+    ]:
+        for number in re.findall(r"arXiv(?:\.org/abs/|[: ]+)(\d[\d.]*\d)", path.read_text()):
+            assert re.fullmatch(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}", number), (path, number)
 
 
 def test_the_citation_is_of_this_version():
