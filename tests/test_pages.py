@@ -41,7 +41,7 @@ def pages_with(has):
     return pytest.mark.parametrize("page", [*filter(has, pages.PAGES)], ids=pages.name_of)
 
 
-@pages_with(lambda page: any(kind.startswith("python") for kind, _ in pages.blocks(page)))
+@pages_with(pages.has_python)
 def test_python(page, own_process, capsys):
     if other := OTHER_TEST.get(pages.name_of(page)):
         pytest.skip(f"by {other}")
