@@ -168,9 +168,9 @@ assert gain["clean"].mean() < 0
 # With clean labels dropout does harm here: there is little to forget, and 40 epochs are short for a
 # network with dropout, which learns more slowly. With careless labels the loss shows what happens.
 # Without dropout the network learns its samples by heart: the loss of training keeps falling, that
-# of validation stops and rises again.
-# With dropout, the loss of training is that of the thinned networks, on labels some of which are
-# wrong, so it stays above that of validation.
+# of validation soon falls no more. With dropout, the loss of training is that of the thinned
+# networks, on labels some of which are wrong, so it stays above that of validation, which still
+# falls at the end.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 for panel, rates, title in zip(axes, ((0, 0), (0.2, 0.5)), ("without dropout", "with dropout")):
@@ -182,9 +182,9 @@ for panel, rates, title in zip(axes, ((0, 0), (0.2, 0.5)), ("without dropout", "
         panel.annotate(label, place, offset, color=colour, textcoords="offset points")
     panel.set(title=title, xlabel="epoch", yscale="log")
     # sphinx_gallery_start_ignore
+    falls = history["val_loss"][-1] < 0.9 * history["val_loss"][16]
     above = history["loss"][-1] > history["val_loss"][-1]
-    rises = history["val_loss"][-1] > 1.2 * min(history["val_loss"])
-    assert (above, rises) == ((False, True) if rates == (0, 0) else (True, False))
+    assert falls == above == (rates != (0, 0))
     # sphinx_gallery_end_ignore
 axes[0].set_ylabel("cross-entropy, nats")
 
