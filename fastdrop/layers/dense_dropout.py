@@ -40,7 +40,7 @@ class DropConnect(Dense):
     rate : float or callable, optional
         Keras's name for `p`.
     seed : int, optional
-        As for `RandomLayer`.
+        As for `Layer`.
     input_shape, name
         As for `Dense`.
 
@@ -136,7 +136,7 @@ class ConcreteDropout(Dense):
     rate : float, optional
         Keras's name for `p`.
     seed : int, optional
-        As for `RandomLayer`.
+        As for `Layer`.
     input_shape, name
         As for `Dense`.
 
