@@ -116,7 +116,7 @@ $(VENV)/.tools:
 
 # what all targets and .ci/run have made, but bench's figures, which are tracked
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-clang .venv-frameworks .venv-oldest-jax .venv-newest-jax \
+	rm -rf $(VENV) .venv-installed .venv-newest-jax \
 	    build dist demo fastdrop_nn.egg-info \
 	    docs/_inventories docs/tutorials docs/reference/api/generated docs/sg_execution_times.rst \
 	    fastdrop/compiled/_*.c fastdrop/compiled/_*.so \

@@ -1,9 +1,9 @@
 """Which settings make NumPy's threads and ours fight for cores, when they alternate at every layer?
 
-    python benchmarks/core_fight.py --data ../shared/data/mnist
+    python benchmarks/core_fight.py --data ../shared/data/mnist --out docs/bench
 
 Each setting trains with `fit`, in processes that take turns, on an idle machine and beside busy
-processes. docs/explanation/threads.md has the results and the conclusions.
+processes. docs/explanation/threads.md has the conclusions.
 """
 
 import argparse
@@ -15,12 +15,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rows import add_out
 from training import ROOT
 from training_sides import CLASSES, EACH, INPUTS, Figures, Point, name_of
 
 from fastdrop.commands.bench.keep import keep
+from fastdrop.commands.bench.machine import results_folder
 from fastdrop.commands.bench.process import Peers
 
+TABLE = "core_fight.md"
 SETTINGS = [
     "",
     "OPENBLAS_THREAD_TIMEOUT=4",
@@ -74,8 +77,9 @@ class Turns:
             other.wait()
 
 
-def measure(data, rounds, steps, untimed):
-    """Print a table, and return a description of what has failed."""
+def measure(data, rounds, steps, untimed, out=None):
+    """Print a table, write it to a folder, and return a description of what has failed."""
+    title = f"Medians of {rounds} rounds of {steps} steps; in brackets the slowest round.\n\n"
     with Peers() as peers, contextlib.closing(Turns(peers, data, steps, untimed)) as turns:
         plan = [
             (f"{name_of(network.widths)} beside {busy}", (network, busy))
@@ -84,9 +88,9 @@ def measure(data, rounds, steps, untimed):
         ]
 
         def files(missing):
-            return {"table": table(turns.us)} if turns.us else {}
+            return {TABLE: title + table(turns.us)} if turns.us else {}
 
-        return keep(plan, rounds, turns.measure, files, failures=peers.failures)
+        return keep(plan, rounds, turns.measure, files, out, peers.failures)
 
 
 def table(us):
@@ -119,8 +123,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30, help="timed ones in each turn")
     parser.add_argument("--untimed", type=int, default=5, help="steps before them")
+    add_out(parser)
     arguments = parser.parse_args()
-    return measure(arguments.data, arguments.rounds, arguments.steps, arguments.untimed)
+    out = arguments.out and results_folder(arguments.out, (TABLE,))
+    return measure(arguments.data, arguments.rounds, arguments.steps, arguments.untimed, out)
 
 
 if __name__ == "__main__":

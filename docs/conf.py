@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from pygments.lexers.special import TextLexer
+from sphinx_gallery.sorting import ExplicitOrder
 
 from fastdrop._version import __version__
 
@@ -56,9 +57,17 @@ sphinx_gallery_conf = {
     "gallery_dirs": "tutorials",
     "filename_pattern": "/plot_",
     "abort_on_example_error": True,
+    "capture_repr": ("_repr_html_",),  # what a cell has to say it prints
     "download_all_examples": False,
     "show_signature": False,
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": ExplicitOrder(
+        [
+            "plot_dropout_in_ten_minutes.py",
+            "plot_table_to_decision.py",
+            "plot_how_sure.py",
+            "plot_one_mask_for_a_batch.py",
+        ]
+    ),
 }
 
 html_theme = "furo"

@@ -403,6 +403,11 @@ class Sequential(Declared):
                 size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
                 quiet = not reports_of(verbose) or ranks.rank > 0
                 given = callbacks_of(callbacks)
+                if ranks.alone and not given and steps is None and _is_one_batch(x, size):
+                    figures = self._tested(x, y, sample_weight)
+                    if not quiet:
+                        print(format_logs(figures))
+                    return _returned(figures, return_dict)
                 names = ("x", "y", "sample_weight", "steps")
                 batches = batches_of(x, y, sample_weight, names, size, steps)
                 loop.prepare(self.network, batches)
@@ -456,8 +461,8 @@ class Sequential(Declared):
         """
         size = batch_size_for("batch_size", batch_size, steps, INFERENCE_BATCH)
         quiet = not reports_of(verbose)
-        one = type(x) is np.ndarray and x.ndim > 0 and size is not None and 0 < len(x) <= size
-        if one and steps is None and callbacks is None and (quiet or verbose == "auto"):
+        one = steps is None and _is_one_batch(x, size)
+        if one and callbacks is None and (quiet or verbose == "auto"):
             return self(x)
         given = callbacks_of(callbacks)
         names = ("x", "y", "sample_weight", "steps")
@@ -652,10 +657,7 @@ class Sequential(Declared):
         RuntimeError, ValueError
             As for `evaluate`.
         """
-        batch = self._one_batch(x, y, sample_weight)
-        figures = Figures(self.network)
-        figures.add(batch, *self._step_for_a_batch().test(*batch))
-        return _returned(figures.values(), return_dict)
+        return _returned(self._tested(x, y, sample_weight), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for one batch at inference, see `predict`.
@@ -951,6 +953,15 @@ class Sequential(Declared):
             callback.set_params(params)
         return chain
 
+    def _tested(
+        self, x: ArrayLike, y: ArrayLike | None, sample_weight: ArrayLike | None
+    ) -> dict[str, float]:
+        """Return loss and metrics of one batch at inference."""
+        batch = self._one_batch(x, y, sample_weight)
+        figures = Figures(self.network)
+        figures.add(batch, *self._step_for_a_batch().test(*batch))
+        return figures.values()
+
     def _one_batch(
         self,
         x: ArrayLike,
@@ -986,10 +997,11 @@ class Sequential(Declared):
 
     def _fits(self, x: ArrayLike) -> TypeGuard[Array]:
         """Tell whether x is an array that the model takes, apart from its values."""
+        network = self.network
         return (
             type(x) is np.ndarray
-            and x.dtype == self.dtype
-            and x.shape[1:] == self.input_shape
+            and x.dtype == network.dtype
+            and x.shape[1:] == network.input_shape
             and len(x) > 0
         )
 
@@ -1058,6 +1070,11 @@ class _Kept(threading.local):
         metrics = [*network.metrics, *network.weighted_metrics]
         same = expected.loss is network.loss and len(metrics) == len(expected.metrics)
         return expected if same and all(map(is_, metrics, expected.metrics)) else None
+
+
+def _is_one_batch(x: Any, size: int | None) -> bool:
+    """Tell whether it is an array in memory with samples for no more than one batch."""
+    return type(x) is np.ndarray and x.ndim > 0 and size is not None and 0 < len(x) <= size
 
 
 def _returned(

@@ -20,6 +20,7 @@ PAGES = sorted(
 )
 FENCE = re.compile(r"^( *)(```+|:::+)([^\n]*)\n(.*?)^ *\2", flags=re.MULTILINE | re.DOTALL)
 LAUNCHERS, PROGRAMS = ("mpiexec", "srun"), ("fastdrop", "make", "pip", "python")
+HIDDEN = "<!-- invisible-code-block: python"
 COMMENT = re.compile(r"<!--.*?-->", flags=re.DOTALL)
 
 
@@ -53,6 +54,11 @@ def run(page, left_out=frozenset()):
 def blocks(page):
     """The fenced blocks of a page: what follows the fence, and the text."""
     return [(found[3].strip(), found[4]) for found in FENCE.finditer(page.read_text())]
+
+
+def has_python(page):
+    """Whether a page has Python, where readers see it or not."""
+    return HIDDEN in page.read_text() or any(kind[:6] == "python" for kind, _ in blocks(page))
 
 
 def scripts(page):

@@ -90,6 +90,14 @@ def test_pages_have_public_names_only():
     assert [name for name in documented() if origin(*name) not in public] == []
 
 
+def test_docstrings_refer_to_names_that_have_a_page():
+    known = {name for _, name in documented()}
+    for path in PACKAGE.rglob("*.py"):
+        if not path.is_relative_to(PACKAGE / "training"):  # which has no pages
+            referred = re.findall(r"[Aa]s\s+for\s+`([A-Z]\w+)", path.read_text())
+            assert {*referred} <= known, path
+
+
 def test_every_page_is_in_the_list():
     listed = re.findall(r"^   (\w+)$", (PAGES / "index.rst").read_text(), flags=re.MULTILINE)
     assert sorted(listed) == sorted(

@@ -93,7 +93,7 @@ def test_core_fight(monkeypatch, capsys):
     monkeypatch.setattr(core_fight, "NETWORKS", [Point(SMALL, 4, EACH)])
     assert not core_fight.measure(NO_DATA, rounds=1, steps=1, untimed=1)
     table = capsys.readouterr().out
-    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
+    assert [line.split(" | ")[0] for line in table.splitlines()[4:]] == [
         "| as it is",
         "| `OPENBLAS_THREAD_TIMEOUT=4`",
     ]
@@ -229,12 +229,13 @@ def test_stopped_training(monkeypatch, tmp_path, stopped):
     assert [len(row["us"]) for row in rows] == [1] * 6
 
 
-def test_stopped_core_fight(monkeypatch, stopped):
+def test_stopped_core_fight(monkeypatch, tmp_path, stopped):
     monkeypatch.setattr(core_fight, "SETTINGS", [""])
     monkeypatch.setattr(core_fight, "NETWORKS", [Point(SMALL, 4, EACH)])
-    table, _, written = stopped(lambda: core_fight.measure(NO_DATA, rounds=4, steps=1, untimed=1))
+    sizes = ["--rounds", 4, "--steps", 1, "--untimed", 1]
+    table, text, _ = stopped(core_fight.main, "--data", NO_DATA, "--out", tmp_path, *sizes)
     assert table.count("at most") == len(core_fight.BUSY)
-    assert not written
+    assert (tmp_path / core_fight.TABLE).read_text() == text
 
 
 def test_stopped_stages(monkeypatch, tmp_path, stopped):

@@ -208,14 +208,22 @@ exec(Path("setup.py").read_text())
     assert sorted(os.listdir(tmp_path)) == before
 
 
+@CHECKOUT
+def test_a_wheel_has_every_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [path.parent for path in (ROOT / "fastdrop").rglob("__init__.py")]
+    assert sorted(settings["packages"]) == sorted(
+        ".".join(folder.relative_to(ROOT).parts) for folder in folders
+    )
+
+
 MADE = (
     ".hypothesis/examples/a",
     ".mypy_cache/a",
     ".pytest_cache/a",
     ".ruff_cache/a",
-    ".venv-clang/bin/python",
-    ".venv-frameworks/bin/python",
-    ".venv-oldest/bin/python",
+    ".venv-installed/bin/python",
+    ".venv-newest-jax/bin/python",
     ".venv/bin/python",
     "__pycache__/_fastdrop_command.cpython-311.pyc",
     "benchmarks/__pycache__/a.pyc",

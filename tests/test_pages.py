@@ -21,6 +21,7 @@ from fastdrop.layers import Batch, Dense
 
 pytestmark = pytest.mark.skipif(not pages.README.exists(), reason="not in a checkout")
 every_page = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name_of)
+WRITTEN = r"https?://([a-z0-9-]+\.)+[a-z]+(/[\w./#%~-]*)?|mailto:[\w.-]+@[\w.-]+"  # another site's
 IN_PLACE = Path(fastdrop.__file__).is_relative_to(ROOT)  # not an installed wheel
 OTHER_TEST = {"docs/how-to/sklearn.md": "adapters/sklearn/test_sklearn_page.py"}
 
@@ -40,7 +41,7 @@ def pages_with(has):
     return pytest.mark.parametrize("page", [*filter(has, pages.PAGES)], ids=pages.name_of)
 
 
-@pages_with(lambda page: any(kind.startswith("python") for kind, _ in pages.blocks(page)))
+@pages_with(pages.has_python)
 def test_python(page, own_process, capsys):
     if other := OTHER_TEST.get(pages.name_of(page)):
         pytest.skip(f"by {other}")
@@ -165,6 +166,7 @@ def test_shell(page, tmp_path):
 def test_links_lead_somewhere(page):
     for link in pages.links(page):
         if re.match(r"(https?|mailto):", link):
+            assert re.fullmatch(WRITTEN, link), link
             continue  # `make linkcheck` asks these
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
@@ -176,7 +178,9 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in pages.anchors(target), link
 
 
-@pytest.mark.parametrize("link", ["nowhere.md", "page.md#nothing", "#nothing", "page.md#a-b"])
+@pytest.mark.parametrize(
+    "link", ["nowhere.md", "page.md#nothing", "#nothing", "page.md#a-b", "https://optuna,org"]
+)
 def test_a_dead_link_is_found(link, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# A heading\n\n```sh\n# a b\n```\n\n[see]({link})\n")
@@ -193,6 +197,16 @@ def test_pages_that_are_named_are_there(folder):
         if path.is_file() and path.suffix in ("", ".py", ".pyx", ".pxd", ".c", ".h", ".md"):
             named = re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text())
             assert [name for name in named if not (ROOT / name).exists()] == [], path
+
+
+def test_papers_are_named_by_numbers_that_there_can_be():
+    for path in [
+        *pages.PAGES,
+        *(ROOT / "fastdrop").rglob("*.py"),
+        *(ROOT / "examples").rglob("*.py"),
+    ]:
+        for number in re.findall(r"arXiv(?:\.org/abs/|[: ]+)(\d[\d.]*\d)", path.read_text()):
+            assert re.fullmatch(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}", number), (path, number)
 
 
 def test_the_citation_is_of_this_version():
@@ -214,3 +228,39 @@ def test_tables_of_machines_are_what_their_folders_say(tmp_path, monkeypatch):
     for folder in (ROOT / readme_table.FOLDER).iterdir():
         assert not folder.is_dir() or f"| {folder.name} |" in machines
         assert not (folder / "bench.json").exists() or f"[{folder.name}]" in machines
+
+
+FIGURE = re.compile(  # of a measurement, or of what the code sets
+    r"(?<![\w.])(\d+(?:\.\d+)?(?:(?: to | and |, )\d+(?:\.\d+)?)*) "
+    r"(?:ns|us|ms|seconds?|minutes|times as|times|copies|%)(?!\w)"
+)
+PUBLISHED = {"docs/reference/results.md": {"1.08"}}  # by others
+
+
+def uncompared(page):
+    """The figures in a page's sentences that no hidden code of the page has, to compare with."""
+    text = re.sub(r"`[^`]*`|^ *\|.*$", "", pages.prose(page), flags=re.MULTILINE)
+    said = {number for found in FIGURE.findall(text) for number in re.findall(r"[\d.]*\d", found)}
+    code = " ".join(re.findall(r"<!-- invisible-code-block.*?-->", page.read_text(), re.DOTALL))
+    return said - {*re.findall(r"[\d.]*\d", code)}
+
+
+@pytest.mark.parametrize(
+    "page",
+    # what lies in docs/bench is made by scripts; a changelog is of its day
+    [p for p in pages.PAGES if p.name != "CHANGELOG.md" and "bench" not in p.parts],
+    ids=pages.name_of,
+)
+def test_figures_in_sentences_are_compared(page):
+    assert uncompared(page) <= PUBLISHED.get(pages.name_of(page), set())
+
+
+@pytest.mark.parametrize(
+    "sentence", ["It takes 3.1 ms.", "It is 2 to 4 times as fast.", "5 % less."]
+)
+def test_a_figure_from_nowhere_is_found(sentence, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(sentence)
+    assert uncompared(page)
+    page.write_text(f"{sentence}\n<!-- invisible-code-block: python\n(3.1, 2, 4, 5)\n-->\n")
+    assert not uncompared(page)

@@ -1,7 +1,9 @@
 """The house of `docs/development.md`: a room imports only from rooms on floors below its own."""
 
 import ast
+import functools
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -33,24 +35,29 @@ def modules():
     }
 
 
-def imports(path, known):
-    """Names of the modules of this package that a file imports, wherever in it."""
+@functools.cache
+def written(path):
+    """The imports of this package in a file, wherever in it: a module, and perhaps a name of it."""
     text = path.read_text()
     if path.suffix != ".py":
         found = re.findall(
             r"^\s*(?:from|import|cimport) (fastdrop[\w.]*)", text, flags=re.MULTILINE
         )
-        return set(found)
+        return {(name, None) for name in found}
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            names |= {(alias.name, None) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: a relative import"
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                names.add(inner if inner in known else node.module)
-    return {name for name in names if name.partition(".")[0] == "fastdrop"}
+            names |= {(node.module, alias.name) for alias in node.names}
+    return {(module, name) for module, name in names if module.partition(".")[0] == "fastdrop"}
+
+
+def imports(path, known):
+    """Names of the modules of this package that a file imports."""
+    inner = ((module, f"{module}.{name}") for module, name in written(path))
+    return {whole if whole in known else module for module, whole in inner}
 
 
 def forbidden(package, floors, files):
@@ -122,6 +129,14 @@ def test_a_forbidden_import_is_found(tmp_path, module, line):
     files = modules() | {path: "fastdrop." + module.partition(".")[0].replace("/", ".")}
     drawn = houses()
     assert any(list(forbidden(package, floors, files)) for package, floors in drawn.items())
+
+
+def test_every_compiled_file_is_described():
+    rows = re.findall(r"^\| (`[^|]*`) \|", DRAWING.read_text(), flags=re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(?:kernels/)?([^`]+)`", row)]
+    for path in (PACKAGE / "compiled").rglob("*.[ch]"):
+        if not path.with_suffix(".pyx").exists():  # made of that
+            assert any(fnmatch(path.name, name) for name in named), path
 
 
 def test_kernels_know_no_python():

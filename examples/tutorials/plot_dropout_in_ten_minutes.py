@@ -46,6 +46,9 @@ print(y)
 layer = Dropout(0.5)
 from_layer, _ = layer.forward(x, Batch(key=Key(42)))
 print("the layer does the same:", np.array_equal(y, from_layer))
+# sphinx_gallery_start_ignore
+assert np.array_equal(y, from_layer)
+# sphinx_gallery_end_ignore
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.2), layout="constrained")
 for panel, p in zip(axes, (0.2, 0.5, 0.8)):
@@ -72,6 +75,9 @@ for mode, name in (("inverted", "inverted"), ("vanilla", "original")):
     in_training, _ = layer.forward(x, Batch(training=True, key=Key(1)))
     at_inference, _ = layer.forward(x, Batch(training=False))
     print(f"{name:10} {in_training.mean():12.3f} {at_inference.mean():13.3f}")
+    # sphinx_gallery_start_ignore
+    assert abs(in_training.mean() / at_inference.mean() - 1) < 0.05
+    # sphinx_gallery_end_ignore
 
 # %%
 # The two differ in size, by 1 - p. So a learning rate, a weight decay or a bound on the weights
@@ -106,6 +112,9 @@ rng = np.random.default_rng(1)
 by_lot = rng.random(TRAINING) < 0.2
 careless = (clean[0], np.where(by_lot, rng.integers(0, 10, TRAINING), clean[1]))
 print(f"{(careless[1] != clean[1]).sum()} of {TRAINING} labels are wrong")
+# sphinx_gallery_start_ignore
+assert (len(clean[0]), len(test[0])) == (400, 1397)
+# sphinx_gallery_end_ignore
 
 
 def fitted(p_input, p_hidden, seed, units=256, data=careless, **options):
@@ -143,18 +152,25 @@ def error(outputs):
 # Here are means and standard deviations (sd) over three seeds. Never compare two single runs: seeds
 # differ as much as methods do.
 
-for kind in ("careless", "clean"):
+KINDS = ("careless", "clean")
+for kind in KINDS:
     for name, rates in (("without", (0, 0)), ("with", (0.2, 0.5))):
         found = errors(rates, labels=kind)
         spread = f"(sd {found.std(ddof=1):.2f})"
         print(f"{kind:8} labels, {name:7} dropout: {found.mean():5.2f} % errors {spread}")
+# sphinx_gallery_start_ignore
+gain = {kind: errors((0, 0), labels=kind) - errors((0.2, 0.5), labels=kind) for kind in KINDS}
+assert gain["careless"].mean() > 2
+assert gain["clean"].mean() < 0
+# sphinx_gallery_end_ignore
 
 # %%
-# With clean labels there is little to gain, and 40 epochs are short for a network with dropout,
-# which learns more slowly. The loss shows what happens. Without dropout the network learns its
-# samples by heart: the loss of training keeps falling, that of validation stops and rises again.
-# With dropout, the loss of training is that of the thinned networks, on labels some of which are
-# wrong, so it stays above that of validation.
+# With clean labels dropout does harm here: there is little to forget, and 40 epochs are short for a
+# network with dropout, which learns more slowly. With careless labels the loss shows what happens.
+# Without dropout the network learns its samples by heart: the loss of training keeps falling, that
+# of validation soon falls no more. With dropout, the loss of training is that of the thinned
+# networks, on labels some of which are wrong, so it stays above that of validation, which still
+# falls at the end.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 for panel, rates, title in zip(axes, ((0, 0), (0.2, 0.5)), ("without dropout", "with dropout")):
@@ -165,6 +181,11 @@ for panel, rates, title in zip(axes, ((0, 0), (0.2, 0.5)), ("without dropout", "
         place, offset = (epoch, history[name][epoch]), (0, 8 if name == "loss" else -14)
         panel.annotate(label, place, offset, color=colour, textcoords="offset points")
     panel.set(title=title, xlabel="epoch", yscale="log")
+    # sphinx_gallery_start_ignore
+    falls = history["val_loss"][-1] < 0.9 * history["val_loss"][16]
+    above = history["loss"][-1] > history["val_loss"][-1]
+    assert falls == above == (rates != (0, 0))
+    # sphinx_gallery_end_ignore
 axes[0].set_ylabel("cross-entropy, nats")
 
 # %%
@@ -191,6 +212,11 @@ def damaged(model, share):
 print("hidden units gone   errors without dropout   errors with dropout")
 for share in (0, 0.25, 0.5, 0.75):
     print(f"{share:17.0%} {damaged(plain, share):22.1f} % {damaged(dropped, share):19.1f} %")
+# sphinx_gallery_start_ignore
+lost = [damaged(model, 0.25) - damaged(model, 0) for model in (plain, dropped)]
+assert lost[1] < 2
+assert lost[0] > 2 * lost[1]
+# sphinx_gallery_end_ignore
 
 # %%
 # **It trains many networks at once**, which share their weights: each mask leaves another thinned
@@ -218,6 +244,10 @@ axes.errorbar(rates, found.mean(1), found.std(1, ddof=1), fmt="o-", color="#1b6c
 axes.set(xlabel="p of hidden units", ylabel="test errors, %", ylim=(0, None))
 axes.set_title("mean and standard deviation of three seeds", loc="left", fontsize=9)
 print("best p:", rates[int(found.mean(1).argmin())])
+# sphinx_gallery_start_ignore
+assert np.ptp(found.mean(1)[1:4]) < 2
+assert found.mean(1)[4] > found.mean(1).min() + 2
+# sphinx_gallery_end_ignore
 
 # %%
 # Dropout makes the network smaller, so the paper advises a larger one: if n units would do without
@@ -236,6 +266,10 @@ print("best p:", rates[int(found.mean(1).argmin())])
 
 for place, rates in (("hidden layers", (0, 0.5)), ("inputs", (0.5, 0))):
     print(f"p = 0.5 on the {place}: {errors(rates).mean():.2f} % errors")
+# sphinx_gallery_start_ignore
+worse = errors((0.5, 0)).mean() - errors((0, 0.5)).mean()
+assert worse > np.ptp(found.mean(1)[1:4])
+# sphinx_gallery_end_ignore
 
 # %%
 # What about batch normalisation?
@@ -324,6 +358,9 @@ print(f"1 - p = {1 - p:.1%}, (1 - p)^{steps} = {(1 - p) ** steps:.1%}")
 for units in (8, 256):
     none, half = (errors(rates, units=units).mean() for rates in ((0, 0), (0.2, 0.5)))
     print(f"{units:3} hidden units: {none:5.2f} % errors without dropout, {half:5.2f} % with it")
+    # sphinx_gallery_start_ignore
+    assert (half > none) == (units == 8)
+    # sphinx_gallery_end_ignore
 
 # %%
 # - When there is plenty of data, each sample is seen once or twice, and nothing can be learnt by

@@ -84,6 +84,9 @@ plt.show()
 for at in (-2, 2, 7):
     here = np.abs(grid[:, 0] - at).argmin()
     print(f"x = {at:2d}: {mean[here]:+.2f} +- {std[here]:.2f}, the sine is {np.sin(at):+.2f}")
+    # sphinx_gallery_start_ignore
+    assert (abs(mean[here] - np.sin(at)) > 2 * std[here]) == (at != -2)
+    # sphinx_gallery_end_ignore
 
 # %%
 # So this is the first lesson: **the band is the network's doubt, not its error.** All thinned
@@ -114,6 +117,9 @@ half = 1.645 * np.sqrt(found.std**2 + noise)  # 90 % of a normal distribution
 inside = calibration.interval_coverage(found.mean - half, found.mean + half, y_test)
 print(f"noise: {np.sqrt(noise):.3f}; the data were made with 0.1")
 print(f"{inside:.0%} of new measurements lie in their 90 % intervals")
+# sphinx_gallery_start_ignore
+assert 0.86 < inside < 0.95
+# sphinx_gallery_end_ignore
 
 # %%
 # Without the noise the intervals would contain far fewer:
@@ -121,6 +127,9 @@ print(f"{inside:.0%} of new measurements lie in their 90 % intervals")
 half = 1.645 * found.std
 inside = calibration.interval_coverage(found.mean - half, found.mean + half, y_test)
 print(f"{inside:.0%} lie in the band of the network's own doubt")
+# sphinx_gallery_start_ignore
+assert inside < 0.8
+# sphinx_gallery_end_ignore
 
 # %%
 # Does it notice what it has never seen?
@@ -193,6 +202,7 @@ plt.show()
 # How well does the doubt tell strangers from the digits 0 to 7? The AUC is how likely it is that,
 # of one of each, the stranger has the larger doubt. 1 is perfect, and 0.5 is a coin.
 
+aucs = {}
 print(f"{'':24}" + "".join(f"{name:>16}" for name in list(shown)[1:]))
 for kind, usual in doubts["0 to 7"].items():
     row = f"{kind:24}"
@@ -200,8 +210,17 @@ for kind, usual in doubts["0 to 7"].items():
         auc = AUC()
         values = np.concatenate([usual, doubts[name][kind]])
         auc.update(values, np.arange(len(values)) >= len(usual))
-        row += f"{auc.result():16.2f}"
+        aucs[kind, name] = auc.result()
+        row += f"{aucs[kind, name]:16.2f}"
     print(row)
+# sphinx_gallery_start_ignore
+asked_once, asked_often = ("plain: 1 - probability", "mutual information")
+gained = {name: aucs[asked_often, name] - aucs[asked_once, name] for name in list(shown)[1:]}
+assert abs(gained["8 and 9"]) < 0.04
+assert aucs[asked_once, "8 and 9"] > 0.85
+assert gained["white on black"] > 0.1
+assert max(aucs[kind, "on their side"] for kind in (asked_once, asked_often)) < 0.5
+# sphinx_gallery_end_ignore
 
 # %%
 # Three strangers, three lessons:
@@ -216,6 +235,9 @@ for kind, usual in doubts["0 to 7"].items():
 
 lying = classifier.predict(flat(shown["on their side"]), verbose=0).argmax(axis=1)
 print(f"{np.mean(lying == 4):.0%} of the digits on their side are called 4")
+# sphinx_gallery_start_ignore
+assert np.mean(lying == 4) > 0.9
+# sphinx_gallery_end_ignore
 
 # %%
 # Which answers should a person check?
@@ -240,6 +262,9 @@ plt.show()
 for share in (1, 0.9, 0.8):
     at = min(np.searchsorted(curve.coverage, share), len(curve.risk) - 1)
     print(f"it answers {share:.0%}: {curve.risk[at]:.1%} of the answers are wrong")
+# sphinx_gallery_start_ignore
+assert curve.risk[at] < wrong.mean() / 2
+# sphinx_gallery_end_ignore
 
 # %%
 # Is it right as often as it says?

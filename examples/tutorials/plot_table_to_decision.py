@@ -116,6 +116,10 @@ def percent_off(predicted):
 
 off = percent_off(model.predict(folder / "apart.csv"))
 print(f"with the tax: {off.mean():.1f} % off on average")
+# sphinx_gallery_start_ignore
+assert any("tax" in line and "gives" in line for line in model.lines[-1:])
+with_tax = off.mean()
+# sphinx_gallery_end_ignore
 
 # %%
 # It looks good, and it is of no use: nobody knows the tax before the house is sold. Without that
@@ -124,6 +128,9 @@ print(f"with the tax: {off.mean():.1f} % off on average")
 model.fit(folder / "houses.csv", "price", ignore=["tax"], verbose=0)
 off = percent_off(model.predict(folder / "new.csv"))
 print(f"without it: {off.mean():.1f} % off on average")
+# sphinx_gallery_start_ignore
+assert off.mean() > 2 * with_tax
+# sphinx_gallery_end_ignore
 
 # %%
 # Do the intervals keep their promise?
@@ -140,16 +147,24 @@ for row in said.slice(0, 3).to_pylist():
 
 
 def print_coverage(predicted, low, high):
-    """Print how many true prices lie in their intervals: of all houses, and of each third."""
+    """Print and return how many true prices lie in their intervals: of all, and of each third."""
     third = np.searchsorted(np.quantile(predicted, [1 / 3, 2 / 3]), predicted)
     parts = {"all houses": third >= 0}
     parts |= {name: third == number for number, name in enumerate(("cheap", "middle", "dear"))}
+    inside = {}
     for name, rows in parts.items():
-        inside = interval_coverage(low[rows], high[rows], price[rows])
-        print(f"{name:10} {inside:4.0%} inside, {np.median((high - low)[rows]):7,.0f} euros wide")
+        inside[name] = interval_coverage(low[rows], high[rows], price[rows])
+        wide = np.median((high - low)[rows])
+        print(f"{name:10} {inside[name]:4.0%} inside, {wide:7,.0f} euros wide")
+    return inside
 
 
-print_coverage(*(said.column(name).to_numpy() for name in ("prediction", "low", "high")))
+inside = print_coverage(*(said.column(name).to_numpy() for name in ("prediction", "low", "high")))
+# sphinx_gallery_start_ignore
+assert inside["all houses"] > 0.95
+assert inside["cheap"] > 0.98
+assert inside["dear"] < 0.95
+# sphinx_gallery_end_ignore
 
 # %%
 # In total the promise is kept. In the thirds it is not: the intervals are far too wide for cheap
@@ -165,8 +180,12 @@ said = model.predict_table(folder / "new.csv", mc=100)
 predicted, low, high = (
     np.exp(said.column(name).to_numpy()) for name in ("prediction", "low", "high")
 )
-print_coverage(predicted, low, high)
+inside = print_coverage(predicted, low, high)
 print(f"{percent_off(predicted).mean():.1f} % off on average")
+# sphinx_gallery_start_ignore
+assert np.ptp(list(inside.values())) < 0.04
+assert percent_off(predicted).mean() < off.mean()
+# sphinx_gallery_end_ignore
 
 # %%
 # Now the thirds agree, cheap houses have narrow intervals, and the network is nearer to the prices.
@@ -178,6 +197,9 @@ for name in TYPES:
     rows = first_half & (apart["type"] == name)
     inside = interval_coverage(low[rows], high[rows], price[rows])
     print(f"{name:10} {rows.sum():4} houses, {inside:4.0%} inside")
+    # sphinx_gallery_start_ignore
+    assert (inside < 0.85) == (name in ("mill", "castle"))
+    # sphinx_gallery_end_ignore
 
 rare = np.isin(apart["type"], ["mill", "castle"])
 figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
@@ -221,6 +243,9 @@ print(f"gain: {gain.mean():.2f} (standard error {error:.2f}), in {(gain > 0).sum
 spread = np.array([TYPES[name][2] for name in apart["type"]])
 least = np.abs(np.exp(spread * np.random.default_rng(1).normal(size=len(spread))) - 1)
 print(f"who knew how we made the prices would be {100 * least.mean():.1f} % off")
+# sphinx_gallery_start_ignore
+assert 2 * error < gain.mean() < 0.1 * np.mean(runs[0.2]) < least.mean() * 100
+# sphinx_gallery_end_ignore
 
 # %%
 # The gain is small beside the error itself, and larger than luck: it is more than twice its
@@ -281,12 +306,25 @@ check = ~first_half
 sent = {name: doubt >= thresholds[name] for name, doubt in ways.items()}
 rules = {"none": rare & False, "all": rare | True, **sent, "rare types alone": rare}
 print(f"{'':22}{'euros':>7}{'all':>8}" + "".join(f"{name:>10}" for name in TYPES))
+cost, share = {}, {}
 for name, rows in rules.items():
-    cost = SURVEYOR * rows[check].mean() + WRONG * (wrong & ~rows)[check].mean()
-    shares = [rows[check & (apart["type"] == type_)].mean() for type_ in TYPES]
-    print(f"{name:22}{cost:7.0f}{rows[check].mean():8.0%}" + "".join(f"{s:10.0%}" for s in shares))
+    cost[name] = SURVEYOR * rows[check].mean() + WRONG * (wrong & ~rows)[check].mean()
+    share[name] = [rows[check & (apart["type"] == type_)].mean() for type_ in TYPES]
+    cells = "".join(f"{s:10.0%}" for s in share[name])
+    print(f"{name:22}{cost[name]:7.0f}{rows[check].mean():8.0%}{cells}")
 usual = check & ~rare & sent["std"]
 print(f"of the usual types that std sends, {wrong[usual].mean():.1%} would be more than 20 % wrong")
+# sphinx_gallery_start_ignore
+assert min(share["std"][3:]) > 0.8
+assert share["dearest"][3] < 0.25
+assert 0.3 < share["dearest"][4] < 0.7
+assert cost["std"] < cost["dearest"]
+assert wrong[usual].mean() < 1 / 8
+assert usual.sum() > 0.25 * (check & ~rare).sum()
+plain_rule = cost["rare types alone"]
+assert plain_rule < cost["std"]
+assert abs(cost["rare types, then std"] / plain_rule - 1) < 0.1
+# sphinx_gallery_end_ignore
 
 # %%
 # The table shows the cost of a house, and which share of the houses is surveyed, in all and of each

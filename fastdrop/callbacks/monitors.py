@@ -133,14 +133,16 @@ class EarlyStopping(Monitor):
 
     Parameters
     ----------
-    monitor, min_delta
-        As for `Monitor`.
+    monitor : str
+        Name of the figure.
+    min_delta : float
+        An improvement by no more than this does not count.
     patience : int
         How many epochs without an improvement are tolerated.
     verbose : int
         Whether to print a line when training stops.
     mode : {"auto", "min", "max"}
-        As for `Monitor`.
+        Whether less or more is better. "auto" knows it for losses, errors, accuracies and areas.
     baseline : float, optional
         A figure that has to be surpassed for an improvement to count.
     restore_best_weights : bool
@@ -151,7 +153,9 @@ class EarlyStopping(Monitor):
     Raises
     ------
     ValueError
-        As for `Monitor`, or when `patience` or `start_from_epoch` is not a number of at least 0.
+        When `mode` is unknown, `min_delta` is no number, or `patience` or `start_from_epoch` is not
+        a number of at least 0. In training, when the figure does not exist, or "auto" does not know
+        whether less or more of it is better.
 
     Attributes
     ----------
@@ -225,7 +229,7 @@ class ModelCheckpoint(Monitor):
         The file. It may have fields for the epoch, counted from 1, and for the figures, such as
         ``"{epoch:02d}-{val_loss:.2f}.safetensors"``. Missing folders are made.
     monitor : str
-        As for `Monitor`.
+        As for `EarlyStopping`.
     verbose : int
         Whether to print a line when the model is saved.
     save_best_only : bool
@@ -233,7 +237,7 @@ class ModelCheckpoint(Monitor):
     save_weights_only : bool
         Whether to call `Sequential.save_weights` instead of `Sequential.save`.
     mode : {"auto", "min", "max"}
-        As for `Monitor`.
+        As for `EarlyStopping`.
     save_freq : "epoch"
         Nothing else is possible, because training only goes on exactly from the end of an epoch.
         Callbacks that change the learning rate have to come before this one. An epoch that stops
@@ -244,7 +248,8 @@ class ModelCheckpoint(Monitor):
     Raises
     ------
     ValueError
-        As for `Monitor`, or when `filepath` has a field that is not a figure.
+        When `mode` is unknown. In training, when `monitor` or a field of `filepath` is not a
+        figure, or "auto" does not know whether less or more of it is better.
     """
 
     synonyms: ClassVar = {"save_freq": None, "initial_value_threshold": "best"}
@@ -357,7 +362,7 @@ class ReduceLROnPlateau(Monitor):
     Parameters
     ----------
     monitor : str
-        As for `Monitor`.
+        As for `EarlyStopping`.
     factor : float
         The factor of the learning rate, in (0, 1).
     patience : int
@@ -365,9 +370,9 @@ class ReduceLROnPlateau(Monitor):
     verbose : int
         Whether to print the reduced rate.
     mode : {"auto", "min", "max"}
-        As for `Monitor`.
+        As for `EarlyStopping`.
     min_delta : float
-        As for `Monitor`.
+        As for `EarlyStopping`.
     cooldown : int
         How many epochs do not count after a reduction.
     min_lr : float
@@ -376,7 +381,7 @@ class ReduceLROnPlateau(Monitor):
     Raises
     ------
     ValueError
-        As for `Monitor`; also when `factor` is outside (0, 1), or another number is below 0.
+        As for `EarlyStopping`; also when `factor` is outside (0, 1), or a number is below 0.
 
     Notes
     -----

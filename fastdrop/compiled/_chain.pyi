@@ -3,8 +3,6 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from fastdrop.compiled._train import ProductGradient
-
 class Link:
     def __init__(
         self,
@@ -16,10 +14,11 @@ class Link:
         dropout: Any = None,
         seed: int = 0,
         trains: bool = False,
+        shared: bool = False,
     ) -> None: ...
 
 class Chain:
-    grads: dict[str, NDArray[Any] | ProductGradient]
+    grads: dict[str, Any]
     calls_functions: bool
     def __init__(
         self,
@@ -30,6 +29,7 @@ class Chain:
         matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
         shared: Callable[..., NDArray[Any]] | None,
         rate_at: Callable[[Any, int], float],
+        in_parts: Callable[..., Any],
     ) -> None: ...
     def forward(self, x: NDArray[Any], training: bool, step: int, row: int) -> NDArray[Any]: ...
     def sample(

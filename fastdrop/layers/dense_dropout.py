@@ -41,7 +41,7 @@ class DropConnect(Dense):
     rate : float or callable, optional
         Keras's name for `p`.
     seed : int, optional
-        As for `RandomLayer`.
+        As for `Layer`.
     input_shape, name
         As for `Dense`.
 
@@ -137,7 +137,7 @@ class ConcreteDropout(Dense):
     rate : float, optional
         Keras's name for `p`.
     seed : int, optional
-        As for `RandomLayer`.
+        As for `Layer`.
     input_shape, name
         As for `Dense`.
 

@@ -133,7 +133,7 @@ class Dropout(RandomLayer):
     p : float or callable
         Probability of dropping an element, in [0, 1], or a schedule of it; by default 0.5.
     seed : int, optional
-        As for `RandomLayer`.
+        As for `Layer`.
     shared_axes : int or tuple of int
         Axes along which all elements share one decision; 0 is the batch axis. If the layer stands
         between `Dense` layers and one mask serves the whole batch, a model multiplies only the
@@ -150,7 +150,7 @@ class Dropout(RandomLayer):
     noise_shape : object
         Not supported: use `shared_axes`.
     input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -241,7 +241,7 @@ class ChannelDropout(Dropout):
     rate : float or callable, optional
         Keras's name for `p`.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -287,24 +287,34 @@ class ChannelDropout(Dropout):
 
 
 class Dropout1d(ChannelDropout):
-    """Drop whole channels of sequences, (samples, channels, length); see `ChannelDropout`.
+    """Drop whole channels of sequences, (samples, channels, length) [1]_.
 
     Parameters
     ----------
-    p, data_format, rate, seed, input_shape, name
-        As for `ChannelDropout`.
+    p : float or callable
+        Probability of dropping a channel, in [0, 1], or a schedule of it; by default 0.5.
+    data_format : {"channels_first", "channels_last"}
+        Whether the channels of x come right after the samples, or at the end.
+    rate : float or callable, optional
+        Keras's name for `p`.
+    seed, input_shape, name
+        As for `Layer`.
+
+    References
+    ----------
+    .. [1] Tompson et al. 2015, Efficient object localization using convolutional networks, CVPR.
     """
 
     space = ("length",)
 
 
 class Dropout2d(ChannelDropout):
-    """Drop whole channels of images, (samples, channels, height, width); see `ChannelDropout`.
+    """Drop whole channels of images, (samples, channels, height, width); see `Dropout1d`.
 
     Parameters
     ----------
     p, data_format, rate, seed, input_shape, name
-        As for `ChannelDropout`.
+        As for `Dropout1d`.
     """
 
     space = ("height", "width")
@@ -316,7 +326,7 @@ class Dropout3d(ChannelDropout):
     Parameters
     ----------
     p, data_format, rate, seed, input_shape, name
-        As for `ChannelDropout`.
+        As for `Dropout1d`.
     """
 
     space = ("depth", "height", "width")
@@ -370,7 +380,7 @@ class AlphaDropout(_AlphaDropout):
     noise_shape : object
         As for `Dropout`.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -454,7 +464,7 @@ class DropPath(RandomLayer):
     rate : float or callable, optional
         Keras's name for `p`.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -510,7 +520,7 @@ class DropBlock2d(RandomLayer):
     rate : float or callable, optional
         Keras's name for `p`.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------

@@ -29,7 +29,7 @@ class GaussianDropout(RandomLayer):
     rate : float or callable, optional
         Keras's name for `p`.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class GaussianNoise(RandomLayer):
     stddev : float
         Standard deviation of the noise, at least 0.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------

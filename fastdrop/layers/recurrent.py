@@ -34,7 +34,7 @@ class LockedDropout(Dropout):
     rate : float or callable, optional
         Keras's name for `p`.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class WeightDropout(Dropout):
     rate : float or callable, optional
         Keras's name for `p`.
     seed, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -136,7 +136,7 @@ class EmbeddingDropout(WeightDropout):
     rate : float or callable, optional
         Keras's name for `p`.
     seed, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------
@@ -193,7 +193,7 @@ class Zoneout(RandomLayer):
     rate : float, optional
         Keras's name for `p`.
     seed, input_shape, name
-        As for `RandomLayer`.
+        As for `Layer`.
 
     Raises
     ------

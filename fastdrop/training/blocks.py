@@ -1,9 +1,9 @@
 """The blocks that make up a training step. Each computes one or more layers at once.
 
 - `chains.ChainBlock`: `Dense` layers that follow one another, with their bias, activation and
-  element-wise dropout, in compiled code from end to end;
-- `shared_masks.ShrinkBlock` and `.DenseBlock`: if the whole batch, or groups of its rows, share one
-  mask, only kept units are multiplied;
+  dropout, in compiled code from end to end;
+- `shared_masks.ShrinkBlock` and `.DenseBlock`: the same for one `Dense` at a time, where groups of
+  rows have masks of their own, or ranks sum the gradients of each layer as soon as it has them;
 - `LayerBlock`: any other layer, even one of a user's own, by its own forward and backward.
 
 Activations between blocks are lists of parts: rows of the batch, with the columns that were kept.
@@ -118,6 +118,11 @@ def make_blocks(
                 return "linear" if stops else follower.activation, last + 1
         return activation, last
 
+    def one_by_one() -> bool:
+        """Tell whether blocks pass on parts of activations, instead of a chain's links."""
+        rules = (rule_of(number) for number in range(len(layers)))
+        return not in_chains or any(r and r.shared and r.layer.groups > 1 for r in rules)
+
     def rule_of(number: int) -> DropoutRule | None:
         """Return the rule of a dropout that a block can include."""
         layer = layers[number] if number < len(layers) else None
@@ -140,6 +145,7 @@ def make_blocks(
             links.clear()
         begin = number
 
+    apart = one_by_one()
     number = 0
     while number < len(layers):
         layer, end = layers[number], number + 1
@@ -151,7 +157,7 @@ def make_blocks(
             if rule is not None and rule.shared and activation == "softmax":
                 rule = None  # this activation depends on all units
             end += rule is not None
-            if shrunk or (rule is not None and rule.shared):
+            if shrunk or (apart and rule is not None and rule.shared):
                 end_chain(number)
                 blocks.append(DenseBlock(first + number, layer, activation, rule, matmul, memory()))
                 shrunk = rule is not None and rule.shared
@@ -164,7 +170,7 @@ def make_blocks(
             stop = logits and number == len(layers) - 1
             blocks.append(LayerBlock(first + number, layer, seeds[number], stop))
             begin = end
-        elif rule.shared:
+        elif rule.shared and apart:
             end_chain(number)
             blocks.append(ShrinkBlock(rule, dtype))
             shrunk, begin = True, end

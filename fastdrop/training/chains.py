@@ -1,4 +1,4 @@
-"""Blocks of `Dense` layers that follow one another, with activations and element-wise dropout."""
+"""Blocks of `Dense` layers that follow one another, with activations and dropout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastdrop._quiet import bare
 from fastdrop.compiled._chain import Chain, Link
-from fastdrop.layers import ACTIVATIONS, Array, Batch, Dense, Dropout, Shape
+from fastdrop.layers import ACTIVATIONS, Array, Batch, Dense, Dropout, PartialGradient, Shape
 from fastdrop.layers.schedules import rate_at
 from fastdrop.training.block import Block, Buffers, Matmul, Part, whole
 
@@ -32,12 +32,17 @@ def dense_link(
         dropout,
         seed,
         dense.trainable,
+        _is_shared(dropout),
     )
 
 
 def dropout_link(features: int, dropout: Dropout, seed: int) -> Link:
     """Return a dropout without a `Dense` before it."""
-    return Link(features, dropout=dropout, seed=seed)
+    return Link(features, dropout=dropout, seed=seed, shared=_is_shared(dropout))
+
+
+def _is_shared(dropout: Dropout | None) -> bool:
+    return dropout is not None and dropout.shared_axes != ()
 
 
 class ChainBlock(Block):
@@ -78,8 +83,9 @@ class ChainBlock(Block):
     ) -> None:
         self.trains, self.flat = trains, len(shape) == 1
         self._features = math.prod(shape)
+        buffers = Buffers(dtype)
         self.chain = Chain(
-            list(links), self._features, dtype, Buffers(dtype), matmul, shared, rate_at
+            list(links), self._features, dtype, buffers, matmul, shared, rate_at, PartialGradient
         )
         self.grads = {}
 

@@ -1,4 +1,7 @@
-"""Blocks that leave out what a mask drops from a whole batch, or from a group of its rows.
+"""Blocks that leave out what a mask drops from a group of a batch's rows.
+
+They are for networks in which groups have masks of their own, and for training with several ranks.
+Otherwise, if a whole batch shares a mask, `_chain.pyx` does the same with less Python in between.
 
 If a `Dense` reads what such a dropout leaves, only kept units are multiplied::
 

@@ -103,6 +103,7 @@ class Step:
             (n for n, block in enumerate(self._blocks) if block.trains), len(self._blocks)
         )
         self._predicting: list[Block] | None = None
+        self._predicting_chain: Chain | None = None
         weights = network.weights()
         self._layouts = Layouts(
             {f"weights[{name!r}]": array for name, array in weights.items()}, written=True
@@ -121,7 +122,8 @@ class Step:
             (layer, SETTINGS if is_ours(type(layer)) else ("trainable", "activation"))
             for layer in layers
         ]
-        parts.append((network, ("seed", "loss", "optimizer")))
+        parts.append((network, ("generator", "loss", "optimizer")))
+        parts.append((network.generator, ("seed",)))
         if optimizer is not None:  # it decides whether gradients may be products
             parts.append((optimizer, ("clipnorm", "global_clipnorm", "update")))
         settings = [(part, name) for part, names in parts for name in names if hasattr(part, name)]
@@ -134,6 +136,14 @@ class Step:
             return None
         ours = self._own_loss and is_ours(type(self.network.optimizer))
         return chain if ours and self._leaves_products() else None
+
+    def _chain_without_numpy(self, blocks: list[Block]) -> Chain | None:
+        """Return the chain that is the whole network, if NumPy computes nothing of its outputs."""
+        chain = _only_chain(blocks)
+        softmax_last = self.from_logits and self.network.layers[-1].activation == "softmax"
+        if chain is None or (softmax_last and self._chain is not None):  # softmax is compiled
+            return chain
+        return None if chain.calls_functions else chain
 
     def _leaves_products(self) -> bool:
         """Tell whether the optimiser may multiply gradients one by one, in one piece of memory."""
@@ -174,12 +184,14 @@ class Step:
         optimizer = self.network.optimizer
         assert optimizer is not None  # `fit` has checked it
         self._follow_network()
-        if self._chain is not None:  # then there is no NumPy and no Python in between
-            return self._train_alone(optimizer, x, y, sample_weight)
+        if self._chain is not None:
+            return self._train_chain(self._chain, optimizer, x, y, sample_weight)
         with np.errstate(all="ignore"):  # the loss itself shows when something is not finite
             if self._ranks is not None:
                 return self._train_together(self._ranks, optimizer, x, y, sample_weight, row, rows)
-            return self._train_alone(optimizer, x, y, sample_weight)
+            loss, outputs, grads = self._loss_and_gradients(x, y, sample_weight)
+            self._update(optimizer, grads)
+        return loss, outputs, self.from_logits
 
     def gradients(
         self, x: Array, y: Array, sample_weight: Array | None = None
@@ -208,11 +220,18 @@ class Step:
                 loss, _, grads = self._loss_and_gradients(x, y, sample_weight)
         return loss, grads
 
-    def _train_alone(
-        self, optimizer: Optimizer, x: Array, y: Array, sample_weight: Array | None
+    def _train_chain(
+        self, chain: Chain, optimizer: Optimizer, x: Array, y: Array, sample_weight: Array | None
     ) -> tuple[float, Array, bool]:
-        loss, outputs, grads = self._loss_and_gradients(x, y, sample_weight)
-        self._update(optimizer, grads)
+        """Do what `train` does for an ordinary network: this is all that its step does.
+
+        Forward, loss, backward and update are one call into compiled code each, with no NumPy in
+        between. docs/explanation/training_step.md tells why they are not one call together.
+        """
+        outputs = chain.forward(self._cast(x), True, self.network.step, 0)
+        loss, dy = self._loss(outputs, y, sample_weight)
+        chain.backward(dy, False)
+        self._update(optimizer, chain.grads)
         return loss, outputs, self.from_logits
 
     def _loss_and_gradients(
@@ -233,6 +252,10 @@ class Step:
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
         self._follow_network()
+        if self._chain is not None:  # no NumPy, so no settings of NumPy's either, which take a us
+            outputs = self._chain.forward(self._cast(x), False, 0, 0)
+            loss, _ = self._loss(outputs, y, sample_weight)
+            return loss, outputs, self.from_logits
         with quiet(over="ignore", invalid="ignore"):
             outputs = self._forward(self._blocks, x, False, row, rows)
             if self._ranks is None:
@@ -281,6 +304,9 @@ class Step:
         self._follow_network()
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
+            self._predicting_chain = self._chain_without_numpy(self._predicting)
+        if self._predicting_chain is not None and not training:
+            return self._predicting_chain.forward(self._cast(x), False, 0, 0)
         with quiet():
             return self._forward(self._predicting, x, training)
 

@@ -525,12 +525,14 @@ class Fuzzer:
         inputs, units = inputs or r.choice([1, 7, 40]), r.choice([1, 3, 50])
         dtype = dtype or r.choice([np.float32, np.float64])
         dropout = r.choice([None, SimpleNamespace(p=0.5), SimpleNamespace(p=Linear(0, 1, 5))])
+        trains, shared = r.random() < 0.8, r.random() < 0.3
         if r.random() < 0.2:
-            return [inputs, None, None, ("", ""), "linear", dropout or SimpleNamespace(p=0.1), 3]
+            dropout = dropout or SimpleNamespace(p=0.1)
+            return [inputs, None, None, ("", ""), "linear", dropout, 3, trains, shared]
         activation = r.choice(["linear", "relu", ACTIVATIONS["tanh"], ACTIVATIONS["softmax"]])
         bias = r.choice([None, self.array((units,), dtype)])
         weight = self.array((units, inputs), dtype)
-        return [units, weight, bias, ("w", "b"), activation, dropout, 3, r.random() < 0.8]
+        return [units, weight, bias, ("w", "b"), activation, dropout, 3, trains, shared]
 
     def chain(self):
         dtype = self.r.choice([np.float32, np.float64])
@@ -543,8 +545,13 @@ class Fuzzer:
             except (TypeError, ValueError):  # of an array that lies oddly
                 continue
             width = arguments[0]
+            if arguments[8] and arguments[5]:  # a Dense has to follow
+                weight = np.ones((3, width), dtype)
+                links.append(_chain.Link(3, weight, None, ("v", "c"), "relu", None, 3, True))
+                width = 3
         buffers, matmul = Buffers(dtype), self.r.choice([_train.matmul, np.matmul])
-        return [links, self.inputs, dtype, buffers, matmul, self.r.choice([None, buffers]), rate_at]
+        shared = self.r.choice([None, buffers])
+        return [links, self.inputs, dtype, buffers, matmul, shared, rate_at, PartialGradient]
 
     def pass_through(self, chain):
         """Use a chain, and let others meddle with its arrays."""
@@ -557,8 +564,9 @@ class Fuzzer:
             chain.backward(dy, self.r.random() < 0.5)
             self.sample(chain)
             for gradient in chain.grads.values():
-                if isinstance(gradient, np.ndarray):
-                    meddle(self.r, gradient)
+                for array in gradient.parts[0] if hasattr(gradient, "parts") else [gradient]:
+                    if isinstance(array, np.ndarray):
+                        meddle(self.r, array)
 
     def sample(self, chain):
         """Lines of a chain, of right segments and of wrong ones."""

@@ -73,17 +73,26 @@ ELEMENTWISE = {
     "shared, not before a dense": ([Dense(9, "relu"), shared(), ReLU()], 3),
 }
 SHARED = {
-    "one mask": ([Dense(9, "relu"), shared(), Dense(4)], 2),
-    "two layers": ([Dense(9, "relu"), shared(), Dense(8, "relu"), shared(0.3), Dense(4)], 3),
+    "one mask": ([Dense(9, "relu"), shared(), Dense(4)], 1),
+    "two layers": ([Dense(9, "relu"), shared(), Dense(8, "relu"), shared(0.3), Dense(4)], 1),
+    **{
+        f"{name} alone": ([Dense(9, name), shared(), Dense(8, name), shared(0.3), Dense(4)], 1)
+        for name in layers.ACTIVATIONS
+        if name != "softmax"
+    },
+    "element-wise between": (
+        [Dense(9, "relu"), shared(), Dense(8, "tanh"), Dropout(0.3), Dense(7), shared(), Dense(4)],
+        1,
+    ),
     **{
         name: ([Dense(9, name), shared(), Dense(8, name), shared(groups=2), Dense(4)], 3)
         for name in layers.ACTIVATIONS
         if name != "softmax"
     },
-    "softmax": ([Dense(9, "softmax"), shared(), Dense(4)], 3),
-    "no bias": ([Dense(9, use_bias=False), shared(), Dense(4)], 2),
-    "inputs": ([shared(0.3), Dense(9, "relu"), shared(), Dense(4)], 3),
-    "inputs of a second dense": ([Dense(7, "softmax"), shared(0.3), Dense(9, "relu")], 3),
+    "softmax": ([Dense(9, "softmax"), shared(), Dense(4)], 1),
+    "no bias": ([Dense(9, use_bias=False), shared(), Dense(4)], 1),
+    "inputs": ([shared(0.3), Dense(9, "relu"), shared(), Dense(4)], 1),
+    "inputs of a second dense": ([Dense(7, "softmax"), shared(0.3), Dense(9, "relu")], 1),
     "groups": ([Dense(9, "relu"), shared(groups=2), Dense(4)], 2),
     "groups of two kinds": (
         [
@@ -100,9 +109,9 @@ SHARED = {
         [Dense(9, "relu"), shared(groups=2), Dense(8, "relu"), Dropout(0.3), Dense(4)],
         3,
     ),
-    "all dropped": ([Dense(9, "relu"), shared(1), Dense(4)], 2),
-    "none dropped": ([Dense(9, "relu"), shared(0), Dense(4)], 2),
-    "schedule": ([Dense(9, "relu"), shared(Linear(0, 0.7, 6)), Dense(4)], 2),
+    "all dropped": ([Dense(9, "relu"), shared(1), Dense(4)], 1),
+    "none dropped": ([Dense(9, "relu"), shared(0), Dense(4)], 1),
+    "schedule": ([Dense(9, "relu"), shared(Linear(0, 0.7, 6)), Dense(4)], 1),
 }
 ROWS, FEATURES, SEED = 7, 5, 11
 
@@ -171,13 +180,14 @@ def test_blocks_give_the_layers_bits(stack, count, training, dtype):
             )
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("in_chains", [True, False])
 @pytest.mark.parametrize(("stack", "count"), SHARED.values(), ids=list(SHARED))
-def test_leaving_out_what_is_dropped_changes_nothing_but_rounding(stack, count, training):
+def test_leaving_out_what_is_dropped_changes_nothing_but_rounding(stack, count, in_chains):
     stack, shapes = built(stack, np.float64)
-    blocks = make_blocks(stack, shapes, SEED, False, np.float64)
-    assert len(blocks) == count
-    for x, batch in batches(training):
+    blocks = make_blocks(stack, shapes, SEED, False, np.float64, in_chains=in_chains)
+    assert len(blocks) == count or not in_chains
+    for x, batch in [*batches(True), *batches(False), *batches(True)]:
+        training = batch.training
         y, dx, grads = run(blocks, x, batch)
         expected_y, expected_dx, expected_grads = run(one_by_one(stack), x, batch)
         np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-13)
@@ -194,7 +204,7 @@ def test_only_kept_units_are_multiplied():
     )
     blocks = make_blocks(stack, shapes, SEED, False, np.float32)
     run(blocks, np.ones((3, FEATURES), np.float32), Batch(True, Key(SEED), 0, 3))
-    ((rows, columns, values),) = blocks[1].grads["2.weight"].parts
+    ((rows, columns, values),) = blocks[0].grads["2.weight"].parts
     assert values.shape == (len(rows), len(columns))
     assert 15 < len(rows) < 35
     assert 35 < len(columns) < 65

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastdrop import Sequential, losses, metrics
+from fastdrop import Sequential, callbacks, losses, metrics
 from fastdrop.layers import Dense, Dropout
 
 X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
@@ -42,7 +42,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
+def call(model, method, x, y, sample_weight=None):
+    return getattr(model, method)(x, y, sample_weight=sample_weight)
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch", "evaluate"])
 @pytest.mark.parametrize("bad", BAD)
 def test_what_is_refused_first_is_refused_later(bad, method):
     messages = []
@@ -51,7 +55,7 @@ def test_what_is_refused_first_is_refused_later(bad, method):
         before = [w.copy() for w in model.get_weights()]
         step = model.step
         with pytest.raises((ValueError, TypeError)) as raised:
-            getattr(model, method)(*BAD[bad]())
+            call(model, method, *BAD[bad]())
         messages.append(str(raised.value))
         assert model.step == step
         for w, old in zip(model.get_weights(), before, strict=True):
@@ -98,3 +102,38 @@ def test_figures_are_those_of_fit():
     np.testing.assert_allclose([loss, accuracy], [figures["loss"][0], figures["accuracy"][0]], 1e-6)
     for w, same in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_allclose(w, same, 1e-5, 1e-7)
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(6.0)])
+def test_a_batch_is_evaluated_as_it_is_tested(weights, capsys):
+    model = made(True)
+    tested = model.test_on_batch(X, Y, weights)
+    for size in (6, 1024):
+        assert model.evaluate(X, Y, size, sample_weight=weights, verbose=0) == tested
+    named = model.evaluate(X, Y, sample_weight=weights, return_dict=True)
+    assert list(named.values()) == tested
+    assert "loss" in capsys.readouterr().out
+    in_parts = model.evaluate(X, Y, 4, sample_weight=weights, verbose=0)
+    if weights is None:
+        np.testing.assert_allclose(in_parts, tested, rtol=1e-6)
+
+
+def test_evaluate_tells_its_callbacks_of_a_single_batch():
+    seen = []
+    listener = callbacks.LambdaCallback(on_test_batch_end=lambda batch, logs: seen.append(batch))
+    model = made(True)
+    model.evaluate(X, Y, callbacks=[listener], verbose=0)
+    assert seen == [0]
+
+
+class Own(Sequential):
+    """A model with a method of its own."""
+
+    def test_on_batch(self, *arguments, **named):
+        raise AssertionError("nothing calls it")
+
+
+def test_evaluate_calls_no_method_of_ones_own():
+    model = Own([Dense(3, "softmax", input_shape=(4,))], seed=1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    assert np.isfinite(model.evaluate(X, Y, verbose=0))
