@@ -179,10 +179,17 @@ def words(column: Any) -> Words:
             column = pa.concat_arrays(column.chunks) if column.num_chunks else _NO_WORDS
     trimmed = pc.utf8_trim_whitespace(column.dictionary)
     trimmed = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
-    codes = column.indices.fill_null(-1).to_numpy().astype(np.int32)
+    codes = _numbers_of(column.indices)
     again = trimmed.dictionary_encode()
-    numbers = np.append(again.indices.fill_null(-1).to_numpy(), -1).astype(np.int32)
-    return Words(again.dictionary.to_pylist(), numbers[codes])
+    if len(again.dictionary) < len(trimmed):  # some are the same without blanks, or none
+        codes = np.append(_numbers_of(again.indices), np.int32(-1))[codes]
+    return Words(again.dictionary.to_pylist(), codes)
+
+
+def _numbers_of(indices: pa.Array) -> Array:
+    """Return indices into a dictionary, with -1 for none."""
+    filled = indices.fill_null(-1) if indices.null_count else indices
+    return np.asarray(filled.to_numpy(), np.int32)
 
 
 _NO_WORDS = pa.array([], WORDS)

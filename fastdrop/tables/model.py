@@ -311,7 +311,9 @@ class TableModel:
     ) -> Predictor:
         """Return what makes the columns of `predict_table` block by block."""
         self._check_fitted()
-        return Predictor(self.network, self.target, self.noise, mc, moments, seed)
+        return Predictor(
+            self.network, self.encoding, self.target, self.noise, mc, moments, seed
+        )
 
     def rows(self, source: Source) -> Iterator[EncodedRows]:
         """Give the rows of a table as the network takes them, in blocks."""
@@ -441,7 +443,7 @@ class TableModel:
     def _outputs(self, table: Any) -> Array:
         """Return the network's outputs for all rows."""
         self._check_fitted()
-        outputs = [self.network.predict(rows, verbose=0) for rows in self.rows(source_of(table))]
+        outputs = self.predictor().outputs(self.rows(source_of(table)))
         empty = np.zeros((0, self.target.outputs), np.float32)
         return np.concatenate([empty, *outputs])
 
