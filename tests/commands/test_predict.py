@@ -138,11 +138,11 @@ def test_json(tmp_path, folder, capsys):
 BAD = {
     "no model": (
         lambda f, t: [f / "none", f / "t.csv", "--out", t / "p.csv"],
-        "path: expected an existing file",
+        "none: expected an existing file",
     ),
     "a network": (
         lambda f, t: [f / "t.csv", f / "t.csv", "--out", t / "p.csv"],
-        "expected a whole safetensors file",
+        "t.csv: expected a file that fastdrop has saved, got one of",
     ),
     "a checkpoint": (
         lambda f, t: [f / "price" / "checkpoint.safetensors", f / "t.csv"],
