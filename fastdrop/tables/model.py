@@ -311,9 +311,7 @@ class TableModel:
     ) -> Predictor:
         """Return what makes the columns of `predict_table` block by block."""
         self._check_fitted()
-        return Predictor(
-            self.network, self.encoding, self.target, self.noise, mc, moments, seed
-        )
+        return Predictor(self.network, self.encoding, self.target, self.noise, mc, moments, seed)
 
     def rows(self, source: Source) -> Iterator[EncodedRows]:
         """Give the rows of a table as the network takes them, in blocks."""

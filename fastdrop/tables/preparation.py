@@ -85,6 +85,8 @@ class Prepared:
     roles : Roles
     lines : list of str
         What was done, for people.
+    numbers_val : ndarray of int
+        Which rows of the table those to validate on are, from 1 below the header.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Prepared:
     weight_val: Array | None
     roles: Roles
     lines: list[str]
+    numbers_val: Array
 
     def arrays(self) -> list[Array]:
         """Return all numbers that a network gets to see."""
@@ -199,6 +202,7 @@ class _Preparation:
             of(validation, weight),
             self.roles,
             self.lines,
+            self.numbers[validation],
         )
 
     def _rows_with_target(self, table: pa.Table) -> pa.Table:
@@ -207,7 +211,8 @@ class _Preparation:
         kind = kind_of(self.roles.target, target.type)
         values = _values(self.roles.target, kind, target)
         known = values.codes >= 0 if isinstance(values, Words) else ~np.isnan(values)
-        without = int(len(known) - known.sum())
+        self.numbers = np.flatnonzero(known) + 1
+        without = len(known) - len(self.numbers)
         if without and self.roles.missing == "error":
             raise ValueError(
                 f"target: expected a value in every row of {shown(self.roles.target)}, as missing "

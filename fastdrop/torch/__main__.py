@@ -35,7 +35,6 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(2)
 
     from _fastdrop_command import end_of_beginning
-
     from fastdrop.torch import enable
 
     end_of_beginning()

@@ -75,8 +75,8 @@ class Results(NamedTuple):
     command : list of str
         The command line as it was typed.
     data : dict
-        "name", "path" (None for the embedded digits), "label" (the target of a table, or
-        None), "roles" (of a table's columns, or None), "checksum",
+        "name", "path" (as it was typed; None for the embedded digits), "folder" (where), "label"
+        (the target of a table, or None), "roles" (of a table's columns, or None), "checksum",
         "training" and "validation" (numbers of samples), "task", "metric", "classes" (names).
     settings : dict
         `network.Settings`, by name.

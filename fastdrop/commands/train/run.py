@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from fastdrop import __version__
@@ -180,11 +181,16 @@ def _finish(
 ) -> None:
     """Write what stays of all runs, and print what they say."""
     out, console = arguments.out, arguments.console
+    origin = {
+        "path": arguments.data and str(arguments.data),
+        "folder": str(Path.cwd()),
+        "label": arguments.label,
+    }
     results = Results(
         __version__,
         environment(),
         arguments.typed,
-        data.facts() | {"path": arguments.data and str(arguments.data), "label": arguments.label},
+        data.facts() | origin,
         settings._asdict(),
         progress.runs,
     )
