@@ -152,6 +152,8 @@ def prepare(table: Any, roles: Roles, seed: int = 0) -> Prepared:
 
 def _check_columns(source: Source, roles: Roles) -> None:
     names = source.names()
+    if not names:
+        raise ValueError(about(source.name, "expected columns, got none"))
     for role, name in roles.by_name():
         if name not in names:
             meant = near_miss(name, names)
@@ -176,7 +178,7 @@ class _Preparation:
         task, target_kind, target_values = self._task()
         training, validation = self._split()
         target, y = encoded(self.roles.target, target_kind, target_values, task, training)
-        weight = self._weight()
+        weight = self._weight(training)
         columns, values = self._columns(training, y)
         encoding = Encoding(columns, self.roles.missing)
         size = len(json.dumps(encoding.config()))
@@ -264,7 +266,7 @@ class _Preparation:
         self.lines.append(f"{len(rows[0])} rows to train on, {len(rows[1])} to validate on, {how}")
         return rows
 
-    def _weight(self) -> Array | None:
+    def _weight(self, training: Array) -> Array | None:
         name = self.roles.weight
         if name is None:
             return None
@@ -272,10 +274,18 @@ class _Preparation:
         if (kind := kind_of(name, column.type)) != "number":
             raise ValueError(f"weight: expected numbers, got {kind} in {shown(name)}")
         weight = floats(name, column)
-        if not (weight >= 0).all() or not weight.any():  # also refuses NaN
+        most = np.finfo(np.float32).max
+        for wrong in (np.isnan(weight), weight < 0, weight > most):
+            if wrong.any():
+                got = weight[wrong.argmax()]
+                raise ValueError(
+                    f"weight: expected numbers of at least 0 that float32 holds in every row, "
+                    f"got {'none' if np.isnan(got) else f'{got:g}'} in {shown(name)}"
+                )
+        if not weight[training].astype(np.float32).any():
             raise ValueError(
-                f"weight: expected numbers of at least 0 in every row, and some above, "
-                f"got others in {shown(name)}"
+                f"weight: expected some above 0 among the rows to train on, got none in "
+                f"{shown(name)}"
             )
         return weight.astype(np.float32)
 
