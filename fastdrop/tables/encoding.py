@@ -241,8 +241,14 @@ class Encoding:
         begin = len(self.numbers) + self.flags
         self.offsets = begin + np.cumsum([0, *widths])[: len(widths)]
 
-    def encoded(self, block: pa.RecordBatch) -> EncodedRows:
+    def encoded(self, block: pa.RecordBatch, before: int = 0) -> EncodedRows:
         """Return the rows of a block that has the columns of `types`.
+
+        Parameters
+        ----------
+        block : pyarrow.RecordBatch
+        before : int
+            How many rows there were in the blocks before it, for messages.
 
         Raises
         ------
@@ -253,7 +259,8 @@ class Encoding:
         for column in self.columns:
             read = block.column(column.name)
             if isinstance(column, NumberColumn):
-                values[column.name] = floats(column.name, read)
+                rows = range(before + 1, before + 1 + block.num_rows)
+                values[column.name] = floats(column.name, read, rows)
             else:
                 values[column.name] = words(read)
         return self.rows(values, block.num_rows)

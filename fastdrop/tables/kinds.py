@@ -9,6 +9,7 @@ meant in two ways is refused: numbers and words in one column, decimal commas.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,10 +136,17 @@ def read_as(kind: str, dtype: pa.DataType) -> str:
     return f"timestamp[{unit}{', tz=UTC' if getattr(dtype, 'tz', None) else ''}]"
 
 
-def floats(name: str, column: Any) -> Array:
+def floats(name: str, column: Any, rows: Sequence[int] | Array | None = None) -> Array:
     """Return a column of numbers, flags, dates (days since 1970) or times (seconds) as float64.
 
     What is missing is NaN.
+
+    Parameters
+    ----------
+    name : str
+    column : Arrow's array
+    rows : sequence of int, optional
+        What the rows are called in messages; by default they count from 1.
 
     Raises
     ------
@@ -157,9 +165,10 @@ def floats(name: str, column: Any) -> Array:
     except pa.ArrowException as error:
         raise ValueError(f"column {shown(name)}: expected numbers, got: {error}") from None
     if np.isinf(values).any():
-        row = int(np.argmax(np.isinf(values))) + 1
+        place = int(np.argmax(np.isinf(values)))
+        row = place + 1 if rows is None else rows[place]
         raise ValueError(
-            f"column {shown(name)}: expected finite numbers, got {values[row - 1]} in row {row}"
+            f"column {shown(name)}: expected finite numbers, got {values[place]} in row {row}"
         )
     return values
 

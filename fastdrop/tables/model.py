@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastdrop._checks import check_count, check_number, checked_p, is_count
-from fastdrop._messages import about, one_line, one_line_about
+from fastdrop._messages import about, near_miss, one_line, one_line_about
 from fastdrop._serialization import deserialize, serialize
 from fastdrop._version import __version__
 from fastdrop.callbacks import Callback, History
@@ -316,9 +316,11 @@ class TableModel:
     def rows(self, source: Source) -> Iterator[EncodedRows]:
         """Give the rows of a table as the network takes them, in blocks."""
         self.check_columns(source)
+        before = 0
         for block in source.blocks(self.encoding.types):
             try:
-                yield self.encoding.encoded(block)
+                yield self.encoding.encoded(block, before)
+                before += block.num_rows
             except ValueError as error:
                 raise ValueError(about(source.name, error)) from None
 
@@ -336,11 +338,12 @@ class TableModel:
         names = source.names()
         lacking = [name for name in self.encoding.types if name not in names]
         if lacking:
+            meant = near_miss(lacking[0], names) if len(lacking) == 1 else ""
             raise ValueError(
                 about(
                     source.name,
                     f"expected the columns that the model was trained on, got none of the name"
-                    f"{'s' if len(lacking) > 1 else ''} {', '.join(map(shown, lacking))}",
+                    f"{'s' if len(lacking) > 1 else ''} {', '.join(map(shown, lacking))}{meant}",
                 )
             )
         return [name for name in names if name not in self.encoding.types]

@@ -234,7 +234,7 @@ class _Preparation:
         name = self.roles.target
         column = self.table.column(name)
         kind = kind_of(name, column.type)
-        values = _values(name, kind, column)
+        values = _values(name, kind, column, self.numbers)
         if isinstance(values, Words):
             check_one_kind(name, values)
             values = values.present()
@@ -248,7 +248,7 @@ class _Preparation:
         if group is not None:
             column = self.table.column(group)
             kind = kind_of(group, column.type)
-            values = _values(group, kind, column)
+            values = _values(group, kind, column, self.numbers)
             codes = values.codes if isinstance(values, Words) else np.nan_to_num(values, nan=np.inf)
             how, rows = f"whole groups of {shown(group)}", splits.by_groups(codes, self.seed)
         elif time is not None:
@@ -260,7 +260,7 @@ class _Preparation:
                     f"{shown(time)}"
                 )
             how = f"the latest by {shown(time)}"
-            rows = splits.by_time(floats(time, column))
+            rows = splits.by_time(floats(time, column, self.numbers))
         else:
             how, rows = "chosen by the seed", splits.by_chance(self.rows, self.seed)
         self.lines.append(f"{len(rows[0])} rows to train on, {len(rows[1])} to validate on, {how}")
@@ -273,7 +273,7 @@ class _Preparation:
         column = self.table.column(name)
         if (kind := kind_of(name, column.type)) != "number":
             raise ValueError(f"weight: expected numbers, got {kind} in {shown(name)}")
-        weight = floats(name, column)
+        weight = floats(name, column, self.numbers)
         most = np.finfo(np.float32).max
         for wrong in (np.isnan(weight), weight < 0, weight > most):
             if wrong.any():
@@ -305,7 +305,7 @@ class _Preparation:
                 continue
             read = self.table.column(name)
             kind = kind_of(name, read.type)
-            values = _values(name, kind, read)
+            values = _values(name, kind, read, self.numbers)
             self.table = self.table.drop_columns([name])  # no table beside its values
             found = examined(name, kind, values)
             column: NumberColumn | WordColumn | None = None
@@ -336,5 +336,7 @@ class _Preparation:
         self.lines.append(f"  {one_line(name, 40)}: {what}")
 
 
-def _values(name: str, kind: str, column: Any) -> Array | Words:
-    return words(column) if kind == "words" else floats(name, column)
+def _values(
+    name: str, kind: str, column: Any, rows: Sequence[int] | Array | None = None
+) -> Array | Words:
+    return words(column) if kind == "words" else floats(name, column, rows)

@@ -135,7 +135,7 @@ def read(
     kind, config, arrays = _read(path)
     with one_line_about(path):
         if kind not in kinds:
-            raise ValueError(f"expected a file of {' or '.join(kinds)}, got one of {kind}")
+            raise ValueError(f"expected a file of kind {' or '.join(kinds)}, got one of {kind}")
         if not isinstance(config, dict):
             raise ValueError(f"expected a dict as configuration, got {config!r}")
     return config, arrays

@@ -560,6 +560,37 @@ def test_other_data_are_not_taken_for_the_runs(tmp_path, capsys):
     assert "Which classes are confused?" not in (folder / "report.html").read_text()
 
 
+CHANGED = {
+    "path": ("data", {"path": 3}),
+    "folder": ("data", {"folder": 3}),
+    "roles": ("data", {"roles": 3}),
+    "classes": ("data", {"classes": 3}),
+    "command": ("command", 3),
+    "environment": ("environment", 3),
+    "settings": ("settings", []),
+    "runs": ("runs", 3),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_results_of_another_form_are_refused_in_a_line(run, tmp_path, capsys, case):
+    name, value = CHANGED[case]
+    found = json.loads((run / "training.json").read_text())
+    found[name] = found[name] | value if isinstance(value, dict) else value
+    (tmp_path / "training.json").write_text(json.dumps(found))
+    assert main(["report", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"training.json: expected results of fastdrop train, got others in {case}" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["training.json"]
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path, capsys):
+    for report in (tmp_path, tmp_path / "none" / "page.html", "-"):
+        assert main(["train", "--out", str(tmp_path / "run"), "--report", str(report)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert not list(tmp_path.iterdir())
+
+
 # --- tables
 
 

@@ -359,11 +359,13 @@ def test_a_file_gives_the_same_model(tmp_path, target):
 def test_files_of_other_kinds(tmp_path, model):
     network = Sequential([Input((2,)), Dense(1)], seed=0)
     network.save(tmp_path / "network")
-    with pytest.raises(ValueError, match="expected a file of table, got one of model") as error:
+    with pytest.raises(
+        ValueError, match="expected a file of kind table, got one of model"
+    ) as error:
         TableModel.load(tmp_path / "network")
     assert len(str(error.value)) < 200
     model.save(tmp_path / "table")
-    with pytest.raises(ValueError, match="expected a file of model, got one of table"):
+    with pytest.raises(ValueError, match="expected a file of kind model, got one of table"):
         load_model(tmp_path / "table")
 
 

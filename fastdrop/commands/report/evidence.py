@@ -139,7 +139,7 @@ def _load_data(results: Results) -> Data:
     facts = results.data
     if facts["path"] == "-":
         raise ValueError("the table came from standard input, which cannot be read again")
-    path = facts["path"] and _found(Path(facts["path"]), Path(facts.get("folder", "")))
+    path = facts["path"] and _found(Path(facts["path"]), Path(facts.get("folder") or ""))
     roles = {name: value for name, value in (facts["roles"] or {}).items() if name != "target"}
     data = load(path, facts["label"] or "label", results.settings["seed"], roles)
     if data.checksum != facts["checksum"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,8 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         data = load(arguments.data, label, arguments.seed, roles)
         if ranks.rank == 0:
             names = [model_name(p, settings.dropout) for p in (0.0, *settings.dropout)]
+            if not out.exists():
+                held.callback(_remove_if_empty, out)
             make_writable(out, (CHECKPOINT, *MODELS, *names, RESULTS, PICTURE))
             held.enter_context(claimed(out))
             if arguments.report:
@@ -119,6 +121,12 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         progress = progress.next_run(data, settings)
     if ranks.rank == 0:
         _finish(progress, data, settings, arguments)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Leave no folder of a run that wrote nothing."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _roles(arguments: argparse.Namespace) -> dict[str, Any]:
