@@ -96,7 +96,10 @@ class TableModel:
             raise ValueError(f"hidden: expected a list of whole numbers, got {hidden!r}")
         check_count("epochs", epochs)
         check_count("batch_size", batch_size)
-        self.hidden, self.dropout = tuple(int(units) for units in hidden), checked_p(dropout)
+        self.hidden, self.dropout = (
+            tuple(int(units) for units in hidden),
+            checked_p(dropout, "dropout"),
+        )
         self.epochs, self.batch_size, self.optimizer = epochs, batch_size, optimizer
         self.seed = seed
         self.history: History | None = None

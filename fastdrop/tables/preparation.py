@@ -51,6 +51,8 @@ class Roles:
             raise ValueError("group, time: expected one of them, got both")
         given: dict[str, str] = {}
         for role, name in self.by_name():
+            if not isinstance(name, str):
+                raise TypeError(f"{role}: expected the name of a column, got {name!r}")
             if name in given:
                 raise ValueError(
                     f"{role}: expected another column than that of {given[name]}, got {name!r}"
@@ -64,7 +66,8 @@ class Roles:
     def by_name(self) -> Iterable[tuple[str, str]]:
         """Give each role with the name of its column."""
         one = {name: getattr(self, name) for name in ("target", "weight", "group", "time")}
-        yield from ((role, name) for role, name in one.items() if name is not None)
+        wanted = (role for role, name in one.items() if name is not None or role == "target")
+        yield from ((role, one[role]) for role in wanted)
         yield from (("ignore", name) for name in dict.fromkeys(self.ignore))
 
 

@@ -146,11 +146,13 @@ def _arrow_table(table: Any) -> pa.Table:
         if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "columns"):
             return pa.Table.from_pandas(table, preserve_index=False)
         if isinstance(table, Mapping):
-            return pa.table(dict(table))
+            return pa.table({str(name): values for name, values in table.items()})
         if hasattr(table, "__arrow_c_stream__"):
             return pa.table(table)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise ValueError(f"table: expected columns of one kind each, got: {error}") from None
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            about("table", f"expected columns of one kind each, got: {error}")
+        ) from None
     raise TypeError(
         "table: expected a path, a DataFrame, a table of pyarrow or a dict of columns, "
         f"got {type(table).__name__}"
@@ -165,11 +167,10 @@ def _with_words_numbered(table: pa.Table) -> pa.Table:
 
 
 def _words_numbered(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    dtype = column.type
-    if pa.types.is_dictionary(dtype):
-        column = column.cast(dtype.value_type)
-        dtype = column.type
-    if not _is_text(dtype):
+    if pa.types.is_dictionary(column.type):
+        parts = [_decoded(part) for part in column.chunks]
+        column = pa.chunked_array(parts, parts[0].type if parts else column.type.value_type)
+    if not _is_text(column.type):
         return column
     column = column.cast(pa.string())
     dates = _dates(column)
@@ -207,7 +208,7 @@ def _as_types(block: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.Rec
 def _as_type(name: str, column: pa.Array, dtype: pa.DataType) -> pa.Array:
     """Return a column as what it was when the model was trained; text may be numbers or dates."""
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = _decoded(column)
     kind = kind_of(name, dtype)
     empty, text = pa.types.is_null(column.type), _is_text(column.type)
     found = "words" if text else kind if empty else kind_of(name, column.type)
@@ -231,6 +232,12 @@ def _as_type(name: str, column: pa.Array, dtype: pa.DataType) -> pa.Array:
         value = _VALUE.search(str(error))
         got = shown(next(filter(None, value.groups()), "")) if value else error
         raise ValueError(f"{expected}, got {got}") from None
+
+
+def _decoded(column: pa.DictionaryArray) -> pa.Array:
+    """Return a column without its dictionary, text as Arrow knows it best."""
+    values = column.dictionary
+    return (values.cast(pa.string()) if _is_text(values.type) else values).take(column.indices)
 
 
 def _zoned(zone: str | None) -> str:
