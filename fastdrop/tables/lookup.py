@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdrop._quiet import quiet
-from fastdrop.layers import ACTIVATIONS, Array, Dense, Flatten, Input
+from fastdrop.layers import ACTIVATIONS, Array, Dense, Flatten, Input, Layer
 from fastdrop.models import Sequential
 from fastdrop.tables.encoding import EncodedRows, Encoding
 
@@ -43,7 +43,7 @@ class Lookup:
             np.ascontiguousarray(kernel[offset : offset + column.width])
             for offset, column in zip(encoding.offsets, encoding.words, strict=True)
         ]
-        above = [Input((self._dense.units,)), *layers[number + 1 :]]
+        above: list[Layer | Input] = [Input((self._dense.units,)), *layers[number + 1 :]]
         self._above = Sequential(above, dtype=str(network.dtype))
 
     def __call__(self, rows: EncodedRows) -> Array:
