@@ -12,10 +12,17 @@ _excepthook = sys.excepthook  # Python's, or a site's own
 
 
 def begin() -> None:
-    """End in one line on Ctrl-C and on what a user can mend, until the command line takes over."""
+    """End in one line on Ctrl-C and on what a user can mend, until `end_of_beginning`."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
         signal.signal(signal.SIGINT, _interrupted)
     sys.excepthook = _explain
+
+
+def end_of_beginning() -> None:
+    """Leave both to who takes over: the command line, or a user's program."""
+    sys.excepthook = _excepthook
+    if signal.getsignal(signal.SIGINT) is _interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def main() -> int:
@@ -31,9 +38,7 @@ def main() -> int:
 
     status = 130
     try:
-        sys.excepthook = _excepthook
-        if signal.getsignal(signal.SIGINT) is _interrupted:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_of_beginning()
         status = command_line.main()
     except KeyboardInterrupt:  # before or after what a command does
         _end(130, "fastdrop: interrupted")

@@ -2,8 +2,11 @@
 
 import sys
 
-# `python -m fastdrop` imports this file before `__main__.py`.
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastdrop", "-mfastdrop"):
+# `python -m fastdrop`, and `-m fastdrop.torch`, import this file before a `__main__.py`.
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") in (
+    "fastdrop",
+    "fastdrop.torch",
+):
     import _fastdrop_command
 
     _fastdrop_command.begin()

@@ -31,15 +31,15 @@ def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
     return number
 
 
-def checked_p(p: float) -> float:
+def checked_p(p: float, argument: str = "p") -> float:
     """Return `p` as a float in [0, 1]."""
     try:
         ok = 0 <= p <= 1  # this refuses NaN as well
         number = float(p) if ok else math.nan
     except (TypeError, ValueError):
-        raise TypeError(f"p: expected a number, got {type(p).__name__}") from None
+        raise TypeError(f"{argument}: expected a number, got {type(p).__name__}") from None
     if not ok:
-        raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {shown(p)}")
+        raise ValueError(f"{argument}: expected a probability, 0 <= p <= 1, got {shown(p)}")
     return number
 
 

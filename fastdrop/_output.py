@@ -15,6 +15,8 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
+from fastdrop._messages import one_line
+
 _PREFIX = ".fastdrop-"  # starts the names of files that are being written
 # A file that can be written cannot always be replaced: its folder may be read-only or sticky, it
 # may be a mount point, or its path may leave no room for another name.
@@ -84,8 +86,29 @@ def replace_file(path: str | bytes | PathLike[str], content: bytes) -> None:
                 if error.errno not in _IRREPLACEABLE:
                     raise
         _write_into(path, content)
-    except OSError as error:  # it may name the temporary file, which the user does not know
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    except OSError as error:
+        raise of_the_path(error, path) from None
+
+
+def of_the_path(error: OSError, path: Path, argument: str = "path") -> OSError:
+    """Return what to raise where a file cannot be written, with the path that the user knows.
+
+    Parameters
+    ----------
+    error : OSError
+        What happened; it may name a temporary file.
+    path : Path
+    argument : str
+        What gave the path.
+    """
+    if error.errno is None:  # it says all
+        return error
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
+        text = f"{argument}: expected a file in an existing folder, got {path}"
+        return FileNotFoundError(one_line(text))
+    if error.errno == errno.EISDIR:
+        return IsADirectoryError(one_line(f"{argument}: expected a file, got the folder {path}"))
+    return OSError(error.errno, error.strerror, str(path))
 
 
 @contextmanager
@@ -102,16 +125,16 @@ def replacing(path: str | PathLike[str]) -> Iterator[BinaryIO]:
         When it cannot be written; it names `path`.
     """
     path = Path(path)
-    target, before = _behind(path)
-    whole = before is None or _is_the_file(target, before)
     try:
+        target, before = _behind(path)
+        whole = before is None or _is_the_file(target, before)
         with _replacement(target, before) if whole else open(path, "wb") as file:
             yield file
     except OSError as error:
         theirs = error.filename is not None and not Path(error.filename).name.startswith(_PREFIX)
         if theirs:  # of whoever writes, about something else
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise of_the_path(error, path) from None
 
 
 def _behind(path: Path) -> tuple[Path, os.stat_result | None]:

@@ -83,7 +83,7 @@ def of_digits(**changed):
     names = changed.pop("classes", tuple("0123456789"))
     trained = models(len(names), "softmax", "sparse_categorical_crossentropy", x, y[:300])
     found = results(**{"rates": (0.1, 0.3, 0.5, 0.8), "classes": names} | changed)
-    return Evidence(found, 0.5, trained, Samples(x, y[:300], names), [])
+    return Evidence(found, 0.5, trained, Samples(x, y[:300], np.arange(300), names), [])
 
 
 def table(classes, names, rows=200):
@@ -92,7 +92,16 @@ def table(classes, names, rows=200):
     x = rng.normal(size=(rows, len(names))).astype(np.float32)
     y = (x[:, 0] > 0).astype(int) + (x[:, 0] > 1) if classes else 3 * x[:, 0]
     columns = [Column(name, [i]) for i, name in enumerate(names)]
-    return Samples(x, y, classes, 1.0, 0.0, columns, lambda row: [f"{v:.2f}" for v in x[row]])
+    return Samples(
+        x,
+        y,
+        np.arange(1, len(x) + 1),
+        classes,
+        1.0,
+        0.0,
+        columns,
+        lambda row: [f"{v:.2f}" for v in x[row]],
+    )
 
 
 def of_table(classes=("low", "middle", "high"), names=("age", "income", "noise"), **changed):

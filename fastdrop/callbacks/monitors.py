@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from fastdrop._checks import check_choice, check_number
 from fastdrop._messages import NotFiniteError, shown
+from fastdrop._output import of_the_path
 from fastdrop.callbacks.base import Callback, Logs, check_callable
 from fastdrop.layers import Array
 
@@ -295,8 +296,8 @@ class ModelCheckpoint(Monitor):
                 f"filepath: expected fields among epoch, {', '.join(logs)}, "
                 f"got {shown(self.filepath)} ({error})"
             ) from None
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             if self.save_weights_only:
                 self.model.save_weights(path)
             else:
@@ -304,6 +305,8 @@ class ModelCheckpoint(Monitor):
         except NotFiniteError as error:
             print(f"Epoch {epoch + 1}: not saved: {error}")
             return
+        except OSError as error:
+            raise of_the_path(error, path, "filepath") from None
         if self.save_best_only:
             self.best = value
         if self.verbose:

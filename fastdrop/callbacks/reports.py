@@ -7,6 +7,8 @@ import io
 import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from fastdrop import _html
 from fastdrop._checks import check_choice
 from fastdrop._messages import about, one_line, shown
+from fastdrop._output import of_the_path
 from fastdrop.callbacks.base import Callback, Logs
 
 if TYPE_CHECKING:
@@ -155,6 +158,17 @@ class CSVLogger(Callback):
         self._file: TextIO | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        with self._naming():
+            self._open()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise of_the_path(error, self.filename, "filename") from None
+
+    def _open(self) -> None:
         begun = self.append and self.filename.is_file()
         text, self._columns = self._begun() if begun else ("", [])
         self._end = "\r\n" if "\r\n" in text else "\n"
@@ -196,12 +210,14 @@ class CSVLogger(Callback):
             )
             if not self._columns:
                 self._writer.writeheader()
-        self._writer.writerow({"epoch": epoch, **logs})
-        self._file.flush()
+        with self._naming():
+            self._writer.writerow({"epoch": epoch, **logs})
+            self._file.flush()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self._file is not None:
-            self._file.close()
+            with self._naming():
+                self._file.close()
 
 
 class ProgressBar(Callback):

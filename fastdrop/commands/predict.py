@@ -58,7 +58,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="tell the uncertainty without sampling: quicker, and roughly what --mc tells",
     )
-    option("--seed", type=seed, default=0, metavar="N", help="fixes the masks (%(default)s)")
+    option("--seed", type=seed, metavar="N", help="fixes the masks of --mc (0)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -81,6 +81,10 @@ def run(arguments: argparse.Namespace) -> None:
     out, console = arguments.out, arguments.console
     if arguments.json and out == STANDARD:
         raise ValueError("--json: expected it with --out FILE, got standard output, which is CSV")
+    if arguments.force and out == STANDARD:
+        raise ValueError("--force: expected it with --out FILE, got no file to replace")
+    if arguments.seed is not None and arguments.mc is None:
+        raise ValueError("--seed: expected it with --mc, got no masks to fix")
     check_output(out, arguments.force)
     model = TableModel.load(arguments.model)
     source = source_of(arguments.table)
@@ -88,7 +92,9 @@ def run(arguments: argparse.Namespace) -> None:
     if extra:
         names = one_line(", ".join(extra), 120)
         console.tell(about(source.name, f"left aside, as the model does not use them: {names}"))
-    predictor = model.predictor(mc=arguments.mc, moments=arguments.moments, seed=arguments.seed)
+    predictor = model.predictor(
+        mc=arguments.mc, moments=arguments.moments, seed=arguments.seed or 0
+    )
     blocks = predictor.blocks(model.rows(source))
     first = next(blocks, None)  # of which most faults are, before a word is written
     if first is None:

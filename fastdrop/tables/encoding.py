@@ -95,13 +95,15 @@ class NumberColumn:
             When float32 does not hold a number.
         """
         halves = (values / 2 - self.mean / 2) / (self.deviation / 2)  # no difference overflows
-        if np.abs(halves).max(initial=0, where=~np.isnan(halves)) > np.finfo(np.float32).max:
+        if np.fmax.reduce(np.abs(halves), initial=0) > np.finfo(np.float32).max:  # without NaN
             worst = values[int(np.nanargmax(np.abs(halves)))]
             raise ValueError(
                 f"column {shown(self.name)}: expected numbers about as large as those to train "
                 f"on, got {worst:g}"
             )
-        return np.nan_to_num(halves.astype(np.float32), copy=False)
+        standardised = halves.astype(np.float32)
+        standardised[np.isnan(values)] = 0
+        return standardised
 
     def told(self, numbers: Array) -> str:
         """Return what stood in a cell that has become a number, and a flag where there are some."""
@@ -239,8 +241,14 @@ class Encoding:
         begin = len(self.numbers) + self.flags
         self.offsets = begin + np.cumsum([0, *widths])[: len(widths)]
 
-    def encoded(self, block: pa.RecordBatch) -> EncodedRows:
+    def encoded(self, block: pa.RecordBatch, before: int = 0) -> EncodedRows:
         """Return the rows of a block that has the columns of `types`.
+
+        Parameters
+        ----------
+        block : pyarrow.RecordBatch
+        before : int
+            How many rows there were in the blocks before it, for messages.
 
         Raises
         ------
@@ -251,7 +259,8 @@ class Encoding:
         for column in self.columns:
             read = block.column(column.name)
             if isinstance(column, NumberColumn):
-                values[column.name] = floats(column.name, read)
+                rows = range(before + 1, before + 1 + block.num_rows)
+                values[column.name] = floats(column.name, read, rows)
             else:
                 values[column.name] = words(read)
         return self.rows(values, block.num_rows)
@@ -377,6 +386,12 @@ class EncodedRows:
         encoded.reshape(-1)[places] = 1
         return encoded
 
-    def part(self, rows: Array) -> EncodedRows:
+    def part(self, rows: Array | slice) -> EncodedRows:
         """Return some rows."""
         return EncodedRows(self.shape[1], self._offsets, self.numbers[rows], self.codes[rows])
+
+    def followed_by(self, others: EncodedRows) -> EncodedRows:
+        """Return these rows and others of the same columns."""
+        numbers = np.concatenate([self.numbers, others.numbers])
+        codes = np.concatenate([self.codes, others.codes])
+        return EncodedRows(self.shape[1], self._offsets, numbers, codes)

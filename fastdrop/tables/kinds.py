@@ -9,6 +9,7 @@ meant in two ways is refused: numbers and words in one column, decimal commas.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,10 +137,17 @@ def read_as(kind: str, dtype: pa.DataType) -> str:
     return f"timestamp[{unit}{', tz=UTC' if getattr(dtype, 'tz', None) else ''}]"
 
 
-def floats(name: str, column: Any) -> Array:
+def floats(name: str, column: Any, rows: Sequence[int] | Array | None = None) -> Array:
     """Return a column of numbers, flags, dates (days since 1970) or times (seconds) as float64.
 
     What is missing is NaN.
+
+    Parameters
+    ----------
+    name : str
+    column : Arrow's array
+    rows : sequence of int, optional
+        What the rows are called in messages; by default they count from 1.
 
     Raises
     ------
@@ -158,9 +166,10 @@ def floats(name: str, column: Any) -> Array:
     except pa.ArrowException as error:
         raise ValueError(f"column {shown(name)}: expected numbers, got: {error}") from None
     if np.isinf(values).any():
-        row = int(np.argmax(np.isinf(values))) + 1
+        place = int(np.argmax(np.isinf(values)))
+        row = place + 1 if rows is None else rows[place]
         raise ValueError(
-            f"column {shown(name)}: expected finite numbers, got {values[row - 1]} in row {row}"
+            f"column {shown(name)}: expected finite numbers, got {values[place]} in row {row}"
         )
     return values
 
@@ -180,10 +189,17 @@ def words(column: Any) -> Words:
             column = pa.concat_arrays(column.chunks) if column.num_chunks else _NO_WORDS
     trimmed = pc.utf8_trim_whitespace(column.dictionary)
     trimmed = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
-    codes = column.indices.fill_null(-1).to_numpy().astype(np.int32)
+    codes = _numbers_of(column.indices)
     again = trimmed.dictionary_encode()
-    numbers = np.append(again.indices.fill_null(-1).to_numpy(), -1).astype(np.int32)
-    return Words(again.dictionary.to_pylist(), numbers[codes])
+    if len(again.dictionary) < len(trimmed):  # some are the same without blanks, or none
+        codes = np.append(_numbers_of(again.indices), np.int32(-1))[codes]
+    return Words(again.dictionary.to_pylist(), codes)
+
+
+def _numbers_of(indices: pa.Array) -> Array:
+    """Return indices into a dictionary, with -1 for none."""
+    filled = indices.fill_null(-1) if indices.null_count else indices
+    return np.asarray(filled.to_numpy(), np.int32)
 
 
 _NO_WORDS = pa.array([], WORDS)

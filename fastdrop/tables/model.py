@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastdrop._checks import check_count, check_number, checked_p, is_count
-from fastdrop._messages import about, one_line, one_line_about, shown
+from fastdrop._messages import about, near_miss, one_line, one_line_about, shown
 from fastdrop._serialization import deserialize, serialize
 from fastdrop._version import __version__
 from fastdrop.callbacks import Callback, History
@@ -95,7 +95,10 @@ class TableModel:
             raise ValueError(f"hidden: expected a list of whole numbers, got {shown(hidden)}")
         check_count("epochs", epochs)
         check_count("batch_size", batch_size)
-        self.hidden, self.dropout = tuple(int(units) for units in hidden), checked_p(dropout)
+        self.hidden, self.dropout = (
+            tuple(int(units) for units in hidden),
+            checked_p(dropout, "dropout"),
+        )
         self.epochs, self.batch_size, self.optimizer = epochs, batch_size, optimizer
         self.seed = seed
         self.history: History | None = None
@@ -310,14 +313,16 @@ class TableModel:
     ) -> Predictor:
         """Return what makes the columns of `predict_table` block by block."""
         self._check_fitted()
-        return Predictor(self.network, self.target, self.noise, mc, moments, seed)
+        return Predictor(self.network, self.encoding, self.target, self.noise, mc, moments, seed)
 
     def rows(self, source: Source) -> Iterator[EncodedRows]:
         """Give the rows of a table as the network takes them, in blocks."""
         self.check_columns(source)
+        before = 0
         for block in source.blocks(self.encoding.types):
             try:
-                yield self.encoding.encoded(block)
+                yield self.encoding.encoded(block, before)
+                before += block.num_rows
             except ValueError as error:
                 raise ValueError(about(source.name, error)) from None
 
@@ -335,11 +340,12 @@ class TableModel:
         names = source.names()
         lacking = [name for name in self.encoding.types if name not in names]
         if lacking:
+            meant = near_miss(lacking[0], names) if len(lacking) == 1 else ""
             raise ValueError(
                 about(
                     source.name,
                     f"expected the columns that the model was trained on, got none of the name"
-                    f"{'s' if len(lacking) > 1 else ''} {', '.join(map(shown, lacking))}",
+                    f"{'s' if len(lacking) > 1 else ''} {', '.join(map(shown, lacking))}{meant}",
                 )
             )
         return [name for name in names if name not in self.encoding.types]
@@ -440,7 +446,7 @@ class TableModel:
     def _outputs(self, table: Any) -> Array:
         """Return the network's outputs for all rows."""
         self._check_fitted()
-        outputs = [self.network.predict(rows, verbose=0) for rows in self.rows(source_of(table))]
+        outputs = self.predictor().outputs(self.rows(source_of(table)))
         empty = np.zeros((0, self.target.outputs), np.float32)
         return np.concatenate([empty, *outputs])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +14,14 @@ from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.random import Key
-from fastdrop.tables.encoding import EncodedRows
+from fastdrop.tables.encoding import EncodedRows, Encoding
+from fastdrop.tables.lookup import Lookup
 from fastdrop.tables.target import Target
 from fastdrop.uncertainty import Prediction
 
 __all__ = ["LEVEL", "Predictor"]
 
-AT_ONCE = 2048  # rows that are encoded and computed at a time
+AT_ONCE = 2048  # rows that are computed at a time
 LEVEL, DEVIATIONS = 0.95, 1.959963984540054  # of intervals: the share of a normal distribution
 BLOCKS = 2**42  # folded into the seed for blocks of rows; no layer has this number
 
@@ -31,6 +32,7 @@ class Predictor:
     Parameters
     ----------
     network : Sequential
+    encoding : Encoding
     target : Target
     noise : float
         Of a regression: the root of the mean squared error among the rows to validate on.
@@ -45,6 +47,7 @@ class Predictor:
     def __init__(
         self,
         network: Sequential,
+        encoding: Encoding,
         target: Target,
         noise: float,
         mc: int | None = None,
@@ -58,6 +61,7 @@ class Predictor:
             raise ValueError("mc, moments: expected one of them, got both")
         self.network, self.target, self.noise = network, target, noise
         self.mc, self.moments = mc, moments
+        self._outputs = Lookup(network, encoding)
         self._key = Key(seed).fold_in(BLOCKS)
         self._classes = pa.array(target.classes) if target.classes else None
 
@@ -68,19 +72,24 @@ class Predictor:
 
     def blocks(self, rows: Iterable[EncodedRows]) -> Iterator[pa.RecordBatch]:
         """Give what is predicted of blocks of rows, however many are in each."""
-        for number, x in enumerate(_ahead(_regrouped(rows))):
-            yield self._predicted(x, number)
+        if self.mc is None and not self.moments:
+            yield from (self.columns(outputs, None) for outputs in self.outputs(rows))
+            return
+        for number, x in enumerate(_ahead(each[:] for each in _regrouped(rows))):
+            said = self._said(x, number)
+            yield self.columns(said.mean, said)
 
-    def _predicted(self, x: Array, number: int) -> pa.RecordBatch:
-        if self.mc is not None:
-            seed = self._key.fold_in(number).seed
-            said = self.network.predict_mc(x, self.mc, seed=seed, verbose=0)
-        elif self.moments:
-            said = self.network.predict_moments(x)
-        else:
+    def outputs(self, rows: Iterable[EncodedRows]) -> Iterator[Array]:
+        """Give the network's outputs for blocks of rows."""
+        for each in _ahead(_regrouped(rows)):
             # The other core makes the rows that follow; BLAS's threads would spin on it.
-            return self.columns(on_one_blas_thread(self.network, x), None)
-        return self.columns(said.mean, said)
+            yield on_one_blas_thread(self._outputs, each)
+
+    def _said(self, x: Array, number: int) -> Prediction:
+        if self.mc is None:
+            return self.network.predict_moments(x)
+        seed = self._key.fold_in(number).seed
+        return self.network.predict_mc(x, self.mc, seed=seed, verbose=0)
 
     def columns(self, outputs: Array, said: Prediction | None) -> pa.RecordBatch:
         """Return the columns of these rows; with uncertainty if it was asked for."""
@@ -125,7 +134,10 @@ class Predictor:
         return {name: values.astype(np.float32) for name, values in columns.items()}
 
 
-def _ahead(items: Iterator[Array]) -> Iterator[Array]:
+T = TypeVar("T")
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
     """Give items, each of which is made while the one before it is used."""
     with ThreadPoolExecutor(1) as other:
         following = other.submit(next, items, None)
@@ -134,17 +146,14 @@ def _ahead(items: Iterator[Array]) -> Iterator[Array]:
             yield item
 
 
-def _regrouped(blocks: Iterable[EncodedRows]) -> Iterator[Array]:
-    """Give rows as a network takes them, `AT_ONCE` at a time: masks do not depend on the blocks."""
-    rest: Array | None = None
+def _regrouped(blocks: Iterable[EncodedRows]) -> Iterator[EncodedRows]:
+    """Give rows `AT_ONCE` at a time: neither masks nor rounding depend on the blocks."""
+    rest: EncodedRows | None = None
     for block in blocks:
-        for start in range(0, len(block), AT_ONCE):
-            x = block[start : start + AT_ONCE]
-            if rest is not None:
-                x = np.concatenate([rest, x])
-            if len(x) >= AT_ONCE:
-                yield x[:AT_ONCE]
-                x = x[AT_ONCE:]
-            rest = x if len(x) else None
-    if rest is not None:
+        rows = block if rest is None else rest.followed_by(block)
+        whole = len(rows) // AT_ONCE * AT_ONCE
+        for start in range(0, whole, AT_ONCE):
+            yield rows.part(slice(start, start + AT_ONCE))
+        rest = rows.part(slice(whole, None))
+    if rest is not None and len(rest):
         yield rest

@@ -50,6 +50,8 @@ class Roles:
             raise ValueError("group, time: expected one of them, got both")
         given: dict[str, str] = {}
         for role, name in self.by_name():
+            if not isinstance(name, str):
+                raise TypeError(f"{role}: expected the name of a column, got {shown(name)}")
             if name in given:
                 raise ValueError(
                     f"{role}: expected another column than that of {given[name]}, got {shown(name)}"
@@ -63,7 +65,8 @@ class Roles:
     def by_name(self) -> Iterable[tuple[str, str]]:
         """Give each role with the name of its column."""
         one = {name: getattr(self, name) for name in ("target", "weight", "group", "time")}
-        yield from ((role, name) for role, name in one.items() if name is not None)
+        wanted = (role for role, name in one.items() if name is not None or role == "target")
+        yield from ((role, one[role]) for role in wanted)
         yield from (("ignore", name) for name in dict.fromkeys(self.ignore))
 
 
@@ -84,6 +87,8 @@ class Prepared:
     roles : Roles
     lines : list of str
         What was done, for people.
+    numbers_val : ndarray of int
+        Which rows of the table those to validate on are, from 1 below the header.
     """
 
     name: str
@@ -97,6 +102,7 @@ class Prepared:
     weight_val: Array | None
     roles: Roles
     lines: list[str]
+    numbers_val: Array
 
     def arrays(self) -> list[Array]:
         """Return all numbers that a network gets to see."""
@@ -148,6 +154,8 @@ def prepare(table: Any, roles: Roles, seed: int = 0) -> Prepared:
 
 def _check_columns(source: Source, roles: Roles) -> None:
     names = source.names()
+    if not names:
+        raise ValueError(about(source.name, "expected columns, got none"))
     for role, name in roles.by_name():
         if name not in names:
             meant = near_miss(name, names)
@@ -173,7 +181,7 @@ class _Preparation:
         task, target_kind, target_values = self._task()
         training, validation = self._split()
         target, y = encoded(self.roles.target, target_kind, target_values, task, training)
-        weight = self._weight()
+        weight = self._weight(training)
         columns, values = self._columns(training, y)
         encoding = Encoding(columns, self.roles.missing)
         size = len(json.dumps(encoding.config()))
@@ -199,6 +207,7 @@ class _Preparation:
             of(validation, weight),
             self.roles,
             self.lines,
+            self.numbers[validation],
         )
 
     def _rows_with_target(self, table: pa.Table) -> pa.Table:
@@ -207,7 +216,8 @@ class _Preparation:
         kind = kind_of(self.roles.target, target.type)
         values = _values(self.roles.target, kind, target)
         known = values.codes >= 0 if isinstance(values, Words) else ~np.isnan(values)
-        without = int(len(known) - known.sum())
+        self.numbers = np.flatnonzero(known) + 1
+        without = len(known) - len(self.numbers)
         if without and self.roles.missing == "error":
             raise ValueError(
                 f"target: expected a value in every row of {shown(self.roles.target)}, as missing "
@@ -227,7 +237,7 @@ class _Preparation:
         name = self.roles.target
         column = self.table.column(name)
         kind = kind_of(name, column.type)
-        values = _values(name, kind, column)
+        values = _values(name, kind, column, self.numbers)
         if isinstance(values, Words):
             check_one_kind(name, values)
             values = values.present()
@@ -241,7 +251,7 @@ class _Preparation:
         if group is not None:
             column = self.table.column(group)
             kind = kind_of(group, column.type)
-            values = _values(group, kind, column)
+            values = _values(group, kind, column, self.numbers)
             codes = values.codes if isinstance(values, Words) else np.nan_to_num(values, nan=np.inf)
             how, rows = f"whole groups of {shown(group)}", splits.by_groups(codes, self.seed)
         elif time is not None:
@@ -253,24 +263,32 @@ class _Preparation:
                     f"{shown(time)}"
                 )
             how = f"the latest by {shown(time)}"
-            rows = splits.by_time(floats(time, column))
+            rows = splits.by_time(floats(time, column, self.numbers))
         else:
             how, rows = "chosen by the seed", splits.by_chance(self.rows, self.seed)
         self.lines.append(f"{len(rows[0])} rows to train on, {len(rows[1])} to validate on, {how}")
         return rows
 
-    def _weight(self) -> Array | None:
+    def _weight(self, training: Array) -> Array | None:
         name = self.roles.weight
         if name is None:
             return None
         column = self.table.column(name)
         if (kind := kind_of(name, column.type)) != "number":
             raise ValueError(f"weight: expected numbers, got {kind} in {shown(name)}")
-        weight = floats(name, column)
-        if not (weight >= 0).all() or not weight.any():  # also refuses NaN
+        weight = floats(name, column, self.numbers)
+        most = np.finfo(np.float32).max
+        for wrong in (np.isnan(weight), weight < 0, weight > most):
+            if wrong.any():
+                got = weight[wrong.argmax()]
+                raise ValueError(
+                    f"weight: expected numbers of at least 0 that float32 holds in every row, "
+                    f"got {'none' if np.isnan(got) else f'{got:g}'} in {shown(name)}"
+                )
+        if not weight[training].astype(np.float32).any():
             raise ValueError(
-                f"weight: expected numbers of at least 0 in every row, and some above, "
-                f"got others in {shown(name)}"
+                f"weight: expected some above 0 among the rows to train on, got none in "
+                f"{shown(name)}"
             )
         return weight.astype(np.float32)
 
@@ -290,7 +308,7 @@ class _Preparation:
                 continue
             read = self.table.column(name)
             kind = kind_of(name, read.type)
-            values = _values(name, kind, read)
+            values = _values(name, kind, read, self.numbers)
             self.table = self.table.drop_columns([name])  # no table beside its values
             found = examined(name, kind, values)
             column: NumberColumn | WordColumn | None = None
@@ -321,5 +339,7 @@ class _Preparation:
         self.lines.append(f"  {one_line(name, 40)}: {what}")
 
 
-def _values(name: str, kind: str, column: Any) -> Array | Words:
-    return words(column) if kind == "words" else floats(name, column)
+def _values(
+    name: str, kind: str, column: Any, rows: Sequence[int] | Array | None = None
+) -> Array | Words:
+    return words(column) if kind == "words" else floats(name, column, rows)

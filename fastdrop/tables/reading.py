@@ -10,15 +10,18 @@ takes DataFrames of pandas, polars and others as they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from fastdrop._messages import about, shown
+from fastdrop.tables.kinds import kind_of
 from fastdrop.tables.text import TextSource, check_names
 
 __all__ = ["PARQUET", "STANDARD", "MemorySource", "Source", "source_of"]
@@ -143,11 +146,13 @@ def _arrow_table(table: Any) -> pa.Table:
         if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "columns"):
             return pa.Table.from_pandas(table, preserve_index=False)
         if isinstance(table, Mapping):
-            return pa.table(dict(table))
+            return pa.table({str(name): values for name, values in table.items()})
         if hasattr(table, "__arrow_c_stream__"):
             return pa.table(table)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise ValueError(f"table: expected columns of one kind each, got: {error}") from None
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            about("table", f"expected columns of one kind each, got: {error}")
+        ) from None
     raise TypeError(
         "table: expected a path, a DataFrame, a table of pyarrow or a dict of columns, "
         f"got {type(table).__name__}"
@@ -162,15 +167,12 @@ def _with_words_numbered(table: pa.Table) -> pa.Table:
 
 
 def _words_numbered(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    dtype = column.type
-    if pa.types.is_dictionary(dtype):
-        column = column.cast(dtype.value_type)
-        dtype = column.type
-    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
-        column = column.cast(pa.string())
-        dtype = column.type
-    if not pa.types.is_string(dtype):
+    if pa.types.is_dictionary(column.type):
+        parts = [_decoded(part) for part in column.chunks]
+        column = pa.chunked_array(parts, parts[0].type if parts else column.type.value_type)
+    if not _is_text(column.type):
         return column
+    column = column.cast(pa.string())
     dates = _dates(column)
     return column.dictionary_encode() if dates is None else dates
 
@@ -187,19 +189,61 @@ def _dates(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     return None
 
 
+_KINDS = {
+    "number": "numbers",
+    "flag": "true and false",
+    "date": "dates",
+    "time": "times of a day",
+    "words": "words",
+}
+_VALUE = re.compile(r"'(.*)' as a scalar|value: (.*)", re.DOTALL)
+
+
 def _as_types(block: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
-    """Return the block's columns as these types."""
-    columns = []
-    for name, dtype in types.items():
-        column = block.column(name)
-        try:
-            if pa.types.is_dictionary(column.type):
-                column = column.cast(column.type.value_type)
-            if pa.types.is_dictionary(dtype):
-                column = column.cast(dtype.value_type).dictionary_encode()
-            columns.append(column.cast(dtype))
-        except (pa.ArrowException, pa.ArrowNotImplementedError) as error:
-            raise ValueError(
-                f"column {shown(name)}: expected {dtype}, as when it was trained, got: {error}"
-            ) from None
+    """Return the block's columns as these types, or others of the same kinds."""
+    columns = [_as_type(name, block.column(name), dtype) for name, dtype in types.items()]
     return pa.RecordBatch.from_arrays(columns, list(types))
+
+
+def _as_type(name: str, column: pa.Array, dtype: pa.DataType) -> pa.Array:
+    """Return a column as what it was when the model was trained; text may be numbers or dates."""
+    if pa.types.is_dictionary(column.type):
+        column = _decoded(column)
+    kind = kind_of(name, dtype)
+    empty, text = pa.types.is_null(column.type), _is_text(column.type)
+    found = "words" if text else kind if empty else kind_of(name, column.type)
+    if kind == "words":
+        return column.cast(pa.string()).dictionary_encode()
+    expected = f"column {shown(name)}: expected {_KINDS[kind]}, as when the model was trained"
+    if found == kind and not empty:
+        here, there = (getattr(each, "tz", None) for each in (column.type, dtype))
+        if (here is None) == (there is None):
+            return column
+        raise ValueError(f"{expected}, {_zoned(there)}, got some {_zoned(here)}")
+    if found == "number" and kind == "flag":
+        others = pc.filter(column, pc.invert(pc.is_in(column, pa.array([0, 1, None], column.type))))
+        if len(others):
+            raise ValueError(f"{expected}, got {others[0]}")
+    elif not (empty or (text and kind != "time") or (found, kind) == ("flag", "number")):
+        raise ValueError(f"{expected}, got {_KINDS[found]}")
+    try:
+        return column.cast(dtype)
+    except pa.ArrowException as error:
+        value = _VALUE.search(str(error))
+        got = shown(next(filter(None, value.groups()), "")) if value else error
+        raise ValueError(f"{expected}, got {got}") from None
+
+
+def _decoded(column: pa.DictionaryArray) -> pa.Array:
+    """Return a column without its dictionary, text as Arrow knows it best."""
+    values = column.dictionary
+    return (values.cast(pa.string()) if _is_text(values.type) else values).take(column.indices)
+
+
+def _zoned(zone: str | None) -> str:
+    return f"with{'' if zone else 'out'} a zone"
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    is_a = pa.types
+    return bool(is_a.is_string(dtype) or is_a.is_large_string(dtype) or is_a.is_string_view(dtype))

@@ -186,6 +186,8 @@ class _Bytes:
                 self.head = _some(file, HEAD)
             if self.head.startswith(ZIP):
                 raise ValueError("expected text, got a zip file or a workbook; save it as CSV")
+            if len(self.head) < HEAD and not self.head.endswith(b"\n"):
+                self.head += b"\n"  # Arrow refuses a header without one that has no rows below it
             if self.head.startswith(UTF_16):
                 raise ValueError(NO_UTF16)
             self._file = _Joined(self.head, file)
@@ -371,5 +373,9 @@ def _in_our_words(text: str, names: Sequence[str]) -> str:
     kind = re.split(r"\W", kind)[0]
     value = re.search(r"'(.*)'", what, re.DOTALL)
     got = shown(value[1]) if value else what
-    hint = ", which has no zone as the others had" if "zone" in what else ""
+    hint = ""
+    if "zone offset" in what:
+        hint = (
+            f", {'with' if 'no zone' in what else 'without'} a zone, other than those to train on"
+        )
     return f"{place}: expected {_KINDS.get(kind, kind)}, got {got}{hint}"

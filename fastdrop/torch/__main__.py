@@ -34,8 +34,10 @@ def main(arguments: list[str]) -> None:
         print(f"fastdrop.torch: no such file: {program[0]!r:.150}", file=sys.stderr)
         raise SystemExit(2)
 
+    from _fastdrop_command import end_of_beginning
     from fastdrop.torch import enable
 
+    end_of_beginning()
     enable()
     os.environ["FASTDROP_TORCH"] = "1"
     sys.argv[:] = [*program, *arguments[by_name + 1 :]]

@@ -38,6 +38,7 @@ __all__ = ["OPTIMIZER", "check_keys", "read", "write"]
 FORMAT = 2
 KEY, CHECKSUM = "fastdrop", "crc32"
 OPTIMIZER = "optimizer/"  # starts the names of an optimiser's arrays
+LENGTH, BRACE = 8, b"{"  # bytes that tell the length of the header, which begins with a brace
 HEADER = 1 << 21  # bytes; Python's objects for the JSON may be thirty times as large
 DEPTH = 100  # levels of JSON, of which a `Residual` takes three
 AXES = 32  # the most axes of an array in all versions of NumPy
@@ -134,7 +135,7 @@ def read(
     kind, config, arrays = _read(path)
     with one_line_about(path):
         if kind not in kinds:
-            raise ValueError(f"expected a file of {' or '.join(kinds)}, got one of {kind}")
+            raise ValueError(f"expected a file of kind {' or '.join(kinds)}, got one of {kind}")
         if not isinstance(config, dict):
             raise ValueError(f"expected a dict as configuration, got {shown(config)}")
     return config, arrays
@@ -150,8 +151,10 @@ def check_keys(argument: str, value: Any, keys: Sequence[str]) -> None:
 def _read(path: str | PathLike[str]) -> tuple[Any, Any, dict[str, Array]]:
     """Return a file's kind, configuration and arrays."""
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(about(path, "expected a file, got a folder"))
     if not path.is_file():
-        raise FileNotFoundError(f"path: expected an existing file, got {path}")
+        raise FileNotFoundError(about(path, "expected an existing file"))
     with open(path, "rb") as file, one_line_about(path, OSError):
         metadata, entries = _read_header(file)
         header = _parsed(metadata[KEY])
@@ -182,12 +185,25 @@ def _read(path: str | PathLike[str]) -> tuple[Any, Any, dict[str, Array]]:
 def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Any]]:
     """Return a file's metadata, and its description of the arrays in the order of their bytes."""
     size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little")
-    if not 0 < length <= min(size - 8, HEADER):
+    if not size:
+        raise ValueError("expected a file that fastdrop has saved, got an empty one")
+    head = file.read(LENGTH + len(BRACE))
+    if head[LENGTH:] != BRACE:
         raise ValueError(
-            f"expected a whole safetensors file, with a header of at most {HEADER} bytes, "
-            f"got {length} of {size}"
+            f"expected a file that fastdrop has saved, got one of {size} bytes that begins with "
+            f"{head!r}"
         )
+    length = int.from_bytes(head[:LENGTH], "little")
+    if length > HEADER:
+        raise ValueError(
+            f"expected a file that fastdrop has saved, with a header of at most {HEADER} bytes, "
+            f"got one of {length}"
+        )
+    if length > size - LENGTH:
+        raise ValueError(
+            f"expected a whole safetensors file, got one of {size} bytes, which ends in its header"
+        )
+    file.seek(LENGTH)
     entries = _parsed(str(file.read(length), "utf-8"))
     if not isinstance(entries, dict):
         raise ValueError("expected a whole safetensors file, got one without a header")
@@ -208,9 +224,9 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Any]]:
         start, end = end, end + TYPES[dtype].itemsize * math.prod(shape)
         if place != [start, end]:
             raise ValueError(f"{name!r}: expected bytes {start} to {end}, got {shown(place)}")
-    if 8 + length + end != size:
+    if LENGTH + length + end != size:
         raise ValueError(
-            f"expected a whole safetensors file of {8 + length + end} bytes, got {size}"
+            f"expected a whole safetensors file of {LENGTH + length + end} bytes, got {size}"
         )
     return metadata, entries
 

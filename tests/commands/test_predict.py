@@ -138,15 +138,15 @@ def test_json(tmp_path, folder, capsys):
 BAD = {
     "no model": (
         lambda f, t: [f / "none", f / "t.csv", "--out", t / "p.csv"],
-        "path: expected an existing file",
+        "none: expected an existing file",
     ),
     "a network": (
         lambda f, t: [f / "t.csv", f / "t.csv", "--out", t / "p.csv"],
-        "expected a whole safetensors file",
+        "t.csv: expected a file that fastdrop has saved, got one of",
     ),
     "a checkpoint": (
         lambda f, t: [f / "price" / "checkpoint.safetensors", f / "t.csv"],
-        "expected a file of table, got one of training",
+        "expected a file of kind table, got one of training",
     ),
     "no table": (
         lambda f, t: [model_in(f), f / "none.csv", "--out", t / "p.csv"],
@@ -165,6 +165,11 @@ BAD = {
     "json": (lambda f, t: [model_in(f), f / "t.csv", "--json"], "--json: expected it with --out"),
     "both": (lambda f, t: [model_in(f), f / "t.csv", "--mc", 2, "--moments"], "not allowed with"),
     "mc": (lambda f, t: [model_in(f), f / "t.csv", "--mc", 0], "--mc: expected a whole number"),
+    "force": (
+        lambda f, t: [model_in(f), f / "t.csv", "--force"],
+        "--force: expected it with --out",
+    ),
+    "seed": (lambda f, t: [model_in(f), f / "t.csv", "--seed", 1], "--seed: expected it with --mc"),
     "no dropout": (
         lambda f, t: [f / "price" / "model-without-dropout.safetensors", f / "t.csv", "--moments"],
         "dropout family",

@@ -560,6 +560,37 @@ def test_other_data_are_not_taken_for_the_runs(tmp_path, capsys):
     assert "Which classes are confused?" not in (folder / "report.html").read_text()
 
 
+CHANGED = {
+    "path": ("data", {"path": 3}),
+    "folder": ("data", {"folder": 3}),
+    "roles": ("data", {"roles": 3}),
+    "classes": ("data", {"classes": 3}),
+    "command": ("command", 3),
+    "environment": ("environment", 3),
+    "settings": ("settings", []),
+    "runs": ("runs", 3),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_results_of_another_form_are_refused_in_a_line(run, tmp_path, capsys, case):
+    name, value = CHANGED[case]
+    found = json.loads((run / "training.json").read_text())
+    found[name] = found[name] | value if isinstance(value, dict) else value
+    (tmp_path / "training.json").write_text(json.dumps(found))
+    assert main(["report", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"training.json: expected results of fastdrop train, got others in {case}" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["training.json"]
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path, capsys):
+    for report in (tmp_path, tmp_path / "none" / "page.html", "-"):
+        assert main(["train", "--out", str(tmp_path / "run"), "--report", str(report)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert not list(tmp_path.iterdir())
+
+
 # --- tables
 
 
@@ -610,3 +641,72 @@ def test_report_of_a_table(tmp_path):
     assert "Which columns count?" in text
     assert "&lt;b&gt;size&lt;/b&gt;" in text
     assert "<b>size" not in text
+
+
+def cells_of(html, caption):
+    """The table below a caption: its heads, and its rows."""
+    (table,) = [t for t in re.findall("<table>.*?</table>", html, re.DOTALL) if caption in t]
+    rows = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")]
+    return [row for row in rows if row]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_are_those_of_the_table(tmp_path, suffix):
+    """Whatever rows are left out before, and which ones are set apart to validate on."""
+    pytest.importorskip("pyarrow", reason="tables need pyarrow")
+    from table_files import written
+
+    rng = np.random.default_rng(0)
+    size = rng.integers(20, 2000, 150)
+    price = (1000.0 * size + rng.normal(size=150)).round(1)
+    price[rng.random(150) < 0.3] = np.nan
+    data = written(tmp_path / f"houses.{suffix}", {"size": size, "price": price})
+    run = tmp_path / "run"
+    small = ["--target", "price", "--hidden", "8", "--epochs", "1", "--quiet", "--out", str(run)]
+    assert main(["train", str(data), *small]) == 0
+    assert main(["report", str(run)]) == 0
+    html = (run / "report.html").read_text()
+    assert "row 1 is the first below the table" in html
+    heads, *rows = cells_of(html, "Wrongest")
+    assert rows
+    for row in rows:
+        told = dict(zip(heads, row, strict=True))
+        assert int(told["size"]) == size[int(told["row"]) - 1]
+        true = float(told["true"].replace("\u202f", ""))
+        assert true == pytest.approx(price[int(told["row"]) - 1], rel=1e-3)
+
+
+def test_samples_are_those_of_the_arrays(tmp_path, run):
+    assert main(["report", str(run)]) == 0
+    html = (run / "report.html").read_text()
+    samples = [int(number) for number in re.findall(r'alt="sample (\d+): ', html)]
+    assert samples
+    assert all(1400 <= number < 1797 for number in samples)
+
+
+def test_data_are_found_from_another_folder(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pyarrow", reason="tables need pyarrow")
+    places = [tmp_path / name for name in ("there", "here")]
+    for place in places:
+        place.mkdir()
+    lines = ["size,price", *(f"{s % 37},{1000 * s}.5" for s in range(60))]
+    (places[0] / "t.csv").write_text("\n".join(lines))
+    small = ["--target", "price", "--hidden", "4", "--epochs", "1", "--quiet"]
+    monkeypatch.chdir(places[0])
+    assert main(["train", "t.csv", *small, "--out", str(tmp_path / "run")]) == 0
+    monkeypatch.chdir(places[1])
+    page = tmp_path / "run" / "report.html"
+
+    def is_whole():
+        assert main(["report", str(tmp_path / "run")]) == 0
+        return "How far off are predictions?" in page.read_text()
+
+    assert is_whole()
+    (places[0] / "t.csv").rename(places[1] / "t.csv")
+    assert is_whole()
+    (places[1] / "t.csv").unlink()
+    capsys.readouterr()
+    assert not is_whole()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the data are not there any longer: {places[0] / 't.csv'} or t.csv" in line
+    assert "How long does it take?" in page.read_text()

@@ -136,3 +136,20 @@ def test_axe_finds_nothing(opened, scheme):
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_cells_are_not_squeezed(browser, tmp_path, size):
+    """What does not fit beside others is scrolled to; only long texts have several lines."""
+    names = ("a name of a column that nobody would type a second time", "b", "c", *"defghijklmno")
+    path = tmp_path / "report.html"
+    path.write_bytes(render(compose(hand_made.of_table(names=names))))
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(path.as_uri())
+    heights = page.evaluate(
+        "[...document.querySelectorAll('#examples tr')].map(row => row.offsetHeight)"
+    )
+    page.close()
+    assert heights
+    assert 0 < max(heights) < 100

@@ -213,7 +213,10 @@ def test_other_data_are_refused(finished, tmp_path, capsys):
 
 BAD_CHECKPOINTS = {
     "damaged": (lambda path: path.write_bytes(path.read_bytes()[:-7]), "whole safetensors file"),
-    "other file": (lambda path: files.write(path, "model", {}, {}), "expected a file of training"),
+    "other file": (
+        lambda path: files.write(path, "model", {}, {}),
+        "expected a file of kind training",
+    ),
     "other structure": (
         lambda path: files.write(path, "training", {"run": 7}, {}),
         "checkpoint: expected a dict of facts, runs, model",

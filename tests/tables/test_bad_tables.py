@@ -3,6 +3,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 from table_files import Standard, columns, text, written
 
@@ -24,6 +25,10 @@ BAD = {
     "empty": (b"", "expected a header and rows, got an empty file"),
     "blank lines": (b"\n\n\n", "expected a header and rows, got an empty file"),
     "header only": (LINES[0].encode(), "expected a header and at least 2 rows with a value"),
+    "header only, and no end of the line": (
+        LINES[0].strip().encode(),
+        "expected a header and at least 2 rows with a value",
+    ),
     "one row": ("".join(LINES[:2]).encode(), "at least 2 rows with a value in 'price', got 1"),
     "no target column": (
         LINES[0].replace("price", "prise").encode() + b"1,a,2020-01-01,true,2\n",
@@ -182,6 +187,22 @@ TO_PREDICT = {
         "column 'new': expected true or false, got 'maybe'",
     ),
     "infinity": (with_column("size", ["inf"] * 40), "column 'size': expected finite numbers"),
+    "header only, and no end of the line": (
+        LINES[0].strip().encode(),
+        "expected rows below the header, got none",
+    ),
+    "infinity in a later block": (
+        ("".join(LINES) + LINES[1] * 60_000 + "inf" + LINES[1][LINES[1].index(",") :]).encode(),
+        "column 'size': expected finite numbers, got inf in row 60041",
+    ),
+    "a column of almost the name": (
+        LINES[0].replace("size", "Size").encode() + LINES[1].encode(),
+        "got none of the name 'size'; did you mean Size?",
+    ),
+    "a zone that no date had": (
+        with_column("sold", ["2020-01-02T12:00:00+01:00"] * 40),
+        "got '2020-01-02T12:00:00.01:00', with a zone, other than those to train on",
+    ),
     "far too large": (
         with_column("size", ["1e300"] * 40),
         "column 'size': expected numbers about as large as those to train on, got 1e.300",
@@ -194,7 +215,7 @@ def test_bad_files_to_predict(tmp_path, capsys, model, case):
     content, message = TO_PREDICT[case]
     path, out = tmp_path / "t.csv", tmp_path / "p.csv"
     path.write_bytes(content)
-    if case != "header only":
+    if not case.startswith("header only"):
         with pytest.raises(ValueError, match=message):
             TableModel.load(model).predict(path)
     line = refused(capsys, main(["predict", str(model), str(path), "--out", str(out)]))
@@ -209,7 +230,16 @@ def test_bad_files_to_predict(tmp_path, capsys, model, case):
         ("size", [[1.0]] * 3),
         ("town", [[1.0]] * 3),
         ("sold", ["soon"] * 3),
+        ("sold", [1, 2, 3]),
+        ("sold", [1.5] * 3),
+        ("sold", [True] * 3),
+        ("sold", pa.array([0] * 3, pa.timestamp("us", "UTC"))),
+        ("sold", pa.array([0] * 3, pa.time64("us"))),
+        ("size", np.array(["2020-01-01"] * 3, "datetime64[D]")),
         ("new", ["maybe"] * 3),
+        ("new", [0, 1, 2]),
+        ("new", [0.5] * 3),
+        ("new", np.array(["2020-01-01"] * 3, "datetime64[D]")),
     ],
 )
 def test_columns_of_other_kinds_in_memory(model, name, values):
@@ -217,6 +247,77 @@ def test_columns_of_other_kinds_in_memory(model, name, values):
     with pytest.raises(ValueError, match=f"column '{name}': expected") as error:
         TableModel.load(model).predict(rows | {name: values})
     assert len(str(error.value)) <= 200
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, pa.nulls(3)) for name in ("size", "town", "sold", "new")),
+        ("size", [1, 2, 3]),
+        ("size", ["1", "2.5", None]),
+        ("size", pa.array([1, 2, None], pa.decimal128(9, 2))),
+        ("size", pa.array([2**60, 1, 2])),
+        ("town", [1, 2, 3]),
+        ("town", pa.array(["Ulm", "Jena", None]).dictionary_encode()),
+        ("town", pa.array(["Ulm", "Jena", None], pa.large_string())),
+        ("sold", ["2020-01-01", "2020-12-31T23:59:59", None]),
+        ("sold", pa.array([1, 2, None], pa.timestamp("ns"))),
+        ("new", [0, 1, None]),
+        ("new", [1.0, 0.0, None]),
+        ("new", ["true", "false", None]),
+    ],
+)
+def test_columns_in_memory_may_be_of_any_type_of_their_kind(model, name, values):
+    rows = {column: each[:3] for column, each in GOOD.items()}
+    assert np.isfinite(TableModel.load(model).predict(rows | {name: values})).all()
+
+
+@pytest.mark.parametrize("dtype", [pa.time32("s"), pa.time64("us"), pa.time64("ns")])
+def test_times_of_a_day_in_memory(dtype):
+    values = pa.array([86_000 // (i + 1) for i in range(40)], pa.int32()).cast(pa.time32("s"))
+    table = GOOD | {"at": values.cast(dtype)}
+    model = TableModel(hidden=(4,), epochs=1).fit(table, "price", verbose=0)
+    np.testing.assert_array_equal(model.predict(table), model.predict(table | {"at": values}))
+    with pytest.raises(ValueError, match=r"'at': expected times of a day, .*, got words"):
+        model.predict(table | {"at": ["12:00:00"] * 40})
+
+
+WEIGHTS = {
+    "negative": ([-1] + [1] * 39, "float32 holds in every row, got -1 in 'w'"),
+    "missing": ([""] + [1] * 39, "in every row, got none in 'w'"),
+    "infinite": (["inf"] + [1] * 39, "column 'w': expected finite numbers, got inf in row 1"),
+    "too large": (["1e300"] + [1] * 39, "got 1e.300 in 'w'"),
+    "zero": ([0] * 40, "expected some above 0 among the rows to train on, got none in 'w'"),
+    "too small": (["1e-300"] * 40, "expected some above 0 among the rows to train on"),
+    "words": (["a"] * 40, "expected numbers, got words in 'w'"),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weights(tmp_path, capsys, case):
+    values, message = WEIGHTS[case]
+    path, out = tmp_path / "t.csv", tmp_path / "out"
+    path.write_bytes(with_column("w", values))
+    with pytest.raises(ValueError, match=message):
+        TableModel(epochs=1).fit(path, "price", weight="w", verbose=0)
+    options = ["--target", "price", "--weight", "w", "--out", str(out)]
+    refused(capsys, main(["train", str(path), *options]))
+    assert not out.exists()
+
+
+def test_rows_in_messages_are_those_of_the_table(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text(GOOD | {"price": [None] * 9 + [*GOOD["price"][9:]]}).encode())
+    lines = path.read_text().splitlines()
+    lines[21] = "inf" + lines[21][lines[21].index(",") :]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"column 'size': .* got inf in row 21"):
+        TableModel(epochs=1).fit(path, "price", verbose=0)
+
+
+def test_a_table_without_columns():
+    with pytest.raises(ValueError, match="table: expected columns, got none"):
+        TableModel(epochs=1).fit({}, "price", verbose=0)
 
 
 def test_a_mark_of_utf_8_is_none_of_the_text(tmp_path):

@@ -30,6 +30,15 @@ def model():
     return fitted(without(columns(), "verdict"))
 
 
+def in_polars(table, dtype):
+    """A DataFrame whose towns are of this type."""
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    towns = sorted(set(table["town"].tolist()))
+    dtype = polars.Enum(towns) if dtype == "Enum" else getattr(polars, dtype)
+    frame = polars.DataFrame({name: values.tolist() for name, values in table.items()})
+    return frame.with_columns(polars.col("town").cast(dtype))
+
+
 FORMS = {
     "dict": lambda folder, table: table,
     "csv": lambda folder, table: written(folder / "t.csv", table),
@@ -47,6 +56,14 @@ FORMS = {
     ),
     "pandas categories": lambda folder, table: (
         pytest.importorskip("pandas").DataFrame(table).astype({"town": "category"})
+    ),
+    "polars categories": lambda folder, table: in_polars(table, "Categorical"),
+    "polars enumeration": lambda folder, table: in_polars(table, "Enum"),
+    "chunks with other dictionaries": lambda folder, table: pa.concat_tables(
+        [
+            part.set_column(1, "town", part["town"].dictionary_encode())
+            for part in (pa.table(table).slice(0, 50), pa.table(table).slice(50))
+        ]
     ),
     "polars": lambda folder, table: pytest.importorskip("polars").DataFrame(
         {name: values.tolist() for name, values in table.items()}
@@ -359,11 +376,13 @@ def test_a_file_gives_the_same_model(tmp_path, target):
 def test_files_of_other_kinds(tmp_path, model):
     network = Sequential([Input((2,)), Dense(1)], seed=0)
     network.save(tmp_path / "network")
-    with pytest.raises(ValueError, match="expected a file of table, got one of model") as error:
+    with pytest.raises(
+        ValueError, match="expected a file of kind table, got one of model"
+    ) as error:
         TableModel.load(tmp_path / "network")
     assert len(str(error.value)) < 200
     model.save(tmp_path / "table")
-    with pytest.raises(ValueError, match="expected a file of model, got one of table"):
+    with pytest.raises(ValueError, match="expected a file of kind model, got one of table"):
         load_model(tmp_path / "table")
 
 
@@ -382,7 +401,7 @@ def test_what_is_not_fitted_predicts_nothing(tmp_path):
 BAD_ARGUMENTS = {
     "hidden": (lambda: TableModel(hidden=(0,)), "hidden: expected a list of whole numbers"),
     "hidden, no list": (lambda: TableModel(hidden=64), "hidden: expected a list of whole numbers"),
-    "dropout": (lambda: TableModel(dropout=2), "p: expected a probability"),
+    "dropout": (lambda: TableModel(dropout=2), "dropout: expected a probability"),
     "epochs": (lambda: TableModel(epochs=0), "epochs: expected"),
     "task": (lambda: fitted(task="ranking"), "task: expected one of classification, regression"),
     "missing": (lambda: fitted(missing="drop"), "missing: expected one of error, fill"),
@@ -439,3 +458,29 @@ def test_bad_arguments(case):
         call()
     assert len(str(error.value)) <= 200
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"a": [1, 2], "price": [1]}, "expected columns of one kind each, got: Column 1"),
+        ({"a": [object()], "price": [1]}, "expected columns of one kind each, got: .*convert"),
+        ({"a": [2**70], "price": [1]}, "expected columns of one kind each, got: "),
+        ({"a": [[1]] * 40, "price": range(40)}, "column 'a': expected numbers, words or dates"),
+        ({}, "table: expected columns, got none"),
+    ],
+)
+def test_tables_in_memory_that_do_not_serve(table, message):
+    with pytest.raises(ValueError, match=message) as error:
+        TableModel(epochs=1).fit(table, "price", verbose=0)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) <= 200
+
+
+@pytest.mark.parametrize("name", [0, None, ["price"]])
+def test_columns_are_named_by_text(name):
+    with pytest.raises(TypeError, match="target: expected the name of a column, got"):
+        fitted(target=name)
+    if name is not None:
+        with pytest.raises(TypeError, match="weight: expected the name of a column, got"):
+            fitted(weight=name)

@@ -338,7 +338,7 @@ def test_links_stay(tmp_path):
 
 def test_missing_files(tmp_path):
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(FileNotFoundError, match="path: expected an existing file"):
+        with pytest.raises(FileNotFoundError, match="expected an existing file"):
             load_model(path)
 
 

@@ -261,7 +261,7 @@ def draw_histograms(name: str, title: str, description: str, found: Fingerprint,
         (x, "% of all values in each bin"),
         height=220,
     )
-    panel.y = Scale(0, 1.12 * max(*shares, 1e-9), panel.bottom, panel.top)
+    panel.y = Scale(0, 1.25 * max(*shares, 1e-9), panel.bottom, panel.top)
     y = ticks(0, panel.y.high, 4)
     panel.grid(ticks(edges[0], edges[-1]), y, y_labels=_share_labels(y))
     for condition, histogram in found.histograms.items():

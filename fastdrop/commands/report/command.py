@@ -29,6 +29,10 @@ def run(arguments: argparse.Namespace) -> None:
     ImportError
         Without Jinja2 or Pillow.
     """
+    if not arguments.folder.is_dir():
+        raise FileNotFoundError(
+            about(arguments.folder, "expected a folder that fastdrop train has written to")
+        )
     out = arguments.out or arguments.folder / NAME
     check(out, arguments.force)
     missing = write(arguments.folder, out)
@@ -54,6 +58,8 @@ def check(out: Path, force: bool = False) -> None:
             f"a report needs Jinja2 and Pillow: pip install 'fastdrop-nn[report]' ({error})"
         ) from None
     del images
+    if str(out) == "-":
+        raise ValueError("a report: expected a file to write it to, got -, standard output")
     if out.is_dir():
         raise IsADirectoryError(about(out, "expected a file for the report, got a folder"))
     if not out.parent.is_dir():

@@ -110,7 +110,15 @@ def _of_answers(evidence: Evidence, samples: Samples) -> Iterator[Section]:
         section = estimates_section(answers, evidence.results.data.get("unit") or "")
         yield section._replace(says=section.says + several)
     names = [column.name for column in samples.columns]
-    yield examples_section(wrong, unsure, samples.classes, samples.images, names, samples.cells)
+    yield examples_section(
+        wrong,
+        unsure,
+        samples.numbers,
+        samples.classes,
+        samples.images,
+        names,
+        samples.cells,
+    )
     if samples.columns:
         x, y = samples.x[:SHUFFLED], samples.y[:SHUFFLED]
 

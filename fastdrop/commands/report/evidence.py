@@ -25,6 +25,8 @@ class Samples(NamedTuple):
     Attributes
     ----------
     x, y : ndarray, or EncodedRows of a table
+    numbers : ndarray of int
+        What the samples are called, see `Data`.
     classes : sequence of str
         Empty for a regression.
     scale, shift : float
@@ -37,6 +39,7 @@ class Samples(NamedTuple):
 
     x: Array
     y: Array
+    numbers: Array
     classes: Sequence[str]
     scale: float = 1.0
     shift: float = 0.0
@@ -136,9 +139,7 @@ def _load_data(results: Results) -> Data:
     facts = results.data
     if facts["path"] == "-":
         raise ValueError("the table came from standard input, which cannot be read again")
-    path = facts["path"] and Path(facts["path"])
-    if path and not path.is_absolute() and not path.exists():
-        raise FileNotFoundError(f"{path} is not here, but perhaps where fastdrop train ran")
+    path = facts["path"] and _found(Path(facts["path"]), Path(facts.get("folder") or ""))
     roles = {name: value for name, value in (facts["roles"] or {}).items() if name != "target"}
     data = load(path, facts["label"] or "label", results.settings["seed"], roles)
     if data.checksum != facts["checksum"]:
@@ -146,14 +147,26 @@ def _load_data(results: Results) -> Data:
     return data
 
 
+def _found(path: Path, folder: Path) -> Path:
+    """Return where data are now that train, which ran in a folder, was given a path of."""
+    places = list(dict.fromkeys([folder / path, path]))  # `path` itself, if it is absolute
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"the data are not there any longer: {' or '.join(map(str, places))}"
+        )
+    return found
+
+
 def _samples(data: Data) -> Samples:
     table = data.table
     if table is None:
-        return Samples(data.x_val, data.y_val, data.classes, data.scale)
+        return Samples(data.x_val, data.y_val, data.numbers_val, data.classes, data.scale)
     target, encoding = table.target, table.encoding
     return Samples(
         data.x_val,
         data.y_val,
+        data.numbers_val,
         data.classes,
         target.deviation,
         target.mean,

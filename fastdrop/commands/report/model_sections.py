@@ -174,6 +174,7 @@ def _means(found: Calibration) -> tuple[float, float]:
 def examples_section(
     wrong: Sequence[Example],
     unsure: Sequence[Example],
+    numbers: Array,
     classes: Sequence[str],
     images: Array | None,
     columns: Sequence[str],
@@ -185,6 +186,8 @@ def examples_section(
     ----------
     wrong, unsure : sequence of Example
         A regression has no `unsure` ones.
+    numbers : ndarray of int
+        What the samples are called: rows of a table from 1, or indices in arrays.
     classes : sequence of str
         Empty for a regression.
     images : ndarray or None
@@ -206,18 +209,25 @@ def examples_section(
     blocks: list[Block] = []
     for title, says, examples in groups:
         if images is not None:
-            sights = [_sight(example, classes, images[example.sample]) for example in examples]
+            sights = [
+                _sight(each, numbers[each.sample], classes, images[each.sample])
+                for each in examples
+            ]
             blocks.append(Gallery(title, says, sights))
         else:
             told = [_told(example, classes) for example in examples]
             rows = [cells(example.sample) if cells else [] for example in examples]
             heads = ["row", "true", "said", *(["certainty"] if classes else ["error"])]
             body = [
-                [str(example.sample), *text, *row]
+                [str(numbers[example.sample]), *text, *row]
                 for example, text, row in zip(examples, told, rows, strict=True)
             ]
             blocks.append(Table(title, [*heads, *(columns if cells else [])], body, says))
-    says = "The network with dropout on the validation part; samples are counted from 0."
+    says = "The network with dropout on the validation part; " + (
+        "row 1 is the first below the table's header."
+        if cells
+        else "samples are counted from 0, as in the arrays that they come from."
+    )
     if not wrong:
         says += " None of its answers is wrong."
     return Section("examples", "Where does it fail?", says, blocks)
@@ -230,7 +240,7 @@ def _told(example: Example, classes: Sequence[str]) -> list[str]:
     return [classes[int(example.y)], classes[int(example.predicted)], certainty]
 
 
-def _sight(example: Example, classes: Sequence[str], image: Array) -> Sight:
+def _sight(example: Example, name: int, classes: Sequence[str], image: Array) -> Sight:
     if not classes:
         true, said = number(example.y), number(example.predicted)
         lines = [f"true {true}", f"said {said}"]
@@ -239,7 +249,7 @@ def _sight(example: Example, classes: Sequence[str], image: Array) -> Sight:
         shares = [f"{classes[k]} ({percent(p, 0)})" for k, p in example.shares[:2]]
         said = " or ".join(shares)
         lines = [f"true {true}", f"said {shares[0]}", *(f"or {share}" for share in shares[1:])]
-    return Sight(f"sample {example.sample}: true {true}, said {said}", as_url(image), lines)
+    return Sight(f"sample {name}: true {true}, said {said}", as_url(image), lines)
 
 
 def inside_section(

@@ -195,12 +195,16 @@ def gap_section(found: Sequence[Learning]) -> Section:
     """Tell how much better the networks know their training samples than new ones."""
     gaps = [gap(curves) for curves in found]
     main = gaps[-1]
-    sizes = {c.condition: _plain(main.measure, c.mean[-1]) for c in main.curves}
     points = " points" if main.measure.unit == "%" else ""
+    sizes = [
+        f"{_plain(main.measure, abs(curve.mean[-1]))}{points} "
+        f"{'better' if curve.mean[-1] < 0 else 'worse'} {curve.condition} dropout"
+        for curve in main.curves
+    ]
     says = (
-        f"At the end, {main.measure.title} on new samples is worse than on the training samples by "
-        + joined([f"{size}{points} {condition} dropout" for condition, size in sizes.items()])
-        + ". What is learned by heart serves no new sample: dropout is there to close this gap."
+        f"At the end, {main.measure.title} on new samples, compared with that on the training "
+        f"samples, is {joined(sizes)}. What is learned by heart serves no new sample: dropout is "
+        "there to close this gap."
     )
     return Section("gap", "How wide is the gap?", says, [_gap(curves) for curves in gaps])
 

@@ -43,6 +43,9 @@ class Data(NamedTuple):
     x, x_val : ndarray, (samples, ...), or EncodedRows of a table
     y, y_val : ndarray, (samples,)
         Class numbers, or the numbers that a regression is to predict.
+    numbers_val : ndarray of int, (samples,)
+        What the samples to validate on are called: the numbers of their rows in a table, from 1
+        below its header, or their indices in the arrays that they come from.
     scale : float
         What 1 in y is in the units of a regression's target.
     table : Prepared or None
@@ -56,6 +59,7 @@ class Data(NamedTuple):
     y: Array
     x_val: Any
     y_val: Array
+    numbers_val: Array
     scale: float = 1.0
     table: Prepared | None = None
 
@@ -132,19 +136,21 @@ def load(path: Path | None, target: str, seed: int, roles: Mapping[str, Any]) ->
         x, y = load_digits()
         x = (x / 16).astype(np.float32)
         n = DIGITS_TRAINING_SAMPLES
-        return _data("embedded digits", x[:n], y[:n], x[n:], y[n:])
+        numbers = np.arange(n, len(x))
+        return _data("embedded digits", x[:n], y[:n], x[n:], y[n:], numbers)
     if not path.exists() and str(path) != "-":
         raise FileNotFoundError(about(path, "expected an existing folder or file"))
     if path.is_dir():
         train, test = load_idx(path)
         with _naming(path):
-            return _data(path.resolve().name, *train, *test)
+            return _data(path.resolve().name, *train, *test, np.arange(len(test[1])))
     if path.suffix == ".npz":
         arrays = load_npz(path)
         x, y = arrays["x"], arrays["y"]
         with _naming(path):
             if len(arrays) == 4:
-                return _data(path.name, x, y, arrays["x_val"], arrays["y_val"])
+                x_val, y_val = arrays["x_val"], arrays["y_val"]
+                return _data(path.name, x, y, x_val, y_val, np.arange(len(y_val)))
             return _data(path.name, *_split(x, y, seed), SPLIT_NAMES)
     if is_table(path):
         return _of_table(path, target, seed, roles)
@@ -168,6 +174,7 @@ def _of_table(path: Path, target: str, seed: int, roles: Mapping[str, Any]) -> D
         table.y,
         table.x_val,
         table.y_val,
+        table.numbers_val,
         table.target.deviation,
         table,
     )
@@ -182,7 +189,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise ValueError(about(path, error)) from error
 
 
-def _split(x: Array, y: Array, seed: int) -> tuple[Array, Array, Array, Array]:
+def _split(x: Array, y: Array, seed: int) -> tuple[Array, Array, Array, Array, Array]:
     """Set samples apart for validation, in an order that the seed fixes."""
     if x.ndim < 2 or y.shape[:1] != x.shape[:1] or len(x) < 2:
         raise ValueError(
@@ -190,7 +197,7 @@ def _split(x: Array, y: Array, seed: int) -> tuple[Array, Array, Array, Array]:
             f"got x {x.shape} and y {y.shape}"
         )
     first, rest = by_chance(len(x), seed)
-    return x[first], y[first], x[rest], y[rest]
+    return x[first], y[first], x[rest], y[rest], rest
 
 
 def _data(
@@ -199,6 +206,7 @@ def _data(
     y: Array,
     x_val: Array,
     y_val: Array,
+    numbers_val: Array,
     names: Sequence[str] = ("x", "y", "x_val", "y_val"),
 ) -> Data:
     """Make class numbers of the labels; refuse what cannot be trained on, by the arrays' names."""
@@ -223,7 +231,8 @@ def _data(
             f"got {y[0]} only"
         )
     classes = [str(n) for n in range(1 + max(int(of.max(initial=0)) for of in (y, y_val)))]
-    data = Data(name, "classification", tuple(classes), prepared(x), y, prepared(x_val), y_val)
+    parts = prepared(x), y, prepared(x_val), y_val, numbers_val
+    data = Data(name, "classification", tuple(classes), *parts)
     training = ArrayBatches(data.x, y, None, names[:2])
     expected = Expected(training.sample_shape, (len(classes),), np.dtype(np.float32), loss)
     training.check(expected)

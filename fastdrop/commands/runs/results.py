@@ -33,6 +33,14 @@ MODELS = ("model-without-dropout.safetensors", "model-with-dropout.safetensors")
 
 SECONDS = ("training", "evaluation", "checkpoint")  # where the time of an epoch goes
 
+# What stands in the file, where it matters to whom it is shown or read again
+FORMS = {"environment": dict, "command": list, "data": dict, "settings": dict, "runs": list}
+DATA = {
+    **dict.fromkeys(("name", "checksum", "task", "metric"), str),
+    **{"path": str | None, "folder": str | None, "label": str | None, "roles": dict | None},
+    **{"training": int, "validation": int, "classes": list},
+}
+
 Figures = dict[str, list[float]]  # one an epoch, by name, as in History.history
 
 
@@ -75,8 +83,8 @@ class Results(NamedTuple):
     command : list of str
         The command line as it was typed.
     data : dict
-        "name", "path" (None for the embedded digits), "label" (the target of a table, or
-        None), "roles" (of a table's columns, or None), "checksum",
+        "name", "path" (as it was typed; None for the embedded digits), "folder" (where), "label"
+        (the target of a table, or None), "roles" (of a table's columns, or None), "checksum",
         "training" and "validation" (numbers of samples), "task", "metric", "classes" (names).
     settings : dict
         `network.Settings`, by name.
@@ -121,8 +129,16 @@ class Results(NamedTuple):
             found = json.loads(path.read_bytes())
             if not isinstance(found, Mapping) or set(found) != set(cls._fields):
                 raise ValueError("expected results of fastdrop train, got another structure")
+            _check(found, FORMS)
+            _check(found["data"], DATA)
             runs = [Run(**run) for run in found["runs"]]
             return cls(**{**found, "runs": runs})
+
+
+def _check(found: Mapping[str, Any], forms: Mapping[str, Any]) -> None:
+    for name, form in forms.items():
+        if not isinstance(found.get(name), form):
+            raise ValueError(f"expected results of fastdrop train, got others in {name}")
 
 
 def title_of(dropout: float) -> str:

@@ -126,6 +126,7 @@ def _add_roles(parser: Parser) -> None:
     option("--weight", metavar="NAME", help="a column of factors of the rows' losses")
     option(
         "--ignore",
+        action="extend",
         type=lambda text: text.split(","),
         metavar="NAMES",
         help="columns to leave out, with commas between them",

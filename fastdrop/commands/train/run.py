@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from fastdrop import __version__
@@ -79,13 +80,21 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         if arguments.epochs is None:
             arguments.epochs = DIGITS_EPOCHS if arguments.data is None else EPOCHS
         settings = Settings.of(arguments)
-        if ranks.rank == 0 and arguments.data and is_table(arguments.data) and not arguments.label:
+        if (
+            ranks.rank == 0
+            and arguments.data
+            and is_table(arguments.data)
+            and arguments.label is None
+        ):
             console.tell("no --target: the column 'label' is predicted")
         if ranks.rank == 0 and not arguments.force:
             _refuse_to_overwrite(arguments)  # before data are read, which may take a while
-        data = load(arguments.data, arguments.label or "label", arguments.seed, roles)
+        label = "label" if arguments.label is None else arguments.label
+        data = load(arguments.data, label, arguments.seed, roles)
         if ranks.rank == 0:
             names = [model_name(p, settings.dropout) for p in (0.0, *settings.dropout)]
+            if not out.exists():
+                held.callback(_remove_if_empty, out)
             make_writable(out, (CHECKPOINT, *MODELS, *names, RESULTS, PICTURE))
             held.enter_context(claimed(out))
             if arguments.report:
@@ -115,6 +124,12 @@ def _run(arguments: argparse.Namespace, comm: Any, ranks: Ranks, held: ExitStack
         _finish(progress, data, settings, arguments)
 
 
+def _remove_if_empty(folder: Path) -> None:
+    """Leave no folder of a run that wrote nothing."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _roles(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what was said of a table's columns; take the table from where it was named."""
     if arguments.table is not None:
@@ -123,13 +138,14 @@ def _roles(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.data = arguments.table
     roles = {name: getattr(arguments, name) for name in ROLES}
     said = {"target": arguments.label, **roles}
+    data = arguments.data
     for name, value in said.items():
-        if value and (arguments.data is None or not is_table(arguments.data)):
-            data = "the embedded digits" if arguments.data is None else arguments.data
+        if value is not None and (data is None or data.is_dir() or data.suffix == ".npz"):
+            data = "the embedded digits" if data is None else data
             raise ValueError(
                 f"--{name}: expected it with a table only, got {shown(value)} with {data}"
             )
-    return {name: value for name, value in roles.items() if value}
+    return {name: value for name, value in roles.items() if value is not None}
 
 
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
@@ -183,11 +199,16 @@ def _finish(
 ) -> None:
     """Write what stays of all runs, and print what they say."""
     out, console = arguments.out, arguments.console
+    origin = {
+        "path": arguments.data and str(arguments.data),
+        "folder": str(Path.cwd()),
+        "label": arguments.label,
+    }
     results = Results(
         __version__,
         environment(),
         arguments.typed,
-        data.facts() | {"path": arguments.data and str(arguments.data), "label": arguments.label},
+        data.facts() | origin,
         settings._asdict(),
         progress.runs,
     )

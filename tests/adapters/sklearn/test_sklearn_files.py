@@ -159,5 +159,5 @@ def test_damaged_and_other_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "nothing")
     files.write(path, "weights", {}, {"1.weight": np.ones(3)})
-    with pytest.raises(ValueError, match="expected a file of estimator, got one of weights"):
+    with pytest.raises(ValueError, match="expected a file of kind estimator, got one of weights"):
         load(path)
