@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
+from fastdrop._messages import one_line
 from fastdrop.layers import Array
 
 __all__ = ["Labels"]
@@ -72,6 +73,8 @@ class Labels:
     def encoded(self, y: Any, dtype: Any) -> Array:
         """Return targets: class numbers (samples,), or numbers 0 and 1 (samples, outputs)."""
         if self.kind == "multiclass":
+            if getattr(y, "ndim", 1) != 1:
+                raise ValueError("The object was not fitted with multilabel input.")
             return np.searchsorted(self.classes, y).astype(np.intp, copy=False)
         return np.asarray(self._binarizer.transform(y), dtype)
 
@@ -127,4 +130,8 @@ class Labels:
             else:
                 of_class = compute_class_weight(class_weight, classes=self.classes, y=y)
             weights = of_class[codes]
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(
+                one_line(f"class_weight must have finite numbers of at least 0, got {class_weight!r}")
+            )
         return np.asarray(weights if own is None else weights * own)
