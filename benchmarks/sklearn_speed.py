@@ -6,11 +6,12 @@ Both train the same networks on the same data, in turns, with the same random st
 the same weights, as the scores in the table show. "products" are the matrix products of an epoch
 and nothing else, by NumPy, with the same shapes, dtype and threads: no epoch of this arithmetic is
 much faster, so scikit-learn's time divided by them is "at most". Two jobs at once are joblib's
-``n_jobs=2``, with a thread each. "at once / one by one" is 0.5 if neither job hinders the other; the
-products show what the machine itself allows.
+``n_jobs=2``, with a thread each. "at once / one by one" is 0.5 if neither job hinders the other;
+what it is for the products is the machine's doing.
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -99,7 +100,7 @@ def multiply(hidden, epochs, table):
     units = x.shape[1], *hidden, 1 if y.dtype.kind == "f" else len(np.unique(y))
     sizes = [BATCH] * (len(x) // BATCH) + [len(x) % BATCH] * (len(x) % BATCH > 0)
     rng = np.random.default_rng(0)
-    weights = [rng.normal(size=pair).astype(x.dtype) for pair in zip(units, units[1:])]
+    weights = [rng.normal(size=pair).astype(x.dtype) for pair in itertools.pairwise(units)]
     gradients = [np.empty_like(weight) for weight in weights]
     values = {n: [rng.normal(size=(n, u)).astype(x.dtype) for u in units] for n in {*sizes}}
     outputs = {n: [np.empty((n, u), x.dtype) for u in units] for n in {*sizes}}

@@ -132,6 +132,8 @@ class Labels:
             weights = of_class[codes]
         if not (np.isfinite(weights) & (weights >= 0)).all():
             raise ValueError(
-                one_line(f"class_weight must have finite numbers of at least 0, got {class_weight!r}")
+                one_line(
+                    f"class_weight must have finite numbers of at least 0, got {class_weight!r}"
+                )
             )
         return np.asarray(weights if own is None else weights * own)
