@@ -3,11 +3,15 @@
 python benchmarks/sklearn_speed.py --data ../shared/data --out docs/bench
 
 Both train the same networks on the same data, in turns, with the same random states. So they reach
-the same weights, as the scores in the table show. Two jobs at once are joblib's ``n_jobs=2``, with
-a thread each. "at once / one by one" is 0.5 if neither job hinders the other.
+the same weights, as the scores in the table show. "products" are the matrix products of an epoch
+and nothing else, by NumPy, with the same shapes, dtype and threads: no epoch of this arithmetic is
+much faster, so scikit-learn's time divided by them is "at most". Two jobs at once are joblib's
+``n_jobs=2``, with a thread each. "at once / one by one" is 0.5 if neither job hinders the other;
+what it is for the products is the machine's doing.
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -29,6 +33,9 @@ from fastdrop.datasets import load_idx
 SIDES = {"scikit-learn": neural_network, "fastdrop": fastdrop.sklearn}
 HIDDEN = [(50,), (64, 64), (512, 512)]
 UCI = ("bostonHousing", "concrete", "energy", "yacht")
+PRODUCTS = "products"
+BATCH = 200  # the estimators' own choice
+SPIN = 0.15  # seconds after which OpenBLAS's threads leave the cores to what is measured next
 IMAGES = 6000  # of Fashion-MNIST's 60 000, because an epoch's time is proportional to them
 
 
@@ -70,7 +77,7 @@ def uci(folder, split=0):
 
 
 def fit(side, hidden, epochs, table, seed):
-    """Return the seconds of an epoch and the score for the test part."""
+    """Return the seconds of an epoch, and a function of the score for the test part."""
     x, x_test, y, y_test = table
     kind = "MLPRegressor" if y.dtype.kind == "f" else "MLPClassifier"
     net = getattr(SIDES[side], kind)(
@@ -84,38 +91,84 @@ def fit(side, hidden, epochs, table, seed):
         warnings.simplefilter("ignore", ConvergenceWarning)
         start = time.perf_counter()
         net.fit(x, y)
-    return (time.perf_counter() - start) / epochs, net.score(x_test, y_test)
+    return (time.perf_counter() - start) / epochs, lambda: net.score(x_test, y_test)
+
+
+def multiply(hidden, epochs, table):
+    """Return the seconds that the matrix products of an epoch take."""
+    x, y = table[0], table[2]
+    units = x.shape[1], *hidden, 1 if y.dtype.kind == "f" else len(np.unique(y))
+    sizes = [BATCH] * (len(x) // BATCH) + [len(x) % BATCH] * (len(x) % BATCH > 0)
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=pair).astype(x.dtype) for pair in itertools.pairwise(units)]
+    gradients = [np.empty_like(weight) for weight in weights]
+    values = {n: [rng.normal(size=(n, u)).astype(x.dtype) for u in units] for n in {*sizes}}
+    outputs = {n: [np.empty((n, u), x.dtype) for u in units] for n in {*sizes}}
+    start = time.perf_counter()
+    for n in sizes * epochs:
+        a, z = values[n], outputs[n]
+        for i, weight in enumerate(weights):
+            np.matmul(a[i], weight, out=z[i + 1])
+        for i in reversed(range(len(weights))):
+            np.matmul(a[i].T, z[i + 1], out=gradients[i])
+            if i:
+                np.matmul(a[i + 1], weights[i].T, out=z[i])
+    return (time.perf_counter() - start) / epochs
+
+
+def seconds_of(side, hidden, epochs, table, seed):
+    """Return what an epoch takes, or its products alone."""
+    if side == PRODUCTS:
+        return multiply(hidden, epochs, table)
+    return fit(side, hidden, epochs, table, seed)[0]
 
 
 def epochs_for(hidden, table):
     """Return how many epochs take some tenths of a second."""
     x = table[0]
     operations = 6 * len(x) * sum(a * b for a, b in zip((x.shape[1], *hidden), (*hidden, 10)))
-    return int(np.clip(4e9 // operations, 2, 100))
+    return int(np.clip(4e9 // operations, 3, 200))
 
 
 def measure(name, table, hidden, seeds, parallel):
-    """Return a row of the table, of epochs in turns: first by default, then two at once."""
+    """Return a row of the table, of epochs in turns: first by default, then in jobs."""
     epochs = epochs_for(hidden, table)
-    seconds = {(side, jobs): [] for side in SIDES for jobs in (1, 2)}
-    alone = []  # seconds of a job that has the cores to itself, with as many threads as it has then
+    default = {side: [] for side in (*SIDES, PRODUCTS)}
+    jobs = {side: [] for side in default}
+    shares = {side: [] for side in ("fastdrop", PRODUCTS)}
     scores = {side: [] for side in SIDES}
     for seed in range(seeds):
-        for side in SIDES:
+        for side in default:
+            time.sleep(SPIN)
+            if side == PRODUCTS:
+                default[side].append(multiply(hidden, epochs, table))
+                continue
             took, score = fit(side, hidden, epochs, table, seed)
-            seconds[side, 1].append(took)
-            scores[side].append(score)
-        for side in SIDES:
-            both = parallel(delayed(fit)(side, hidden, epochs, table, seed) for _ in range(2))
-            seconds[side, 2] += [took for took, _ in both]
-        alone += [parallel([delayed(fit)("fastdrop", hidden, epochs, table, seed)])[0][0]]
+            default[side].append(took)
+            scores[side].append(score())
+        for side in default:
+            job = delayed(seconds_of)(side, hidden, epochs, table, seed)
+            both, found = wall(parallel, [job, job])
+            jobs[side] += found
+            if side in shares:
+                one, other = (wall(parallel, [job])[0] for _ in range(2))
+                shares[side].append(both / (one + other))
     cells = []
-    for jobs in (1, 2):
-        theirs, ours = (1000 * statistics.median(seconds[side, jobs]) for side in SIDES)
+    for seconds in (default, jobs):
+        theirs, ours, products = (1000 * statistics.median(seconds[side]) for side in default)
         cells += [f"{theirs:.2f}", f"{ours:.2f}", f"**{theirs / ours:.1f}**"]
-    cells.append(f"{statistics.median(seconds['fastdrop', 2]) / statistics.median(alone) / 2:.2f}")
+        cells += [f"{products:.2f}", f"{theirs / products:.1f}"]
+    cells += [f"{statistics.median(found):.2f}" for found in shares.values()]
     cells += [f"{statistics.mean(scores[side]):.4f}" for side in SIDES]
-    return f"| {name} | {', '.join(map(str, hidden))} | {epochs} | {' | '.join(cells)} |"
+    return f"| {name} | {', '.join(map(str, hidden))} | {' | '.join(cells)} |"
+
+
+def wall(parallel, jobs):
+    """Return the seconds that jobs take together, and what they return."""
+    time.sleep(SPIN)
+    start = time.perf_counter()
+    found = parallel(jobs)
+    return time.perf_counter() - start, found
 
 
 def main():
@@ -125,14 +178,15 @@ def main():
     parser.add_argument("--only", nargs="*", help="names of data sets; all by default")
     add_out(parser)
     given = parser.parse_args()
+    of_each = "scikit-learn, ms an epoch | fastdrop | ratio | products | at most"
     head = (
-        "| data | hidden | epochs a fit | scikit-learn, ms an epoch | fastdrop | ratio "
-        "| scikit-learn, two jobs at once | fastdrop | ratio | fastdrop, at once / one by one "
+        f"| data | hidden | {of_each} | two jobs at once: {of_each} "
+        "| fastdrop, at once / one by one | products, at once / one by one "
         "| scikit-learn, score | fastdrop |"
-        "\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        f"\n|---|---{'|---:' * 14}|"
     )
-    with Parallel(n_jobs=2) as parallel:
-        parallel(delayed(fit)(side, (4,), 1, _tiny(), 0) for side in SIDES)  # starts the jobs
+    with Parallel(n_jobs=2, batch_size=1) as parallel:  # else both short jobs go to one process
+        parallel(delayed(seconds_of)(side, (4,), 1, _tiny(), 0) for side in SIDES)  # starts both
         rows = [
             (f"{name}, {hidden}", partial(measure, name, table, hidden, given.seeds, parallel))
             for name, table in tables(given.data).items()

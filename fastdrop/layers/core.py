@@ -14,7 +14,15 @@ from fastdrop._messages import shown
 from fastdrop._quiet import bare, quiet, underflowing_both_ways
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
-from fastdrop.layers.base import Array, Backward, Layer, Shape, WeightRule, batch_shape
+from fastdrop.layers.base import (
+    Array,
+    Backward,
+    Layer,
+    Shape,
+    WeightRule,
+    batch_shape,
+    sum_of_squares,
+)
 from fastdrop.layers.batch import Batch
 from fastdrop.random import Key
 
@@ -137,7 +145,7 @@ class Dense(Layer):
         if not self.params or not (self.l1 or self.l2):
             return 0.0
         weight = self.params["weight"]
-        sums = float(np.abs(weight).sum()), float(np.vdot(weight, weight))
+        sums = float(np.abs(weight).sum()), sum_of_squares(weight)
         return float(self.l1) * sums[0] + float(self.l2) * sums[1]
 
     def output_shape(self, input_shape: Shape) -> Shape:

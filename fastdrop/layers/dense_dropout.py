@@ -14,7 +14,7 @@ from fastdrop._quiet import bare, underflowing, underflowing_both_ways
 from fastdrop.functional import dropout
 from fastdrop.initializers import Constant, Initializer
 from fastdrop.layers.activations import sigmoid
-from fastdrop.layers.base import Array, Backward, Shape
+from fastdrop.layers.base import Array, Backward, Shape, sum_of_squares
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Dense
 from fastdrop.layers.schedules import Rate, checked_rate, p_or_rate, rate_at
@@ -220,7 +220,7 @@ class ConcreteDropout(Dense):
         log_kept, log_dropped = -np.logaddexp(0, logit), -np.logaddexp(0, -logit)
         entropy = math.exp(log_dropped) * log_dropped + math.exp(log_kept) * log_kept
         return float(
-            self.weight_regularizer * np.vdot(weight, weight) / math.exp(log_kept)
+            self.weight_regularizer * sum_of_squares(weight) / math.exp(log_kept)
             + self.dropout_regularizer * weight.shape[1] * entropy
         )
 
@@ -255,7 +255,7 @@ class ConcreteDropout(Dense):
 
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
             dinputs = backward_dense(dz)
-            inputs, square = weight.shape[1], np.vdot(weight, weight)
+            inputs, square = weight.shape[1], sum_of_squares(weight)
             # The derivative of scale by the logit is scale * (p - (1 - kept) / temperature).
             dscale = p - (1 - kept) / weight.dtype.type(self.temperature)
             self.grads["weight"] += penalty_share * 2 * self.weight_regularizer / (1 - p) * weight

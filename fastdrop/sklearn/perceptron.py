@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -25,6 +25,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fastdrop._messages import shown
 from fastdrop._quiet import quiet
+from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.sklearn import files, solvers
@@ -40,6 +41,16 @@ AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 ABOVE_0 = Interval(Real, 0, None, closed="neither")
 SHARE = Interval(Real, 0, 1, closed="left")  # all of the samples would be too many
 COUNT = Interval(Integral, 1, None, closed="left")
+
+
+class Numbers(Interval):
+    """An interval of numbers, to which False and True do not belong."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return not isinstance(val, bool) and bool(super().is_satisfied_by(val))
+
+
+RATE = Numbers(Real, 0, 1, closed="left")
 
 
 class Perceptron(BaseEstimator):
@@ -79,10 +90,10 @@ class Perceptron(BaseEstimator):
         "epsilon": [ABOVE_0],
         "n_iter_no_change": [COUNT, Options(Real, {np.inf})],
         "max_fun": [COUNT],
-        "dropout": [SHARE, "array-like"],
-        "input_dropout": [SHARE],
+        "dropout": [RATE, "array-like"],
+        "input_dropout": [RATE],
         "shared_dropout": ["boolean"],
-        "max_norm": [ABOVE_0, None],
+        "max_norm": [Numbers(Real, 0, None, closed="neither"), None],
         "batch_norm": ["boolean"],
         "dtype": [StrOptions({"float32", "float64"}), None],
     }
@@ -140,6 +151,8 @@ class Perceptron(BaseEstimator):
         targets = self._encoded(y, np.dtype(design.dtype))
         weights = self._weights(y, targets, sample_weight)
         if weights is not None:
+            if not (incremental or weights.any()):
+                raise ValueError("Weights of classes and samples must leave one that is not 0.")
             weights = weights.astype(design.dtype, copy=False)
         samples = Samples(Rows(X), targets, weights)
         if first:
@@ -166,7 +179,7 @@ class Perceptron(BaseEstimator):
         sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
         if np.any(np.array(sizes) <= 0):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        if not all(isinstance(size, Integral) for size in sizes):
+        if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
         return tuple(int(size) for size in sizes)
 
@@ -174,15 +187,17 @@ class Perceptron(BaseEstimator):
         """Return the probabilities of dropping for the input and for each hidden layer."""
         layers = len(self._hidden())
         given = self.dropout
+        if isinstance(given, Mapping | Set) or getattr(given, "ndim", 1) != 1:
+            raise ValueError(f"dropout must be a number or a list of numbers, got {shown(given)}")
         rates = [given] * layers if isinstance(given, Real) else list(given)
         if len(rates) != layers:
             raise ValueError(
                 f"dropout must be a number or have one for each of the {layers} hidden layers, "
-                f"got {len(rates)}: {given!r}."
+                f"got {len(rates)}: {shown(given)}"
             )
         for p in rates:
-            if not isinstance(p, Real) or isinstance(p, bool | np.bool_) or p not in SHARE:
-                raise ValueError(f"dropout must be in the range [0.0, 1.0), got {shown(p)}.")
+            if not RATE.is_satisfied_by(p):
+                raise ValueError(f"dropout must be in the range [0.0, 1.0), got {shown(p)}")
         rates = [self.input_dropout, *rates]
         if self.solver == "lbfgs":
             unfit = {
@@ -229,6 +244,12 @@ class Perceptron(BaseEstimator):
         model = design.network(own.seed)
         shapes = [[w.shape for w in each.network.weights().values()] for each in (own, model)]
         if shapes[0] != shapes[1]:
+            if design.units == self._design.units:
+                raise ValueError(
+                    "warm_start and partial_fit can only be used with the same batch_norm as in "
+                    f"the previous call to fit. Previously got {self._design.batch_norm}, now "
+                    f"{design.batch_norm}."
+                )
             raise ValueError(
                 "warm_start and partial_fit can only be used with layers of the same sizes as in "
                 f"the previous call to fit. Previously got {self._design.units}, now "
@@ -378,7 +399,8 @@ class Perceptron(BaseEstimator):
             if loss < self.best_loss_:
                 self.best_loss_ = loss
         else:
-            outputs = self._outputs(validation.rows)
+            # BLAS's threads would go on spinning on the cores that the next epoch needs.
+            outputs = on_one_blas_thread(self._outputs, validation.rows)
             score = self._score_of(outputs, validation.targets, validation.weights)
             assert self.validation_scores_ is not None
             self.validation_scores_.append(score)
@@ -438,6 +460,8 @@ class Perceptron(BaseEstimator):
         batches = _dense(rows, model.dtype)
         if mc_samples is None:
             return model.predict_moments(batches)
+        if isinstance(mc_samples, bool):
+            raise TypeError("mc_samples must be an instance of int, not bool.")
         samples = check_scalar(mc_samples, "mc_samples", Integral, min_val=1)
         return model.predict_mc(batches, int(samples), seed=model.seed, verbose=0)
 

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.optimize
 
 from fastdrop.layers import Array, WeightRule
+from fastdrop.layers.base import sum_of_squares
 from fastdrop.models import Sequential
 from fastdrop.optimizers import SGD, Adam, Optimizer
 from fastdrop.sklearn.losses import reported
@@ -230,4 +231,4 @@ def _weights(model: Sequential) -> list[Array]:
 
 
 def _squares(weights: list[Array]) -> float:
-    return sum(float(np.vdot(weight, weight)) for weight in weights)
+    return sum(map(sum_of_squares, weights))

@@ -73,6 +73,8 @@ class Labels:
     def encoded(self, y: Any, dtype: Any) -> Array:
         """Return targets: class numbers (samples,), or numbers 0 and 1 (samples, outputs)."""
         if self.kind == "multiclass":
+            if getattr(y, "ndim", 1) != 1:
+                raise ValueError("The object was not fitted with multilabel input.")
             return np.searchsorted(self.classes, y).astype(np.intp, copy=False)
         return np.asarray(self._binarizer.transform(y), dtype)
 
@@ -128,4 +130,8 @@ class Labels:
             else:
                 of_class = compute_class_weight(class_weight, classes=self.classes, y=y)
             weights = of_class[codes]
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(
+                f"class_weight must have finite numbers of at least 0, got {shown(class_weight)}"
+            )
         return np.asarray(weights if own is None else weights * own)

@@ -9,6 +9,7 @@ import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import status_of
+from sleeping_blas import assert_they_sleep
 
 from fastdrop import layers, optimizers
 from fastdrop.models import Sequential
@@ -215,3 +216,19 @@ def test_fit_gives_numpys_results_and_its_own_bits_again():
     for a, b, c in zip(once.get_weights(), again.get_weights(), numpys.get_weights()):
         assert a.tobytes() == b.tobytes()
         np.testing.assert_allclose(a, c, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", ["", "l2=1e-3", "l1=1e-3, l2=1e-3", "max_norm=1.0"])
+def test_numpys_threads_sleep_while_a_model_trains(settings):
+    assert_they_sleep(f"""
+from fastdrop import Sequential
+from fastdrop.layers import Dense
+
+model = Sequential([Dense(300, "relu", {settings}), Dense(3, "softmax")], seed=0, dtype="float64")
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+x, y = np.ones((400, 200)), np.zeros(400, int)
+
+
+def train():
+    model.fit(x, y, epochs=2, verbose=0, validation_split=0.5)
+""")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from processes import run
 
-pytest.importorskip("sklearn")
+sklearn = pytest.importorskip("sklearn")
 from sklearn import neural_network
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -87,6 +87,8 @@ CLASSIFIERS = {
     "warm start": then(lambda net: net.set_params(warm_start=True).fit(X, Y > 4)),
     "lbfgs in parts": lambda net: net.set_params(solver="lbfgs").partial_fit(X, Y),
 }
+OF_1_7 = {"weights", "NaN weights", "too few to validate"}  # 1.6 takes no weights of samples
+VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
 
 
 def raised(package, name, action):
@@ -105,6 +107,8 @@ def raised(package, name, action):
 )
 @pytest.mark.filterwarnings("ignore:overflow|invalid:RuntimeWarning")
 def test_as_scikit_learn(name, case, action):
+    if case in OF_1_7 and VERSION < (1, 7):
+        pytest.skip("scikit-learn refuses it since 1.7")
     expected, got = (raised(package, name, action) for package in (neural_network, ours))
     assert expected is not None
     assert type(got) is type(expected)
@@ -126,6 +130,15 @@ OURS = {
     "NaN": (ValueError, "'dropout' parameter", {"dropout": np.nan}),
     "words": (ValueError, "'dropout' parameter", {"dropout": "half"}),
     "none": (ValueError, "'dropout' parameter", {"dropout": None}),
+    "no number": (ValueError, "'dropout' parameter", {"dropout": False}),
+    "no number in a list": (ValueError, "got True", {"dropout": [0.1, True]}),
+    "a dict": (ValueError, "a number or a list of numbers, got {", {"dropout": {0: 0.1, 1: 0.2}}),
+    "a set": (ValueError, "a number or a list of numbers, got {", {"dropout": {0.1, 0.2}}),
+    "no axis": (ValueError, r"list of numbers, got array\(0.1\)", {"dropout": np.array(0.1)}),
+    "two axes": (ValueError, "list of numbers, got array", {"dropout": np.full((2, 2), 0.1)}),
+    "no number for the input": (ValueError, "'input_dropout' parameter", {"input_dropout": False}),
+    "no number as norm": (ValueError, "'max_norm' parameter", {"max_norm": True}),
+    "infinite norm": (ValueError, "'max_norm' parameter", {"max_norm": np.inf}),
     "input": (ValueError, "'input_dropout' parameter", {"input_dropout": 1}),
     "a list for the input": (ValueError, "'input_dropout' parameter", {"input_dropout": [0.1]}),
     "shorter": (ValueError, "dropout must .* 2 hidden layers, got 1", {"dropout": [0.1]}),
@@ -138,6 +151,7 @@ OURS = {
     "batch norm": (ValueError, "'batch_norm' parameter", {"batch_norm": 3}),
     "dtype": (ValueError, "'dtype' parameter", {"dtype": "float16"}),
     "hidden": (ValueError, "must be integers", {"hidden_layer_sizes": (4.5, 2)}),
+    "hidden, no numbers": (ValueError, "must be integers", {"hidden_layer_sizes": (True, 2)}),
     "lbfgs, dropout": (ValueError, "same function .* with dropout", {"dropout": 0.1}),
     "lbfgs, input": (ValueError, "same function .* with dropout", {"input_dropout": 0.1}),
     "lbfgs, norm": (ValueError, "same function .* with max_norm", {"max_norm": 1.0}),
@@ -157,12 +171,58 @@ def test_of_our_own(case, name):
     assert not hasattr(net, "coefs_")
 
 
+def test_messages_are_short():
+    many = dict.fromkeys(range(500), -1)
+    for net in (ours.MLPClassifier(dropout=[0.1] * 500), ours.MLPClassifier(class_weight=many)):
+        with pytest.raises(ValueError, match=r"dropout|class_weight") as raised:
+            net.fit(np.ones((500, 2)), np.arange(500))
+        assert len(str(raised.value)) <= 200
+
+
+@pytest.mark.parametrize(
+    ("samples", "error"), [(True, TypeError), (2.0, TypeError), (0, ValueError)]
+)
+def test_samples_of_masks(samples, error):
+    net = ours.MLPClassifier(dropout=0.1, **SMALL).fit(X, Y)
+    for method in (net.predict_proba, net.predict_entropy):
+        with pytest.raises(error, match="mc_samples"):
+            method(X, mc_samples=samples)
+
+
+LABELS = np.stack([Y % 3, Y % 3], axis=1).clip(0, 1)  # several labels a sample
+KINDS = {"classes": Y % 3, "two classes": Y % 2, "labels": LABELS, "numbers": Y + 0.5}
+
+
+@pytest.mark.parametrize("later", KINDS)
+@pytest.mark.parametrize("first", ["classes", "two classes", "labels"])
+def test_targets_of_another_kind_go_on_with_nothing(first, later):
+    classes = [0, 1] if first != "classes" else [0, 1, 2]
+    if first == later:
+        return
+    net = ours.MLPClassifier(**SMALL).partial_fit(X, KINDS[first], classes=classes)
+    theirs = neural_network.MLPClassifier(**SMALL).partial_fit(X, KINDS[first], classes=classes)
+    before = net.coefs_[0].copy()
+    try:
+        theirs.partial_fit(X, KINDS[later])
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error)[:40])):
+            net.partial_fit(X, KINDS[later])
+        np.testing.assert_array_equal(net.coefs_[0], before)
+    else:
+        net.partial_fit(X, KINDS[later])  # 0 and 1 are among the classes
+
+
 @pytest.mark.parametrize(
     ("settings", "y", "match"),
     [
         ({"class_weight": "even"}, Y, "'class_weight' parameter"),
         ({"class_weight": {99: 2}}, Y, "The classes, .* are not in class_weight"),
         ({"class_weight": {0: 1}}, np.stack([Y > 2, Y > 4], axis=1), "list of dicts"),
+        ({"class_weight": {0: -1}}, Y, "finite numbers of at least 0, got {0: -1}"),
+        ({"class_weight": {0: np.nan}}, Y, "finite numbers of at least 0, got {0: nan}"),
+        ({"class_weight": {0: np.inf}}, Y, "finite numbers of at least 0, got {0: inf}"),
+        ({"class_weight": dict.fromkeys(range(10), 0)}, Y, "must leave one that is not 0"),
+        ({"class_weight": {0: 0, 1: -1}}, Y > 4, "at least 0, got {0: 0, 1: -1}"),
     ],
 )
 def test_class_weights(settings, y, match):
@@ -199,6 +259,13 @@ def test_other_sizes_go_on_with_nothing(name):
     with pytest.raises(ValueError, match="layers of the same sizes"):
         getattr(net, name)(X, Y)
     np.testing.assert_array_equal(net.coefs_[0], before)
+
+
+@pytest.mark.parametrize("name", ["partial_fit", "fit"])
+def test_normalisation_does_not_come_later(name):
+    net = ours.MLPRegressor(warm_start=True, **SMALL).fit(X, Y).set_params(batch_norm=True)
+    with pytest.raises(ValueError, match=r"same batch_norm .* Previously got False, now True"):
+        getattr(net, name)(X, Y)
 
 
 def test_too_large_for_float32():

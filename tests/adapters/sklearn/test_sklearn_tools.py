@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sleeping_blas import assert_they_sleep
 
 from fastdrop.sklearn import MLPClassifier, MLPRegressor
 
@@ -196,3 +197,21 @@ def test_ctrl_c(solver, early_stopping):
     assert net.n_iter_ > 0
     assert np.isfinite(net.predict_proba(noise)).all()
     assert clone(net).set_params(max_iter=1).fit(noise, y).n_iter_ == 1
+
+
+@pytest.mark.parametrize("settings", ["", "early_stopping=True", "solver='sgd', dropout=0.5"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numpys_threads_sleep_during_fit(dtype, settings):
+    assert_they_sleep(f"""
+import warnings
+
+from fastdrop.sklearn import MLPRegressor
+
+warnings.simplefilter("ignore")  # it does not converge
+X, y = np.ones((1000, 200), {dtype!r}), np.zeros(1000)
+net = MLPRegressor(hidden_layer_sizes=(300, 100), max_iter=2, random_state=0, {settings})
+
+
+def train():
+    net.fit(X, y)
+""")
