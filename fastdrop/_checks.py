@@ -209,7 +209,7 @@ def check_number(
         not number
         or isinstance(value, bool)
         or not 0 <= value < below
-        or value > sys.float_info.max  # an integer
+        or (isinstance(value, int) and value > sys.float_info.max)
         or (above_zero and value == 0)
     ):
         expected = f"a finite number {'above 0' if above_zero else 'of at least 0'}"

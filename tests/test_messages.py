@@ -51,7 +51,7 @@ ARGUMENTS = {
     "Dropout, mode": lambda v: Dropout(0.5, mode=v),
     "DropPath, mode": lambda v: DropPath(0.5, mode=v),
     "Dropout2d, data_format": lambda v: Dropout2d(0.5, data_format=v),
-    "Input": lambda v: Input([v]),
+    "Input": lambda v: Input([[v]]),
     "Sequential": lambda v: Sequential([v]),
     "Sequential, dtype": lambda v: Sequential([Dense(1)], dtype=v),
     "Adam, learning_rate": lambda v: optimizers.Adam([v]),

@@ -267,7 +267,7 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode)
-        if save_freq != "epoch":
+        if not isinstance(save_freq, str) or save_freq != "epoch":
             raise ValueError(f"save_freq: expected 'epoch', got {shown(save_freq)}")
         self.filepath = os.fspath(filepath)
         self.verbose = verbose

@@ -494,7 +494,7 @@ CALLS = {
     "predict": lambda callback: model().predict(X, callbacks=[callback]),
 }
 BAD = {
-    "mode": (lambda: EarlyStopping(mode="up"), ValueError, "mode: expected auto, min or max"),
+    "mode": (lambda: EarlyStopping(mode="up"), ValueError, "mode: expected 'auto', 'min' or 'max'"),
     "monitor": (
         lambda: fit(EarlyStopping("val_f1")),
         ValueError,
