@@ -21,6 +21,12 @@ _PREFIX = ".fastdrop-"  # starts the names of files that are being written
 # A file that can be written cannot always be replaced: its folder may be read-only or sticky, it
 # may be a mount point, or its path may leave no room for another name.
 _IRREPLACEABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENAMETOOLONG)
+_EXPECTED = {
+    errno.ENOENT: "a file in an existing folder, got",
+    errno.ENOTDIR: "a file in an existing folder, got",
+    errno.EEXIST: "a file in an existing folder, got",
+    errno.EISDIR: "a file, got the folder",
+}
 
 
 def make_writable(folder: Path, names: Iterable[str] = ()) -> None:
@@ -103,12 +109,12 @@ def of_the_path(error: OSError, path: Path, argument: str = "path") -> OSError:
     """
     if error.errno is None:  # it says all
         return error
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
-        text = f"{argument}: expected a file in an existing folder, got {path}"
-        return FileNotFoundError(one_line(text))
-    if error.errno == errno.EISDIR:
-        return IsADirectoryError(one_line(f"{argument}: expected a file, got the folder {path}"))
-    return OSError(error.errno, error.strerror, str(path))
+    expected = _EXPECTED.get(error.errno)
+    if expected is None:
+        return OSError(error.errno, error.strerror, str(path))
+    said = type(error)(one_line(f"{argument}: expected {expected} {path}"))
+    said.errno = error.errno
+    return said
 
 
 @contextmanager

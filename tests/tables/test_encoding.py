@@ -25,7 +25,8 @@ def slowly(values, training):
         if not present or max(present) - min(present) <= 1e-12 * largest:
             return None
         mean = math.fsum(present) / len(present)
-        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in present) / len(present))
+        squares = math.fsum(((value - mean) / largest) ** 2 for value in present)  # not 0 by size
+        deviation = largest * math.sqrt(squares / len(present))
         flag = len(present) < len(seen)
         numbers = [[0.0 if v is None else (v - mean) / deviation] for v in values]
         flags = [[float(v is None)] if flag else [] for v in values]

@@ -20,7 +20,7 @@ from fastdrop.models import Sequential, load_model
 from fastdrop.training import files, saving
 
 X, Y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
-DATA = Data("four", "classification", ("a", "b"), X, Y, X, Y)
+DATA = Data("four", "classification", ("a", "b"), X, Y, X, Y, np.arange(len(Y)))
 SETTINGS = Settings([4], [0.5], 3, 2, "adam", 0.001, seed=1, seeds=1)
 KEY, CHECKSUM, METADATA = "fastdrop", "crc32", "__metadata__"
 

@@ -242,14 +242,14 @@ def test_a_file_is_whole_or_as_before(tmp_path, monkeypatch, step):
 
 def test_a_folder_that_is_not_there(tmp_path):
     path = tmp_path / "none" / "model"
-    with pytest.raises(FileNotFoundError, match=f"'{path}'$"):
+    with pytest.raises(FileNotFoundError, match=f"in an existing folder, got {path}$"):
         mlp().save(path)
 
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
-    with pytest.raises(IsADirectoryError, match=f"'{path}'$"):
+    with pytest.raises(IsADirectoryError, match=f"expected a file, got the folder {path}$"):
         mlp().save(path)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -337,9 +337,10 @@ def test_links_stay(tmp_path):
 
 
 def test_missing_files(tmp_path):
-    for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(FileNotFoundError, match="expected an existing file"):
-            load_model(path)
+    with pytest.raises(FileNotFoundError, match="none: expected an existing file"):
+        load_model(tmp_path / "none")
+    with pytest.raises(IsADirectoryError, match="expected a file, got a folder"):
+        load_model(tmp_path)
 
 
 class HandsOn(layers.Dense):

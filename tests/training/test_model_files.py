@@ -410,9 +410,9 @@ def test_a_name_twice_in_the_header(saved, tmp_path):
 def test_headers_that_are_too_long(tmp_path):
     for size in (0, 1, 7, 2**63, files.HEADER + 1):
         path = tmp_path / "file"
-        path.write_bytes(size.to_bytes(8, "little") + b" " * 64)
+        path.write_bytes(size.to_bytes(8, "little") + b"{" + b" " * 64)
         os.truncate(path, 1 << 40)  # as far as the file system is concerned
-        assert "with a header of at most" in refusal("weights", path) or size in (1, 7)
+        assert "with a header of at most" in refusal("weights", path) or size in (0, 1, 7)
 
 
 @pytest.mark.slow
@@ -492,7 +492,7 @@ def test_names_of_files_that_cannot_be_printed(tmp_path):
             load_model(path)
         assert str(error.value).isprintable()
         assert name[-9:].replace("\n", " ").replace("\x1b", r"\x1b") in str(error.value)
-        assert "expected a whole safetensors" in str(error.value)
+        assert "expected a file that fastdrop has saved" in str(error.value)
 
 
 def test_nothing_is_changed_by_weights_that_do_not_fit(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -70,9 +71,10 @@ def test_bad_names(tmp_path, monkeypatch, name, number):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     Path("loop").symlink_to("loop")
-    with pytest.raises(OSError, match="Errno") as error:
+    with pytest.raises(OSError, match=f"(expected a file.* |'){re.escape(name)}'?$") as error:
         replace_file(name, b"content")
-    assert (error.value.errno, error.value.filename) == (number, name)
+    assert error.value.errno == number
+    assert type(error.value) is type(OSError(number, ""))
     assert sorted(os.listdir()) == ["file", "loop"]
 
 

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not arguments.folder.is_dir():
         raise FileNotFoundError(
-            about(arguments.folder, "expected a folder that fastdrop train has written to")
+            about(arguments.folder, "expected a folder that fastdrop train wrote")
         )
     out = arguments.out or arguments.folder / NAME
     check(out, arguments.force)
