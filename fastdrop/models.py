@@ -396,7 +396,7 @@ class Sequential(Declared):
         RuntimeError, TypeError, ValueError
             As for `fit`.
         """
-        ranks = Ranks(comm)
+        ranks = ALONE if comm is None else Ranks(comm)
         with ranks.ending_together("evaluate"):
             with ranks.together("the arguments of evaluate"):
                 self.network.compiled()
