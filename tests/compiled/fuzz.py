@@ -607,7 +607,7 @@ class Fuzzer:
 # These take no arguments; each process calls them once.
 PLAIN = {
     *("active_isa", "available_isas", "get_num_threads", "cache_bytes", "openmp_version"),
-    *("compiler", "openmp_max_threads", "after_fork_in_child", "has_products"),
+    *("compiler", "openmp_max_threads", "after_fork_in_child", "has_products", "Used"),
 }
 
 # Whose right addresses cannot be told from wrong ones: these arguments stay as they are.
