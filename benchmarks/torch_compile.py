@@ -1,14 +1,16 @@
-"""For how many elements is fastdrop's operator quicker than what Inductor makes of dropout?
+"""For how many elements are fastdrop's operators quicker than what Inductor makes of dropout?
 
     python benchmarks/torch_compile.py --out docs/bench
 
-A compiled step, forward and backward, is gelu, dropout and a sum with a residual, as in a
-transformer. Inductor fuses PyTorch's dropout with what is around it into one loop, whereas
-fastdrop's dropout is an operator of its own. They take turns in one process, and the figures are
-medians. The rule is PAYS in fastdrop/torch/compilers.py. This writes torch_compile.md.
+A compiled step, forward and backward, is one of two pieces of a transformer: gelu, dropout and a
+sum with a residual; or attention, of one sequence by four heads of width 64. Inductor fuses
+PyTorch's dropout with what is around it into one loop, whereas fastdrop has operators of their own.
+They take turns in one process, and the figures are medians. The rule is PAYS in
+fastdrop/torch/compilers.py, which counts attention's scores. This writes torch_compile.md.
 """
 
 import argparse
+import math
 import statistics
 import sys
 from contextlib import nullcontext
@@ -16,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch._inductor.compile_fx import compile_fx
 from torch.nn import functional
 
 import fastdrop.torch as fnn
@@ -27,28 +30,45 @@ from fastdrop.torch import compilers
 TABLE = "torch_compile.md"
 OWN, OURS = "Inductor's", "fastdrop's"
 POWERS = [11, 12, 13, 14, 15, 16, 18, 20]
+HEADS, WIDTH = 4, 64
 
 
-def step(function, x, residual):
-    x.grad = None
-    function(x, residual).sum().backward()
+def block(p, x, residual):
+    return functional.dropout(functional.gelu(x), p) + residual
+
+
+def attention(p, *qkv):
+    return functional.scaled_dot_product_attention(*qkv, dropout_p=p)
+
+
+def step(function, inputs):
+    inputs[0].grad = None
+    function(*inputs).sum().backward()
+
+
+def tensors(piece, elements):
+    """Return the inputs of a piece; of attention, the scores have so many elements."""
+    if piece == "block":
+        return torch.rand(elements).requires_grad_(), torch.rand(elements)
+    length = math.isqrt(elements // HEADS)
+    return [torch.rand(1, HEADS, length, WIDTH).requires_grad_() for _ in "qkv"]
+
+
+PIECES = {"block": block, "attention": attention}
 
 
 class Row:
     """A size, with each side's compiled function and the seconds of its calls."""
 
-    def __init__(self, power, p):
-        def block(x, residual):
-            return functional.dropout(functional.gelu(x), p) + residual
-
-        x = torch.rand(1 << power).requires_grad_()
-        residual = torch.rand(1 << power)
+    def __init__(self, piece, power, p):
+        inputs = tensors(piece, 1 << power)
         self.sides, self.times = {}, {}
         compilers.PAYS = 1
         for side, context in {OWN: nullcontext, OURS: fnn.enable}.items():
-            torch._dynamo.reset()  # or one side would run what was compiled for the other
-            function = torch.compile(block, dynamic=False)
-            self.sides[side] = partial(step, function, x, residual)
+            # by a backend of its own, or a side would run what was compiled for the other
+            backend = partial(compile_fx)
+            function = torch.compile(PIECES[piece], backend=backend, dynamic=False)
+            self.sides[side] = partial(step, partial(function, p), inputs)
             with context():
                 self.sides[side]()
 
@@ -59,15 +79,16 @@ class Row:
 def table(rows):
     lines = [
         f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32. "
-        "dropout(gelu(x)) + residual, forward + backward, microseconds.",
+        "Forward + backward, microseconds. A block is dropout(gelu(x)) + residual; "
+        "attention's elements are those of its scores.",
         "",
-        f"| p | elements | {OWN} dropout | {OURS} | ratio |",
-        "|---:|---:|---:|---:|---:|",
+        f"| piece | p | elements | {OWN} dropout | {OURS} | ratio |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
-    for (power, p), row in rows.items():
+    for (piece, power, p), row in rows.items():
         us = {side: statistics.median(times) * 1e6 for side, times in row.times.items()}
         cells = f"{us[OWN]:.1f} | {us[OURS]:.1f} | {us[OURS] / us[OWN]:.2f}"
-        lines.append(f"| {p:g} | 2^{power} | {cells} |")
+        lines.append(f"| {piece} | {p:g} | 2^{power} | {cells} |")
     return "\n".join(lines)
 
 
@@ -87,7 +108,13 @@ def main():
         rows[which] = row  # measured, or not there
 
     return keep(
-        [(f"2^{power}, p = {p:g}", (power, p)) for p in options.p for power in options.powers],
+        [
+            (f"{piece}, 2^{power}, p = {p:g}", (piece, power, p))
+            for piece in PIECES
+            for p in options.p
+            for power in options.powers
+            if piece == "block" or power % 2 == 0  # as many keys as queries
+        ],
         options.rounds,
         turn,
         lambda missing: {TABLE: table(rows)} if rows else {},

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch._inductor.compile_fx import compile_fx
 from transformers.models.swin.modeling_swin import SwinDropPath
 
 import fastdrop.torch as fnn
@@ -97,8 +98,9 @@ class Training:
         torch.manual_seed(1)
         model = build(0.0 if side == "p = 0" else 0.1).train()
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-        # separately, or one side would run what was compiled for another
-        forward = torch.compile(model, dynamic=False) if compiled else model
+        forward = model
+        if compiled:  # by a backend of its own, or a side would run what was compiled for another
+            forward = torch.compile(model, backend=lambda *x: compile_fx(*x), dynamic=False)
 
         def step():
             optimizer.zero_grad()

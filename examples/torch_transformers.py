@@ -88,7 +88,7 @@ def table(steps, times, losses):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=300, help="training steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=150, help="training steps (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the table; none by default")
     options = parser.parse_args()

@@ -3,12 +3,14 @@
 With dropout, PyTorch on the CPU computes attention step by step, on the scores of the whole batch.
 Here the scores never lie in memory as a whole (compiled/kernels/attention.h), and backward computes
 them again. The mask is that of dropout of all the weights with the same seed, so the single steps
-give the same results where they are needed.
+give the same results where they are needed. Compilers see an operator, which is a pure function of
+its tensors and a key (operators.py).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +18,14 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fastdrop.compiled import _attention
+from fastdrop.compiled._attention import has_products
 from fastdrop.functional import inverted_scale
 from fastdrop.torch.autograd import again, is_usual, needs_graph
 from fastdrop.torch.rules import Rule
 from fastdrop.torch.tensors import thread_limit
 from fastdrop.training import blas
 
-__all__ = ["attend", "fits"]
+__all__ = ["attend", "fits", "has_products"]
 
 # With fewer heads than this, several sums for each head give threads this many parts to work on.
 # The number does not follow the number of threads, because results would depend on it then.
@@ -39,6 +42,7 @@ def fits(
     dropout_p: float,
     is_causal: bool,
     enable_gqa: bool,
+    takes: Callable[[Tensor], bool] = is_usual,
 ) -> bool:
     """Tell whether `attend` takes these arguments. PyTorch computes or refuses all others.
 
@@ -46,6 +50,8 @@ def fits(
     ----------
     query, key, value, attn_mask, dropout_p, is_causal, enable_gqa
         As in PyTorch.
+    takes : callable
+        Whether a query, key or value is one that the caller has in mind.
 
     Returns
     -------
@@ -56,8 +62,8 @@ def fits(
     axes = query.dim()
     return (
         0 < dropout_p < 1
-        and _attention.has_products()
-        and all(is_usual(x) and x.dtype is query.dtype and x.dim() == axes for x in tensors)
+        and has_products()
+        and all(takes(x) and x.dtype is query.dtype and x.dim() == axes for x in tensors)
         and axes >= 3
         and query.size(-1) == key.size(-1)
         and key.size(-2) == value.size(-2)
@@ -72,7 +78,7 @@ def _fits_scores(mask: Tensor, query: Tensor, key: Tensor) -> bool:
     """Tell whether a mask broadcasts to the scores, and is of a kind that PyTorch takes."""
     scores = (*query.shape[:-1], key.size(-2))
     return (
-        (type(mask) is Tensor or type(mask) is torch.nn.Parameter)
+        type(mask) in (Tensor, torch.nn.Parameter, type(query))
         and mask.dtype in (torch.bool, torch.float32, query.dtype)
         and mask.is_cpu
         and mask.layout is torch.strided
@@ -93,14 +99,18 @@ class Call(NamedTuple):
         The seed of the mask's key.
     is_causal : bool
         Whether a query sees no later keys.
-    scale : float
-        The factor of the scores.
+    scale : float, optional
+        The factor of the scores; by default that of PyTorch.
     """
 
     p: float
     seed: int
     is_causal: bool
-    scale: float
+    scale: float | None
+
+    def factor(self, q: Tensor) -> float:
+        """Return the factor of the scores of q."""
+        return 1 / math.sqrt(q.size(-1)) if self.scale is None else self.scale
 
 
 def attend(
@@ -111,7 +121,7 @@ def attend(
     dropout_p: float,
     is_causal: bool,
     scale: float | None,
-    seed: int,
+    seed: int | Tensor,
 ) -> Tensor:
     """Compute attention with the dropout mask of a seed.
 
@@ -122,8 +132,8 @@ def attend(
     query, key, value, attn_mask, dropout_p, is_causal, scale
         As in PyTorch, for which `fits` returns True. If key and value have fewer heads, groups of
         the query's heads share them.
-    seed : int
-        The seed of the mask's key.
+    seed : int or Tensor
+        The seed of the mask's key. It is a tensor where a compiler records what is done.
 
     Returns
     -------
@@ -137,11 +147,12 @@ def attend(
         if attn_mask.dtype is not torch.bool:
             attn_mask = attn_mask.to(number)
         attn_mask = _four_axes(attn_mask.expand(*shape[:-1], key.size(-2)))
-    call = Call(dropout_p, seed, is_causal, 1 / math.sqrt(shape[-1]) if scale is None else scale)
-    if any(map(needs_graph, (q, k, v))):
-        y: Tensor = _attention_of(q, k, v, attn_mask, call)
+    if isinstance(seed, Tensor):
+        y: Tensor = _operator(q, k, v, attn_mask, seed, dropout_p, is_causal, scale)
+    elif any(map(needs_graph, (q, k, v))):
+        y = _attention_of(q, k, v, attn_mask, Call(dropout_p, seed, is_causal, scale))
     else:
-        y = _forward(q, k, v, attn_mask, call)
+        y = _forward(q, k, v, attn_mask, Call(dropout_p, seed, is_causal, scale))
     return y.to(dtype).view(*shape[:-1], value.size(-1))
 
 
@@ -171,9 +182,9 @@ def _mask_rows(mask: Tensor | None) -> Any:
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: Call) -> Tensor:
     y = torch.empty((*q.shape[:-1], v.size(-1)), dtype=q.dtype, device="cpu")
-    p, seed, is_causal, scale = call
+    p, seed, is_causal, _ = call
     a, b, c, m = _rows(q), _rows(k), _rows(v), _mask_rows(mask)
-    kept_scale, threads = inverted_scale(p), thread_limit()
+    kept_scale, scale, threads = inverted_scale(p), call.factor(q), thread_limit()
     _attention.attention(a, b, c, m, is_causal, p, kept_scale, scale, seed, y.numpy(), threads)
     return y
 
@@ -188,10 +199,10 @@ def _backward(
         torch.zeros((sums * batches, heads, keys, x.size(-1)), dtype=q.dtype, device="cpu")
         for x in (k, v)
     )
-    p, seed, is_causal, scale = call
+    p, seed, is_causal, _ = call
     d, a, b, c, m = _rows(dy), _rows(q), _rows(k), _rows(v), _mask_rows(mask)
     outs = dq.numpy(), dk.numpy(), dv.numpy()
-    kept_scale, threads = inverted_scale(p), thread_limit()
+    kept_scale, scale, threads = inverted_scale(p), call.factor(q), thread_limit()
     _attention.attention_backward(
         d, a, b, c, m, is_causal, p, kept_scale, scale, seed, *outs, threads
     )
@@ -227,8 +238,8 @@ def _backward_by_steps(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: Call
 ) -> tuple[Tensor, ...]:
     """Do what `_backward` does, by operations that autograd and transforms know."""
-    p, seed, is_causal, scale = call
-    rule, group = Rule("scale", p), q.size(1) // k.size(1)
+    p, seed, is_causal, _ = call
+    rule, group, scale = Rule("scale", p), q.size(1) // k.size(1), call.factor(q)
     keys, values = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k, v))
     scores = q @ keys.transpose(-2, -1) * scale
     if is_causal:
@@ -247,3 +258,52 @@ def _backward_by_steps(
         shape = (*k.shape[:2], group, k.size(2), -1)
         dk, dv = (x.reshape(shape).sum(2) for x in (dk, dv))
     return dq, dk, dv
+
+
+@torch.library.custom_op(
+    "fastdrop::attention",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? mask, Tensor key,"
+    " float p, bool is_causal, float? scale) -> Tensor",
+)
+def _operator(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, key: Tensor, p: float, *how: Any
+) -> Tensor:
+    return _forward(q, k, v, mask, Call(p, int(key), *how))
+
+
+@torch.library.custom_op(
+    "fastdrop::attention_backward",
+    mutates_args=(),
+    schema="(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor? mask, Tensor key,"
+    " float p, bool is_causal, float? scale) -> (Tensor, Tensor, Tensor)",
+)
+def _operator_backward(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, key: Tensor, *how: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    p, is_causal, scale = how
+    return _backward(dy, q, k, v, mask, Call(p, int(key), is_causal, scale))
+
+
+@_operator.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
+    return q.new_empty((*q.shape[:-1], v.size(-1)))
+
+
+@_operator_backward.register_fake
+def _(dy: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in tensors[:3])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, p, is_causal, scale = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.how = p, is_causal, scale
+
+
+def _backward_of_operator(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    gradients = _operator_backward(dy, *ctx.saved_tensors, *ctx.how)
+    return *gradients, *[None] * 5
+
+
+_operator.register_autograd(_backward_of_operator, setup_context=_setup_context)

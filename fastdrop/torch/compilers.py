@@ -10,19 +10,21 @@ from torch import Tensor
 
 from fastdrop._version import __version__
 from fastdrop.torch import operators
+from fastdrop.torch.attention import has_products
 from fastdrop.torch.autograd import transforms_are_active
 from fastdrop.torch.keys import draw_key
 from fastdrop.torch.rules import Rule
 from fastdrop.torch.tensors import DTYPES
 
-__all__ = ["compiled_apart", "is_compiled_better", "traced"]
+__all__ = ["compiled_apart", "is_compiled_better", "is_traced", "traced"]
 
 # From so many elements on, an operator of our own is quicker than the code that Inductor makes for
 # PyTorch's dropout. That code draws a random number for each element, but in one loop with what
 # comes before and after. The number is a guess so far; benchmarks/torch_compile.py measures it.
+# Of attention it counts the scores.
 PAYS = 1 << 16
 
-TAG = f"fastdrop {__version__}"
+TAG = f"fastdrop {__version__}{'' if has_products() else ' without attention'}"
 
 
 def compiled_apart(on: bool) -> None:
@@ -40,8 +42,21 @@ def compiled_apart(on: bool) -> None:
         config.cache_key_tag = tag.replace(TAG, "") + (TAG if on else "")
 
 
-def is_compiled_better(x: Any) -> bool:
-    """Tell whether Inductor traces x, which kernels could take, and they are quicker than its code.
+def is_compiled_better(x: Any, elements: Any) -> bool:
+    """Tell whether `is_traced`, and kernels are quicker for so many elements than Inductor's code.
+
+    The number of a dynamic shape is the current one, without a guard.
+    """
+    if not is_traced(x):
+        return False
+    if not isinstance(elements, int):
+        node = elements.node
+        elements = node.hint if node.has_hint() else 0
+    return bool(elements >= PAYS)
+
+
+def is_traced(x: Any) -> bool:
+    """Tell whether Inductor traces x, which kernels could take.
 
     Other compilers, torch.export, and Inductor ahead of time get PyTorch's dropout, because their
     code has to run where fastdrop is not installed.
@@ -60,16 +75,7 @@ def is_compiled_better(x: Any) -> bool:
         and x.is_cpu
         and x.layout is torch.strided
         and not transforms_are_active()
-        and _length(x) >= PAYS
     )
-
-
-def _length(x: Tensor) -> int:
-    """Return the number of elements; for a dynamic shape the current one, without a guard."""
-    n: Any = x.numel()
-    if isinstance(n, int):
-        return n
-    return int(n.node.hint) if n.node.has_hint() else 0
 
 
 def traced(x: Tensor, p: float, rule: Rule, inplace: bool) -> Tensor:

@@ -11,7 +11,7 @@ use depends on the call::
     anything else                                      PyTorch's own
 
 Attention consists of other operators, so its dropout is reached like any other. If attention.py
-takes the call, fastdrop computes all of it.
+takes the call, fastdrop computes all of it, also where Inductor compiles.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fastdrop.torch.autograd import (
     is_usual,
     transforms_are_active,
 )
-from fastdrop.torch.keys import draw_seed, group
+from fastdrop.torch.keys import draw_key, draw_seed, group
 from fastdrop.torch.operators import untraced
 from fastdrop.torch.rules import Rule, apply
 from fastdrop.torch.samples import Seed, Seeds
@@ -138,7 +138,7 @@ def _kernel(
 
     def unusual(x: Tensor, p: float, train: bool) -> Tensor:
         if train and 0 < p <= 1 and x.dim() >= axes:
-            if switch.on and compilers.is_compiled_better(x):
+            if switch.on and compilers.is_compiled_better(x, x.numel()):
                 return compilers.traced(x, p, rule(x, p), inplace)
             if _is_nearly_usual(x) and not (inplace and forbids(x)):
                 seed = _claim(p)
@@ -183,16 +183,21 @@ def _attention(
     """Compute attention by blocks if it has dropout, and by PyTorch otherwise."""
     samples = group()
     whole = samples is None or samples.is_plain
-    if whole and fits(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa):
+    arguments = query, key, value, attn_mask, dropout_p, is_causal
+    if whole and fits(*arguments, enable_gqa):
         seed = _claim(dropout_p)
         if isinstance(seed, Seeds):
             seed.group.see(query.numel() // query.size(-1) * key.size(-2))
             seed = seed.values[0]
         if seed is not None:
-            return attend(query, key, value, attn_mask, dropout_p, is_causal, scale, seed)
-    return _own_attention(
-        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-    )
+            return attend(*arguments, scale, seed)
+    elif switch.on and 0 < dropout_p < 1 and key.dim() > 1:
+        scores = query.numel() // query.size(-1) * key.size(-2)
+        if compilers.is_compiled_better(query, scores) and fits(
+            *arguments, enable_gqa, compilers.is_traced
+        ):
+            return attend(*arguments, scale, draw_key(None, dropout_p))
+    return _own_attention(*arguments, scale=scale, enable_gqa=enable_gqa)
 
 
 def _is_nearly_usual(x: Tensor) -> bool:

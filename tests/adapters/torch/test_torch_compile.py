@@ -150,16 +150,19 @@ def test_torchscript_drops_by_pytorch(name):
 def test_benchmark(tmp_path):
     compiled(lambda x: x + 1, torch.ones(3))  # or skip
     script = EXAMPLES.parent / "benchmarks" / "torch_compile.py"
-    options = ["--powers", "11", "--rounds", "1", "--out", str(tmp_path)]
+    options = ["--powers", "12", "--rounds", "1", "--out", str(tmp_path)]
     found = subprocess.run(
         [sys.executable, str(script), *options], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
     table = (tmp_path / "torch_compile.md").read_text()
     assert table in found.stdout
-    row = table.splitlines()[-1]
-    assert row.startswith("| 0.1 | 2^11 | ")
-    assert all(float(cell) > 0 for cell in row.split("|")[3:6])
+    rows = table.splitlines()[-2:]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| block", "0.1", "2^12"],
+        ["| attention", "0.1", "2^12"],
+    ]
+    assert all(float(cell) > 0 for row in rows for cell in row.split("|")[4:7])
 
 
 # ---- while enable holds --------------------------------------------------------------------------
