@@ -235,7 +235,7 @@ def _as_type(name: str, column: pa.Array, dtype: pa.DataType) -> pa.Array:
 
 
 def _decoded(column: pa.DictionaryArray) -> pa.Array:
-    """Return a column without its dictionary, text as Arrow knows it best."""
+    """Return a column without its dictionary, and text as the type that Arrow casts."""
     values = column.dictionary
     return (values.cast(pa.string()) if _is_text(values.type) else values).take(column.indices)
 

@@ -19,6 +19,7 @@ __all__ = ["TASKS", "Target"]
 TASKS = ("classification", "regression")
 FEW_NUMBERS = 20  # so many different whole numbers are classes, if each is there
 OFTEN = 5  # times, on average
+LARGEST = 1e300  # of a target's numbers: their sums, and errors that are larger, are in range
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,11 @@ def encoded(
     if task == "classification":
         return _classes(name, kind, values, training)
     assert not isinstance(values, Words)
+    largest = values[np.abs(values).argmax()]
+    if abs(largest) > LARGEST:
+        raise ValueError(
+            f"target: expected numbers of at most {LARGEST:g}, got {largest:g} in {shown(name)}"
+        )
     some = values[training]
     half = some / 2  # of any numbers a difference is in range then
     deviation = float(2 * _deviation(half))

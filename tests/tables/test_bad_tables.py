@@ -77,6 +77,10 @@ BAD = {
         with_column("price", [1.5, float("-inf")] * 20),
         "column 'price': expected finite numbers, got -inf",
     ),
+    "a target that is too large": (
+        with_column("price", ["1e308", "-1e307", "0.5", "2.5"] * 10),
+        "target: expected numbers of at most 1e.300, got 1e.308 in 'price'",
+    ),
     "decimal commas": (
         with_column("x", ['"1,5"', '"2,5"', '"3"', '"4,25"'] * 10),
         "column 'x': expected numbers with a decimal point, got '1,5' with a comma",

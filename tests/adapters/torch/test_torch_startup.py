@@ -43,7 +43,7 @@ def python(tmp_path_factory):
         site / "fastdrop",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    for path in (source, source.with_suffix(".py")):
+    for path in (source, source.with_suffix(".py"), source.with_name("_fastdrop_command.py")):
         shutil.copy(path, site)
     others = Path(pytest.importorskip("torch").__file__).parents[1]
     # not a .pth file: those in that folder would be read, too
