@@ -2,12 +2,7 @@
 
 python benchmarks/sklearn_speed.py --data ../shared/data --out docs/bench
 
-Both train the same networks on the same data, in turns, with the same random states. So they reach
-the same weights, as the scores in the table show. "products" are the matrix products of an epoch
-and nothing else, by NumPy, with the same shapes, dtype and threads: no epoch of this arithmetic is
-much faster, so scikit-learn's time divided by them is "at most". Two jobs at once are joblib's
-``n_jobs=2``, with a thread each. "at once / one by one" is 0.5 if neither job hinders the other;
-what it is for the products is the machine's doing.
+The notes above the table say what is measured.
 """
 
 import argparse
@@ -35,6 +30,20 @@ HIDDEN = [(50,), (64, 64), (512, 512)]
 UCI = ("bostonHousing", "concrete", "energy", "yacht")
 PRODUCTS = "products"
 BATCH = 200  # the estimators' own choice
+NOTES = """\
+Both train the same networks on the same data, in turns, with the same random states; so they reach
+the same weights, as the scores show (of the test parts, means over the seeds). float64 unless a row
+says otherwise, batches of 200, `tol=0`; medians.
+
+"products" are the matrix products of an epoch and nothing else, by NumPy, with the same shapes,
+dtype and threads. "at most" is scikit-learn's time divided by them: no step of the same arithmetic,
+by the same BLAS, is that many times as fast, however little it does besides.
+
+Two jobs at once are joblib's `n_jobs=2`, with a thread each. Their times are the processor's, which
+others on the machine hardly change. "at once / one by one" compares a job beside another with one
+on its own, as a share of the time of both: it is 0.5 if neither job hinders the other. What it is
+for the products is the machine's doing.
+"""
 SPIN = 0.15  # seconds after which OpenBLAS's threads leave the cores to what is measured next
 IMAGES = 6000  # of Fashion-MNIST's 60 000, because an epoch's time is proportional to them
 
@@ -76,7 +85,7 @@ def uci(folder, split=0):
     )
 
 
-def fit(side, hidden, epochs, table, seed):
+def fit(side, hidden, epochs, table, seed, clock=time.perf_counter):
     """Return the seconds of an epoch, and a function of the score for the test part."""
     x, x_test, y, y_test = table
     kind = "MLPRegressor" if y.dtype.kind == "f" else "MLPClassifier"
@@ -89,12 +98,12 @@ def fit(side, hidden, epochs, table, seed):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        start = time.perf_counter()
+        start = clock()
         net.fit(x, y)
-    return (time.perf_counter() - start) / epochs, lambda: net.score(x_test, y_test)
+    return (clock() - start) / epochs, lambda: net.score(x_test, y_test)
 
 
-def multiply(hidden, epochs, table):
+def multiply(hidden, epochs, table, clock=time.perf_counter):
     """Return the seconds that the matrix products of an epoch take."""
     x, y = table[0], table[2]
     units = x.shape[1], *hidden, 1 if y.dtype.kind == "f" else len(np.unique(y))
@@ -104,7 +113,7 @@ def multiply(hidden, epochs, table):
     gradients = [np.empty_like(weight) for weight in weights]
     values = {n: [rng.normal(size=(n, u)).astype(x.dtype) for u in units] for n in {*sizes}}
     outputs = {n: [np.empty((n, u), x.dtype) for u in units] for n in {*sizes}}
-    start = time.perf_counter()
+    start = clock()
     for n in sizes * epochs:
         a, z = values[n], outputs[n]
         for i, weight in enumerate(weights):
@@ -113,14 +122,14 @@ def multiply(hidden, epochs, table):
             np.matmul(a[i].T, z[i + 1], out=gradients[i])
             if i:
                 np.matmul(a[i + 1], weights[i].T, out=z[i])
-    return (time.perf_counter() - start) / epochs
+    return (clock() - start) / epochs
 
 
-def seconds_of(side, hidden, epochs, table, seed):
-    """Return what an epoch takes, or its products alone."""
+def job(side, hidden, epochs, table, seed):
+    """Return the processor's seconds for an epoch, or for its products alone."""
     if side == PRODUCTS:
-        return multiply(hidden, epochs, table)
-    return fit(side, hidden, epochs, table, seed)[0]
+        return multiply(hidden, epochs, table, time.process_time)
+    return fit(side, hidden, epochs, table, seed, time.process_time)[0]
 
 
 def epochs_for(hidden, table):
@@ -135,7 +144,7 @@ def measure(name, table, hidden, seeds, parallel):
     epochs = epochs_for(hidden, table)
     default = {side: [] for side in (*SIDES, PRODUCTS)}
     jobs = {side: [] for side in default}
-    shares = {side: [] for side in ("fastdrop", PRODUCTS)}
+    alone = {side: [] for side in ("fastdrop", PRODUCTS)}
     scores = {side: [] for side in SIDES}
     for seed in range(seeds):
         for side in default:
@@ -147,28 +156,19 @@ def measure(name, table, hidden, seeds, parallel):
             default[side].append(took)
             scores[side].append(score())
         for side in default:
-            job = delayed(seconds_of)(side, hidden, epochs, table, seed)
-            both, found = wall(parallel, [job, job])
-            jobs[side] += found
-            if side in shares:
-                one, other = (wall(parallel, [job])[0] for _ in range(2))
-                shares[side].append(both / (one + other))
+            one = delayed(job)(side, hidden, epochs, table, seed)
+            jobs[side] += parallel([one, one])
+            if side in alone:
+                alone[side] += parallel([one])
     cells = []
     for seconds in (default, jobs):
         theirs, ours, products = (1000 * statistics.median(seconds[side]) for side in default)
         cells += [f"{theirs:.2f}", f"{ours:.2f}", f"**{theirs / ours:.1f}**"]
         cells += [f"{products:.2f}", f"{theirs / products:.1f}"]
-    cells += [f"{statistics.median(found):.2f}" for found in shares.values()]
+    for side, seconds in alone.items():
+        cells.append(f"{statistics.median(jobs[side]) / statistics.median(seconds) / 2:.2f}")
     cells += [f"{statistics.mean(scores[side]):.4f}" for side in SIDES]
     return f"| {name} | {', '.join(map(str, hidden))} | {' | '.join(cells)} |"
-
-
-def wall(parallel, jobs):
-    """Return the seconds that jobs take together, and what they return."""
-    time.sleep(SPIN)
-    start = time.perf_counter()
-    found = parallel(jobs)
-    return time.perf_counter() - start, found
 
 
 def main():
@@ -180,13 +180,13 @@ def main():
     given = parser.parse_args()
     of_each = "scikit-learn, ms an epoch | fastdrop | ratio | products | at most"
     head = (
-        f"| data | hidden | {of_each} | two jobs at once: {of_each} "
+        f"{NOTES}\n| data | hidden | {of_each} | two jobs at once: {of_each} "
         "| fastdrop, at once / one by one | products, at once / one by one "
         "| scikit-learn, score | fastdrop |"
         f"\n|---|---{'|---:' * 14}|"
     )
     with Parallel(n_jobs=2, batch_size=1) as parallel:  # else both short jobs go to one process
-        parallel(delayed(seconds_of)(side, (4,), 1, _tiny(), 0) for side in SIDES)  # starts both
+        parallel(delayed(job)(side, (4,), 1, _tiny(), 0) for side in SIDES)  # starts both
         rows = [
             (f"{name}, {hidden}", partial(measure, name, table, hidden, given.seeds, parallel))
             for name, table in tables(given.data).items()
