@@ -240,18 +240,29 @@ def lookup(argument: str, name: object, table: Mapping[str, T]) -> T:
 
 def is_count(value: object, least: int = 1) -> bool:
     """Tell whether `value` is a whole number of at least 1 or `least` (True and 2.0 are not)."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         return False
     return int(value) >= least
 
 
 def check_count(argument: str, value: object, least: int = 1) -> None:
     """Refuse `value` unless it is a whole number of at least 1, or `least`."""
+    checked_count(argument, value, least)
+
+
+def checked_count(argument: str, value: Any, least: int = 1) -> int:
+    """Return a whole number of at least 1, or `least`, as an int.
+
+    NumPy's integers would overflow in products: np.uint8(200) * 2 is 144.
+    """
     if not is_count(value, least):
         raise ValueError(f"{argument}: expected a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def check_flag(argument: str, value: object) -> None:
     """Refuse `value` unless it is True or False, or 1 or 0."""
-    if value not in (True, False):
+    if isinstance(value, bool):
+        return
+    if np.ndim(value) or value not in (True, False):  # type: ignore[call-overload]
         raise ValueError(f"{argument}: expected True or False, got {value!r}")
