@@ -5,8 +5,14 @@
 Each library has a process of its own, and all processes but one are stopped. They take turns, and
 ratios are the medians of those within a round. The usual loop calls the network once for each
 sample with dropout on, keeps the outputs, and finally takes their mean and standard deviation.
+
 "Products" are those of the same samples, by NumPy: the first layer's once, and the others' for each
-sample.
+sample. "In pieces" are the same with the 128 rows in a product by which a sample has the same bits
+beside any other rows. BLAS packs large weights anew for each piece.
+
+Moments need products, too: of the mean and of the variance forward, and of a path for each output
+backward. The ratio of the multiplications is the most that moments can gain where products are all
+that takes time.
 """
 
 import argparse
@@ -25,10 +31,18 @@ from training_sides import name_of
 from fastdrop.commands.bench.process import Peers, serve
 
 P, SAMPLES = 0.5, 100
-# widths, rows, and how many calls make a turn
-POINTS = [((784, 1024, 1024, 10), 1024, 1), ((64, 256, 256, 10), 1024, 1), ((64, 64, 10), 1, 200)]
-OWN = ("samples", "products", "consistent", "predict x 100", "moments")
+# widths, rows, and how many calls make a turn; where one does, that of the first round warms up
+POINTS = [((64, 64, 10), 1, 200), ((64, 256, 256, 10), 1024, 2), ((784, 1024, 1024, 10), 1024, 1)]
+OWN = (
+    *("samples", "products", "in pieces", "consistent", "predict x 100"),
+    *("moments", "moments' products"),
+)
 OTHERS = {"torch": "PyTorch's loop", "keras": "Keras's loop"}
+COLUMNS = (
+    *("network", "rows", *OWN, "samples over products", "samples over pieces"),
+    *("consistent over predicts", "samples over moments", "samples' multiplications over moments'"),
+    *(f"{name} over samples" for name in OTHERS.values()),
+)
 TABLE = "uncertainty.md"
 
 
@@ -45,8 +59,13 @@ class Fastdrop:
         for units in widths[1:-1]:
             stack += [layers.Dense(units, activation="relu"), layers.Dropout(P)]
         model = Sequential([*stack, layers.Dense(widths[-1], activation="softmax")], seed=1)
+        weights = [w for w in model.get_weights() if w.ndim == 2]
         if side == "products":
-            return partial(self.products, [w for w in model.get_weights() if w.ndim == 2], x)
+            return partial(self.products, weights, x)
+        if side == "in pieces":
+            return partial(self.products_in_pieces, weights, x)
+        if side == "moments' products":
+            return partial(self.products_of_moments, weights, x)
         return {
             "samples": lambda: model.predict_mc(x, SAMPLES, verbose=0),
             "consistent": lambda: model.predict_mc(x, SAMPLES, consistent=True, verbose=0),
@@ -54,15 +73,36 @@ class Fastdrop:
             "moments": lambda: model.predict_moments(x),
         }[side]
 
-    def products(self, weights, x):
-        rows, few = len(x), max(1, 1024 // len(x))
-        together = min(SAMPLES, few)  # samples of few rows are one product
+    def products(self, weights, x, rows_in_a_piece=1, matmul=lambda a, b, out: np.matmul(a, b)):
+        together = min(SAMPLES, max(1, 1024 // len(x)))  # samples of few rows are one product
+        lines = -(-len(x) * together // rows_in_a_piece) * rows_in_a_piece
         first, *others = weights
         h = np.matmul(x, first.T)
         for _ in range(-(-SAMPLES // together)):
-            a = np.ones((rows * together, len(first)), np.float32) if together > 1 else h
+            a = np.ones((lines, len(first)), np.float32) if len(h) < lines else h
             for w in others:
-                a = np.matmul(a, w.T)
+                a = matmul(a, w.T, np.empty((lines, len(w)), np.float32))
+
+    def products_in_pieces(self, weights, x):
+        from fastdrop.compiled._train import PiecesMatmul
+        from fastdrop.training.sampling import LINES
+
+        self.products(weights, x, LINES, PiecesMatmul(LINES))
+
+    def products_of_moments(self, weights, x):
+        first, *others = weights
+        mean = np.matmul(x, first.T)
+        for w in others:
+            mean, _ = np.matmul(mean, w.T), np.matmul(mean, w.T)
+        paths = np.ones((len(x) * len(others[-1]), len(others[-1].T)), np.float32)
+        for w in reversed(others[:-1]):  # the last layer's weights are the paths behind it
+            paths = np.matmul(paths, w)
+
+
+def multiplications(widths):
+    """Return those of a row's products: of all samples, and of moments."""
+    first, *others = (inputs * units for inputs, units in pairwise(widths))
+    return first + SAMPLES * sum(others), first + 2 * sum(others) + widths[-1] * sum(others[:-1])
 
 
 class PyTorch:
@@ -124,7 +164,8 @@ def start(module, threads):
         if name not in ready:
             x = np.random.default_rng(1).random((rows, widths[0]), np.float32)
             ready[name] = library.prepare(side, tuple(widths), x)
-            ready[name]()
+            if calls > 1:
+                ready[name]()
         begin = time.perf_counter()
         for _ in range(calls):
             ready[name]()
@@ -140,7 +181,7 @@ def measure(peers, started, widths, rows, calls, rounds):
     times = {side: [] for _, side in sides}
     for _ in range(rounds):
         for module, side in sides:
-            turns = calls if module == "fastdrop" or calls == 1 else max(1, calls // 20)
+            turns = calls if module == "fastdrop" else 1  # whose loops are long
             seconds = peers.ask(started[module], (side, widths, rows, turns))
             if seconds is not None:
                 times[side].append(seconds)
@@ -151,8 +192,10 @@ def measure(peers, started, widths, rows, calls, rounds):
 
     cells = [name_of(widths), str(rows)]
     cells += [f"{1e6 * statistics.median(times[side]):.0f}" for side in OWN]
-    cells += [ratio("samples", "products"), ratio("consistent", "predict x 100")]
-    cells += [ratio("samples", "moments")]
+    cells += [ratio("samples", "products"), ratio("samples", "in pieces")]
+    cells += [ratio("consistent", "predict x 100")]
+    of_samples, of_moments = multiplications(widths)
+    cells += [ratio("samples", "moments"), f"{of_samples / of_moments:.1f}"]
     cells += [ratio(side, "samples") for side in OTHERS.values()]
     return f"| {' | '.join(cells)} |"
 
@@ -161,7 +204,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--serve", nargs=2, metavar=("MODULE", "THREADS"), help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--libraries", nargs="*", choices=OTHERS, default=list(OTHERS))
     add_out(parser)
     arguments = parser.parse_args()
@@ -170,10 +213,7 @@ def main():
         return None
     head = (
         f"{SAMPLES} samples, p = {P}, {arguments.threads} threads; times in us\n\n"
-        "| network | rows | samples | their products | consistent | 100 predicts | moments "
-        "| samples over products | consistent over 100 predicts | samples over moments "
-        "| PyTorch's loop over samples | Keras's loop over samples |\n"
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}"
     )
     found = [name for name in arguments.libraries if importlib.util.find_spec(name)]
     with Peers() as peers:

@@ -247,23 +247,34 @@ def lookup(argument: str, name: object, table: Mapping[str, T]) -> T:
 
 def is_count(value: object, least: int = 1) -> bool:
     """Tell whether `value` is a whole number of at least 1 or `least` (True and 2.0 are not)."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         return False
     return int(value) >= least
 
 
 def check_count(argument: str, value: object, least: int = 1) -> None:
     """Refuse `value` unless it is a whole number of at least 1, or `least`."""
+    checked_count(argument, value, least)
+
+
+def checked_count(argument: str, value: Any, least: int = 1) -> int:
+    """Return a whole number of at least 1, or `least`, as an int.
+
+    NumPy's integers would overflow in products: np.uint8(200) * 2 is 144.
+    """
     if not is_count(value, least):
         raise ValueError(
             f"{argument}: expected a whole number of at least {least}, got {shown(value)}"
         )
+    return int(value)
+
+
+_COMPARABLE = (str, int, float, np.number, np.bool_, type(None))  # an array has no truth value
 
 
 def check_choice(argument: str, value: object, *choices: object) -> None:
     """Refuse `value` unless it is one of the choices, which are text, numbers or None."""
-    comparable = isinstance(value, str | int | float | np.number | np.bool_ | None)
-    if not comparable or value not in choices:  # an array would have no truth value
+    if not isinstance(value, _COMPARABLE) or value not in choices:
         *others, last = map(repr, choices)
         raise ValueError(f"{argument}: expected {', '.join(others)} or {last}, got {shown(value)}")
 

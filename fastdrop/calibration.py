@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop._checks import as_numbers, check_count, check_number
+from fastdrop._checks import as_numbers, check_number, checked_count
 from fastdrop._quiet import underflowing
 
 __all__ = [
@@ -118,7 +118,7 @@ def reliability_diagram(probabilities: ArrayLike, y: ArrayLike, bins: int = 15) 
     DeGroot and Fienberg 1983, The comparison and evaluation of forecasters, The Statistician 32.
     Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks, ICML, section 2.
     """
-    check_count("bins", bins)
+    bins = checked_count("bins", bins)
     table, labels = _decisions("probabilities", probabilities, y)
     _check_probabilities(table)
     confidence = np.minimum(table.max(axis=1), 1)  # a mean of many may exceed 1 by some ulps

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fastdrop import losses, optimizers
 from fastdrop._attributes import Declared
-from fastdrop._checks import as_array, check_count, check_flag, lookup
+from fastdrop._checks import as_array, check_flag, checked_count, lookup
 from fastdrop._messages import shown
 from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History
@@ -311,8 +311,8 @@ class Sequential(Declared):
             with ranks.together("the arguments of fit"):
                 self.network.compiled()
                 given = callbacks_of(callbacks)
-                check_count("epochs", epochs)
-                check_count("initial_epoch", initial_epoch, least=0)
+                epochs = checked_count("epochs", epochs)
+                initial_epoch = checked_count("initial_epoch", initial_epoch, least=0)
                 reports = reports_of(verbose)
                 training, validation = batches_for_fit(
                     (x, y, sample_weight),
@@ -542,17 +542,18 @@ class Sequential(Declared):
         ranks = ALONE if comm is None else Ranks(comm)
         with ranks.ending_together("predict_mc"):
             with ranks.together("the arguments of predict_mc"):
-                check_count("samples", samples)
+                samples = checked_count("samples", samples)
                 levels = checked_quantiles(quantiles)
                 check_flag("consistent", consistent)
                 check_flag("return_samples", return_samples)
                 size = batch_size_for("batch_size", batch_size, None, INFERENCE_BATCH)
-                brief = verbose == "auto" and self._fits(x) and samples * len(x) <= BRIEF_LINES
+                fits = self._fits(x)
+                brief = verbose == "auto" and fits and samples * len(x) <= BRIEF_LINES
                 quiet = brief or not reports_of(verbose) or ranks.rank > 0
                 sampler = self._sampler(consistent)
                 key = self.network.generator.next_key() if seed is None else Key(seed)
                 options = (samples, levels, return_samples)
-                if ranks.alone and quiet and self._fits(x) and len(x) <= (size or 0):
+                if ranks.alone and quiet and fits and len(x) <= (size or 0):
                     check_values("x", x, self.dtype)
                     sampler.seed(key)
                     return sampler.predict(x, 0, len(x), *options)

@@ -22,6 +22,7 @@ the samples are grouped.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -31,13 +32,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop._checks import as_array, as_numbers, check_finite, check_number, described
 from fastdrop._messages import shown
-from fastdrop.compiled._losses import add_samples
+from fastdrop.compiled._losses import add_samples, statistics_of
 
 __all__ = ["Accumulator", "Prediction", "entropy"]
 
 Array: TypeAlias = NDArray[Any]
 
-TINY = {4: float(np.finfo(np.float32).tiny), 8: float(np.finfo(np.float64).tiny)}  # by bytes
+TINY = {4: np.finfo(np.float32).tiny, 8: np.finfo(np.float64).tiny}  # by bytes
 KEPT_BYTES = 32 << 20  # size of the samples that a block of rows keeps for quantiles
 
 
@@ -149,6 +150,7 @@ class Prediction:
                 f"{self.activation}"
             )
         check_number("tau", tau, above_zero=True)
+        tau = float(tau)
         labels = as_numbers("y", y)
         check_finite("y", labels, np.float64)
         if labels.shape == self.mean.shape[:1] and self.mean.shape[1:] == (1,):
@@ -159,7 +161,7 @@ class Prediction:
             )
         rows = len(self.mean)
         labels = labels.astype(np.float64).reshape(rows, -1)
-        with np.errstate(under="ignore"):
+        with np.errstate(all="ignore"):  # a label far away has a likelihood of 0
             if self.samples is None:
                 variance = self.std.reshape(rows, -1) ** 2 + 1 / tau
                 error = (labels - self.mean.reshape(rows, -1)) ** 2
@@ -169,10 +171,10 @@ class Prediction:
                 ((sample.reshape(rows, -1) - labels) ** 2).sum(axis=1) for sample in self.samples
             ]
             exponents = np.array(squares) * (-tau / 2)
-            most = exponents.max(axis=0)
+            most = np.maximum(exponents.max(axis=0), -sys.float_info.max)
             means = most + np.log(np.exp(exponents - most).mean(axis=0))
-        constant = labels.shape[1] * math.log(tau / (2 * math.pi)) / 2
-        return float(means.mean() + constant)
+            constant = labels.shape[1] * (math.log(tau) - math.log(2 * math.pi)) / 2
+            return float(means.mean() + constant)
 
     @classmethod
     def concatenate(cls, blocks: Sequence[Prediction]) -> Prediction:
@@ -241,7 +243,7 @@ class Accumulator:
             self._entropies = np.zeros((places,) if softmax else (places, classes))
 
     def add(self, outputs: Array) -> None:
-        """Add more samples.
+        """Add more samples. The caller lets numbers underflow, see `fastdrop._quiet`.
 
         Parameters
         ----------
@@ -261,20 +263,19 @@ class Accumulator:
             )
         if not len(outputs):
             return
-        if outputs.dtype not in (np.float32, np.float64):
+        if outputs.dtype.char not in "fd" or not outputs.dtype.isnative:
             outputs = outputs.astype(np.float32)
         if self._quantiles is not None or self._return_samples:
             self._kept.append(outputs.copy())
-        flat = np.ascontiguousarray(outputs).reshape(-1, *self._sums.shape[1:])
+        flat = np.ascontiguousarray(outputs).reshape(len(outputs), *self._sums.shape[1:])
         if not self._count:
             self._sums[0] = flat[0]
         self._count += len(flat)
         terms = None
         if self._activation != "linear":
-            with np.errstate(all="ignore"):
-                terms = p_log_p(flat)
-                if self._activation == "sigmoid":
-                    terms += p_log_p(1 - flat)
+            terms = p_log_p(flat)
+            if self._activation == "sigmoid":
+                terms += p_log_p(1 - flat)
         add_samples(flat, terms, self._sums, self._entropies, self._votes)
 
     def prediction(self) -> Prediction:
@@ -285,28 +286,20 @@ class Accumulator:
         Prediction
             The statistics of the samples.
         """
-        n = self._count
-        first, differences, squares = self._sums
-        with np.errstate(all="ignore"):
-            shift = differences / n
-            mean = (first + shift).reshape(self._shape)
-            variance = squares / n - shift * shift
-            std = np.sqrt(np.maximum(variance, 0, out=variance)).reshape(self._shape)
+        mean, std, expected, ratio = statistics_of(
+            self._sums, self._entropies, self._votes, self._count
+        )
         samples = np.concatenate(self._kept) if self._kept else None
         quantiles = None
         if self._quantiles is not None and samples is not None:
             quantiles = np.quantile(samples, self._quantiles, axis=0).astype(np.float64, copy=False)
-        expected, ratio = None, None
-        if self._votes is not None and self._entropies is not None:
-            softmax = self._activation == "softmax"
-            most = self._votes.max(axis=-1) if softmax else np.maximum(self._votes, n - self._votes)
-            places = self._shape[:-1] if softmax else self._shape
-            expected = (self._entropies / n).reshape(places)
-            ratio = (1 - most / n).reshape(places)
+        if expected is not None and ratio is not None:
+            places = self._shape[:-1] if self._activation == "softmax" else self._shape
+            expected, ratio = expected.reshape(places), ratio.reshape(places)
         return Prediction(
             self._activation,
-            mean,
-            std,
+            mean.reshape(self._shape),
+            std.reshape(self._shape),
             quantiles,
             samples if self._return_samples else None,
             expected,

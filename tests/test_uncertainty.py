@@ -155,6 +155,20 @@ def test_far_labels_have_a_finite_log_likelihood():
     assert np.isfinite(got.log_likelihood([1e6], 100.0))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(("y", "tau"), [(1e200, 1.0), (1e150, 1e300), (1.0, 5e-324)])
+def test_labels_farther_than_numbers_reach_are_no_error(kept, y, tau):
+    got = predicted(drawn(2, (1,)), return_samples=kept).log_likelihood([y, 0.0], tau)
+    assert got < 0  # which may be -inf, and is not NaN
+
+
+def test_tau_of_few_bits():
+    got = predicted(drawn(1, (1,)))
+    assert got.log_likelihood([1.0], np.float16(1e-4)) == got.log_likelihood(
+        [1.0], float(np.float16(1e-4))
+    )
+
+
 @pytest.mark.parametrize(
     ("y", "tau", "error", "words"),
     [

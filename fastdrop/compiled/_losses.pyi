@@ -23,3 +23,9 @@ def add_samples(
     entropies: NDArray[Any] | None,
     votes: NDArray[Any] | None,
 ) -> None: ...
+def statistics_of(
+    sums: NDArray[Any],
+    entropies: NDArray[Any] | None,
+    votes: NDArray[Any] | None,
+    count: int,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]: ...

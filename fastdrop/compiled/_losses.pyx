@@ -10,7 +10,7 @@ reads its arguments anew; see the top of `_core.pyx`.
 
 import numpy as np
 cimport numpy as cnp
-from libc.math cimport exp, expf, fabs, fabsf, log, log1p, log1pf, logf
+from libc.math cimport exp, expf, fabs, fabsf, log, log1p, log1pf, logf, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t
 
 from fastdrop.compiled.arrays cimport do_meet, is_plain
@@ -545,3 +545,72 @@ cdef int add_all(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes,
     else:
         add_each(x, t, count, n, e, v)
     return 0
+
+
+def statistics_of(cnp.ndarray sums, entropies, votes, cnp.npy_intp count):
+    """Return what the sums of `add_samples` say after `count` samples, all in float64.
+
+    Returns
+    -------
+    mean, std : ndarray, (places, classes)
+        Mean and standard deviation of the samples.
+    entropy, ratio : ndarray like entropies, or None
+        The mean of the samples' entropies, and the share of the samples that do not vote for the
+        class, or side of 1/2, with the most votes. They are None where `entropies` is.
+    """
+    cdef cnp.ndarray e, v, mean, std, entropy, ratio
+    cdef cnp.npy_intp shape[2]
+    cdef cnp.npy_intp n, places, classes
+    cdef bint fits = (
+        cnp.PyArray_NDIM(sums) == 3 and cnp.PyArray_DIM(sums, 0) == 3 and count > 0
+        and is_like(sums, cnp.PyArray_SIZE(sums), cnp.NPY_FLOAT64))
+    if fits:
+        places, classes = cnp.PyArray_DIM(sums, 1), cnp.PyArray_DIM(sums, 2)
+        n = places * classes
+    if fits and entropies is not None:
+        e, v = entropies, votes
+        fits = (is_like(v, n, cnp.NPY_INT64) and cnp.PyArray_SIZE(e) in (places, n)
+                and is_like(e, cnp.PyArray_SIZE(e), cnp.NPY_FLOAT64))
+    if not fits:
+        raise ValueError("sums: expected those of add_samples, after at least one sample")
+    shape[0], shape[1] = places, classes
+    mean = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
+    std = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
+    moments(<const double *>cnp.PyArray_DATA(sums), n, count, <double *>cnp.PyArray_DATA(mean),
+            <double *>cnp.PyArray_DATA(std))
+    if entropies is None:
+        return mean, std, None, None
+    entropy = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(e), cnp.PyArray_DIMS(e), cnp.NPY_FLOAT64, 0)
+    ratio = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(e), cnp.PyArray_DIMS(e), cnp.NPY_FLOAT64, 0)
+    uncertainties(<const double *>cnp.PyArray_DATA(e), <const int64_t *>cnp.PyArray_DATA(v),
+                  cnp.PyArray_SIZE(e), classes, cnp.PyArray_SIZE(e) == places and classes != 1,
+                  count, <double *>cnp.PyArray_DATA(entropy), <double *>cnp.PyArray_DATA(ratio))
+    return mean, std, entropy, ratio
+
+
+cdef void moments(const double *sums, uint64_t n, double count, double *mean,
+                  double *std) noexcept nogil:
+    cdef uint64_t i
+    cdef double shift, variance
+    for i in range(n):
+        shift = sums[n + i] / count
+        mean[i] = sums[i] + shift
+        variance = sums[2 * n + i] / count - shift * shift
+        std[i] = 0 if variance < 0 else sqrt(variance)
+
+
+cdef void uncertainties(const double *sums, const int64_t *votes, uint64_t n, uint64_t classes,
+                        bint exclusive, int64_t count, double *entropies,
+                        double *ratios) noexcept nogil:
+    """`exclusive`: classes exclude each other, else each of them has an opposite."""
+    cdef uint64_t i, j
+    cdef int64_t most
+    for i in range(n):
+        entropies[i] = sums[i] / count
+        if exclusive:
+            most = 0
+            for j in range(classes):
+                most = max(most, votes[i * classes + j])
+        else:
+            most = max(votes[i], count - votes[i])
+        ratios[i] = 1 - <double>most / count

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from fastdrop._checks import check_count, lookup, unsigned
+from fastdrop._checks import check_flag, checked_count, lookup, unsigned
 from fastdrop._messages import shown
+from fastdrop._quiet import quiet
 from fastdrop.random import Key
 from fastdrop.torch import modules
 from fastdrop.torch.convert import OURS
@@ -126,15 +127,16 @@ def predict_mc(
     >>> prediction.mean.shape, prediction.mutual_information.shape
     ((5, 3), (5,))
     """
-    check_count("samples", samples)
+    samples = checked_count("samples", samples)
     if batch_size is not None:
-        check_count("batch_size", batch_size)
+        batch_size = checked_count("batch_size", batch_size)
     lookup("activation", activation, ACTIVATIONS)
     wanted = checked_quantiles(quantiles)
+    check_flag("return_samples", return_samples)
     _check_x(x)
     droppers = _droppers(module)
     key = Key(draw_plain_seed(None, 0) if seed is None else unsigned(seed, "seed"))
-    step = len(x) if batch_size is None else int(batch_size)
+    step = len(x) if batch_size is None else batch_size
     found = []
     # Not in inference mode: tensors that a module keeps from a pass would be unusable elsewhere.
     with torch.inference_mode(False), torch.no_grad(), _sampling(module, droppers):
@@ -154,7 +156,8 @@ def predict_mc(
                     accumulator = Accumulator(
                         shape[0], shape[1:], activation, wanted, return_samples
                     )
-                accumulator.add(outputs.numpy())
+                with quiet(over="ignore", invalid="ignore"):
+                    accumulator.add(outputs.numpy())
             assert accumulator is not None
             found.append(accumulator.prediction())
     return Prediction.concatenate(found)
@@ -255,8 +258,8 @@ class _Passes:
         with drawing(group):
             for step in self._steps:
                 y = step(y)
-        if not isinstance(y, Tensor) or y.is_complex():
-            got = f"{y.dtype} of" if isinstance(y, Tensor) else type(y).__name__
+        if not isinstance(y, Tensor) or y.is_complex() or y.layout is not torch.strided:
+            got = f"{y.dtype}, {y.layout}" if isinstance(y, Tensor) else type(y).__name__
             raise TypeError(
                 f"module: expected it to return a tensor of real numbers, got {got}; "
                 "wrap it in a module that returns one"
@@ -321,6 +324,8 @@ def _check_x(x: Tensor) -> None:
         raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
     if x.device.type != "cpu":
         raise ValueError(f"x: expected a tensor on the CPU, got one on {x.device}")
+    if x.layout is not torch.strided:
+        raise ValueError(f"x: expected a dense tensor, got {x.layout}; x.to_dense() makes one")
     if not x.dim() or not x.numel():
         raise ValueError(f"x: expected some rows, shape (rows, ...), got {tuple(x.shape)}")
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop._checks import as_array, check_complete, check_count, is_series
+from fastdrop._checks import as_array, check_complete, checked_count, is_series
 from fastdrop._messages import shown
 from fastdrop.compiled._train import Layouts, submatrix
 from fastdrop.layers import Array, Shape
@@ -495,7 +495,7 @@ def batches_of(
         When the arguments do not fit together.
     """
     if steps is not None:
-        check_count(names[3], steps)
+        steps = checked_count(names[3], steps)
     is_array = not is_numbered(x) and (
         isinstance(x, list | tuple) or hasattr(x, "__array__") or hasattr(x, "shape")
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
-from fastdrop._checks import check_count
+from fastdrop._checks import checked_count
 from fastdrop.training.batches import ArrayBatches, Batches, batches_of, validation_batches
 
 __all__ = ["INFERENCE_BATCH", "batch_size_for", "batches_for_fit"]
@@ -68,6 +68,5 @@ def batch_size_for(
 ) -> int | None:
     """Return the size of batches of arrays, or None where `steps` batches take all samples."""
     if batch_size is not None:
-        check_count(argument, batch_size)
-        return batch_size
+        return checked_count(argument, batch_size)
     return default if steps is None else None

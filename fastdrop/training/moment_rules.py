@@ -115,10 +115,17 @@ def steps_of(layer: Layer, training_step: int) -> Iterator[Step]:
 def _through(gain: Array | float, noise: Noise | None, mean: Array, variance: Array) -> Passed:
     """Return an element-wise step with this derivative."""
 
+    if np.isscalar(gain) and gain == 1:
+        return Passed(mean, variance, _unchanged, noise)
+
     def back(paths: Array, add: Any) -> Array:
         return paths * (gain if np.isscalar(gain) else np.asarray(gain)[:, np.newaxis])
 
     return Passed(mean, variance, back, noise)
+
+
+def _unchanged(paths: Array, add: Any) -> Array:
+    return paths
 
 
 # ---- linear layers -------------------------------------------------------------------------------
@@ -214,10 +221,19 @@ def _residual(layer: Residual, training_step: int) -> Iterator[Step]:
 
 def gone_back(passed: list[Passed], paths: Array, add: Callable[[Array, Noise], None]) -> Array:
     """Return the derivatives before these steps; `add` is called with the noise on the way."""
+    own: Array | None = None  # independent noise of steps with the same paths
     for step in reversed(passed):
         if step.noise is not None:
-            add(paths, step.noise)
+            own = step.noise.variance if own is None else own + step.noise.variance
+            if step.noise.amplitude is not None:
+                add(paths, Noise(own, *step.noise[1:]))
+                own = None
+        if own is not None and step.back is not _unchanged:
+            add(paths, Noise(own))
+            own = None
         paths = step.back(paths, add)
+    if own is not None:
+        add(paths, Noise(own))
     return paths
 
 

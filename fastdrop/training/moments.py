@@ -23,12 +23,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from statistics import NormalDist
 
 import numpy as np
 
 from fastdrop._quiet import quiet
+from fastdrop.compiled._core import get_num_threads
+from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer
 from fastdrop.layers.base import shapes_between
 from fastdrop.training.moment_rules import Noise, Step, few_inputs_step, gone_back, steps_of
@@ -39,7 +42,8 @@ from fastdrop.uncertainty import Accumulator, Prediction
 __all__ = ["Moments"]
 
 POINTS = 128
-ROWS = 128  # rows that are computed at once, because their paths fit into a cache
+ROWS = 128  # rows that are computed at once
+CACHED_ROWS = 32  # of these, so that their paths fit into a cache
 PROBABILITIES = ("softmax", "sigmoid")
 
 
@@ -64,6 +68,7 @@ class Moments:
         number = first_random(layers)
         self._before, behind = layers[:number], layers[number:]
         self.activation = behind[-1].activation
+        self._covariances = self.activation == "softmax"
         if self.activation in PROBABILITIES:
             behind = [*behind[:-1], *_without_end(behind[-1])]
         first = few_inputs_step(behind, shapes_between(layers, network.built_shape())[number])
@@ -80,24 +85,42 @@ class Moments:
                 part = x[start : start + ROWS].astype(self._dtype, copy=False)
                 for layer in self._before:
                     part, _ = layer.forward(part, Batch(training=False))
-                blocks.append(self._predict(part))
-        return Prediction.concatenate(blocks)
+                blocks.append(part)
+        return Prediction.concatenate(on_one_blas_thread(self._predict_blocks, blocks))
+
+    def _predict_blocks(self, blocks: list[Array]) -> list[Prediction]:
+        threads = min(get_num_threads(), len(blocks))
+        if threads == 1:
+            return [self._predict(block) for block in blocks]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self._predict, blocks))
 
     def _predict(self, x: Array) -> Prediction:
-        mean, variance = moments_of(self._steps, x, covariances=self.activation == "softmax")
-        if self.activation not in PROBABILITIES:
-            return Prediction("linear", mean, np.sqrt(variance).reshape(mean.shape))
-        flat = mean.reshape(len(mean), -1)
-        points = normal_points(flat.shape[1] if self.activation == "softmax" else 1)
-        if self.activation == "softmax":
-            away = points @ np.swapaxes(_roots(variance), 1, 2)  # (rows, points, outputs)
-            logits = flat + np.swapaxes(away, 0, 1)
+        with quiet(over="ignore", invalid="ignore"):  # which each thread sets for itself
+            parts = [
+                moments_of(self._steps, x[start : start + CACHED_ROWS], self._covariances)
+                for start in range(0, len(x), CACHED_ROWS)
+            ]
+            mean, variance = (np.concatenate(each) for each in zip(*parts))
+            if self.activation not in PROBABILITIES:
+                return Prediction("linear", mean, np.sqrt(variance).reshape(mean.shape))
+            logits = self._likely_logits(mean.reshape(len(mean), -1), variance)
+            logits = logits.reshape(POINTS, *mean.shape)
+            sums = Accumulator(len(x), self._shape, self.activation)
+            sums.add(ACTIVATIONS[self.activation](logits, logits)[0])
+            return sums.prediction()
+
+    def _likely_logits(self, mean: Array, variance: Array) -> Array:
+        """Return points that lie as logits of these moments do, (POINTS, rows * outputs)."""
+        rows, outputs = mean.shape
+        if self._covariances:
+            points = normal_points(outputs).astype(self._dtype)
+            roots = _roots(variance, 10 * outputs * float(np.finfo(self._dtype).eps))
+            away = points @ roots.astype(self._dtype).reshape(rows * outputs, outputs).T
         else:  # each output on its own
-            logits = flat + points[:, np.newaxis] * np.sqrt(variance)
-        sums = Accumulator(len(x), self._shape, self.activation)
-        logits = np.ascontiguousarray(logits).reshape(POINTS, *mean.shape)
-        sums.add(ACTIVATIONS[self.activation](logits, None)[0])
-        return sums.prediction()
+            stds = np.sqrt(variance).astype(self._dtype)
+            away = normal_points(1).astype(self._dtype) * stds.reshape(1, rows * outputs)
+        return away + mean.astype(self._dtype).reshape(rows * outputs)
 
 
 def _without_end(layer: Layer) -> list[Layer]:
@@ -131,7 +154,10 @@ def moments_of(steps: Sequence[Step], x: Array, covariances: bool) -> tuple[Arra
 
     def add_noise(paths: Array, noise: Array) -> None:
         scaled = paths * noise
-        if covariances:
+        if covariances and len(paths) == 1:  # a path that all rows have in common: one product
+            products = scaled.reshape(rows * outputs, -1) @ paths[0].T
+            variance[...] += products.reshape(variance.shape)
+        elif covariances:
             variance[...] += scaled @ np.swapaxes(paths, 1, 2)
         else:
             variance[...] += np.multiply(scaled, paths, out=scaled).sum(axis=2)
@@ -141,10 +167,21 @@ def moments_of(steps: Sequence[Step], x: Array, covariances: bool) -> tuple[Arra
     return mean.astype(np.float64), variance
 
 
-def _roots(covariance: Array) -> Array:
-    """Return matrices whose products with their transposes are these."""
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0))[:, np.newaxis]
+def _roots(covariance: Array, small: float) -> Array:
+    """Return lower triangular matrices whose products with their transposes are these.
+
+    This is Cholesky's decomposition. A unit of which the units before leave less than the share
+    `small` of the largest variance is a function of these: what is left is an error of rounding.
+    """
+    roots = np.zeros_like(covariance)
+    least = small * np.diagonal(covariance, axis1=1, axis2=2).max(axis=1)
+    for unit in range(covariance.shape[1]):
+        row = roots[:, unit, :unit, np.newaxis]
+        left = covariance[:, unit:, unit] - (roots[:, unit:, :unit] @ row)[:, :, 0]
+        there = left[:, 0] > least
+        scale = np.sqrt(np.where(there, left[:, 0], 1))
+        roots[:, unit:, unit] = left * (there / scale)[:, np.newaxis]
+    return roots
 
 
 @cache

@@ -27,7 +27,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NoReturn, TypeVar
@@ -178,18 +178,18 @@ class Ranks:
             self._comm.Allreduce(self._mpi.IN_PLACE, array)
         return array
 
-    @contextmanager
-    def together(self, place: str) -> Iterator[None]:
+    def together(self, place: str) -> AbstractContextManager[None]:
         """Raise an error in this block on all ranks, as a `RankError` on the others."""
+        return self._together(place) if self.size > 1 else nullcontext()
+
+    @contextmanager
+    def _together(self, place: str) -> Iterator[None]:
         error = None
         try:
             yield
         except Exception as raised:
             error = raised
-        if self.size > 1:
-            self._agree(place, {}, error)
-        elif error is not None:
-            raise error
+        self._agree(place, {}, error)
 
     def check_same(self, place: str, facts: Mapping[str, Any]) -> None:
         """Refuse facts, on all ranks, if they are not the same on all of them.
@@ -310,27 +310,28 @@ class Ranks:
                 )
         return [facts for _, facts in told]
 
-    @contextmanager
-    def ending_together(self, name: str = "a block") -> Iterator[None]:
+    def ending_together(self, name: str = "a block") -> AbstractContextManager[None]:
         """Let no rank leave this block alone: an error on one rank ends all of them at once.
 
         The others may be waiting for this rank's part of a sum, where they cannot be told. An error
         that all of them raise, see `agreed`, is raised as usual, and so is every error of a process
         that is alone.
         """
+        return nullcontext() if self.alone else self._ending_together(name)
+
+    @contextmanager
+    def _ending_together(self, name: str) -> Iterator[None]:
         try:
             if process.rank_0_only and self.size > 1:
                 raise ValueError(
                     f"comm: expected {name} on all ranks, got it in a callback that only rank 0 "
                     "calls; every_rank = True lets all of them call it"
                 )
-            if self._comm is not None:
-                divided = process.cpus_divided
-                if self._meet(f"the start of {name}", divided) or not divided:
-                    self._divide_cpus()
+            divided = process.cpus_divided
+            if self._meet(f"the start of {name}", divided) or not divided:
+                self._divide_cpus()
             yield
-            if self._comm is not None:
-                self._meet(f"the end of {name}", None)
+            self._meet(f"the end of {name}", None)
         except BaseException as error:
             try:
                 self.note(error)

@@ -21,6 +21,7 @@ share one mask of a sample, only what the mask keeps is multiplied.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ __all__ = ["Sampler"]
 LINES = 128
 ONCE = 32  # rows of a product for what is computed once, where a single row has to be fast
 AT_ONCE = 1024  # lines that go through the network together
+INFERENCE = Batch(training=False)
 SAMPLINGS = 2**41 + 1  # folded into the seed for samples; no layer has this number
 
 
@@ -96,6 +98,7 @@ class Sampler:
         self._together = all(
             not is_random(layer) or is_element_wise(layer) for layer in self._behind
         )
+        self._random = [n for n, layer in enumerate(behind, self._number) if is_random(layer)]
         self._key: Key | None = None
         self._blocks: list[Block] = []
         self._chain: ChainBlock | None = None
@@ -135,12 +138,11 @@ class Sampler:
 
     def seed(self, key: Key) -> None:
         """Use another key for the samples that follow."""
-        key = Key(key.fold_in(SAMPLINGS).seed)
+        key = key.fold_in(SAMPLINGS)
         if key == self._key:
             return
         if self._chain is not None:
-            numbers = [n for n, layer in enumerate(self._behind, self._number) if is_random(layer)]
-            self._chain.chain.reseed([key.fold_in(number).seed for number in numbers])
+            self._chain.chain.reseed([key.fold_in(number).seed for number in self._random])
         else:
             dtype, matmul = self.network.dtype, PiecesMatmul(LINES)
             shapes, number = self._shapes[self._number :], self._number
@@ -198,9 +200,10 @@ class Sampler:
         tell: Callable[[int], Any],
     ) -> Prediction:
         last, shape = row + len(x), self._shapes[-1]
-        outputs, most = int(np.prod(shape)), len(x)
+        most = len(x)
         if quantiles is not None:
-            most = rows_at_once(samples, outputs, self.network.dtype.itemsize, most)
+            itemsize = self.network.dtype.itemsize
+            most = rows_at_once(samples, math.prod(shape), itemsize, most)
         x = self._computed_once(x, row)
         predictions = []
         for start, stop, by_rows in self._parts(row, last, most, samples):
@@ -226,7 +229,7 @@ class Sampler:
         padded[skipped : skipped + n] = x
         parts = [Part(0, len(padded), None, padded)]
         for block in self._once:
-            parts = block.forward(parts, Batch(training=False))
+            parts = block.forward(parts, INFERENCE)
         return np.ascontiguousarray(whole(parts)[skipped : skipped + n])
 
     def _parts(
@@ -265,9 +268,9 @@ class Sampler:
             if isinstance(block, ChainBlock):
                 x = block.sample(x, lines.segments, row, in_lines)
             else:
-                x = whole(block.forward([Part(0, len(x), None, x)], Batch(training=False)))
+                x = whole(block.forward([Part(0, len(x), None, x)], INFERENCE))
             in_lines = True
-        return x[lines.places]
+        return x.take(lines.places, axis=0)
 
     def _draw_alone(self, x: Array, row: int, sample: int, rows: int | None) -> Array:
         """Return one sample of the rows."""

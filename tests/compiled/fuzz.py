@@ -443,7 +443,7 @@ class Fuzzer:
 
     def add_samples(self):
         r = self.r
-        places, classes = r.choice([1, 5, 64]), r.choice([1, 3, 10])
+        places, classes = r.choice([1, 5, 64]), r.choice([0, 1, 3, 10])
         samples = self.array((r.choice([0, 1, 7]), places, classes), r.choice(FLOATS[2:]))
         sums = self.array((3, places, classes), np.float64)
         if r.random() < 0.3:
@@ -451,6 +451,10 @@ class Fuzzer:
         each = r.choice([(places,), (places, classes)])
         votes = self.array((places, classes), np.int64)
         return [samples, self.like(samples), sums, self.array(each, np.float64), votes]
+
+    def statistics_of(self):
+        sums, entropies, votes = self.add_samples()[2:]
+        return [sums, entropies, votes, self.r.choice([0, 1, 7])]
 
     def softmax_cross_entropy(self):
         n, classes = self.r.choice([0, 1, 5, 64]), self.r.choice([0, 1, 3, 10])

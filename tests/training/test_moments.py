@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastdrop
 from fastdrop import Sequential
 from fastdrop.layers import (
     Activation,
@@ -29,7 +30,7 @@ from fastdrop.layers import (
 )
 from fastdrop.layers.schedules import Linear
 from fastdrop.training.moment_rules import RULES, steps_of
-from fastdrop.training.moments import normal_points
+from fastdrop.training.moments import _roots, normal_points
 
 INPUTS = 40
 
@@ -219,6 +220,33 @@ def test_rows_are_computed_in_parts():
     got = model.predict_moments(x[:30])
     y = np.zeros((30, 3))
     assert np.isfinite(got.log_likelihood(y, 2.0))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+def test_threads_change_no_bit(activation):
+    model = made([Input((6,)), *MODELS["normalised"][0]()[1:-1], Dense(3, activation)])
+    x, threads = rows_for(model, 700), fastdrop.get_num_threads()
+    try:
+        found = []
+        for number in (1, 2, 5):
+            fastdrop.set_num_threads(number)
+            found.append(model.predict_moments(x))
+    finally:
+        fastdrop.set_num_threads(threads)
+    for got in found[1:]:
+        np.testing.assert_array_equal(got.mean, found[0].mean)
+        np.testing.assert_array_equal(got.std, found[0].std)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_roots_of_covariances_that_have_no_inverse(scale):
+    factors = np.random.default_rng(0).standard_normal((50, 7, 3)) * scale
+    factors[0], factors[1, 2:5], factors[2, :, 1:] = 0, 0, 0
+    covariances = factors @ np.swapaxes(factors, 1, 2)
+    roots = _roots(covariances, 1e-12)
+    np.testing.assert_allclose(
+        roots @ np.swapaxes(roots, 1, 2), covariances, atol=1e-9 * scale * scale
+    )
 
 
 def test_all_and_nothing_dropped():

@@ -395,6 +395,8 @@ def bad_rows():
         ("mlp", {"quantiles": [0.5, 1.5]}, r"quantiles: expected numbers in \[0, 1\]"),
         ("mlp", {"consistent": "yes"}, "consistent: expected True or False"),
         ("mlp", {"return_samples": 3}, "return_samples: expected True or False"),
+        ("mlp", {"return_samples": np.array([True])}, "return_samples: expected True or False"),
+        ("mlp", {"consistent": np.array([True, False])}, "consistent: expected True or False"),
         ("mlp", {"verbose": 7}, "verbose: expected"),
         ("mlp", {"seed": -1}, "seed: expected 0 <= seed"),
         ("mlp", {"x": bad_rows()}, "x: expected finite numbers"),
@@ -414,6 +416,24 @@ def test_bad_arguments(name, change, words):
         model.predict_mc(**arguments)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) <= 200
+
+
+def test_counts_may_be_numpys():
+    model = made("mlp")
+    x = rows_for(model, 5)
+    few, many = np.int8(2), np.uint8(200)  # whose products with other counts overflow
+    got = model.predict_mc(x, many, seed=SEED)
+    expected = model.predict_mc(x, 200, seed=SEED)
+    np.testing.assert_array_equal(got.std, expected.std)
+    got = model.predict_mc(x, many, seed=SEED, batch_size=few, verbose=0)
+    np.testing.assert_array_equal(got.std, expected.std)
+    model.compile(loss="mse")
+    y = np.zeros((5, 3))
+    given = {"validation_data": (x, y), "validation_batch_size": few, "verbose": 0}
+    model.fit(x, y, batch_size=few, epochs=few, **given)
+    model.fit(x, y, steps_per_epoch=few, epochs=np.uint8(3), initial_epoch=few, verbose=0)
+    assert model.predict(x, batch_size=few, verbose=0).shape == (5, 3)
+    assert np.isfinite(model.evaluate(x, y, batch_size=few, verbose=0))
 
 
 @pytest.mark.parametrize(

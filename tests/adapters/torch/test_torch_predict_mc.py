@@ -557,6 +557,13 @@ NET = nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5))
         (TypeError, "x: expected a torch.Tensor, got ndarray", NET, np.ones((5, 6)), {}),
         (ValueError, "x: expected finite numbers, got NaN", NET, X * torch.nan, {}),
         (ValueError, "x: expected finite numbers, got NaN", NET, X / 0, {}),
+        (ValueError, "return_samples: expected True or False", NET, X, {"return_samples": "no"}),
+        (ValueError, "x: expected a dense tensor", NET, X.to_sparse(), {}),
+        (
+            TypeError,
+            "module: expected it to return a tensor of .*, got torch.float32, torch.sparse",
+            Forward(lambda m, x: m.net(x).to_sparse(), net=NET), X, {},
+        ),
         (ValueError, "x: expected some rows", NET, X[:0], {}),
         (ValueError, "x: expected some rows", NET, torch.tensor(1.0), {}),
         (ValueError, "x: expected a tensor on the CPU, got one on meta", NET, X.to("meta"), {}),
@@ -599,6 +606,12 @@ def test_bad_input(error, message, module, x, options):
     assert len(str(raised.value)) <= 200
     assert "\n" not in str(raised.value)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_counts_may_be_numpys():
+    few, many = np.int8(2), np.uint8(200)  # whose products with other counts overflow
+    got = fnn.predict_mc(NET, X, many, seed=1, batch_size=few)
+    np.testing.assert_allclose(got.std, fnn.predict_mc(NET, X, 200, seed=1).std, rtol=1e-5)
 
 
 def test_errors_of_the_module_are_its_own():
