@@ -202,11 +202,12 @@ cdef int default_threads = 1
 cdef uint64_t last_cache_bytes = 32 << 20
 
 
-# Only trying shows how much of that cache others leave to us. Calls whose x and y take half of it
-# or more write by turns with ordinary stores and around the cache, and from then on in the quicker
-# way. Writing around it has to be quicker by far, because whoever reads y next has to fetch it.
-# (docs/bench/amd-epyc-zen3/streaming.md, one thread, p = 0.5: at 2^21 elements, 16 MiB, stores
-# around it were twice as quick, and also quicker when y.sum() followed; at 2^20 only without it.)
+# Only trying shows how much of that cache others leave to us. Calls whose x and y take a quarter of
+# it or more write by turns with ordinary stores and around the cache, and from then on in the
+# quicker way. Writing around it has to be quicker by far, because whoever reads y next has to fetch
+# it. (docs/bench/amd-epyc-zen3/streaming.md, one thread, p = 0.5: at 2^21 elements, 16 MiB, stores
+# around it were twice as quick, and also quicker when y.sum() followed; at 2^20 only without it.
+# There they are quicker in JAX's forward and backward passes, whose four arrays have 16 MiB.)
 cdef struct stores:
     int untried             # calls that are still to try
     double[2] quickest      # ordinary stores, stores around the cache: times as long as `work`
@@ -214,8 +215,8 @@ cdef struct stores:
 cdef enum:
     TRIES = 8
 cdef double GOING_AROUND_PAYS = 1.6
-cdef stores[2] tried        # on one thread, on several
-tried[:] = [stores(TRIES, [INFINITY, INFINITY])] * 2
+cdef stores[4] tried        # a quarter or a half of the cache, on one thread; on several
+tried[:] = [stores(TRIES, [INFINITY, INFINITY])] * 4
 
 
 def set_cache_bytes(uint64_t n):
@@ -658,13 +659,18 @@ cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept nogil:
 
 cdef bint in_doubt(const fd_job *job, uint64_t nbytes) noexcept nogil:
     """Tell whether x and y may not fit into our part of a cache that has room for both."""
-    return (job.bits != NULL and touched(job, nbytes) >= last_cache_bytes // 2
+    return (job.bits != NULL and touched(job, nbytes) >= last_cache_bytes // 4
             and not overflows(job, nbytes))
+
+
+cdef stores *tries_of(const fd_job *job, uint64_t nbytes, int threads) noexcept nogil:
+    """Return what is known of calls like this one."""
+    return &tried[2 * (threads > 1) + (touched(job, nbytes) >= last_cache_bytes // 2)]
 
 
 cdef int goes_around(const fd_job *job, uint64_t nbytes, int threads) noexcept nogil:
     """Tell whether y is to be written around the cache."""
-    cdef const stores *known = &tried[threads > 1]
+    cdef const stores *known = tries_of(job, nbytes, threads)
     if not in_doubt(job, nbytes):
         return overflows(job, nbytes)
     if known.untried > 0:    # other threads count as well
@@ -680,7 +686,7 @@ cdef int teaches(const fd_job *job, uint64_t nbytes, int threads, double expecte
 
 cdef void learn(const fd_job *job, uint64_t nbytes, int threads, double times) noexcept nogil:
     """Remember that a call that teaches took `times` as long as `work` estimates."""
-    cdef stores *known = &tried[threads > 1]
+    cdef stores *known = tries_of(job, nbytes, threads)
     if threads == 1:
         learn_speed(nbytes, times)
     if in_doubt(job, nbytes) and known.untried > 0:

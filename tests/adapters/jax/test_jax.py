@@ -77,6 +77,22 @@ def test_large_arrays(name, isa):
         assert_same(y, function.numpy(x, 0.1, key=KEY))
 
 
+@pytest.mark.parametrize("caches", [0.9, 1.5, 3])  # as large as x and y
+@pytest.mark.parametrize("axes", [(), 1])
+def test_both_kinds_of_stores_in_turn(caches, axes):
+    """As in NumPy: around the cache if both do not fit, and tried where they may not fit."""
+    x = numbers((100, 700), "float32")
+    expected = fastdrop.dropout(x, 0.3, key=KEY, shared_axes=axes)
+    before = fastdrop.compiled._core.cache_bytes()
+    fastdrop.compiled._core.set_cache_bytes(int(2 * caches * x.nbytes))
+    try:
+        for _ in range(20):  # until it is known, and after
+            y = fjax.dropout(key, x, 0.3, shared_axes=axes)
+            assert_same(np.asarray(y), expected)
+    finally:
+        fastdrop.compiled._core.set_cache_bytes(before)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numbers_that_are_none(dtype):
     """Denormal numbers too are as elsewhere, though XLA's threads flush them."""
