@@ -32,12 +32,11 @@ def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
 def checked_p(p: float) -> float:
     """Return `p` as a float in [0, 1]."""
     try:
-        ok = 0 <= p <= 1  # this refuses NaN as well
+        if 0 <= p <= 1:  # this refuses NaN as well
+            return float(p)
     except (TypeError, ValueError):
         raise TypeError(f"p: expected a number, got {type(p).__name__}") from None
-    if not ok:
-        raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {p}")
-    return float(p)
+    raise ValueError(f"p: expected a probability, 0 <= p <= 1, got {p}")
 
 
 def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:

@@ -22,9 +22,9 @@ _free: deque[NDArray[np.uint8]] = deque(maxlen=MOST_BLOCKS)  # the oldest makes 
 class _Loan:
     """Where an array has its memory from. The block comes back when the last array is gone."""
 
-    def __init__(self, nbytes: int) -> None:
-        self._block = _taken(nbytes + ALIGNMENT)
-        address = self._block.__array_interface__["data"][0]
+    def __init__(self, block: NDArray[np.uint8], nbytes: int) -> None:
+        self._block = block
+        address = block.__array_interface__["data"][0]
         self.__array_interface__ = {
             "version": 3,
             "typestr": "|u1",
@@ -63,4 +63,4 @@ def empty_like(x: NDArray[Any]) -> NDArray[Any]:
     ndarray
         The array. Its first byte lies at a multiple of 64.
     """
-    return np.asarray(_Loan(x.nbytes)).view(x.dtype).reshape(x.shape)
+    return np.asarray(_Loan(_taken(x.nbytes + ALIGNMENT), x.nbytes)).view(x.dtype).reshape(x.shape)

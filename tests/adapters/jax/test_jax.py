@@ -216,6 +216,31 @@ WRONG = {
     "p nan": (lambda: fjax.dropout(key, X, math.nan), ValueError, "p: expected a probability"),
     "p text": (lambda: fjax.dropout(key, X, "a half"), TypeError, "p: expected a number"),
     "p array": (lambda: fjax.dropout(key, X, jnp.ones(3)), TypeError, "p: expected a number"),
+    "p array of one": (
+        lambda: fjax.dropout(key, X, jnp.ones(1)),
+        TypeError,
+        "p: expected a number",
+    ),
+    "traced training": (
+        lambda: jax.jit(lambda on: fjax.dropout(key, X, training=on))(True),
+        TypeError,
+        "training: expected True or False, static in jit, got a traced one",
+    ),
+    "traced training, traced p": (
+        lambda: jax.jit(lambda p, on: fjax.dropout(key, X, p, training=on))(0.5, True),
+        TypeError,
+        "training: expected True or False",
+    ),
+    "traced training of noise": (
+        lambda: jax.jit(lambda on: fjax.gaussian_noise(key, X, 1.0, training=on))(True),
+        TypeError,
+        "training: expected True or False",
+    ),
+    "training for each": (
+        lambda: fjax.dropout_add(key, X, X, training=jnp.ones(40, bool)),
+        TypeError,
+        "training: expected True or False",
+    ),
     "p in jit": (lambda: jax.jit(lambda: fjax.dropout(key, X, 2))(), ValueError, "p: expected"),
     "traced p of alpha": (
         lambda: jax.jit(lambda p: fjax.alpha_dropout(key, X, p))(0.5),

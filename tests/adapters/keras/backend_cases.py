@@ -196,6 +196,14 @@ def test_a_noise_shape_that_does_not_fit(shape):
         fkeras.Dropout(0.5, noise_shape=shape)(X, training=True)
 
 
+def test_a_noise_shape_that_is_none():
+    """At once where Keras looks at it, else when the layer is called."""
+    with pytest.raises((TypeError, ValueError), match="noise_shape"):
+        fkeras.Dropout(0.5, noise_shape=3)(X, training=True)
+    with pytest.raises((TypeError, ValueError), match="noise_shape"):
+        fkeras.AlphaDropout(0.5, noise_shape=3)(X, training=True)
+
+
 def test_numbers_that_are_none():
     x = np.full(1000, np.inf, np.float32)
     x[::2] = np.nan
