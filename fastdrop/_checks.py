@@ -34,13 +34,11 @@ def unsigned(value: SupportsIndex, name: str, bits: int = 64) -> int:
 def checked_p(p: float, argument: str = "p") -> float:
     """Return `p` as a float in [0, 1]."""
     try:
-        ok = 0 <= p <= 1  # this refuses NaN as well
-        number = float(p) if ok else math.nan
+        if 0 <= p <= 1:  # this refuses NaN as well
+            return float(p)
     except (TypeError, ValueError):
         raise TypeError(f"{argument}: expected a number, got {type(p).__name__}") from None
-    if not ok:
-        raise ValueError(f"{argument}: expected a probability, 0 <= p <= 1, got {shown(p)}")
-    return number
+    raise ValueError(f"{argument}: expected a probability, 0 <= p <= 1, got {shown(p)}")
 
 
 def checked_axes(axes: Axes, ndim: int) -> tuple[int, ...]:

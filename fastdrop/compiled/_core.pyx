@@ -92,10 +92,13 @@ cdef extern from "xla.h" nogil:
         pass
     ctypedef struct fd_xla_settings:
         const fd_kernels *const *kernels
-        const uint64_t *cache_bytes
         double (*work)(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexcept nogil
         int (*threads_pay)(double work, uint64_t bytes_moved) noexcept nogil
-        void (*learn)(uint64_t bytes_moved, double times) noexcept nogil
+        int (*goes_around)(const fd_job *job, uint64_t bytes_moved, int threads) noexcept nogil
+        int (*teaches)(const fd_job *job, uint64_t bytes_moved, int threads,
+                       double work) noexcept nogil
+        void (*learn)(const fd_job *job, uint64_t bytes_moved, int threads,
+                      double times) noexcept nogil
     void fd_xla_use(const fd_xla_settings *settings)
     fd_xla_error *fd_xla_masked(fd_xla_call_frame *frame)
 
@@ -199,11 +202,12 @@ cdef int default_threads = 1
 cdef uint64_t last_cache_bytes = 32 << 20
 
 
-# Only trying shows how much of that cache others leave to us. Calls whose x and y take half of it
-# or more write by turns with ordinary stores and around the cache, and from then on in the quicker
-# way. Writing around it has to be quicker by far, because whoever reads y next has to fetch it.
-# (docs/bench/amd-epyc-zen3/streaming.md, one thread, p = 0.5: at 2^21 elements, 16 MiB, stores
-# around it were twice as quick, and also quicker when y.sum() followed; at 2^20 only without it.)
+# Only trying shows how much of that cache others leave to us. Calls whose x and y take a quarter of
+# it or more write by turns with ordinary stores and around the cache, and from then on in the
+# quicker way. Writing around it has to be quicker by far, because whoever reads y next has to fetch
+# it. (docs/bench/amd-epyc-zen3/streaming.md, one thread, p = 0.5: at 2^21 elements, 16 MiB, stores
+# around it were twice as quick, and also quicker when y.sum() followed; at 2^20 only without it.
+# There they are quicker in JAX's forward and backward passes, whose four arrays have 16 MiB.)
 cdef struct stores:
     int untried             # calls that are still to try
     double[2] quickest      # ordinary stores, stores around the cache: times as long as `work`
@@ -211,8 +215,8 @@ cdef struct stores:
 cdef enum:
     TRIES = 8
 cdef double GOING_AROUND_PAYS = 1.6
-cdef stores[2] tried        # on one thread, on several
-tried[:] = [stores(TRIES, [INFINITY, INFINITY])] * 2
+cdef stores[4] tried        # a quarter or a half of the cache, on one thread; on several
+tried[:] = [stores(TRIES, [INFINITY, INFINITY])] * 4
 
 
 def set_cache_bytes(uint64_t n):
@@ -352,7 +356,7 @@ cdef double now() noexcept:
     return time.tv_sec * 1e9 + time.tv_nsec
 
 
-cdef void learn(uint64_t nbytes, double times) noexcept nogil:
+cdef void learn_speed(uint64_t nbytes, double times) noexcept nogil:
     """Remember that a call on one thread took `times` as long as `work` estimates.
 
     Fresh memory and other programs can only make a call longer. So shorter calls count more, and a
@@ -643,21 +647,51 @@ cdef object changed(str name, cnp.ndarray a):
     )
 
 
-cdef uint64_t touched(const fd_job *job, uint64_t nbytes) noexcept:
+cdef uint64_t touched(const fd_job *job, uint64_t nbytes) noexcept nogil:
     """Return the number of bytes of x and y together."""
     return nbytes * (1 if job.x == job.y else 2)
 
 
-cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept:
+cdef bint overflows(const fd_job *job, uint64_t nbytes) noexcept nogil:
     """Tell whether x and y together exceed the last-level cache, so that y is written around it."""
     return touched(job, nbytes) >= last_cache_bytes
 
 
-cdef bint goes_around(const stores *s) noexcept:
-    """Tell whether y is to be written around a cache into which x and y may not fit."""
-    if s.untried > 0:    # other threads count as well
-        return s.untried % 2
-    return s.quickest[1] * GOING_AROUND_PAYS < s.quickest[0]
+cdef bint in_doubt(const fd_job *job, uint64_t nbytes) noexcept nogil:
+    """Tell whether x and y may not fit into our part of a cache that has room for both."""
+    return (job.bits != NULL and touched(job, nbytes) >= last_cache_bytes // 4
+            and not overflows(job, nbytes))
+
+
+cdef stores *tries_of(const fd_job *job, uint64_t nbytes, int threads) noexcept nogil:
+    """Return what is known of calls like this one."""
+    return &tried[2 * (threads > 1) + (touched(job, nbytes) >= last_cache_bytes // 2)]
+
+
+cdef int goes_around(const fd_job *job, uint64_t nbytes, int threads) noexcept nogil:
+    """Tell whether y is to be written around the cache."""
+    cdef const stores *known = tries_of(job, nbytes, threads)
+    if not in_doubt(job, nbytes):
+        return overflows(job, nbytes)
+    if known.untried > 0:    # other threads count as well
+        # 0, 1, 1, 0, ...: both kinds forward and both backward, where these two take turns
+        return (known.untried >> 1) % 2
+    return known.quickest[1] * GOING_AROUND_PAYS < known.quickest[0]
+
+
+cdef int teaches(const fd_job *job, uint64_t nbytes, int threads, double expected) noexcept nogil:
+    """Tell whether a call, expected to take so many nanoseconds, is worth a look at the clock."""
+    return expected >= WORTH_TIMING and (threads == 1 or in_doubt(job, nbytes))
+
+
+cdef void learn(const fd_job *job, uint64_t nbytes, int threads, double times) noexcept nogil:
+    """Remember that a call that teaches took `times` as long as `work` estimates."""
+    cdef stores *known = tries_of(job, nbytes, threads)
+    if threads == 1:
+        learn_speed(nbytes, times)
+    if in_doubt(job, nbytes) and known.untried > 0:
+        known.quickest[job.stream] = min(known.quickest[job.stream], times)
+        known.untried -= 1
 
 
 cdef object finish(cnp.ndarray y, out):
@@ -686,31 +720,20 @@ cdef object apply(fd_job *job, uint64_t n, cnp.ndarray x, out, num_threads,
 
 cdef void run_aligned(fd_job *job, uint64_t n, uint64_t itemsize, crew who) noexcept:
     """Do what `run` does, with the stores and the loop that suit x, y and the mask best."""
-    cdef uint64_t head = 0
-    cdef double expected = work(job, n, n * itemsize), start = 0, times
-    cdef stores *in_doubt = NULL
-    if (job.bits != NULL and touched(job, n * itemsize) >= last_cache_bytes // 2
-            and not overflows(job, n * itemsize)):
-        in_doubt = &tried[who.threads > 1]
-    if (who.threads == 1 or in_doubt != NULL) and expected >= WORTH_TIMING:
+    cdef uint64_t head = 0, nbytes = n * itemsize
+    cdef double expected = work(job, n, nbytes), start = 0
+    if teaches(job, nbytes, who.threads, expected):
         start = now()
     if job.packed == NULL and n >= ALIGNING_PAYS:
         # so that each vector lies within one cache line
         head = (-<uintptr_t>job.y) % 64 // itemsize
-    job.stream = (<uintptr_t>job.y + head * itemsize) % 64 == 0 and (
-        overflows(job, n * itemsize) or (in_doubt != NULL and goes_around(in_doubt))
-    )
+    job.stream = ((<uintptr_t>job.y + head * itemsize) % 64 == 0
+                  and goes_around(job, nbytes, who.threads))
     if job.op == FD_SCALE and not job.stream and long_runs(job.bits):
         job.op = FD_SCALE_RUNS
     run(job, n, head, who)
-    if not start:
-        return
-    times = (now() - start) / expected
-    if who.threads == 1:
-        learn(n * itemsize, times)
-    if in_doubt != NULL and in_doubt.untried > 0:
-        in_doubt.quickest[job.stream] = min(in_doubt.quickest[job.stream], times)
-        in_doubt.untried -= 1
+    if start:
+        learn(job, nbytes, who.threads, (now() - start) / expected)
 
 # ---- masks -------------------------------------------------------------------------------------
 
@@ -1208,9 +1231,10 @@ def xla_handler():
     """Return the handler of xla.h as a capsule that XLA's registry of foreign functions takes."""
     cdef fd_xla_settings settings
     settings.kernels = &active
-    settings.cache_bytes = &last_cache_bytes
     settings.work = work
     settings.threads_pay = threads_pay
+    settings.goes_around = goes_around
+    settings.teaches = teaches
     settings.learn = learn
     fd_xla_use(&settings)
     return PyCapsule_New(<void *>fd_xla_masked, NULL, NULL)

@@ -21,8 +21,7 @@
 #include "kernels/denormals.h"
 
 enum { UNIT = 32 * FD_TILE,            /* elements of a unit of work */
-       HUGE_PAGES_PAY = 4 << 20,       /* bytes, as in NumPy */
-       WORTH_TIMING = 10000 };         /* nanoseconds from which a call is worth two looks at the clock */
+       HUGE_PAGES_PAY = 4 << 20 };     /* bytes, as in NumPy */
 
 static fd_xla_settings settings;
 
@@ -543,22 +542,24 @@ static fd_xla_error *run_call(const fd_xla_call_frame *frame, call *c)
     fd_bits bits = {.threshold = c->p < 0 ? 0x55555555 : fd_threshold(c->p), .packed = c->packed};
     fd_job like = c->job;
     like.bits = &bits;
-    const double expected = settings.work(&like, total, total * size);
-    const int threads = settings.threads_pay(expected, total * size) ? threads_of(frame) : 1;
+    const uint64_t bytes = total * size;
+    const double expected = settings.work(&like, total, bytes);
+    const int threads = settings.threads_pay(expected, bytes) ? threads_of(frame) : 1;
     if (c->shared) {
         const pass draw = pass_of(c, 1);
         run_pass(frame, &draw, threads);
     }
     const pass apply = pass_of(c, 0);
-    c->job.stream = 2 * total * size >= *settings.cache_bytes && (uintptr_t)c->job.y % 64 == 0
-                    && (apply.rows * c->members == 1 || apply.length * size % 64 == 0);
+    const int aligned = (uintptr_t)c->job.y % 64 == 0
+                        && (apply.rows * c->members == 1 || apply.length * size % 64 == 0);
+    like.stream = c->job.stream = aligned && settings.goes_around(&like, bytes, threads);
     if (c->job.op == FD_SCALE && !c->job.stream && c->shared && c->stride[c->axes - 1] == 0
         && c->shape[c->axes - 1] >= 512)
         c->job.op = FD_SCALE_RUNS;
-    const double start = threads == 1 && expected >= WORTH_TIMING ? now() : 0;
+    const double start = settings.teaches(&like, bytes, threads, expected) ? now() : 0;
     run_pass(frame, &apply, threads);
     if (start > 0)
-        settings.learn(total * size, (now() - start) / expected);
+        settings.learn(&like, bytes, threads, (now() - start) / expected);
     return NULL;
 }
 

@@ -148,14 +148,17 @@ _Static_assert(offsetof(fd_xla_api, schedule) == 136, "interface");
 /* What the handler takes from the module it is compiled into. */
 typedef struct {
     const fd_kernels *const *kernels;    /* those in use */
-    const uint64_t *cache_bytes;         /* of the last-level cache */
     /* returns the nanoseconds that one thread of a known machine takes for n elements, writing so
        many bytes */
     double (*work)(const fd_job *job, uint64_t n, uint64_t bytes);
     /* tells whether other threads pay, as far as calls with so many bytes have been seen here */
     int (*threads_pay)(double work, uint64_t bytes);
-    /* is told that one thread took so many times as long */
-    void (*learn)(uint64_t bytes, double times);
+    /* tells whether to write around the cache */
+    int (*goes_around)(const fd_job *job, uint64_t bytes, int threads);
+    /* tells whether this call's time is of use */
+    int (*teaches)(const fd_job *job, uint64_t bytes, int threads, double work);
+    /* is told that it took so many times as long */
+    void (*learn)(const fd_job *job, uint64_t bytes, int threads, double times);
 } fd_xla_settings;
 
 void fd_xla_use(const fd_xla_settings *settings);

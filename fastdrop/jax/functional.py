@@ -64,6 +64,15 @@ def _static_stddev(stddev: Any) -> float:
     return checked_stddev(stddev)
 
 
+def _checked_training(training: Any) -> bool:
+    try:
+        return bool(training)
+    except (TypeError, ValueError):  # JAX's message has many lines
+        kind = "a traced one" if isinstance(training, jax.core.Tracer) else f"{training!r:.80}"
+        message = f"training: expected True or False, static in jit, got {kind}"
+        raise TypeError(" ".join(message.split())) from None
+
+
 def _offset_words(offset: Any, n: Any, bits: int = 55) -> Array:
     """Return the two words of the offset, the high one first."""
     if isinstance(offset, jax.core.Tracer):
@@ -151,9 +160,10 @@ def dropout(
         kind = jnp.promote_types(p.dtype, jnp.float32)
         rate = jnp.asarray(jax.lax.stop_gradient(p), kind)[None]
         rule = Rule("scale", None, 0.0, shared=axes)
-        return _masked(key, array, rule, offset, p=(rate,)) if training else array
+        on = _checked_training(training)
+        return _masked(key, array, rule, offset, p=(rate,)) if on else array
     p = checked_p(p)
-    if not training or p == 0:
+    if not _checked_training(training) or p == 0:
         _check_unused(key, array, axes, offset)
         return array
     return _masked(key, array, Rule("scale", p, inverted_scale(p), shared=axes), offset)
@@ -197,7 +207,7 @@ def alpha_dropout(
     """
     array, p = _checked_x(x), _static_p(p)
     axes = checked_axes(shared_axes, array.ndim)
-    if not training or p == 0:
+    if not _checked_training(training) or p == 0:
         _check_unused(key, array, axes, offset)
         return array
     scale, shift, fill = alpha_coefficients(p)
@@ -227,7 +237,7 @@ def gaussian_dropout(
     array, p = _checked_x(x), _static_p(p)
     if p == 1:
         raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
-    if not training or p == 0:
+    if not _checked_training(training) or p == 0:
         _check_unused(key, array, (), offset, _NORMAL_BITS)
         return array
     rule = Rule("gaussian", 0.0, math.sqrt(p / (1 - p)))
@@ -259,7 +269,7 @@ def gaussian_noise(
         As for `dropout`; also if the standard deviation is negative or not finite.
     """
     array, stddev = _checked_x(x), _static_stddev(stddev)
-    if not training or stddev == 0:
+    if not _checked_training(training) or stddev == 0:
         _check_unused(key, array, (), offset, _NORMAL_BITS)
         return array
     return _masked(key, array, Rule("noise", 0.0, stddev), offset, bits=_NORMAL_BITS)
@@ -354,7 +364,7 @@ def dropout_add(
     array, p = _checked_x(x), _static_p(p)
     other = _check_second(array, residual, "residual", array.shape)
     axes = checked_axes(shared_axes, array.ndim)
-    if not training or p == 0:
+    if not _checked_training(training) or p == 0:
         _check_unused(key, array, axes, offset)
         return array + other
     return _masked(key, array, Rule("add", p, inverted_scale(p), shared=axes), offset, (other,))
@@ -405,7 +415,7 @@ def bias_act_dropout(
         raise ValueError("x: expected at least one axis, got a 0-d array")
     other = _check_second(array, bias, "bias", array.shape[-1:])
     axes = checked_axes(shared_axes, array.ndim)
-    if not training or p == 0:
+    if not _checked_training(training) or p == 0:
         _check_unused(key, array, axes, offset)
         y = array + other
         return jax.nn.relu(y) if activation else y

@@ -28,8 +28,13 @@ def _on_cpu(x: Any) -> bool:
 
 
 def _as_tuple(noise_shape: Any) -> tuple[int | None, ...] | None:
-    """Return a tuple, or None, because some layers of some versions of Keras keep a list."""
-    return None if noise_shape is None else tuple(noise_shape)
+    """Return a tuple, or None; some layers of some versions of Keras keep what they were given."""
+    try:
+        return None if noise_shape is None else tuple(noise_shape)
+    except TypeError:
+        raise TypeError(
+            f"noise_shape: expected a tuple of lengths, 1 and None, got {noise_shape!r:.80}"
+        ) from None
 
 
 class _Masked:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fastdrop.keras.lent import empty_like
 from fastdrop.keras.rules import Rule, key_of, run
 
 __all__ = ["SUPPORTS_JIT", "apply"]
@@ -47,4 +48,5 @@ def apply(x: Any, rule: Rule, state: Any) -> Any:
 
 
 def _run(x: Any, rule: Rule, state: Any) -> Any:
-    return run(np.asarray(x), rule, key_of(*map(int, state)))
+    x = np.asarray(x)
+    return run(x, rule, key_of(*map(int, state)), empty_like(x))

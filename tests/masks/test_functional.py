@@ -44,13 +44,14 @@ def streaming():
     _core.set_cache_bytes(before)
 
 
+@pytest.mark.parametrize("caches", [1.5, 3])  # as large as x and y
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_both_kinds_of_stores_in_turn(threads, in_place):
+def test_both_kinds_of_stores_in_turn(threads, in_place, caches):
     """In a cache of which it is not known how much is ours, they are tried one after the other."""
     x = normal(70_000, np.float32)
     before = _core.cache_bytes()
-    _core.set_cache_bytes(int((1.5 if in_place else 3) * x.nbytes))
+    _core.set_cache_bytes(int((1 if in_place else 2) * caches * x.nbytes))
     try:
         for _ in range(20):  # until it is known, and after
             y = x.copy()

@@ -26,6 +26,7 @@ RESULTS, TABLE = "bench_jax.json", "bench_jax.md"
 GENERATORS = {"threefry": "threefry2x32", "rbg": "rbg"}
 SIDES = (*GENERATORS, "fastdrop")
 WIDTHS, BATCH = (784, 1024, 1024, 10), 128  # of the network
+TURNS = 5  # of the network in each round, because dropout is a small part of its step
 
 
 class Point(NamedTuple):
@@ -103,7 +104,8 @@ class _Turns:
         """Give the training steps of networks their turns."""
         if p not in self._steps:
             self._steps[p] = {side: _network_step(side, p) for side in ("none", *SIDES)}
-        take_turns(self._steps[p], self._networks.setdefault(p, {}))
+        for _ in range(TURNS):
+            take_turns(self._steps[p], self._networks.setdefault(p, {}))
 
     def found(self, points: Sequence[Point], missing: str) -> dict[str, Any]:
         """Return the figures: ns per element of arrays, ms of a network's step."""

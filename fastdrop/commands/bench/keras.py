@@ -27,6 +27,7 @@ RESULTS, TABLE = "bench_keras.json", "bench_keras.md"
 BACKENDS = ("torch", "jax", "tensorflow")
 SIDES = ("none", "Keras", "fastdrop")
 INPUTS, UNITS, BATCH, STEPS = 64, 2048, 512, 20  # dropout sees UNITS x BATCH elements
+TURNS = 7  # epochs of each side in a process, which takes long to start
 LIMIT = 900  # seconds for a backend's turn
 
 
@@ -170,7 +171,9 @@ def _main(p: float, cpus: list[int]) -> None:
     import keras
 
     times: Times = {}
-    take_turns({side: _epoch(side, p) for side in SIDES}, times)
+    epochs = {side: _epoch(side, p) for side in SIDES}
+    for _ in range(TURNS):
+        take_turns(epochs, times)
     backend = keras.backend.backend()
     version = __import__(backend).__version__
     print(

@@ -77,6 +77,22 @@ def test_large_arrays(name, isa):
         assert_same(y, function.numpy(x, 0.1, key=KEY))
 
 
+@pytest.mark.parametrize("caches", [0.9, 1.5, 3])  # as large as x and y
+@pytest.mark.parametrize("axes", [(), 1])
+def test_both_kinds_of_stores_in_turn(caches, axes):
+    """As in NumPy: around the cache if both do not fit, and tried where they may not fit."""
+    x = numbers((100, 700), "float32")
+    expected = fastdrop.dropout(x, 0.3, key=KEY, shared_axes=axes)
+    before = fastdrop.compiled._core.cache_bytes()
+    fastdrop.compiled._core.set_cache_bytes(int(2 * caches * x.nbytes))
+    try:
+        for _ in range(20):  # until it is known, and after
+            y = fjax.dropout(key, x, 0.3, shared_axes=axes)
+            assert_same(np.asarray(y), expected)
+    finally:
+        fastdrop.compiled._core.set_cache_bytes(before)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numbers_that_are_none(dtype):
     """Denormal numbers too are as elsewhere, though XLA's threads flush them."""
@@ -200,6 +216,31 @@ WRONG = {
     "p nan": (lambda: fjax.dropout(key, X, math.nan), ValueError, "p: expected a probability"),
     "p text": (lambda: fjax.dropout(key, X, "a half"), TypeError, "p: expected a number"),
     "p array": (lambda: fjax.dropout(key, X, jnp.ones(3)), TypeError, "p: expected a number"),
+    "p array of one": (
+        lambda: fjax.dropout(key, X, jnp.ones(1)),
+        TypeError,
+        "p: expected a number",
+    ),
+    "traced training": (
+        lambda: jax.jit(lambda on: fjax.dropout(key, X, training=on))(True),
+        TypeError,
+        "training: expected True or False, static in jit, got a traced one",
+    ),
+    "traced training, traced p": (
+        lambda: jax.jit(lambda p, on: fjax.dropout(key, X, p, training=on))(0.5, True),
+        TypeError,
+        "training: expected True or False",
+    ),
+    "traced training of noise": (
+        lambda: jax.jit(lambda on: fjax.gaussian_noise(key, X, 1.0, training=on))(True),
+        TypeError,
+        "training: expected True or False",
+    ),
+    "training for each": (
+        lambda: fjax.dropout_add(key, X, X, training=jnp.ones(40, bool)),
+        TypeError,
+        "training: expected True or False",
+    ),
     "p in jit": (lambda: jax.jit(lambda: fjax.dropout(key, X, 2))(), ValueError, "p: expected"),
     "traced p of alpha": (
         lambda: jax.jit(lambda p: fjax.alpha_dropout(key, X, p))(0.5),
