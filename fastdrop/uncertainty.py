@@ -38,7 +38,7 @@ __all__ = ["Accumulator", "Prediction", "entropy"]
 
 Array: TypeAlias = NDArray[Any]
 
-TINY = {4: np.finfo(np.float32).tiny, 8: np.finfo(np.float64).tiny}  # by bytes
+TINY: dict[int, Any] = {4: np.finfo(np.float32).tiny, 8: np.finfo(np.float64).tiny}  # by bytes
 KEPT_BYTES = 32 << 20  # size of the samples that a block of rows keeps for quantiles
 
 
@@ -331,7 +331,7 @@ def entropy(probabilities: Array, activation: str) -> Array:
 
 def p_log_p(p: Array) -> Array:
     """Return p log(p), and 0 where p is 0."""
-    terms: Array = np.maximum(p, TINY[p.dtype.itemsize])
+    terms = np.asarray(np.maximum(p, TINY[p.dtype.itemsize]))
     np.log(terms, out=terms)
     terms *= p
     return terms
