@@ -10,7 +10,11 @@ from sklearn.datasets import load_digits
 
 from fastdrop import sklearn as ours
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    # of scikit-learn 1.6 with a newer SciPy
+    pytest.mark.filterwarnings("ignore:scipy.optimize. The `disp` and `iprint`:DeprecationWarning"),
+]
 VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
 
 X, Y = load_digits(return_X_y=True)
@@ -88,6 +92,8 @@ def assert_same(theirs, mine, x, rtol=1e-7):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_same_numbers(setting, target):
     unless_theirs_is_wrong(setting, target)
+    if setting == "validates" and target in ("words", "objects") and VERSION < (1, 7):
+        pytest.skip("scikit-learn 1.6 cannot validate on words")
     name, y = TARGETS[target]
     theirs, mine = (estimator.fit(X, y) for estimator in pair(name, **SETTINGS[setting]))
     assert_same(theirs, mine, X, 1e-4 if "lbfgs" in setting else 1e-7)
@@ -197,4 +203,6 @@ def test_parameters_are_theirs_and_more():
         assert theirs.items() <= mine.items()
         own = {"dropout", "input_dropout", "shared_dropout", "max_norm", "batch_norm", "dtype"}
         own |= {"class_weight"} if name == "MLPClassifier" else set()
+        if name == "MLPRegressor" and VERSION < (1, 7):
+            own |= {"loss"}
         assert mine.keys() - theirs.keys() == own
