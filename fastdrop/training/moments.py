@@ -23,7 +23,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from statistics import NormalDist
 
@@ -92,6 +91,9 @@ class Moments:
         threads = min(get_num_threads(), len(blocks))
         if threads == 1:
             return [self._predict(block) for block in blocks]
+        # Not at the top: it fails in a thread that imports this after the main thread has ended.
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self._predict, blocks))
 
