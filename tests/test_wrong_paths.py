@@ -74,7 +74,7 @@ WRONG_TO_SAVE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("wrong", WRONG_TO_SAVE)
 @pytest.mark.parametrize("way", SAVE)
 def test_saving(tmp_path, model, way, wrong):
@@ -110,7 +110,7 @@ WRONG_TO_LOAD = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("wrong", WRONG_TO_LOAD)
 @pytest.mark.parametrize("way", LOAD)
 def test_loading(tmp_path, model, way, wrong):
