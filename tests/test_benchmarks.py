@@ -157,13 +157,20 @@ def test_attention(monkeypatch, tmp_path):
 
 def test_streaming(monkeypatch, tmp_path):
     monkeypatch.setattr(streaming, "POWERS", [10, 11])
+    monkeypatch.setattr(streaming, "MEBIBYTES", [1])
     monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path)])
     known = _core.cache_bytes()
     assert not streaming.main()
     assert _core.cache_bytes() == known
-    rows = (tmp_path / streaming.TABLE).read_text().splitlines()[2:]
-    assert len(rows) == 4 * len({1, fastdrop.get_num_threads()})
+    first, second = (tmp_path / streaming.TABLE).read_text().strip().split("\n\n")
+    rows, others = first.splitlines()[2:], second.splitlines()[2:]
+    threads = len({1, fastdrop.get_num_threads()})
+    assert len(rows) == 4 * threads
+    kinds = {row.split("|")[1].strip() for row in others}
+    assert {"float64", "float16", "bias_act_dropout", "dropout_add"} <= kinds <= {*streaming.KINDS}
+    assert len(others) == 2 * threads * len(kinds)
     assert all(float(us) > 0 for row in rows for us in row.split("|")[4:-1])
+    assert all(float(us) > 0 for row in others for us in row.split("|")[5:-1])
 
 
 def test_stages(monkeypatch, capsys):
