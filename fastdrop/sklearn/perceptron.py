@@ -187,7 +187,8 @@ class Perceptron(BaseEstimator):
         """Return the probabilities of dropping for the input and for each hidden layer."""
         layers = len(self._hidden())
         given = self.dropout
-        if isinstance(given, Mapping | Set) or getattr(given, "ndim", 1) != 1:
+        listed = not isinstance(given, Mapping | Set) and getattr(given, "ndim", 1) == 1
+        if not listed and not isinstance(given, Real):  # NumPy's numbers have no axes
             raise ValueError(f"dropout must be a number or a list of numbers, got {shown(given)}")
         rates = [given] * layers if isinstance(given, Real) else list(given)
         if len(rates) != layers:

@@ -53,6 +53,8 @@ def test_it_trains_as_a_sequential_does():
 def test_each_layer_has_its_own():
     assert rates(net(dropout=[0.3, 0.1], input_dropout=0.2).fit(X, Y)) == [0.2, 0.3, 0.1]
     assert rates(net(dropout=0.3).fit(X, Y)) == [0.3, 0.3]
+    assert rates(net(dropout=np.float64(0.3)).fit(X, Y)) == [0.3, 0.3]  # as searches draw it
+    assert rates(net(dropout=np.array([0.3, 0.1])).fit(X, Y)) == [0.3, 0.1]
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])

@@ -46,8 +46,8 @@ def python(tmp_path_factory):
     for path in (source, source.with_suffix(".py"), source.with_name("_fastdrop_command.py")):
         shutil.copy(path, site)
     others = Path(pytest.importorskip("torch").__file__).parents[1]
-    # not a .pth file: those in that folder would be read, too
-    (site / "sitecustomize.py").write_text(f"import sys; sys.path.append({str(others)!r})\n")
+    # a line of code, and before fastdrop's: the folder's own .pth files are not to be read
+    (site / "0_others.pth").write_text(f"import sys; sys.path.append({str(others)!r})\n")
     return str(folder / "bin" / "python")
 
 

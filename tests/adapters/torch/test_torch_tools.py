@@ -64,7 +64,9 @@ def test_profiler():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Please use quant_min")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:Please use quant_min", "ignore:torch.quantize"
+)
 def test_quantisation_aware_training():
     quantisation = pytest.importorskip("torch.ao.quantization")
     fx = pytest.importorskip("torch.ao.quantization.quantize_fx")
