@@ -34,7 +34,7 @@ templates_path = ["_templates"]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"[^.]*"),  # arguments and attributes, which docstrings have in backquotes, too
-    ("py:.*", r"(flax|jax|keras|numpy|sklearn|torch)\..*"),  # described by other sites
+    ("py:.*", r"(equinox|flax|jax|keras|numpy|sklearn|torch)\..*"),  # described by other sites
     ("py:.*", r"fastdrop\.training.*"),  # no part of the API
     ("py:.*", r"fastdrop\.Sequential.*"),  # its page is that of fastdrop.models.Sequential
 ]

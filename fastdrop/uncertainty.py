@@ -243,7 +243,7 @@ class Accumulator:
             self._entropies = np.zeros((places,) if softmax else (places, classes))
 
     def add(self, outputs: Array) -> None:
-        """Add more samples. The caller lets numbers underflow, see `fastdrop._quiet`.
+        """Add more samples. The caller lets numbers underflow, see ``fastdrop._quiet``.
 
         Parameters
         ----------
