@@ -100,6 +100,8 @@ def main():
     parser.add_argument("--out", type=Path, help="folder of the table; none by default")
     options = parser.parse_args()
     out = options.out and results_folder(options.out, (TABLE,))
+    # each row and side is compiled anew; beyond this limit PyTorch would compile no more
+    torch._dynamo.config.recompile_limit = 2 * len(options.powers) * len(options.p) + 1
     rows = {}
 
     def turn(which, number):
