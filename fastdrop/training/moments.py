@@ -29,8 +29,6 @@ from statistics import NormalDist
 import numpy as np
 
 from fastdrop._quiet import quiet
-from fastdrop.compiled._core import get_num_threads
-from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import ACTIVATIONS, Activation, Array, Batch, Layer
 from fastdrop.layers.base import shapes_between
 from fastdrop.training.moment_rules import Noise, Step, few_inputs_step, gone_back, steps_of
@@ -42,7 +40,7 @@ __all__ = ["Moments"]
 
 POINTS = 128
 ROWS = 128  # rows that are computed at once
-CACHED_ROWS = 32  # of these, so that their paths fit into a cache
+CACHED_PATHS = 320  # of an output of a row each: so many fit into a cache
 PROBABILITIES = ("softmax", "sigmoid")
 
 
@@ -84,33 +82,23 @@ class Moments:
                 part = x[start : start + ROWS].astype(self._dtype, copy=False)
                 for layer in self._before:
                     part, _ = layer.forward(part, Batch(training=False))
-                blocks.append(part)
-        return Prediction.concatenate(on_one_blas_thread(self._predict_blocks, blocks))
-
-    def _predict_blocks(self, blocks: list[Array]) -> list[Prediction]:
-        threads = min(get_num_threads(), len(blocks))
-        if threads == 1:
-            return [self._predict(block) for block in blocks]
-        # Not at the top: it fails in a thread that imports this after the main thread has ended.
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self._predict, blocks))
+                blocks.append(self._predict(part))
+        return Prediction.concatenate(blocks)
 
     def _predict(self, x: Array) -> Prediction:
-        with quiet(over="ignore", invalid="ignore"):  # which each thread sets for itself
-            parts = [
-                moments_of(self._steps, x[start : start + CACHED_ROWS], self._covariances)
-                for start in range(0, len(x), CACHED_ROWS)
-            ]
-            mean, variance = (np.concatenate(each) for each in zip(*parts))
-            if self.activation not in PROBABILITIES:
-                return Prediction("linear", mean, np.sqrt(variance).reshape(mean.shape))
-            logits = self._likely_logits(mean.reshape(len(mean), -1), variance)
-            logits = logits.reshape(POINTS, *mean.shape)
-            sums = Accumulator(len(x), self._shape, self.activation)
-            sums.add(ACTIVATIONS[self.activation](logits, logits)[0])
-            return sums.prediction()
+        rows = max(1, CACHED_PATHS // max(1, math.prod(self._shape)))
+        parts = [
+            moments_of(self._steps, x[start : start + rows], self._covariances)
+            for start in range(0, len(x), rows)
+        ]
+        mean, variance = (np.concatenate(each) for each in zip(*parts))
+        if self.activation not in PROBABILITIES:
+            return Prediction("linear", mean, np.sqrt(variance).reshape(mean.shape))
+        logits = self._likely_logits(mean.reshape(len(mean), -1), variance)
+        logits = logits.reshape(POINTS, *mean.shape)
+        sums = Accumulator(len(x), self._shape, self.activation)
+        sums.add(ACTIVATIONS[self.activation](logits, logits)[0])
+        return sums.prediction()
 
     def _likely_logits(self, mean: Array, variance: Array) -> Array:
         """Return points that lie as logits of these moments do, (POINTS, rows * outputs)."""
