@@ -61,7 +61,10 @@ def _refuse_noise_shape(noise_shape: object) -> None:
 
 
 def _as_axes(axes: int | tuple[int, ...] | list[int]) -> int | tuple[int, ...]:
-    return tuple(axes) if isinstance(axes, list) else axes  # files of models hold a list
+    """Return axes as a file of a model can hold them; files return a tuple as a list."""
+    if isinstance(axes, list | tuple):
+        return tuple(int(axis) if isinstance(axis, np.integer) else axis for axis in axes)
+    return int(axes) if isinstance(axes, np.integer) else axes
 
 
 class RandomLayer(Layer):

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from fastdrop._checks import check_count, check_number, checked_p, is_count
+from fastdrop._checks import check_number, checked_count, checked_p, is_count, unsigned
 from fastdrop._messages import about, near_miss, one_line, one_line_about, shown
 from fastdrop._serialization import deserialize, serialize
 from fastdrop._version import __version__
@@ -93,14 +93,12 @@ class TableModel:
     ) -> None:
         if isinstance(hidden, str) or not (np.iterable(hidden) and all(map(is_count, hidden))):
             raise ValueError(f"hidden: expected a list of whole numbers, got {shown(hidden)}")
-        check_count("epochs", epochs)
-        check_count("batch_size", batch_size)
-        self.hidden, self.dropout = (
-            tuple(int(units) for units in hidden),
-            checked_p(dropout, "dropout"),
-        )
-        self.epochs, self.batch_size, self.optimizer = epochs, batch_size, optimizer
-        self.seed = seed
+        self.hidden = tuple(int(units) for units in hidden)
+        self.dropout = checked_p(dropout, "dropout")
+        self.epochs = checked_count("epochs", epochs)
+        self.batch_size = checked_count("batch_size", batch_size)
+        self.optimizer = optimizer
+        self.seed = unsigned(seed, "seed")
         self.history: History | None = None
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from fastdrop._checks import check_count, check_flag
+from fastdrop._checks import check_flag, checked_count
 from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
@@ -55,7 +55,7 @@ class Predictor:
         seed: int = 0,
     ) -> None:
         if mc is not None:
-            check_count("mc", mc)
+            mc = checked_count("mc", mc)
         check_flag("moments", moments)
         if mc is not None and moments:
             raise ValueError("mc, moments: expected one of them, got both")

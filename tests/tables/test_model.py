@@ -484,3 +484,12 @@ def test_columns_are_named_by_text(name):
     if name is not None:
         with pytest.raises(TypeError, match="weight: expected the name of a column, got"):
             fitted(weight=name)
+
+
+def test_numpys_integers_of_few_bits(tmp_path):
+    counts = {"epochs": np.int8(2), "batch_size": np.uint8(200), "seed": np.uint16(3)}
+    model = TableModel(hidden=[np.uint8(200)], **counts)
+    table = {"size": np.arange(300.0) ** 2, "price": np.arange(300) + 0.5}
+    model.fit(table, "price", verbose=0).save(tmp_path / "model")
+    found = TableModel.load(tmp_path / "model").predict(table)
+    np.testing.assert_array_equal(found, model.predict(table))

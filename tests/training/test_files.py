@@ -80,6 +80,16 @@ def test_a_changed_learning_rate_is_kept(tmp_path):
     assert load_model(tmp_path / "model").optimizer.learning_rate == 0.25
 
 
+@pytest.mark.parametrize("axes", [np.int8(0), (np.int8(0),), [np.int64(0)]])
+@pytest.mark.parametrize("kind", [layers.Dropout, layers.AlphaDropout])
+def test_numpys_integers_as_axes(tmp_path, kind, axes):
+    model = Sequential([layers.Input((4,)), kind(0.5, shared_axes=axes), layers.Dense(1)], seed=1)
+    model.save(tmp_path / "model")
+    layer = load_model(tmp_path / "model").layers[0]
+    assert layer.shared_axes in (0, (0,))
+    assert kind(0.5, shared_axes=layer.shared_axes).shared_axes == layer.shared_axes
+
+
 def test_numpys_numbers_are_as_good_as_pythons(tmp_path):
     f, i = np.float32(0.1), np.int64(2)
     rate = learning_rates.PiecewiseConstantDecay([i, 2 * i], [f, f / 2, f / 4])
