@@ -225,7 +225,7 @@ typedef struct {
 
 /* How many bytes ahead x is fetched when y is streamed, so that memory also works while the next
    mask is drawn. */
-enum { FD_FN(PREFETCH) = 4096 };
+enum { FD_FN(PREFETCH) = 2048 };
 
 /* A group is 32 elements, one word of the mask. If the last group is shorter, it goes through
    buffers, so that no load or store reaches beyond the arrays. */
@@ -264,7 +264,10 @@ enum { FD_FN(PREFETCH) = 4096 };
         }                                                                                         \
     }
 
-/* VU64_LANES groups with each plane: so many that they are done when the planes of p = 0.1 are. */
+/* How many groups of a tile are applied with each plane of the next one: so few that they last until
+   the planes of p = 0.1 are done, because memory idles after them. */
+enum { FD_FN(WITH_A_PLANE) = (VU64_LANES + 1) / 2 };
+
 #define FD_DEFINE_APPLY_AND_DRAW(op, f, T, V, LANES)                                              \
     FD_DEFINE_APPLY(op, f, T, V, LANES)                                                           \
     typedef struct {                                                                              \
@@ -278,8 +281,10 @@ enum { FD_FN(PREFETCH) = 4096 };
     {                                                                                             \
         FD_FN(op##_##f##_walk) *w = state;                                                        \
         if (w->words < w->end)                                                                    \
-            for (int g = 0; g < VU64_LANES; g++, w->words++, w->x += 32, w->z += 32, w->y += 32)  \
+            for (int g = 0; g < FD_FN(WITH_A_PLANE); g++) {                                       \
                 FD_FN(op##_##f##_group)(*w->words, w->x, w->z, w->y, w->c, w->stream);            \
+                w->words++, w->x += 32, w->z += 32, w->y += 32;                                   \
+            }                                                                                     \
     }                                                                                             \
     static void FD_FN(op##_##f##_apply_and_draw)(const uint32_t *words, const fd_operands *o,     \
                                                  const fd_key *key, uint32_t threshold,           \
