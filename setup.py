@@ -131,6 +131,7 @@ EXTENSIONS = [
         [
             "fastdrop/compiled/_core.pyx",
             "fastdrop/compiled/pool.c",
+            "fastdrop/compiled/tensorflow.c",
             "fastdrop/compiled/xla.c",
             "fastdrop/compiled/kernels/philox.c",
             "fastdrop/compiled/kernels/bits.c",

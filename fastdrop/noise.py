@@ -31,6 +31,13 @@ def _normal_noise(
     return _core.normal_noise(x, multiply, stddev, seed, call, start, out, num_threads)
 
 
+def gaussian_stddev(p: float) -> float:
+    """Return the standard deviation of the noise of `gaussian_dropout`, for a checked p."""
+    if p == 1:
+        raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
+    return math.sqrt(p / (1 - p))
+
+
 def gaussian_dropout(
     x: ArrayLike,
     p: float = 0.5,
@@ -79,12 +86,11 @@ def gaussian_dropout(
     Srivastava et al. 2014, Dropout, JMLR 15:1929, section 10.
     """
     p = checked_p(p)
-    if p == 1:
-        raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
+    stddev = gaussian_stddev(p)
     x = as_array("x", x)
     if not training or p == 0:
         return _core.identity(x, out)
-    return _normal_noise(x, True, math.sqrt(p / (1 - p)), key, offset, out, num_threads)
+    return _normal_noise(x, True, stddev, key, offset, out, num_threads)
 
 
 def gaussian_noise(

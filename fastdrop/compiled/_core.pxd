@@ -73,7 +73,7 @@ cdef struct crew:
 
 # As many threads as a call takes if nobody says how many; and for `num_threads`, which is None, a
 # number or AtMost, with n elements that take one thread so long.
-cdef int most_threads() noexcept
+cdef int most_threads() noexcept nogil
 cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *
 
 # fd_pool_run of pool.h, with the same helpers for all calls.

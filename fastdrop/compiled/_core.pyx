@@ -102,6 +102,9 @@ cdef extern from "xla.h" nogil:
     void fd_xla_use(const fd_xla_settings *settings)
     fd_xla_error *fd_xla_masked(fd_xla_call_frame *frame)
 
+cdef extern from "tensorflow.h":
+    const char *fd_tf_register(void *library, int (*most_threads)() noexcept nogil)
+
 fd_max_threads()    # LLVM's OpenMP reads its environment at its first call
 
 # ---- instruction sets --------------------------------------------------------------------------
@@ -372,7 +375,7 @@ cdef double estimate(const fd_job *job, uint64_t n, uint64_t bytes_moved) noexce
     return work(job, n, bytes_moved) * slowness[size_class(bytes_moved)]
 
 
-cdef int most_threads() noexcept:
+cdef int most_threads() noexcept nogil:
     """As many threads as a call takes if nobody says how many."""
     return <int>max(1, min(default_threads, fd_max_threads()))
 
@@ -1227,8 +1230,8 @@ OPS = {    # the handler's operations
 }
 
 
-def xla_handler():
-    """Return the handler of xla.h as a capsule that XLA's registry of foreign functions takes."""
+cdef void use_handler() noexcept:
+    """Lend the handler of xla.h what it needs from here."""
     cdef fd_xla_settings settings
     settings.kernels = &active
     settings.work = work
@@ -1237,7 +1240,36 @@ def xla_handler():
     settings.teaches = teaches
     settings.learn = learn
     fd_xla_use(&settings)
+
+
+def xla_handler():
+    """Return the handler of xla.h as a capsule that XLA's registry of foreign functions takes."""
+    use_handler()
     return PyCapsule_New(<void *>fd_xla_masked, NULL, NULL)
+
+# ---- TensorFlow --------------------------------------------------------------------------------
+
+
+def register_tensorflow_op(bytes path):
+    """Make the op of tensorflow.h known to TensorFlow; calls after the first change nothing.
+
+    Parameters
+    ----------
+    path : bytes
+        The path of TensorFlow's library, which is loaded.
+
+    Raises
+    ------
+    ImportError
+        If this TensorFlow does not have the interface.
+    """
+    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # stays open, like its loader's
+    cdef const char *wrong = b"it is not loaded"
+    if library != NULL:
+        use_handler()
+        wrong = fd_tf_register(library, most_threads)
+    if wrong != NULL:
+        raise ImportError(f"no op in TensorFlow's library: {wrong.decode()}")
 
 # ---- the generator itself ----------------------------------------------------------------------
 

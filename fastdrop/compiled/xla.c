@@ -1,4 +1,4 @@
-/* XLA's handler: reads a call frame, and shares the work among XLA's own threads.
+/* XLA's handler: reads a call frame, and shares the work among XLA's own threads, if it lends them.
  *
  *   array of the call      B x D...            one or several arrays, each with a key
  *   its mask in memory     rows x length       stretches of D... that lie in one piece in the mask of
@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include "kernels/denormals.h"
+#include "pool.h"
 
 enum { UNIT = 32 * FD_TILE,            /* elements of a unit of work */
        HUGE_PAGES_PAY = 4 << 20 };     /* bytes, as in NumPy */
@@ -434,20 +435,31 @@ static void task(void *data)
     leave(data);
 }
 
-static void run_alone(const pass *pass)
+static void run_share(int share, int shares, void *argument)
+{
+    const pass *p = argument;
+    const uint64_t last = p->units * (uint64_t)(share + 1) / (uint64_t)shares;
+    for (uint64_t unit = p->units * (uint64_t)share / (uint64_t)shares; unit < last; unit++)
+        run_unit(p, unit);
+}
+
+/* Runs a pass on the caller's thread and threads of our own. */
+static void run_in_pool(pass *pass, int threads)
 {
     const fd_float_mode before = fd_get_float_mode();
     fd_restore_float_mode(fd_ieee_float_mode(before));
-    for (uint64_t unit = 0; unit < pass->units; unit++)
-        run_unit(pass, unit);
+    fd_pool_run(run_share, threads, pass, FD_ASLEEP);
     fd_restore_float_mode(before);
 }
 
-static void run_pass(const fd_xla_call_frame *frame, const pass *pass, int threads)
+static void run_pass(const fd_xla_call_frame *frame, pass *pass, int threads)
 {
-    crowd *w = threads > 1 && pass->units > 1 ? malloc(sizeof *w) : NULL;
+    if ((uint64_t)threads > pass->units)
+        threads = pass->units ? (int)pass->units : 1;
+    const int lends = frame->api->schedule != NULL;
+    crowd *w = lends && threads > 1 ? malloc(sizeof *w) : NULL;
     if (!w) {
-        run_alone(pass);
+        run_in_pool(pass, lends ? 1 : threads);
         return;
     }
     w->pass = *pass;
@@ -456,7 +468,7 @@ static void run_pass(const fd_xla_call_frame *frame, const pass *pass, int threa
     atomic_init(&w->users, 1);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->all_done, NULL);
-    for (int i = 1; i < threads && (uint64_t)i < pass->units; i++) {
+    for (int i = 1; i < threads; i++) {
         fd_xla_schedule args = {sizeof args, NULL, frame->ctx, task, w};
         atomic_fetch_add(&w->users, 1);
         frame->api->schedule(&args);
@@ -546,10 +558,10 @@ static fd_xla_error *run_call(const fd_xla_call_frame *frame, call *c)
     const double expected = settings.work(&like, total, bytes);
     const int threads = settings.threads_pay(expected, bytes) ? threads_of(frame) : 1;
     if (c->shared) {
-        const pass draw = pass_of(c, 1);
+        pass draw = pass_of(c, 1);
         run_pass(frame, &draw, threads);
     }
-    const pass apply = pass_of(c, 0);
+    pass apply = pass_of(c, 0);
     const int aligned = (uintptr_t)c->job.y % 64 == 0
                         && (apply.rows * c->members == 1 || apply.length * size % 64 == 0);
     like.stream = c->job.stream = aligned && settings.goes_around(&like, bytes, threads);

@@ -179,7 +179,9 @@ void fd_xla_use(const fd_xla_settings *settings);
  *
  * Attributes: op (an fd_op), batch (the number of axes B), strides (of D's axes in the mask of the
  * whole array, in elements; 0 along shared axes), p, scale, shift, fill. With p as an operand, scale
- * is 1 / (1 - p). */
+ * is 1 / (1 - p).
+ *
+ * tensorflow.c calls it, too, with an interface that has no `schedule`: threads of pool.h then help. */
 fd_xla_error *fd_xla_masked(fd_xla_call_frame *frame);
 
 #endif

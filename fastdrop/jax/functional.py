@@ -25,6 +25,7 @@ from fastdrop.functional import inverted_scale
 from fastdrop.jax.keys import key_words
 from fastdrop.jax.primitive import apply
 from fastdrop.jax.rules import Rule
+from fastdrop.noise import gaussian_stddev
 from fastdrop.variants import alpha_coefficients
 
 __all__ = [
@@ -235,12 +236,11 @@ def gaussian_dropout(
         As for `dropout`; also a ValueError for p = 1, where the variance is infinite.
     """
     array, p = _checked_x(x), _static_p(p)
-    if p == 1:
-        raise ValueError("p: expected 0 <= p < 1, where the variance p / (1 - p) is finite, got 1")
+    stddev = gaussian_stddev(p)
     if not _checked_training(training) or p == 0:
         _check_unused(key, array, (), offset, _NORMAL_BITS)
         return array
-    rule = Rule("gaussian", 0.0, math.sqrt(p / (1 - p)))
+    rule = Rule("gaussian", 0.0, stddev)
     return _masked(key, array, rule, offset, bits=_NORMAL_BITS)
 
 

@@ -384,6 +384,9 @@ class Fuzzer:
     def want_huge_pages(self):
         return [self.r.choice([0, 1, PAGE, 2**64 - 1]), self.r.choice([0, 5, 2**22, 2**64 - 1])]
 
+    def register_tensorflow_op(self):
+        return [self.r.choice([b"", b"/", b"libm.so.6"])]
+
     def xla_handler(self):
         """The handler's own arguments: tests/adapters/jax/test_jax_interface.py."""
         return []

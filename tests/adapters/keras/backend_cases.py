@@ -408,37 +408,6 @@ def test_clones():
     assert list(array(clone.layers[1].seed_generator.state)) == [1, 0]
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others have memory of their own")
-def test_memory_that_is_used_again():
-    """Only what nobody has any more: results and views of them stay as they are."""
-    from fastdrop.keras.lent import _free, empty_like
-
-    layer = fkeras.Dropout(0.5, seed=7)
-    lengths = (1, 3, 40, 1000, 70_000)
-    inputs = {n: np.random.default_rng(n).normal(size=(n, 2)).astype(np.float32) for n in lengths}
-    kept = []
-    for call in range(40):
-        x = inputs[lengths[call % len(lengths)]]
-        y = layer(x, training=True)
-        kept.append((call, x, y if call % 2 else y[len(x) // 2 :]))
-        if call % 3 == 0:
-            del kept[call // 3]
-    for call, x, y in kept:
-        whole = dropped(x, 0.5, Key(7, call))
-        assert_same(array(y), whole if call % 2 else whole[len(x) // 2 :])
-    for shape in ((), (0,), (3, 0), (5,), (300, 300)):
-        for dtype in (np.float16, np.float64):
-            y = empty_like(np.zeros(shape, dtype))
-            assert (y.shape, y.dtype, y.ctypes.data % 64) == (shape, dtype, 0)
-    place = y.ctypes.data
-    view = y[3:5]
-    del y
-    assert empty_like(np.zeros((300, 300))).ctypes.data != place
-    del view
-    assert empty_like(np.zeros((300, 300))).ctypes.data == place
-    assert len(_free) <= 8
-
-
 # ---- files ---------------------------------------------------------------------------------------
 
 

@@ -38,10 +38,16 @@ def run(arguments, backend, **more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_cases(backend):
+@pytest.mark.parametrize(
+    ("backend", "cases"),
+    [
+        *((backend, "backend_cases.py") for backend in BACKENDS),
+        ("tensorflow", "tensorflow_cases.py"),
+    ],
+)
+def test_cases(backend, cases):
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", HERE]
-    result = run([*arguments, "-q", "-x", HERE / "backend_cases.py"], backend)
+    result = run([*arguments, "-q", "-x", HERE / cases], backend)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
     assert " passed" in result.stdout
 
