@@ -127,7 +127,10 @@ class Figures:
 
     def values(self) -> dict[str, float]:
         """Return the figures so far."""
-        return {"loss": self._mean_loss()} | {m.name: float(m.result()) for m in self.metrics}
+        figures = {"loss": self._mean_loss()}
+        for metric in self.metrics:
+            figures[metric.name] = float(metric.result())
+        return figures
 
     def _mean_loss(self) -> float:
         return float(self._loss / self._samples)
