@@ -357,6 +357,9 @@ class Fuzzer:
     def random_words(self):
         return [self.r.choice([0, 1, 63, 2049]), *self.key(), self.r.choice([0, 5, 2**50])]
 
+    def fold_in(self):
+        return [*self.key(), self.r.choice([0, 5, 2**48 - 1, 2**60])]
+
     def philox(self):
         counter = self.r.choice([(1, 2, 3, 4), [1, 2, 3], (), np.ones(4, np.uint32), (2**40,) * 4])
         return [counter, 5]
