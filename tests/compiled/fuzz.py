@@ -449,17 +449,18 @@ class Fuzzer:
 
     def add_samples(self):
         r = self.r
-        places, classes = r.choice([1, 5, 64]), r.choice([0, 1, 3, 10])
-        samples = self.array((r.choice([0, 1, 7]), places, classes), r.choice(FLOATS[2:]))
-        sums = self.array((3, places, classes), np.float64)
+        places, classes = r.choice([(), (1,), (5,), (16, 4)]), r.choice([0, 1, 3, 10])
+        samples = self.array((r.choice([0, 1, 7]), *places, classes), r.choice(FLOATS[2:]))
+        sums = self.array((3, *places, classes), np.float64)
         if r.random() < 0.3:
-            return [samples, None, sums, None, None]
-        each = r.choice([(places,), (places, classes)])
-        votes = self.array((places, classes), np.int64)
-        return [samples, self.like(samples), sums, self.array(each, np.float64), votes]
+            return [samples, None, sums, None, None, True]
+        each = r.choice([places, (*places, classes)])
+        votes = self.array((*places, classes), np.int64)
+        terms, entropies = self.like(samples), self.array(each, np.float64)
+        return [samples, terms, sums, entropies, votes, r.random() < 0.5]
 
     def statistics_of(self):
-        sums, entropies, votes = self.add_samples()[2:]
+        sums, entropies, votes = self.add_samples()[2:5]
         return [sums, entropies, votes, self.r.choice([0, 1, 7])]
 
     def softmax_cross_entropy(self):
