@@ -677,22 +677,29 @@ cdef void update_share(int share, int shares, void *argument) noexcept nogil:
             sums += rows
 
 
-def update(params, grads, rules, dict state, str optimizer, *, double rate, double momentum=0,
-           double keep=0, double gain=0, double square_gain=0, double epsilon=0, double decay=0,
+def update(params, grads, rules, dict state, str optimizer, dict constants, double decay=0,
            clipnorm=None, clipvalue=None, global_clipnorm=None):
-    """Update all `params` once; `state` gets the arrays that it lacks."""
+    """Update all `params` once; `state` gets the arrays that it lacks.
+
+    `constants` has those of the optimizer's formula by name, "rate" among them. Others are 0.
+    """
     cdef list items = list(params.items())    # a private list, whose length nobody else changes
     cdef Updates updates = Updates(len(items))
     number, updates.state_names = OPTIMIZERS[optimizer]
     updates.optimizer = <fd_optimizer><int>number
     updates.step = fd_step(
-        rate=rate, momentum=momentum, keep=keep, gain=gain, square_gain=square_gain,
-        epsilon=epsilon, decay=decay, l1=0, l2=0, scale=1,
+        rate=constants["rate"], momentum=constants.get("momentum", 0),
+        keep=constants.get("keep", 0), gain=constants.get("gain", 0),
+        square_gain=constants.get("square_gain", 0), epsilon=constants.get("epsilon", 0),
+        decay=decay, l1=0, l2=0, scale=1,
         limit=INFINITY if clipvalue is None else clipvalue,
     )
     updates.by_rows = clipnorm is not None or global_clipnorm is not None
     updates.state = state
-    if params.keys() != grads.keys():
+    cdef bint all_there = len(grads) == len(items)
+    for name, _ in items:
+        all_there = all_there and name in grads
+    if not all_there:
         raise ValueError(
             f"grads: expected one for each of {', '.join(params)}, got {', '.join(grads)}"
         )

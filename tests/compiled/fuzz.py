@@ -490,10 +490,13 @@ class Fuzzer:
             state[name] = {k: self.like(params[name]) for k in names}
         if r.random() < 0.1:
             params, grads = LongDict(params), r.choice([grads, LongDict(grads)])
-        options = {"rate": 0.1, "momentum": 0.5, "keep": 0.9, "epsilon": 1e-7}
+        constants = {"rate": 0.1, "momentum": 0.5, "keep": 0.9, "epsilon": 1e-7}
+        if r.random() < 0.1:
+            constants[r.choice([*constants])] = self.anything()
+        options = {}
         if r.random() < 0.3:
             options[r.choice(["clipnorm", "clipvalue", "global_clipnorm", "decay"])] = 0.1
-        return [params, grads, rules, state, optimizer], options
+        return [params, grads, rules, state, optimizer, constants], options
 
     def gradient(self, param, shape, dtype):
         r = self.r
