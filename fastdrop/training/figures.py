@@ -85,8 +85,8 @@ class Figures:
     def __init__(self, network: Network) -> None:
         self._network = network
         # Copies, because a callback may evaluate the model within an epoch.
-        self._metrics = [_copy(metric) for metric in network.metrics]
-        self._weighted_metrics = [_copy(metric) for metric in network.weighted_metrics]
+        self._metrics = list(map(_copy, network.metrics))
+        self._weighted_metrics = list(map(_copy, network.weighted_metrics))
         self._loss = 0.0
         self._samples = 0
         for metric in self.metrics:
