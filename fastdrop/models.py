@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 from os import PathLike
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -1068,8 +1069,8 @@ class _Kept(threading.local):
         if expected is None or self.step is None or not self.step.is_current():
             return None
         metrics = [*network.metrics, *network.weighted_metrics]
-        same = expected.loss is network.loss and metrics == expected.metrics
-        return expected if same else None
+        same = expected.loss is network.loss and len(metrics) == len(expected.metrics)
+        return expected if same and all(map(is_, metrics, expected.metrics)) else None
 
 
 def _is_one_batch(x: Any, size: int | None) -> bool:
