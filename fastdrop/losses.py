@@ -375,6 +375,14 @@ class SparseCategoricalCrossentropy(Loss):
         ValueError
             When the shape, the type or the values do not fit.
         """
+        classes = output_shape[-1]
+        if (  # the quick check first, as this may be a single label
+            type(y) is np.ndarray
+            and y.ndim == len(output_shape)
+            and y.shape[1:] == output_shape[:-1]
+            and are_classes(y, classes)
+        ):
+            return y
         array = _numbers(y, argument)
         if array.shape[1:] == (*output_shape[:-1], 1):
             array = array[..., 0]
@@ -383,7 +391,6 @@ class SparseCategoricalCrossentropy(Loss):
                 f"{argument}: expected shape {batch_shape(output_shape[:-1])}, one class number "
                 f"each, got {np.shape(y)}; one-hot labels need loss='categorical_crossentropy'"
             )
-        classes = output_shape[-1]
         if are_classes(array, classes):
             return array
         right = (array >= 0) & (array < classes)

@@ -977,10 +977,10 @@ class Sequential(Declared):
             expected is not None
             and plain
             and type(y) is np.ndarray
-            and self._is_ready_for(x)
+            and self._fits(x)
             and x.shape[:1] == y.shape[:1]
         ):
-            expected.check_values("x", x)
+            check_values("x", x, self.network.dtype)
             targets = expected.targets("y", y)
             expected.check_labels("y", targets)
             return Minibatch(x, targets, None, 0, len(x))

@@ -224,11 +224,11 @@ class Optimizer(Configurable):
                 rules,
                 self.state,
                 name,
-                clipnorm=self.clipnorm,
-                clipvalue=self.clipvalue,
-                global_clipnorm=self.global_clipnorm,
-                decay=(self.weight_decay or 0.0) * rate,
-                **constants,
+                constants,
+                (self.weight_decay or 0.0) * rate,
+                self.clipnorm,
+                self.clipvalue,
+                self.global_clipnorm,
             )
         except Exception:  # an argument was refused, so nothing has changed
             self.iterations -= 1

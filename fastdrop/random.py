@@ -31,8 +31,6 @@ __all__ = [
     "uniform",
 ]
 
-_FOLD_DOMAIN = 2
-
 
 class _Key(NamedTuple):
     seed: int
@@ -96,14 +94,7 @@ class Key(_Key):
             If n is not an integer in [0, 2**48).
         """
         n = unsigned(n, "n", 48)
-        counter = (
-            n & 0xFFFFFFFF,
-            n >> 32 | _FOLD_DOMAIN << 21,
-            self.call & 0xFFFFFFFF,
-            self.call >> 32,
-        )
-        low, high, _, _ = _core.philox(counter, self.seed)
-        return _new_key((low | high << 32, 0))
+        return _new_key((_core.fold_in(self.seed, self.call, n), 0))
 
 
 # Makes a key of two integers that were checked already.

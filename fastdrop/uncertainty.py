@@ -233,14 +233,13 @@ class Accumulator:
         self._quantiles, self._return_samples = quantiles, return_samples
         self._kept: list[Array] = []
         self._count = 0
-        places, classes = math.prod(self._shape[:-1]), self._shape[-1]
-        self._sums = np.zeros((3, places, classes))  # the first sample; differences; their squares
+        self._sums = np.zeros((3, *self._shape))  # the first sample; differences; their squares
         self._entropies: Array | None = None
         self._votes: Array | None = None
         if self._activation != "linear":
             softmax = self._activation == "softmax"
-            self._votes = np.zeros((places, classes), np.int64)
-            self._entropies = np.zeros((places,) if softmax else (places, classes))
+            self._votes = np.zeros(self._shape, np.int64)
+            self._entropies = np.zeros(self._shape[:-1] if softmax else self._shape)
 
     def add(self, outputs: Array) -> None:
         """Add more samples. The caller lets numbers underflow, see ``fastdrop._quiet``.
@@ -267,16 +266,14 @@ class Accumulator:
             outputs = outputs.astype(np.float32)
         if self._quantiles is not None or self._return_samples:
             self._kept.append(outputs.copy())
-        flat = np.ascontiguousarray(outputs).reshape(len(outputs), *self._sums.shape[1:])
-        if not self._count:
-            self._sums[0] = flat[0]
-        self._count += len(flat)
+        outputs = np.ascontiguousarray(outputs)
         terms = None
         if self._activation != "linear":
-            terms = p_log_p(flat)
+            terms = p_log_p(outputs)
             if self._activation == "sigmoid":
-                terms += p_log_p(1 - flat)
-        add_samples(flat, terms, self._sums, self._entropies, self._votes)
+                terms += p_log_p(1 - outputs)
+        add_samples(outputs, terms, self._sums, self._entropies, self._votes, not self._count)
+        self._count += len(outputs)
 
     def prediction(self) -> Prediction:
         """Return the prediction of all samples so far, of which there has to be at least one.
@@ -293,18 +290,8 @@ class Accumulator:
         quantiles = None
         if self._quantiles is not None and samples is not None:
             quantiles = np.quantile(samples, self._quantiles, axis=0).astype(np.float64, copy=False)
-        if expected is not None and ratio is not None:
-            places = self._shape[:-1] if self._activation == "softmax" else self._shape
-            expected, ratio = expected.reshape(places), ratio.reshape(places)
-        return Prediction(
-            self._activation,
-            mean.reshape(self._shape),
-            std.reshape(self._shape),
-            quantiles,
-            samples if self._return_samples else None,
-            expected,
-            ratio,
-        )
+        returned = samples if self._return_samples else None
+        return Prediction(self._activation, mean, std, quantiles, returned, expected, ratio)
 
 
 def entropy(probabilities: Array, activation: str) -> Array:

@@ -69,6 +69,8 @@ cdef extern from *:
     const char *FD_COMPILER
 
 cdef extern from "kernels/kernels.h" nogil:
+    enum:
+        FD_DOMAIN_FOLD
     void fd_philox(const uint32_t *counter, uint64_t seed, uint32_t *out)
     const fd_kernels *const *fd_available()
     void fd_run(const fd_job *job, uint64_t start, uint64_t n)
@@ -1281,6 +1283,16 @@ def philox(counter, uint64_t seed):
     words[0], words[1], words[2], words[3] = counter
     fd_philox(words, seed, result)
     return result[0], result[1], result[2], result[3]
+
+
+def fold_in(uint64_t seed, uint64_t call, uint64_t n):
+    """Return the seed of the n-th key of the key (seed, call), for n below 2**48."""
+    cdef uint32_t words[4]
+    cdef uint32_t result[4]
+    words[0], words[1] = <uint32_t>n, <uint32_t>(n >> 32) | FD_DOMAIN_FOLD << 21
+    words[2], words[3] = <uint32_t>call, <uint32_t>(call >> 32)
+    fd_philox(words, seed, result)
+    return result[0] | <uint64_t>result[1] << 32
 
 
 def random_words(uint64_t n, uint64_t seed, uint64_t call, uint64_t offset):

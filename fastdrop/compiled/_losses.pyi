@@ -22,6 +22,7 @@ def add_samples(
     sums: NDArray[Any],
     entropies: NDArray[Any] | None,
     votes: NDArray[Any] | None,
+    anew: bool,
 ) -> None: ...
 def statistics_of(
     sums: NDArray[Any],

@@ -442,11 +442,14 @@ def softmax_of(cnp.ndarray z, cnp.ndarray out):
 
 # ---- samples of a prediction, see uncertainty.py -------------------------------------------------
 
-cdef void add_moments(const real *x, uint64_t samples, uint64_t n, const double *first,
+cdef void add_moments(const real *x, uint64_t samples, uint64_t n, bint anew, double *first,
                       double *total, double *squares) noexcept nogil:
     """Adds one sample after the other, so that their grouping changes no bit."""
     cdef uint64_t s, i
     cdef double d
+    if anew and samples > 0:
+        for i in range(n):
+            first[i] = x[i]
     for s in range(samples):
         for i in range(n):
             d = x[s * n + i] - first[i]
@@ -484,30 +487,41 @@ cdef bint is_like(cnp.ndarray a, cnp.npy_intp n, int type):
     return cnp.PyArray_SIZE(a) == n and cnp.PyArray_TYPE(a) == type and is_plain(a)
 
 
-def add_samples(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes):
+cdef cnp.npy_intp places_of(cnp.ndarray a) noexcept:
+    """Return the product of the lengths of all axes but the first and the last."""
+    cdef cnp.npy_intp places = 1
+    cdef int d
+    for d in range(1, cnp.PyArray_NDIM(a) - 1):
+        places *= cnp.PyArray_DIM(a, d)
+    return places
+
+
+def add_samples(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes, bint anew):
     """Add samples to a prediction's sums.
 
     Parameters
     ----------
-    samples : ndarray of float32 or float64, (samples, places, classes)
-        The samples.
+    samples : ndarray of float32 or float64, (samples, ..., classes)
+        The samples. The axes between are places, of which each has classes of its own.
     terms : ndarray like samples, or None
         Terms of the samples' entropies, each of which is -sum(terms).
-    sums : ndarray of float64, (3, places, classes)
+    sums : ndarray of float64, (3, ..., classes)
         The first sample, and sums of the differences from it and of their squares.
-    entropies : ndarray of float64, (places,) or (places, classes)
+    entropies : ndarray of float64, (...) or (..., classes)
         With `terms`: sums for each place, if classes exclude each other, or for each class.
-    votes : ndarray of int64, (places, classes)
+    votes : ndarray of int64, (..., classes)
         With `terms`: votes for the likeliest class, or for each class above 1/2.
+    anew : bool
+        Whether nothing has been added to these sums yet.
     """
     cdef cnp.ndarray t, e, v
     cdef int type = cnp.PyArray_TYPE(samples)
     cdef cnp.npy_intp count, places, classes, n
-    cdef bint fits = cnp.PyArray_NDIM(samples) == 3 and is_plain(samples) and (
+    cdef bint fits = cnp.PyArray_NDIM(samples) > 1 and is_plain(samples) and (
         type in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64))
     if fits:
-        count, places = cnp.PyArray_DIM(samples, 0), cnp.PyArray_DIM(samples, 1)
-        classes = cnp.PyArray_DIM(samples, 2)
+        count, places = cnp.PyArray_DIM(samples, 0), places_of(samples)
+        classes = cnp.PyArray_DIM(samples, cnp.PyArray_NDIM(samples) - 1)
         n = places * classes
         fits = is_like(sums, 3 * n, cnp.NPY_FLOAT64) and cnp.PyArray_ISWRITEABLE(sums)
     if fits and terms is not None:
@@ -517,15 +531,15 @@ def add_samples(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes):
                 and is_like(e, cnp.PyArray_SIZE(e), cnp.NPY_FLOAT64)
                 and cnp.PyArray_ISWRITEABLE(e) and cnp.PyArray_ISWRITEABLE(v))
     if not fits:
-        raise ValueError("samples: expected C-contiguous floats, (samples, places, classes), and "
+        raise ValueError("samples: expected C-contiguous floats, (samples, ..., classes), and "
                          "sums that go with them")
     if type == cnp.NPY_FLOAT32:
-        add_all[float](samples, terms, sums, entropies, votes, count, places, classes, NULL)
+        add_all[float](samples, terms, sums, entropies, votes, anew, count, places, classes, NULL)
     else:
-        add_all[double](samples, terms, sums, entropies, votes, count, places, classes, NULL)
+        add_all[double](samples, terms, sums, entropies, votes, anew, count, places, classes, NULL)
 
 
-cdef int add_all(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes,
+cdef int add_all(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes, bint anew,
                  cnp.npy_intp count, cnp.npy_intp places, cnp.npy_intp classes,
                  const real *of_type) except -1:
     cdef const real *x = <const real *>cnp.PyArray_DATA(samples)
@@ -534,7 +548,7 @@ cdef int add_all(cnp.ndarray samples, terms, cnp.ndarray sums, entropies, votes,
     cdef double *e
     cdef int64_t *v
     cdef cnp.npy_intp n = places * classes
-    add_moments(x, count, n, s, s + n, s + 2 * n)
+    add_moments(x, count, n, anew, s, s + n, s + 2 * n)
     if terms is None:
         return 0
     t = <const real *>cnp.PyArray_DATA(<cnp.ndarray>terms)
@@ -552,20 +566,21 @@ def statistics_of(cnp.ndarray sums, entropies, votes, cnp.npy_intp count):
 
     Returns
     -------
-    mean, std : ndarray, (places, classes)
+    mean, std : ndarray, (..., classes)
         Mean and standard deviation of the samples.
     entropy, ratio : ndarray like entropies, or None
         The mean of the samples' entropies, and the share of the samples that do not vote for the
         class, or side of 1/2, with the most votes. They are None where `entropies` is.
     """
     cdef cnp.ndarray e, v, mean, std, entropy, ratio
-    cdef cnp.npy_intp shape[2]
+    cdef int ndim = cnp.PyArray_NDIM(sums) - 1
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(sums) + 1
     cdef cnp.npy_intp n, places, classes
     cdef bint fits = (
-        cnp.PyArray_NDIM(sums) == 3 and cnp.PyArray_DIM(sums, 0) == 3 and count > 0
+        ndim > 0 and cnp.PyArray_DIM(sums, 0) == 3 and count > 0
         and is_like(sums, cnp.PyArray_SIZE(sums), cnp.NPY_FLOAT64))
     if fits:
-        places, classes = cnp.PyArray_DIM(sums, 1), cnp.PyArray_DIM(sums, 2)
+        places, classes = places_of(sums), cnp.PyArray_DIM(sums, ndim)
         n = places * classes
     if fits and entropies is not None:
         e, v = entropies, votes
@@ -573,9 +588,8 @@ def statistics_of(cnp.ndarray sums, entropies, votes, cnp.npy_intp count):
                 and is_like(e, cnp.PyArray_SIZE(e), cnp.NPY_FLOAT64))
     if not fits:
         raise ValueError("sums: expected those of add_samples, after at least one sample")
-    shape[0], shape[1] = places, classes
-    mean = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
-    std = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
+    mean = cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_FLOAT64, 0)
+    std = cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_FLOAT64, 0)
     moments(<const double *>cnp.PyArray_DATA(sums), n, count, <double *>cnp.PyArray_DATA(mean),
             <double *>cnp.PyArray_DATA(std))
     if entropies is None:

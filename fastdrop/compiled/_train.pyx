@@ -15,6 +15,7 @@ from weakref import ref
 
 import numpy as np
 cimport numpy as cnp
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.ref cimport PyObject
 from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t, uintptr_t
@@ -261,6 +262,13 @@ cdef class Layouts:
         return 0
 
 
+cdef struct attribute:
+    PyObject *owner
+    PyObject *name
+    PyObject *value
+    PyObject *own    # the owner's dictionary, where a look into it reads the attribute, else NULL
+
+
 cdef class Watched:
     """Layers, their parameters and settings at the time when something was made for them.
 
@@ -272,36 +280,73 @@ cdef class Watched:
         Attributes, by layer and name, of these layers or of layers inside them.
     """
 
-    cdef list layers, params, owners, names, values
+    cdef list layers, params
+    cdef list kept    # what the attributes point to
+    cdef attribute *attributes
+    cdef Py_ssize_t count
 
-    def __init__(self, list layers, list settings):
+    def __cinit__(self, list layers, list settings):
+        cdef attribute *a
         self.layers = list(layers)
-        self.params = [list(layer.params.values()) for layer in layers]
-        self.owners = [owner for owner, _ in settings]
-        self.names = [name for _, name in settings]
-        self.values = [getattr(owner, name) for owner, name in settings]
+        self.params = [dict(layer.params) for layer in layers]
+        self.kept = [
+            (owner, name, getattr(owner, name), vars(owner) if is_own(owner, name) else None)
+            for owner, name in settings
+        ]
+        self.attributes = <attribute *>calloc(len(self.kept) + 1, sizeof(attribute))
+        if self.attributes == NULL:
+            raise MemoryError
+        for owner, name, value, own in self.kept:
+            a = &self.attributes[self.count]
+            a.owner, a.name, a.value = <PyObject *>owner, <PyObject *>name, <PyObject *>value
+            a.own = NULL if own is None else <PyObject *>own
+            self.count += 1
+
+    def __dealloc__(self):
+        free(self.attributes)
 
     def is_still(self, list layers):
         """Tell whether these are still the same layers, with the same arrays and equal settings."""
-        cdef Py_ssize_t i, j
-        cdef list params
+        cdef Py_ssize_t i
         if len(layers) != len(self.layers):
             return False
         for i in range(len(self.layers)):
             layer = layers[i]
-            if layer is not self.layers[i]:
+            if layer is not self.layers[i] or not are_same(layer.params, self.params[i]):
                 return False
-            params = list(layer.params.values())
-            if len(params) != len(<list>self.params[i]):
-                return False
-            for j in range(len(params)):
-                if params[j] is not (<list>self.params[i])[j]:
-                    return False
-        for i in range(len(self.owners)):
-            value = getattr(self.owners[i], self.names[i])
-            if value is not self.values[i] and value != self.values[i]:
+        for i in range(self.count):
+            if not is_same(&self.attributes[i]):
                 return False
         return True
+
+
+cdef bint is_own(owner, str name):
+    """Tell whether reading the attribute is no more than a look into the object's dictionary."""
+    cls = type(owner)
+    return (
+        cls.__getattribute__ is object.__getattribute__
+        and name in getattr(owner, "__dict__", ())
+        and not hasattr(getattr(cls, name, None), "__set__")
+    )
+
+
+cdef bint is_same(const attribute *a) except -1:
+    """Tell whether an attribute has an equal value. Most have the same one, which is quick."""
+    if a.own != NULL and PyDict_GetItemWithError(<object>a.own, <object>a.name) == a.value:
+        return True
+    value = getattr(<object>a.owner, <object>a.name)
+    return value is <object>a.value or value == <object>a.value
+
+
+cdef bint are_same(params, dict before) except -1:
+    """Tell whether parameters are the same arrays."""
+    cdef dict now = params if type(params) is dict else dict(params)
+    if len(now) != len(before):
+        return False
+    for name, array in before.items():
+        if PyDict_GetItemWithError(now, name) != <PyObject *>array:
+            return False
+    return True
 
 
 cdef object owner_of(array):
@@ -632,22 +677,29 @@ cdef void update_share(int share, int shares, void *argument) noexcept nogil:
             sums += rows
 
 
-def update(params, grads, rules, dict state, str optimizer, *, double rate, double momentum=0,
-           double keep=0, double gain=0, double square_gain=0, double epsilon=0, double decay=0,
+def update(params, grads, rules, dict state, str optimizer, dict constants, double decay=0,
            clipnorm=None, clipvalue=None, global_clipnorm=None):
-    """Update all `params` once; `state` gets the arrays that it lacks."""
+    """Update all `params` once; `state` gets the arrays that it lacks.
+
+    `constants` has those of the optimizer's formula by name, "rate" among them. Others are 0.
+    """
     cdef list items = list(params.items())    # a private list, whose length nobody else changes
     cdef Updates updates = Updates(len(items))
     number, updates.state_names = OPTIMIZERS[optimizer]
     updates.optimizer = <fd_optimizer><int>number
     updates.step = fd_step(
-        rate=rate, momentum=momentum, keep=keep, gain=gain, square_gain=square_gain,
-        epsilon=epsilon, decay=decay, l1=0, l2=0, scale=1,
+        rate=constants["rate"], momentum=constants.get("momentum", 0),
+        keep=constants.get("keep", 0), gain=constants.get("gain", 0),
+        square_gain=constants.get("square_gain", 0), epsilon=constants.get("epsilon", 0),
+        decay=decay, l1=0, l2=0, scale=1,
         limit=INFINITY if clipvalue is None else clipvalue,
     )
     updates.by_rows = clipnorm is not None or global_clipnorm is not None
     updates.state = state
-    if params.keys() != grads.keys():
+    cdef bint all_there = len(grads) == len(items)
+    for name, _ in items:
+        all_there = all_there and name in grads
+    if not all_there:
         raise ValueError(
             f"grads: expected one for each of {', '.join(params)}, got {', '.join(grads)}"
         )

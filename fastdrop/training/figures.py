@@ -85,8 +85,8 @@ class Figures:
     def __init__(self, network: Network) -> None:
         self._network = network
         # Copies, because a callback may evaluate the model within an epoch.
-        self._metrics = [_copy(metric) for metric in network.metrics]
-        self._weighted_metrics = [_copy(metric) for metric in network.weighted_metrics]
+        self._metrics = list(map(_copy, network.metrics))
+        self._weighted_metrics = list(map(_copy, network.weighted_metrics))
         self._loss = 0.0
         self._samples = 0
         for metric in self.metrics:
@@ -127,7 +127,10 @@ class Figures:
 
     def values(self) -> dict[str, float]:
         """Return the figures so far."""
-        return {"loss": self._mean_loss()} | {m.name: float(m.result()) for m in self.metrics}
+        figures = {"loss": self._mean_loss()}
+        for metric in self.metrics:
+            figures[metric.name] = float(metric.result())
+        return figures
 
     def _mean_loss(self) -> float:
         return float(self._loss / self._samples)

@@ -56,6 +56,8 @@ __all__ = [
     "world",
 ]
 
+_NOTHING = nullcontext()  # any number of blocks may enter it at once
+
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
@@ -180,7 +182,7 @@ class Ranks:
 
     def together(self, place: str) -> AbstractContextManager[None]:
         """Raise an error in this block on all ranks, as a `RankError` on the others."""
-        return self._together(place) if self.size > 1 else nullcontext()
+        return self._together(place) if self.size > 1 else _NOTHING
 
     @contextmanager
     def _together(self, place: str) -> Iterator[None]:
@@ -317,7 +319,7 @@ class Ranks:
         that all of them raise, see `agreed`, is raised as usual, and so is every error of a process
         that is alone.
         """
-        return nullcontext() if self.alone else self._ending_together(name)
+        return _NOTHING if self.alone else self._ending_together(name)
 
     @contextmanager
     def _ending_together(self, name: str) -> Iterator[None]:

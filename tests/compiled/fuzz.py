@@ -357,6 +357,9 @@ class Fuzzer:
     def random_words(self):
         return [self.r.choice([0, 1, 63, 2049]), *self.key(), self.r.choice([0, 5, 2**50])]
 
+    def fold_in(self):
+        return [*self.key(), self.r.choice([0, 5, 2**48 - 1, 2**60])]
+
     def philox(self):
         counter = self.r.choice([(1, 2, 3, 4), [1, 2, 3], (), np.ones(4, np.uint32), (2**40,) * 4])
         return [counter, 5]
@@ -446,17 +449,18 @@ class Fuzzer:
 
     def add_samples(self):
         r = self.r
-        places, classes = r.choice([1, 5, 64]), r.choice([0, 1, 3, 10])
-        samples = self.array((r.choice([0, 1, 7]), places, classes), r.choice(FLOATS[2:]))
-        sums = self.array((3, places, classes), np.float64)
+        places, classes = r.choice([(), (1,), (5,), (16, 4)]), r.choice([0, 1, 3, 10])
+        samples = self.array((r.choice([0, 1, 7]), *places, classes), r.choice(FLOATS[2:]))
+        sums = self.array((3, *places, classes), np.float64)
         if r.random() < 0.3:
-            return [samples, None, sums, None, None]
-        each = r.choice([(places,), (places, classes)])
-        votes = self.array((places, classes), np.int64)
-        return [samples, self.like(samples), sums, self.array(each, np.float64), votes]
+            return [samples, None, sums, None, None, True]
+        each = r.choice([places, (*places, classes)])
+        votes = self.array((*places, classes), np.int64)
+        terms, entropies = self.like(samples), self.array(each, np.float64)
+        return [samples, terms, sums, entropies, votes, r.random() < 0.5]
 
     def statistics_of(self):
-        sums, entropies, votes = self.add_samples()[2:]
+        sums, entropies, votes = self.add_samples()[2:5]
         return [sums, entropies, votes, self.r.choice([0, 1, 7])]
 
     def softmax_cross_entropy(self):
@@ -486,10 +490,13 @@ class Fuzzer:
             state[name] = {k: self.like(params[name]) for k in names}
         if r.random() < 0.1:
             params, grads = LongDict(params), r.choice([grads, LongDict(grads)])
-        options = {"rate": 0.1, "momentum": 0.5, "keep": 0.9, "epsilon": 1e-7}
+        constants = {"rate": 0.1, "momentum": 0.5, "keep": 0.9, "epsilon": 1e-7}
+        if r.random() < 0.1:
+            constants[r.choice([*constants])] = self.anything()
+        options = {}
         if r.random() < 0.3:
             options[r.choice(["clipnorm", "clipvalue", "global_clipnorm", "decay"])] = 0.1
-        return [params, grads, rules, state, optimizer], options
+        return [params, grads, rules, state, optimizer, constants], options
 
     def gradient(self, param, shape, dtype):
         r = self.r

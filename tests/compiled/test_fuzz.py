@@ -154,7 +154,7 @@ def test_layouts_that_another_thread_changes():
         *operations(x, z, out, 2).values(),
         lambda: _train.submatrix(matrix, rows, None, taken),
         lambda: _losses.softmax_cross_entropy(matrix, labels),
-        lambda: _train.update({"w": x}, {"w": z}, None, {}, "adam", rate=0.1),
+        lambda: _train.update({"w": x}, {"w": z}, None, {}, "adam", {"rate": 0.1}),
         lambda: fd.apply_mask(x, np.full(15_000, 255, np.uint8), 0.5, out=out),
         lambda: _core.drop_blocks(x[None, None], 3, 0.1, 1, 1, 0, None, 2),
     ]
@@ -190,14 +190,14 @@ def test_lists_and_mappings_that_lie_about_their_length():
         return {str(i): np.ones((3, 4), np.float32) for i in range(50)}
 
     expected, params = arrays(), Parameters(arrays())
-    _train.update(expected, arrays(), None, {}, "sgd", rate=0.5)
-    _train.update(params, arrays(), None, {}, "sgd", rate=0.5)
+    _train.update(expected, arrays(), None, {}, "sgd", {"rate": 0.5})
+    _train.update(params, arrays(), None, {}, "sgd", {"rate": 0.5})
     assert all((params[name] == expected[name]).all() for name in expected)
 
     part = (np.arange(3), np.arange(4), np.ones((3, 4), np.float32))
     w = np.zeros((3, 4), np.float32)
     gradient = fd.layers.PartialGradient((3, 4), Parts([part] * 20))
-    _train.update({"w": w}, {"w": gradient}, None, {}, "sgd", rate=1)
+    _train.update({"w": w}, {"w": gradient}, None, {}, "sgd", {"rate": 1})
     assert (w == -20).all()
 
 
@@ -270,7 +270,7 @@ def test_refused(call, message):
         lambda: _train.matmul(None, np.ones((2, 2)), np.ones((2, 2))),
         lambda: _train.submatrix(None, None, None, None),
         lambda: _losses.softmax_cross_entropy(None, None),
-        lambda: _train.update({}, {}, None, None, "adam", rate=0.1),
+        lambda: _train.update({}, {}, None, None, "adam", {"rate": 0.1}),
     ],
 )
 def test_none_is_no_array(call):
