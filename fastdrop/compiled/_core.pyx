@@ -210,16 +210,16 @@ cdef uint64_t last_cache_bytes = 32 << 20
 # Only trying shows how much of that cache others leave to us. Calls whose x and y take a quarter of
 # it or more write by turns with ordinary stores and around the cache, and from then on in the
 # quicker way. Writing around it has to be quicker by far, because whoever reads y next has to fetch
-# it. (docs/bench/amd-epyc-zen3/streaming.md, one thread, p = 0.5: at 2^21 elements, 16 MiB, stores
-# around it were twice as quick, and also quicker when y.sum() followed; at 2^20 only without it.
-# There they are quicker in JAX's forward and backward passes, whose four arrays have 16 MiB.)
+# it. In docs/bench/*/streaming.md y.sum() loses nothing by it from 1.4 times on: on an Intel Xeon a
+# thread gained 1.34 times at 2^20 elements and nothing with y.sum(), 1.56 and 1.40 times at 2^21;
+# on a Zen 3 1.18 and 0.94 times, 1.92 and 1.15.
 cdef struct stores:
     int untried             # calls that are still to try
     double[2] quickest      # ordinary stores, stores around the cache: times as long as `work`
 
 cdef enum:
     TRIES = 8
-cdef double GOING_AROUND_PAYS = 1.6
+cdef double GOING_AROUND_PAYS = 1.4
 cdef stores[4] tried        # a quarter or a half of the cache, on one thread; on several
 tried[:] = [stores(TRIES, [INFINITY, INFINITY])] * 4
 
