@@ -395,10 +395,13 @@ class Perceptron(BaseEstimator):
 
     def _count_no_improvement(self, validation: Samples | None) -> None:
         if validation is None:
-            loss = self.loss_curve_[-1]
-            improved = not loss > self.best_loss_ - self.tol
-            if loss < self.best_loss_:
+            loss, best = self.loss_curve_[-1], self.best_loss_
+            if loss < best:
                 self.best_loss_ = loss
+            if any(self._design.dropout):
+                *before, loss = self._mean_losses()
+                best = min(before, default=np.inf)
+            improved = not loss > best - self.tol
         else:
             # BLAS's threads would go on spinning on the cores that the next epoch needs.
             outputs = on_one_blas_thread(self._outputs, validation.rows)
@@ -412,6 +415,18 @@ class Perceptron(BaseEstimator):
                 self.best_validation_score_ = score
                 self._best_weights = self._model.get_weights()
         self._no_improvement_count = 0 if improved else self._no_improvement_count + 1
+
+    def _mean_losses(self) -> list[float]:
+        """Return, for each epoch, the mean loss of the last `n_iter_no_change` ones.
+
+        With dropout the loss of one epoch says little: which units are kept moves it by more than
+        an epoch still learns, and the smallest loss of all was partly luck.
+        """
+        sums = np.cumsum([0.0, *self.loss_curve_])
+        last = np.arange(1, len(sums))
+        first = np.maximum(last - max(1, self.n_iter_no_change), 0).astype(int)
+        means: list[float] = ((sums[last] - sums[first]) / (last - first)).tolist()
+        return means
 
     def _ends(self) -> bool:
         """Tell whether training ends because nothing improves; if not, the rate may be reduced."""

@@ -56,7 +56,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Source of initial weights, masks, the order of samples and the split for validation.
     tol : float, default=1e-4
         Training ends when the loss, or the score with `early_stopping`, has not improved by so much
-        for `n_iter_no_change` epochs. With "lbfgs" it is SciPy's ``gtol``.
+        for `n_iter_no_change` epochs. With dropout, whose loss has noise, that is the mean loss of
+        so many epochs. With "lbfgs" it is SciPy's ``gtol``.
     verbose : bool, default=False
         Whether to print the loss of each epoch.
     warm_start : bool, default=False

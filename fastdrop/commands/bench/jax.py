@@ -235,8 +235,8 @@ def table(found: Mapping[str, Any]) -> str:
         points.setdefault(point, {})[row["side"]] = row["ns"]
     lines += [
         "",
-        "| dtype | p | | elements | threefry, ns per element | rbg | a call that copies | fastdrop | "
-        "times threefry's speed | rbg's |",
+        f"| dtype | p | | elements | threefry, ns per element | rbg | {COPY} | fastdrop "
+        "| times threefry's speed | rbg's |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for (dtype, p, backward, elements), ns in points.items():

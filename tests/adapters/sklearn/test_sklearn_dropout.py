@@ -85,6 +85,22 @@ def test_dropout_changes_neither_initial_weights_nor_the_order_of_samples():
     assert generators[0].random_sample() == generators[1].random_sample()
 
 
+@pytest.mark.parametrize("input_dropout", [0.0, 0.2])
+@pytest.mark.parametrize("patience", [1, 4])
+def test_when_training_ends(input_dropout, patience):
+    fitted = net(input_dropout=input_dropout, n_iter_no_change=patience, tol=0.02, max_iter=300)
+    fitted.fit(X, Y)
+    window = patience if input_dropout else 1  # scikit-learn's rule without dropout
+    best, waiting = np.inf, 0
+    for epoch in range(1, fitted.n_iter_ + 1):
+        assert waiting <= patience, "it should have ended"
+        loss = np.mean(fitted.loss_curve_[max(0, epoch - window) : epoch])
+        waiting = waiting + 1 if loss > best - 0.02 else 0
+        best = min(best, loss)
+    assert waiting == patience + 1
+    assert fitted.best_loss_ == min(fitted.loss_curve_)
+
+
 def test_no_mask_comes_twice():
     trained = net(dropout=0.5)
     for _ in range(3):
