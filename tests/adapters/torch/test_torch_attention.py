@@ -81,9 +81,9 @@ def check(tensors, **options):
     )  # theirs is what float64 is held against
     for ours, own, true in zip(found, theirs, exact, strict=True):
         assert ours.isfinite().all()
-        largest = true.abs().max().item()
-        wrong = (ours - true).abs().max().item()
-        assert wrong <= 1.5 * (own - true).abs().max().item() + slack * largest
+        # the largest error of either side is a matter of luck: of how its BLAS orders the sums
+        wrong = (ours - true).norm().item()
+        assert wrong <= 1.5 * (own - true).norm().item() + slack * true.norm().item()
 
 
 def tensors_of(query, key=None, value=None, dtype=torch.float32):

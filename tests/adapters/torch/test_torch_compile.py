@@ -162,7 +162,7 @@ def test_benchmark(tmp_path):
         ["| block", "0.1", "2^12"],
         ["| attention", "0.1", "2^12"],
     ]
-    assert all(float(cell) > 0 for row in rows for cell in row.split("|")[4:7])
+    assert all(float(us) > 0 for row in rows for us in row.split("|")[4:6])
 
 
 # ---- while enable holds --------------------------------------------------------------------------
