@@ -210,9 +210,10 @@ cdef uint64_t last_cache_bytes = 32 << 20
 # Only trying shows how much of that cache others leave to us. Calls whose x and y take a quarter of
 # it or more write by turns with ordinary stores and around the cache, and from then on in the
 # quicker way. Writing around it has to be quicker by far, because whoever reads y next has to fetch
-# it. In docs/bench/*/streaming.md y.sum() loses nothing by it from 1.4 times on: on an Intel Xeon a
-# thread gained 1.34 times at 2^20 elements and nothing with y.sum(), 1.56 and 1.40 times at 2^21;
-# on a Zen 3 1.18 and 0.94 times, 1.92 and 1.15.
+# it. In docs/bench/*/streaming.md y.sum() loses nothing by it from 1.4 times on: at p = 0.5 a thread
+# of an Intel Xeon gained 1.13 times at 2^20 elements, and 0.95 times with y.sum(), 1.41 and 1.12
+# times at 2^21; one of a Zen 3 1.18 and 0.94 times, 1.92 and 1.15. A quarter, because JAX's forward
+# and backward passes at 2^20 have four such arrays, 16 MiB, and gain by it.
 cdef struct stores:
     int untried             # calls that are still to try
     double[2] quickest      # ordinary stores, stores around the cache: times as long as `work`
