@@ -300,6 +300,7 @@ cdef class Watched:
     """
 
     cdef list layers, params
+    cdef list dicts    # for each layer, the dictionary that has its `params`, or None
     cdef list kept    # what the attributes point to
     cdef attribute *attributes
     cdef Py_ssize_t count
@@ -308,6 +309,7 @@ cdef class Watched:
         cdef attribute *a
         self.layers = list(layers)
         self.params = [dict(layer.params) for layer in layers]
+        self.dicts = [vars(layer) if is_own(layer, "params") else None for layer in layers]
         self.kept = [
             (owner, name, getattr(owner, name), vars(owner) if is_own(owner, name) else None)
             for owner, name in settings
@@ -330,8 +332,11 @@ cdef class Watched:
         if len(layers) != len(self.layers):
             return False
         for i in range(len(self.layers)):
-            layer = layers[i]
-            if layer is not self.layers[i] or not are_same(layer.params, self.params[i]):
+            layer, own = layers[i], self.dicts[i]
+            if layer is not self.layers[i]:
+                return False
+            params = layer.params if own is None else (<dict>own).get("params")
+            if not are_same(params, self.params[i]):
                 return False
         for i in range(self.count):
             if not is_same(&self.attributes[i]):
@@ -387,6 +392,29 @@ cdef bint is_as_it_was(const layout *l, bint written) noexcept:
                 or cnp.PyArray_STRIDE(array, d) != l.strides[d]):
             return False
     return True
+
+
+def are_batch(x, y, cnp.dtype dtype, shape):
+    """Tell whether `x` is an array with a sample or more of this dtype and shape.
+
+    `y` has to be an array with as many labels, or None; their values and further axes do not count.
+    """
+    cdef cnp.ndarray a
+    cdef int d
+    if type(x) is not cnp.ndarray or type(shape) is not tuple:
+        return False
+    a = x
+    if (cnp.PyArray_TYPE(a) != dtype.type_num or not cnp.PyArray_ISNOTSWAPPED(a)
+            or cnp.PyArray_NDIM(a) != len(shape) + 1 or cnp.PyArray_DIM(a, 0) == 0):
+        return False
+    for d in range(cnp.PyArray_NDIM(a) - 1):
+        if cnp.PyArray_DIM(a, d + 1) != <cnp.npy_intp>(<tuple>shape)[d]:
+            return False
+    if y is None:
+        return True
+    return (type(y) is cnp.ndarray and cnp.PyArray_NDIM(<cnp.ndarray>y) > 0
+            and cnp.PyArray_DIM(<cnp.ndarray>y, 0) == cnp.PyArray_DIM(a, 0))
+
 
 # ---- updates -------------------------------------------------------------------------------------
 
