@@ -41,9 +41,10 @@ class Declared:
                 raise TypeError(f"{name}: expected {cls.__name__} {expected}; nothing calls it")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name[:1] != "_" and self._attributes is not None and name not in self._attributes:
+        # quick, the usual case first: optimisers and metrics do it in every step
+        if (names := self._attributes) is not None and name not in names and name[:1] != "_":
             self._refuse(name, value)
-        object.__setattr__(self, name, value)  # quick: optimisers and metrics do it in every step
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         """Return the call that makes an equal object, without arguments that have their defaults.

@@ -375,14 +375,8 @@ class SparseCategoricalCrossentropy(Loss):
         ValueError
             When the shape, the type or the values do not fit.
         """
-        classes = output_shape[-1]
-        if (  # the quick check first, as this may be a single label
-            type(y) is np.ndarray
-            and y.ndim == len(output_shape)
-            and y.shape[1:] == output_shape[:-1]
-            and are_classes(y, classes)
-        ):
-            return y
+        if type(y) is np.ndarray and are_classes(y, output_shape):
+            return y  # the quick check first, as this may be a single label
         array = _numbers(y, argument)
         if array.shape[1:] == (*output_shape[:-1], 1):
             array = array[..., 0]
@@ -391,8 +385,9 @@ class SparseCategoricalCrossentropy(Loss):
                 f"{argument}: expected shape {batch_shape(output_shape[:-1])}, one class number "
                 f"each, got {np.shape(y)}; one-hot labels need loss='categorical_crossentropy'"
             )
-        if are_classes(array, classes):
+        if are_classes(array, output_shape):
             return array
+        classes = output_shape[-1]
         right = (array >= 0) & (array < classes)
         if array.dtype.kind == "f":
             right &= array == np.trunc(array)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from operator import is_
 from os import PathLike
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -21,6 +20,7 @@ from fastdrop._quiet import quiet
 from fastdrop.callbacks import Callback, History
 from fastdrop.callbacks.base import callbacks_of
 from fastdrop.callbacks.reports import format_logs, reports_of
+from fastdrop.compiled._train import are_batch
 from fastdrop.layers import Array, Batch, Input, Layer, Shape
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
@@ -28,8 +28,8 @@ from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key, generator_of
 from fastdrop.training import files, loop, saving, summary
 from fastdrop.training.batches import ArrayBatches, Minibatch, batches_of
-from fastdrop.training.expected import Expected, check_values
-from fastdrop.training.figures import Figures
+from fastdrop.training.expected import check_values
+from fastdrop.training.figures import Figures, figures_of_one
 from fastdrop.training.given import INFERENCE_BATCH, batch_size_for, batches_for_fit
 from fastdrop.training.moments import Moments
 from fastdrop.training.network import Metrics, Network, OfNetwork, metrics_of
@@ -627,10 +627,9 @@ class Sequential(Declared):
         RuntimeError, ValueError
             As for `fit`, except that a loss that is not finite is returned.
         """
-        batch = self._one_batch(x, y, sample_weight, class_weight)
-        figures = Figures(self.network)
-        figures.add(batch, *self._step_for_a_batch().train(*batch))
-        return _returned(figures.values(), return_dict)
+        step, batch = self._one_batch(x, y, sample_weight, class_weight)
+        figures = figures_of_one(self.network, batch, *step.train(*batch))
+        return _returned(figures, return_dict)
 
     def test_on_batch(
         self,
@@ -700,14 +699,20 @@ class Sequential(Declared):
         ValueError
             When `x` does not fit the model.
         """
-        if not training and self._is_ready_for(x):
-            check_values("x", x, self.dtype)
-            return self._step_for_a_batch().predict(x).copy()
-        batch = self._one_batch(x, y_needed=False)
+        step = self._kept.step
+        if not training and step is not None and self._fits(x):  # in a few us for a small network
+            check_values("x", x, self.network.dtype)
+            step.follow()
+            return step.predict(x).copy()
+        batches = ArrayBatches(as_array("x", x), None, None, ("x", "y", "sample_weight"))
+        loop.prepare(self.network, batches, y_needed=False)
+        checked = next(batches.epoch("this call")).x
         if not training:
-            return self._step_for_a_batch().predict(batch.x).copy()
+            step = self._step_for_a_batch()
+            step.follow()
+            return step.predict(checked).copy()
         with quiet():
-            outputs = batch.x.astype(self.dtype)
+            outputs = checked.astype(self.dtype)
         seed, call = self.network.generator.next_key()
         key = Key(Key(seed).fold_in(CALLS).seed, call)
         for number, layer in enumerate(self.layers):
@@ -958,53 +963,54 @@ class Sequential(Declared):
         self, x: ArrayLike, y: ArrayLike | None, sample_weight: ArrayLike | None
     ) -> dict[str, float]:
         """Return loss and metrics of one batch at inference."""
-        batch = self._one_batch(x, y, sample_weight)
-        figures = Figures(self.network)
-        figures.add(batch, *self._step_for_a_batch().test(*batch))
-        return figures.values()
+        step, batch = self._one_batch(x, y, sample_weight)
+        return figures_of_one(self.network, batch, *step.test(*batch))
 
     def _one_batch(
         self,
         x: ArrayLike,
-        y: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
+        y: ArrayLike | None,
+        sample_weight: ArrayLike | None,
         class_weight: Mapping[int, float] | None = None,
-        y_needed: bool = True,
-    ) -> Minibatch:
-        expected = self._kept.expected(self.network)
-        plain = y_needed and class_weight is None and sample_weight is None
-        if (
-            expected is not None
-            and plain
-            and type(y) is np.ndarray
-            and self._fits(x)
-            and x.shape[:1] == y.shape[:1]
-        ):
-            check_values("x", x, self.network.dtype)
-            targets = expected.targets("y", y)
-            expected.check_labels("y", targets)
-            return Minibatch(x, targets, None, 0, len(x))
-        if y_needed:
-            self.network.compiled()
+    ) -> tuple[Step, Minibatch]:
+        """Return a step that has followed the network, and the arguments as a batch for it."""
+        step = self._kept.step
+        if step is not None and sample_weight is None and class_weight is None:
+            batch = self._batch_like_the_last(step, x, y)
+            if batch is not None:
+                return step, batch
+        self.network.compiled()
         batches = ArrayBatches(as_array("x", x), y, sample_weight, ("x", "y", "sample_weight"))
-        loop.prepare(self.network, batches, None, class_weight, y_needed)
-        if y_needed and class_weight is None:
-            self._kept.last_expected = batches.expected
-        return next(batches.epoch("this call"))
+        loop.prepare(self.network, batches, None, class_weight)
+        batch = next(batches.epoch("this call"))
+        step = self._step_for_a_batch()
+        step.follow()
+        if class_weight is None:
+            step.expected = batches.expected
+        return step, batch
 
-    def _is_ready_for(self, x: ArrayLike) -> TypeGuard[Array]:
-        """Tell whether only the values of x are still to check, as small nets take a few us."""
-        return self._kept.step is not None and self._fits(x)
+    def _batch_like_the_last(self, step: Step, x: Any, y: Any) -> Minibatch | None:
+        """Return arrays as a batch if all that is still to check are their values.
+
+        A small network takes a few us for a sample, so there is little to it.
+        """
+        network, expected = self.network, step.expected
+        if expected is None or y is None or not step.is_current():
+            return None
+        if not are_batch(x, y, network.dtype, network.input_shape):
+            return None
+        metrics = [*network.metrics, *network.weighted_metrics]
+        if metrics != expected.metrics:
+            return None
+        check_values("x", x, network.dtype)
+        targets = expected.targets("y", y)
+        if metrics:
+            expected.check_labels("y", targets)
+        return Minibatch(x, targets, None, 0, len(x))
 
     def _fits(self, x: ArrayLike) -> TypeGuard[Array]:
         """Tell whether x is an array that the model takes, apart from its values."""
-        network = self.network
-        return (
-            type(x) is np.ndarray
-            and x.dtype == network.dtype
-            and x.shape[1:] == network.input_shape
-            and len(x) > 0
-        )
+        return are_batch(x, None, self.network.dtype, self.network.input_shape)
 
     def _step_for_a_batch(self) -> Step:
         """Return a step that is kept from call to call, for methods that compute one batch."""
@@ -1061,16 +1067,6 @@ class _Kept(threading.local):
 
     step: Step | None = None
     sampler: Sampler | None = None
-    last_expected: Expected | None = None
-
-    def expected(self, network: Network) -> Expected | None:
-        """Return what a batch has to be like, if nothing that decides it has changed."""
-        expected = self.last_expected
-        if expected is None or self.step is None or not self.step.is_current():
-            return None
-        metrics = [*network.metrics, *network.weighted_metrics]
-        same = expected.loss is network.loss and len(metrics) == len(expected.metrics)
-        return expected if same and all(map(is_, metrics, expected.metrics)) else None
 
 
 def _is_one_batch(x: Any, size: int | None) -> bool:
@@ -1083,5 +1079,4 @@ def _returned(
 ) -> float | list[float] | dict[str, float]:
     if return_dict:
         return figures
-    values = list(figures.values())
-    return values if len(values) > 1 else values[0]
+    return [*figures.values()] if len(figures) > 1 else figures["loss"]

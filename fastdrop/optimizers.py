@@ -216,7 +216,9 @@ class Optimizer(Configurable):
         if callable(rate):
             rate = self.current_learning_rate
         name, constants = self._step(rate)
-        self.iterations += 1  # before the update, so that an interrupt right after it finds it
+        # Before the update, so that an interrupt right after it finds it. It is a known attribute:
+        # `Declared.__setattr__` would look for its name, which takes long beside a small update.
+        object.__setattr__(self, "iterations", self.iterations + 1)
         try:
             update(
                 params,

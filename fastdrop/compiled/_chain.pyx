@@ -31,6 +31,9 @@ from fastdrop.compiled.arrays cimport is_plain
 
 cnp.import_array()
 
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_View(cnp.ndarray a, void *dtype, void *cls)
+
 cdef mask_rule NOTHING_DROPPED = mask_rule(p=0, scale=1, seed=0, call=0, offset=0)
 
 
@@ -38,7 +41,7 @@ cdef class Used:
     """What a link computes with: all of its layer, or the part that a shared mask leaves."""
 
     cdef cnp.ndarray weight, transposed, bias
-    cdef cnp.ndarray z, masked, gradient, dbias, partial
+    cdef cnp.ndarray z, masked, gradient, dbias, partial, dx
     cdef cnp.npy_intp inputs, outputs
 
 
@@ -213,7 +216,7 @@ cdef class Chain:
                 link.y, columns = x, link.kept
         finally:
             leave_blas(self.ours)
-        return (<object>x).view()    # a view, because others may assign another shape to it
+        return PyArray_View(x, NULL, NULL)    # a view, because others may assign another shape to it
 
     def sample(self, cnp.ndarray x, cnp.ndarray segments, uint64_t row, bint in_lines):
         """Return the outputs of lines, each with the masks of its own sample and row.
@@ -273,7 +276,7 @@ cdef class Chain:
             dy = self.gone_back(dy, need_dx)
         finally:
             leave_blas(self.ours)
-        return dy.view()
+        return dy.view() if need_dx else dy
 
     # ---- the parts of these methods --------------------------------------------------------------
 
@@ -297,7 +300,9 @@ cdef class Chain:
             if link.trains:
                 self.add_gradients(link, d)
             if need_dx or number > last:
-                dy = self.buffer("dx", number, self.samples, link.used.inputs)
+                if link.used.dx is None:
+                    link.used.dx = self.buffer("dx", number, self.samples, link.used.inputs)
+                dy = link.used.dx
                 multiply_by(self.matmul, d, link.used.weight, dy)
         return dy
 
@@ -469,6 +474,7 @@ cdef class Chain:
         cdef Used whole
         for number, link in enumerate(self.links):
             whole = link.whole
+            whole.dx = None
             if link.weight is not None:
                 whole.z = self.buffer("z", number, n, link.width)
                 whole.partial = block_sums(n * link.width, link.width, self.type == cnp.NPY_FLOAT64)

@@ -286,11 +286,20 @@ cdef object no_class(intptr_t label, uint64_t classes):
     return ValueError(f"y: expected class numbers in [0, {classes}), got {label}")
 
 
-def are_classes(cnp.ndarray y, intptr_t classes):
-    """Tell whether it is an array of intp, as kernels read it, with numbers in [0, classes)."""
+def are_classes(cnp.ndarray y, tuple output_shape):
+    """Tell whether they are class numbers for outputs of this shape, whose last axis has the classes.
+
+    They have to be intp, as kernels read it, in [0, classes), with the other axes of the outputs.
+    """
     cdef const intptr_t *labels
     cdef cnp.npy_intp i, n
-    cdef bint fit = cnp.PyArray_TYPE(y) == cnp.NPY_INTP and is_plain(y)
+    cdef intptr_t classes
+    cdef bint fit = (cnp.PyArray_TYPE(y) == cnp.NPY_INTP and is_plain(y)
+                     and cnp.PyArray_NDIM(y) == len(output_shape) and cnp.PyArray_NDIM(y) > 0)
+    if fit:
+        classes = output_shape[len(output_shape) - 1]
+        for i in range(1, cnp.PyArray_NDIM(y)):
+            fit = fit and cnp.PyArray_DIM(y, <int>i) == <cnp.npy_intp>output_shape[i - 1]
     if fit:
         labels, n = <const intptr_t *>cnp.PyArray_DATA(y), cnp.PyArray_SIZE(y)
         with nogil:

@@ -1,6 +1,7 @@
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
@@ -14,6 +15,10 @@ class Layouts:
 class Watched:
     def __init__(self, layers: list[Any], settings: list[tuple[Any, str]]) -> None: ...
     def is_still(self, layers: list[Any]) -> bool: ...
+
+def are_batch(
+    x: Any, y: Any, dtype: np.dtype, shape: tuple[int, ...] | None
+) -> TypeGuard[NDArray[Any]]: ...
 
 class ProductGradient:
     a: NDArray[Any]

@@ -152,6 +152,25 @@ cdef int check_array(array, str what, name) except -1:
     return 0
 
 
+cdef inline bint is_like(cnp.ndarray param, array) noexcept:
+    """Tell quickly whether it passes `check_array` and `check_like`, as usual."""
+    cdef int changeable = (cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED
+                           | cnp.NPY_ARRAY_WRITEABLE)
+    cdef cnp.ndarray a
+    cdef int d
+    if type(array) is not cnp.ndarray:
+        return False
+    a = array
+    if (cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(param) or not cnp.PyArray_ISNOTSWAPPED(a)
+            or (cnp.PyArray_FLAGS(a) & changeable) != changeable
+            or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(param)):
+        return False
+    for d in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(param, d):
+            return False
+    return True
+
+
 cdef bint ascend(cnp.ndarray array, intptr_t length) noexcept:
     """Tell whether they are intp indices that strictly ascend in [0, length)."""
     cdef const intptr_t *index = <const intptr_t *>cnp.PyArray_DATA(array)
@@ -281,6 +300,7 @@ cdef class Watched:
     """
 
     cdef list layers, params
+    cdef list dicts    # for each layer, the dictionary that has its `params`, or None
     cdef list kept    # what the attributes point to
     cdef attribute *attributes
     cdef Py_ssize_t count
@@ -289,6 +309,7 @@ cdef class Watched:
         cdef attribute *a
         self.layers = list(layers)
         self.params = [dict(layer.params) for layer in layers]
+        self.dicts = [vars(layer) if is_own(layer, "params") else None for layer in layers]
         self.kept = [
             (owner, name, getattr(owner, name), vars(owner) if is_own(owner, name) else None)
             for owner, name in settings
@@ -311,8 +332,11 @@ cdef class Watched:
         if len(layers) != len(self.layers):
             return False
         for i in range(len(self.layers)):
-            layer = layers[i]
-            if layer is not self.layers[i] or not are_same(layer.params, self.params[i]):
+            layer, own = layers[i], self.dicts[i]
+            if layer is not self.layers[i]:
+                return False
+            params = layer.params if own is None else (<dict>own).get("params")
+            if not are_same(params, self.params[i]):
                 return False
         for i in range(self.count):
             if not is_same(&self.attributes[i]):
@@ -369,6 +393,29 @@ cdef bint is_as_it_was(const layout *l, bint written) noexcept:
             return False
     return True
 
+
+def are_batch(x, y, cnp.dtype dtype, shape):
+    """Tell whether `x` is an array with a sample or more of this dtype and shape.
+
+    `y` has to be an array with as many labels, or None; their values and further axes do not count.
+    """
+    cdef cnp.ndarray a
+    cdef int d
+    if type(x) is not cnp.ndarray or type(shape) is not tuple:
+        return False
+    a = x
+    if (cnp.PyArray_TYPE(a) != dtype.type_num or not cnp.PyArray_ISNOTSWAPPED(a)
+            or cnp.PyArray_NDIM(a) != len(shape) + 1 or cnp.PyArray_DIM(a, 0) == 0):
+        return False
+    for d in range(cnp.PyArray_NDIM(a) - 1):
+        if cnp.PyArray_DIM(a, d + 1) != <cnp.npy_intp>(<tuple>shape)[d]:
+            return False
+    if y is None:
+        return True
+    return (type(y) is cnp.ndarray and cnp.PyArray_NDIM(<cnp.ndarray>y) > 0
+            and cnp.PyArray_DIM(<cnp.ndarray>y, 0) == cnp.PyArray_DIM(a, 0))
+
+
 # ---- updates -------------------------------------------------------------------------------------
 
 cdef class ProductGradient:
@@ -402,17 +449,19 @@ cdef class Updates:
     cdef fd_optimizer optimizer
     cdef tuple state_names
     cdef bint by_rows    # whether something is computed for the rows of every gradient
-    cdef dict state
-    cdef list arrays, new_states
+    cdef dict params, grads, state
+    cdef list arrays     # those that are not in these dicts
+    cdef list new_states
     cdef list products   # for each update, its gradient as a product, or None
 
-    def __cinit__(self, count):
-        self.updates = <fd_update *>calloc(max(count, 1), sizeof(fd_update))
+    cdef int take(self, dict params, dict grads, dict state) except -1:
+        """Make room for the updates of these parameters. The first two dicts are private ones."""
+        self.updates = <fd_update *>calloc(max(len(params), 1), sizeof(fd_update))
         if self.updates == NULL:
             raise MemoryError
-        self.arrays = []
-        self.products = []
-        self.new_states = []
+        self.params, self.grads, self.state = params, grads, state
+        self.arrays, self.new_states, self.products = [], [], []
+        return 0
 
     def __dealloc__(self):
         cdef uint64_t i, part
@@ -444,23 +493,23 @@ cdef class Updates:
         update.n = cnp.PyArray_SIZE(param)
         if rule is not None:
             self.add_rule(update, name, param, rule)
-        self.products.append(None)
+        self.products.append(grad if type(grad) is ProductGradient else None)
         if type(grad) is ProductGradient:
-            self.products[self.count - 1] = grad
             grad = self.out_of(name, grad)
-        if isinstance(grad, cnp.ndarray):
-            check_like(param, grad, "grads", name)
-            if not is_plain(grad):
-                grad = np.array(grad, (<object>param).dtype, order="C")
-                check_like(param, grad, "grads", name)
-            update.d = cnp.PyArray_DATA(<cnp.ndarray>grad)
             self.arrays.append(grad)
+        if isinstance(grad, cnp.ndarray):
+            if not is_like(param, grad):
+                check_like(param, grad, "grads", name)
+                if not is_plain(grad):
+                    grad = np.array(grad, (<object>param).dtype, order="C")
+                    check_like(param, grad, "grads", name)
+                    self.arrays.append(grad)
+            update.d = cnp.PyArray_DATA(<cnp.ndarray>grad)
         else:
             self.add_parts(update, name, param, rows, columns, grad)
         self.add_states(update, name, param)
         by_rows = self.by_rows or update.d == NULL or update.max_norm < INFINITY
         update.columns = columns if ndim > 1 and by_rows else PIECE
-        self.arrays.append(param)
         return 0
 
     cdef cnp.ndarray out_of(self, name, ProductGradient product):
@@ -485,20 +534,23 @@ cdef class Updates:
         return out
 
     cdef int add_states(self, fd_update *update, name, cnp.ndarray param) except -1:
-        cdef dict states = self.state.get(name)
-        cdef int k = 0
-        for state_name in self.state_names:
+        cdef dict states
+        cdef Py_ssize_t k
+        if len(self.state_names) == 0:
+            return 0
+        states = self.state.get(name)
+        for k in range(len(self.state_names)):
+            state_name = self.state_names[k]
             array = None if states is None else states.get(state_name)
             if array is None:
                 array = cnp.PyArray_ZEROS(cnp.PyArray_NDIM(param), cnp.PyArray_DIMS(param),
                                           cnp.PyArray_TYPE(param), 0)
                 self.new_states.append((name, state_name, array))
-            else:
+            elif not is_like(param, array):
                 check_array(array, state_name, name)
                 check_like(param, array, state_name, name)
             update.state[k] = cnp.PyArray_DATA(array)
             self.arrays.append(array)
-            k += 1
         return 0
 
     cdef int add_rule(self, fd_update *update, name, cnp.ndarray param, rule) except -1:
@@ -572,7 +624,7 @@ cdef class Updates:
         """Update all parameters; a gradient that is a product is multiplied just before."""
         cdef bint ours = False
         for product in self.products:
-            ours = ours or (product is not None and (<ProductGradient>product).matmul is matmul)
+            ours = ours or (product is not None and (<ProductGradient>product).matmul is own_matmul)
         enter_blas(ours)
         try:
             self.run_each()
@@ -584,11 +636,10 @@ cdef class Updates:
         cdef uint64_t i, first = 0
         for i in range(self.count):
             if self.products[i] is not None:
-                if first < i:
+                if first < i:    # before the product, which may take the memory of the one before
                     self.run(first, i)
                 (<ProductGradient>self.products[i]).multiply()
-                self.run(i, i + 1)
-                first = i + 1
+                first = i
         if first < self.count:
             self.run(first, self.count)
         return 0
@@ -683,8 +734,9 @@ def update(params, grads, rules, dict state, str optimizer, dict constants, doub
 
     `constants` has those of the optimizer's formula by name, "rate" among them. Others are 0.
     """
-    cdef list items = list(params.items())    # a private list, whose length nobody else changes
-    cdef Updates updates = Updates(len(items))
+    cdef dict own_params = dict(params), own_grads = dict(grads)    # which nobody else changes
+    cdef Updates updates = Updates.__new__(Updates)
+    updates.take(own_params, own_grads, state)
     number, updates.state_names = OPTIMIZERS[optimizer]
     updates.optimizer = <fd_optimizer><int>number
     updates.step = fd_step(
@@ -695,20 +747,18 @@ def update(params, grads, rules, dict state, str optimizer, dict constants, doub
         limit=INFINITY if clipvalue is None else clipvalue,
     )
     updates.by_rows = clipnorm is not None or global_clipnorm is not None
-    updates.state = state
-    cdef bint all_there = len(grads) == len(items)
-    for name, _ in items:
-        all_there = all_there and name in grads
-    if not all_there:
-        raise ValueError(
-            f"grads: expected one for each of {', '.join(params)}, got {', '.join(grads)}"
-        )
+    cdef PyObject *grad
+    if len(own_grads) != len(own_params):
+        raise other_names(params, grads)
     if rules and not rules.keys() <= params.keys():
         raise ValueError(
             f"rules: expected names out of {', '.join(params)}, got {', '.join(rules)}"
         )
-    for name, param in items:
-        updates.add(name, param, grads[name], rules.get(name) if rules else None)
+    for name, param in own_params.items():
+        grad = PyDict_GetItemWithError(own_grads, name)
+        if grad == NULL:
+            raise other_names(params, grads)
+        updates.add(name, param, <object>grad, rules.get(name) if rules else None)
     if clipnorm is not None:
         updates.clip_norms(clipnorm, together=False)
     elif global_clipnorm is not None:
@@ -716,6 +766,12 @@ def update(params, grads, rules, dict state, str optimizer, dict constants, doub
     for name, state_name, array in updates.new_states:
         state.setdefault(name, {})[state_name] = array
     updates.run_all()
+
+
+cdef object other_names(params, grads):
+    return ValueError(
+        f"grads: expected one for each of {', '.join(params)}, got {', '.join(grads)}"
+    )
 
 
 # ---- products, and the parts of weights that take part in them ---------------------------------
@@ -863,6 +919,9 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
     return out
 
 
+cdef object own_matmul = matmul    # to compare with, without a look into the module
+
+
 cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, product *p):
     """Tell whether it is a product for BLAS."""
     cdef int type = cnp.PyArray_TYPE(a)
@@ -888,7 +947,7 @@ cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) e
     NumPy computes a small product on one thread as well.
     """
     cdef product p
-    if by is matmul:
+    if by is own_matmul:
         return multiply(a, b, out)
     if by is numpy_matmul and describe_product(a, b, out, &p) and is_small(&p):
         product_share(0, 1, &p)

@@ -131,6 +131,7 @@ class Batches:
         if step is None:
             step = self._steps[len(x)] = Step(network, matmul=matmul)
             self._rules[len(x)] = weight_rules(self._model, self._alpha, len(x))
+        step.follow()
         loss, gradients = step.gradients(x, y, weights)
         loss = reported(network.loss, loss, self._outputs)
         if self._alpha:
@@ -192,6 +193,7 @@ def lbfgs(
         for rows in chunks(samples.rows):
             x, y, weights, weight = samples.batch(rows)
             if weight:
+                step.follow()
                 value, gradients = step.gradients(x, y, weights)
                 loss += weight * value
                 total += weight

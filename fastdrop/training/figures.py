@@ -17,7 +17,7 @@ from fastdrop.training.batches import Minibatch
 from fastdrop.training.network import Network
 from fastdrop.training.ranks import Ranks
 
-__all__ = ["Figures"]
+__all__ = ["Figures", "figures_of_one"]
 
 
 class BatchLogs(Logs):
@@ -156,3 +156,14 @@ class Figures:
         """Merge another rank's metrics into these."""
         for own, other in zip(self.metrics, metrics, strict=True):
             own.merge(other)
+
+
+def figures_of_one(
+    network: Network, batch: Minibatch, loss: float, outputs: Array, from_logits: bool
+) -> dict[str, float]:
+    """Return the figures of a single batch, given what a step returned for it."""
+    if not network.metrics and not network.weighted_metrics:
+        return {"loss": float(loss * batch.rows / batch.rows)}  # the last bit as `Figures` has it
+    figures = Figures(network)
+    figures.add(batch, loss, outputs, from_logits)
+    return figures.values()

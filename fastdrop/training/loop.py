@@ -176,6 +176,7 @@ def _train_epoch(
     for number, batch in enumerate(batches):
         if begin:
             _tell(ranks, begin, number, {})
+        step.follow()
         result = step.train(*batch)
         figures.add(batch, *result)
         if end:
@@ -225,6 +226,7 @@ def evaluate(
     _tell(ranks, all_of(callbacks, "on_test_begin"), {})
     for number, batch in enumerate(_batches(batches, title, ranks)):
         _tell(ranks, begin, number, {})
+        step.follow()
         figures.add(batch, *step.test(*batch))
         if end:
             _tell(ranks, end, number, figures.logs())
@@ -240,6 +242,7 @@ def predict(step: Step, batches: Iterable[Minibatch], callbacks: Sequence[Callba
     _tell(ALONE, all_of(callbacks, "on_predict_begin"), {})
     for number, batch in enumerate(batches):
         _tell(ALONE, begin, number, {})
+        step.follow()
         outputs.append(step.predict(batch.x).copy())
         _tell(ALONE, end, number, {"outputs": outputs[-1]})
     _tell(ALONE, all_of(callbacks, "on_predict_end"), {})

@@ -18,6 +18,7 @@ from fastdrop.random import Key
 from fastdrop.training.block import Block, Buffers, Gradient, Matmul, Part, whole
 from fastdrop.training.blocks import make_blocks
 from fastdrop.training.chains import ChainBlock
+from fastdrop.training.expected import Expected
 from fastdrop.training.network import Network
 from fastdrop.training.ranks import ALONE, Ranks
 from fastdrop.training.sums import GradientSums
@@ -41,7 +42,8 @@ SETTINGS = (
 class Step:
     """The computation of one `fit`, `evaluate` or `predict`, batch by batch.
 
-    The next call may overwrite outputs. Layers, parameters and loss may be replaced between calls.
+    Call `follow` before each batch, because layers, parameters and loss may be replaced between
+    them. The next call may overwrite outputs.
 
     Parameters
     ----------
@@ -52,6 +54,12 @@ class Step:
     matmul : callable
         `np.matmul`, or that of `fastdrop.training.blas` if the program computes nothing else
         between the batches.
+
+    Attributes
+    ----------
+    expected : Expected or None
+        What the caller knows of batches for this network: `follow` only forgets it when parts of
+        the network have changed.
     """
 
     def __init__(self, network: Network, ranks: Ranks = ALONE, matmul: Matmul = np.matmul) -> None:
@@ -62,23 +70,38 @@ class Step:
         self._x = Buffers(self._dtype)
         self._layouts = Layouts({})
         self._watched = Watched([], [])
+        self.expected: Expected | None = None
         self._rates: list[object] = []
 
     def changed(self) -> bool:
         """Tell whether layers, or what they drop, have changed since this was last asked."""
         before, self._rates = self._rates, [layer.p for layer in self._dropping]
-        return self._rates != before or not self.is_current()
+        return self._rates != before or not self._watched.is_still(self.network.layers)
 
     def is_current(self) -> bool:
-        """Tell whether the network still consists of the same parts as at the last batch."""
-        return self._watched.is_still(self.network.layers)
+        """Tell whether the network still consists of the same parts: `follow` has nothing to do.
 
-    def _follow_network(self) -> None:
-        """Prepare the computation, unless it fits what the network consists of now."""
-        if self._watched.is_still(self.network.layers):
-            self._layouts.check()
+        Raises
+        ------
+        ValueError
+            When another shape or dtype has been assigned to one of its arrays.
+        """
+        if not self._watched.is_still(self.network.layers):
+            return False
+        self._layouts.check()
+        return True
+
+    def follow(self) -> None:
+        """Prepare the computation, unless it fits what the network consists of now.
+
+        Raises
+        ------
+        ValueError
+            When another shape or dtype has been assigned to one of the network's arrays.
+        """
+        if self.is_current():
             return
-        network = self.network
+        network, self.expected = self.network, None
         assert network.input_shape is not None
         network.build(network.input_shape)  # because users may have replaced parameters
         # Training and testing use logits where the loss folds the last activation.
@@ -123,7 +146,7 @@ class Step:
             for layer in layers
         ]
         parts.append((network, ("generator", "loss", "optimizer")))
-        parts.append((network.generator, ("seed",)))
+        parts.append((network.generator, ("_seed",)))  # what `seed` returns, without its call
         if optimizer is not None:  # it decides whether gradients may be products
             parts.append((optimizer, ("clipnorm", "global_clipnorm", "update")))
         settings = [(part, name) for part, names in parts for name in names if hasattr(part, name)]
@@ -183,7 +206,6 @@ class Step:
         """
         optimizer = self.network.optimizer
         assert optimizer is not None  # `fit` has checked it
-        self._follow_network()
         if self._chain is not None:
             return self._train_chain(self._chain, optimizer, x, y, sample_weight)
         with np.errstate(all="ignore"):  # the loss itself shows when something is not finite
@@ -212,7 +234,6 @@ class Step:
             are for an optimiser's `update`, before the next batch is computed. They are products
             only if the network has an optimiser that takes products.
         """
-        self._follow_network()
         if self._chain is not None:
             loss, _, grads = self._loss_and_gradients(x, y, sample_weight)
         else:
@@ -251,7 +272,6 @@ class Step:
         rows: int | None = None,
     ) -> tuple[float, Array, bool]:
         """Return what `train` returns, at inference and without an update."""
-        self._follow_network()
         if self._chain is not None:  # no NumPy, so no settings of NumPy's either, which take a us
             outputs = self._chain.forward(self._cast(x), False, 0, 0)
             loss, _ = self._loss(outputs, y, sample_weight)
@@ -301,7 +321,6 @@ class Step:
 
     def predict(self, x: Array, training: bool = False) -> Array:
         """Return the model's outputs for the batch `x`."""
-        self._follow_network()
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
             self._predicting_chain = self._chain_without_numpy(self._predicting)

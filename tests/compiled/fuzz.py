@@ -438,7 +438,12 @@ class Fuzzer:
 
     def are_classes(self):
         y = self.array(dtype=self.r.choice([np.intp, np.float32]))
-        return [y, self.r.choice([0, 3, -1])]
+        return [y, (*y.shape[1:], self.r.choice([0, 3, -1]))]
+
+    def are_batch(self):
+        x = self.array()
+        y = self.r.choice([None, self.array(), self.like(x)])
+        return [x, y, self.r.choice([x.dtype, np.dtype("f4")]), self.r.choice([x.shape[1:], None])]
 
     def are_finite(self):
         return [self.array(dtype=self.r.choice([np.float32, np.float64, np.intp]))]
@@ -518,7 +523,7 @@ class Fuzzer:
         return self.like(param)
 
     def updates(self):
-        return [self.r.choice([0, 1, -5, 2**62, 10**30])]
+        return []
 
     def atmost(self):
         return [self.r.choice([1, 5, 2**70])]

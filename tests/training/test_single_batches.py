@@ -95,6 +95,33 @@ def test_other_metrics_refuse_what_means_nothing_to_them():
         model.train_on_batch(X, other_metrics(model))
 
 
+def test_a_metric_that_joins_the_list_is_reported():
+    model = made(True)
+    model.metrics.append(metrics.get("sparse_categorical_crossentropy"))
+    assert len(model.test_on_batch(X, Y)) == 3
+    model.metrics.clear()
+    assert isinstance(model.train_on_batch(X, Y), float)
+    assert model.train_on_batch(X, Y, return_dict=True).keys() == {"loss"}
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
+@pytest.mark.parametrize("rows", range(1, 7))
+def test_the_loss_without_metrics_has_the_same_bits(method, rows):
+    plain, model = made(True), made(True)
+    plain.metrics = []
+    for _ in range(3):  # the first call still meets other metrics
+        loss, _ = getattr(model, method)(X[:rows], Y[:rows])
+        assert getattr(plain, method)(X[:rows], Y[:rows]) == loss
+
+
+def test_without_metrics_labels_are_needed_as_well():
+    model = made(True)
+    model.metrics = []
+    model.train_on_batch(X, Y)
+    with pytest.raises(ValueError, match="y: expected labels"):
+        model.train_on_batch(X, None)
+
+
 def test_figures_are_those_of_fit():
     one, other = made(False), made(False)
     loss, accuracy = one.train_on_batch(X, Y)

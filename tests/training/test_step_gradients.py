@@ -32,7 +32,9 @@ def test_an_update_by_them_is_a_step(name, weights):
     trained, updated = model_of(name), model_of(name)
     step, other = Step(trained.network), Step(updated.network)
     for _ in range(3):
+        step.follow()
         expected, _, _ = step.train(X, Y, weights)
+        other.follow()
         loss, gradients = other.gradients(X, Y, weights)
         updated.network.step += 1
         updated.optimizer.update(updated.params, gradients)
@@ -46,7 +48,9 @@ def test_without_an_optimiser_they_are_arrays(name):
     model = model_of(name)
     model.network.optimizer = None
     before = model.get_weights()
-    loss, gradients = Step(model.network).gradients(X, Y)
+    step = Step(model.network)
+    step.follow()
+    loss, gradients = step.gradients(X, Y)
     assert np.isfinite(loss)
     for param, gradient in gradients.items():
         assert type(gradient) is np.ndarray
