@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script"),
 ]
 BLOCKS = pytest.mark.skipif(
-    not _attention.has_products(), reason="NumPy's BLAS is not the one of its wheels"
+    not _attention.has_products(), reason="needs fused multiply-adds"
 )
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 P = 0.3
@@ -107,6 +107,7 @@ SHAPES = {
     "three axes": [(3, 65, 8), (3, 129, 8)],
     "five axes": [(2, 3, 2, 17, 8)],
     "many keys": [(1, 2, 5, 8), (1, 2, 5000, 8)],
+    "wide": [(1, 2, 75, 300), (1, 2, 75, 300), (1, 2, 75, 64)],
     "several blocks": [(1, 2, 200, 8)],
     "several sums": [(1, 1, 1000, 8), (1, 1, 90, 8)],
 }
