@@ -30,6 +30,7 @@ __all__ = ["attend", "fits", "has_products"]
 # The number does not follow the number of threads, because results would depend on it then.
 PARTS = 8
 
+
 def fits(
     query: Tensor,
     key: Tensor,
