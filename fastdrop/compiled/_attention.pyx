@@ -8,7 +8,7 @@ whatever the arguments are, even if other code assigns an array's shape or dtype
 """
 
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 from fastdrop.compiled._core cimport (
@@ -31,14 +31,6 @@ from fastdrop.compiled._core cimport (
     run_shares,
     second,
     set_op,
-)
-from fastdrop.compiled._train cimport (
-    blas_functions,
-    enter_blas,
-    fd_dgemm,
-    fd_sgemm,
-    leave_blas,
-    numpy_blas,
 )
 from fastdrop.compiled.arrays cimport check_is_array, is_plain
 
@@ -74,8 +66,6 @@ cdef extern from "kernels/attention.h" nogil:
     ctypedef struct fd_attention:
         fd_softmax softmax
         fd_bits bits
-        fd_sgemm sgemm
-        fd_dgemm dgemm
         uint64_t batches
         uint64_t heads
         uint64_t kv_heads
@@ -96,11 +86,10 @@ cdef extern from "kernels/attention.h" nogil:
         fd_heads dk
         fd_heads dv
         uint64_t sums
+    int fd_has_fma()
     uint64_t fd_attention_scratch(const fd_attention *attention)
-    uint64_t fd_attention_forward_parts(const fd_attention *attention)
-    uint64_t fd_attention_backward_parts(const fd_attention *attention)
-    void fd_attention_forward(const fd_attention *attention, uint64_t part, void *scratch)
-    void fd_attention_backward(const fd_attention *attention, uint64_t part, void *scratch)
+    uint64_t fd_attention_parts(const fd_attention *attention)
+    void fd_attention_part(const fd_attention *attention, uint64_t part, void *scratch)
 
 # Elements of neighbouring rows that a share takes at a time, by turns with the other shares: causal
 # rows grow, and short rows share the tiles of the mask.
@@ -248,23 +237,22 @@ def softmax_dropout_backward(dy, scores, mask, bint causal, double p, double sca
 
 # ---- attention -----------------------------------------------------------------------------------
 
-# Bytes of a block's scores, and its rows. BLAS rearranges all keys and values for each block, which
-# costs as much as multiplying them by 16 rows. So few rows cost more than scores of long rows that
-# do not fit into a core's own cache. (2, 2, 2048, 128) took 1.43 times as long as flash attention
-# in blocks of 128 KiB, of 16 rows, and 1.09 times in these. With shorter rows a block has 64 rows
-# either way.
-cdef uint64_t BLOCK = 1 << 19
-cdef uint64_t LEAST_ROWS = 32, MOST_ROWS = 64
-
-
 def has_products():
-    """Tell whether there is a BLAS to compute attention with."""
-    return numpy_blas() != NULL
+    """Tell whether this processor has what makes attention's products quick."""
+    return fd_has_fma() != 0
+
+
+# Rows of a block. With twice as many, (8, 4, 256, 64) takes 1.07 times as long where causal, and
+# elsewhere as long; with half of them it takes 1.03 times as long either way.
+cdef uint64_t ROWS = 64, CAUSAL_ROWS = 32
+
+# Parts of forward for each thread, or more, if there are that many blocks: threads may be late.
+cdef int PARTS = 4
 
 
 cdef bint describe(cnp.ndarray x, int type, uint64_t batches, uint64_t heads, uint64_t rows,
-                   uint64_t columns, bint by_blas, fd_heads *h) noexcept:
-    """Check type and shape, and that a row's elements lie side by side, and rows do not overlap."""
+                   uint64_t columns, fd_heads *h) noexcept:
+    """Check type and shape, and that a row's elements lie side by side."""
     cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(x)
     cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(x)
     cdef int d
@@ -280,9 +268,7 @@ cdef bint describe(cnp.ndarray x, int type, uint64_t batches, uint64_t heads, ui
         if strides[d] % size:
             return False
         h.stride[d] = strides[d] // size
-    if by_blas and rows == 1:
-        h.stride[2] = columns    # the stride that BLAS checks
-    return not by_blas or h.stride[2] >= <int64_t>columns
+    return True
 
 
 cdef bint describe_inputs(fd_attention *a, cnp.ndarray q, cnp.ndarray k, cnp.ndarray v,
@@ -298,26 +284,23 @@ cdef bint describe_inputs(fd_attention *a, cnp.ndarray q, cnp.ndarray k, cnp.nda
     a.value_width = cnp.PyArray_DIM(v, 3)
     if (not a.batches or not a.queries or not a.width or not a.keys or not a.value_width
             or not a.kv_heads or not a.heads or a.heads % a.kv_heads
-            or not describe(q, type, a.batches, a.heads, a.queries, a.width, True, &a.q)
-            or not describe(k, type, a.batches, a.kv_heads, a.keys, a.width, True, &a.k)
-            or not describe(v, type, a.batches, a.kv_heads, a.keys, a.value_width, True, &a.v)):
+            or not describe(q, type, a.batches, a.heads, a.queries, a.width, &a.q)
+            or not describe(k, type, a.batches, a.kv_heads, a.keys, a.width, &a.k)
+            or not describe(v, type, a.batches, a.kv_heads, a.keys, a.value_width, &a.v)):
         return False
-    a.mask.data = NULL
+    a.mask.data = a.dout.data = NULL
     a.mask.stride[0] = a.mask.stride[1] = a.mask.stride[2] = 0
     if mask is not None:
         a.mask_is_bool = cnp.PyArray_TYPE(mask) == cnp.NPY_BOOL
         if not describe(mask, mask_type if a.mask_is_bool else type, a.batches, a.heads, a.queries,
-                        a.keys, False, &a.mask):
+                        a.keys, &a.mask):
             return False
     a.softmax.dtype = FD_FLOAT64 if type == cnp.NPY_FLOAT64 else FD_FLOAT32
-    a.rows = min(MOST_ROWS, max(LEAST_ROWS, BLOCK // (a.keys * cnp.PyArray_ITEMSIZE(q))))
-    a.rows = min(a.rows, a.queries)
     return True
 
 
 cdef struct attending:
     fd_attention attention
-    bint backward
     uint64_t parts
     uint64_t scratch    # bytes for each share
     char *memory
@@ -328,10 +311,7 @@ cdef void attending_share(int share, int shares, void *argument) noexcept nogil:
     cdef void *scratch = w.memory + w.scratch * share
     cdef uint64_t part = share
     while part < w.parts:
-        if w.backward:
-            fd_attention_backward(&w.attention, part, scratch)
-        else:
-            fd_attention_forward(&w.attention, part, scratch)
+        fd_attention_part(&w.attention, part, scratch)
         part += shares
 
 
@@ -339,33 +319,35 @@ cdef int attend(attending *w, bint causal, double p, double keep_scale, double s
                 uint64_t seed, num_threads) except -1:
     """Computes all parts of what has been described."""
     cdef fd_attention *a = &w.attention
-    cdef const blas_functions *blas = numpy_blas()
-    cdef uint64_t n = a.batches * a.heads * a.queries * a.keys
-    cdef double products = (0.05 if w.backward else 0.02) * (a.width + a.value_width)
+    cdef void *memory
+    cdef uint64_t blocks, n = a.batches * a.heads * a.queries * a.keys
+    cdef double products = (0.05 if a.dout.data else 0.02) * (a.width + a.value_width)
     cdef crew who = crew_for(n, n * (ELEMENT + products), num_threads)
     generate(&a.bits, p, seed, 0, 0)
     a.softmax.kernels = active_kernels()
     a.softmax.causal, a.softmax.scale = causal, keep_scale
-    a.sgemm, a.dgemm = blas.multiply_floats, blas.multiply_doubles
+    a.rows = min(CAUSAL_ROWS if causal else ROWS, a.queries)
     a.scale = scale
-    w.parts = fd_attention_backward_parts(a) if w.backward else fd_attention_forward_parts(a)
+    if not a.dout.data:    # results do not depend on the number of parts
+        blocks = (a.queries + a.rows - 1) // a.rows
+        a.sums = min(blocks, 1 + PARTS * who.threads // (a.batches * a.kv_heads))
+    w.parts = fd_attention_parts(a)
     who.threads = <int>min(<uint64_t>who.threads, w.parts)
-    w.scratch = fd_attention_scratch(a)
-    w.memory = <char *>malloc(w.scratch * who.threads)
-    if w.memory == NULL:
+    w.scratch = (fd_attention_scratch(a) + 63) // 64 * 64
+    memory = malloc(w.scratch * who.threads + 63)
+    if memory == NULL:
         raise MemoryError
-    enter_blas(True)
+    w.memory = <char *>((<uintptr_t>memory + 63) // 64 * 64)
     with nogil:
         run_shares(attending_share, who, w)
-    leave_blas(True)
-    free(w.memory)
+    free(memory)
     return 0
 
 
 cdef object unfit(str names):
     return ValueError(
         f"{names}: expected arrays of (batch, head, row, column), of float32 or float64, that fit "
-        "each other, with rows that BLAS takes, got others"
+        "each other, with rows whose elements lie side by side, got others"
     )
 
 
@@ -376,16 +358,14 @@ def attention(cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask, bint causal, do
     kernels/attention.h has the details. q is (batch, heads, queries, width), k and v are (batch,
     kv_heads, keys, width or another), and head h of q belongs to their head h * kv_heads // heads.
     mask is None, or has bool or q's dtype and the scores' shape, with strides of 0 where it is
-    shared. `out` is apart from all of them. This needs `has_products`.
+    shared. `out` is apart from all of them.
     """
     cdef attending w
     cdef fd_attention *a = &w.attention
-    w.backward = False
     check_mask(mask)
-    if (numpy_blas() == NULL or not describe_inputs(a, q, k, v, mask)
-            or not cnp.PyArray_ISWRITEABLE(out)
+    if (not describe_inputs(a, q, k, v, mask) or not cnp.PyArray_ISWRITEABLE(out)
             or not describe(out, cnp.PyArray_TYPE(q), a.batches, a.heads, a.queries, a.value_width,
-                            True, &a.out)):
+                            &a.out)):
         raise unfit("q, k, v, mask, out")
     attend(&w, causal, p, keep_scale, scale, seed, num_threads)
 
@@ -393,7 +373,7 @@ def attention(cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask, bint causal, do
 def attention_backward(cnp.ndarray dout, cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, mask,
                        bint causal, double p, double keep_scale, double scale, uint64_t seed,
                        cnp.ndarray dq, cnp.ndarray dk, cnp.ndarray dv, num_threads):
-    """Compute dq, dk, dv, the gradients of `attention`; dk and dv are zeros before.
+    """Compute dq, dk, dv, the gradients of `attention`.
 
     dk and dv may be several sums, if they have a multiple of k's batches: one after the other.
     """
@@ -401,19 +381,18 @@ def attention_backward(cnp.ndarray dout, cnp.ndarray q, cnp.ndarray k, cnp.ndarr
     cdef fd_attention *a = &w.attention
     cdef int type = cnp.PyArray_TYPE(q)
     cdef uint64_t batches
-    w.backward = True
     check_mask(mask)
-    if (numpy_blas() == NULL or not describe_inputs(a, q, k, v, mask)
+    if (not describe_inputs(a, q, k, v, mask)
             or not cnp.PyArray_ISWRITEABLE(dq) or not cnp.PyArray_ISWRITEABLE(dk)
             or not cnp.PyArray_ISWRITEABLE(dv) or cnp.PyArray_NDIM(dk) != 4
-            or not describe(dout, type, a.batches, a.heads, a.queries, a.value_width, True, &a.dout)
-            or not describe(dq, type, a.batches, a.heads, a.queries, a.width, True, &a.dq)):
+            or not describe(dout, type, a.batches, a.heads, a.queries, a.value_width, &a.dout)
+            or not describe(dq, type, a.batches, a.heads, a.queries, a.width, &a.dq)):
         raise unfit("dout, q, k, v, mask, dq, dk, dv")
     batches = cnp.PyArray_DIM(dk, 0)
     a.sums = batches // a.batches
     if (a.sums == 0 or batches % a.batches
-            or not describe(dk, type, batches, a.kv_heads, a.keys, a.width, True, &a.dk)
-            or not describe(dv, type, batches, a.kv_heads, a.keys, a.value_width, True, &a.dv)):
+            or not describe(dk, type, batches, a.kv_heads, a.keys, a.width, &a.dk)
+            or not describe(dv, type, batches, a.kv_heads, a.keys, a.value_width, &a.dv)):
         raise unfit("dk, dv")
     attend(&w, causal, p, keep_scale, scale, seed, num_threads)
 

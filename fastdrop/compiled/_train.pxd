@@ -6,8 +6,6 @@ from libc.stdint cimport int64_t
 cdef extern from "blas_threads.h" nogil:
     ctypedef int (*fd_get_threads)() noexcept nogil
     ctypedef void (*fd_set_threads)(int n) noexcept nogil
-
-cdef extern from "kernels/attention.h" nogil:
     ctypedef void (*fd_sgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
                               int64_t k, float alpha, const float *a, int64_t a_stride,
                               const float *b, int64_t b_stride, float beta, float *c,

@@ -5,6 +5,15 @@
 #define FASTDROP_BLAS_THREADS_H
 
 #include <pthread.h>
+#include <stdint.h>
+
+/* functions of CBLAS, with integers of 64 bits */
+typedef void (*fd_sgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
+                         int64_t k, float alpha, const float *a, int64_t a_stride, const float *b,
+                         int64_t b_stride, float beta, float *c, int64_t c_stride);
+typedef void (*fd_dgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
+                         int64_t k, double alpha, const double *a, int64_t a_stride, const double *b,
+                         int64_t b_stride, double beta, double *c, int64_t c_stride);
 
 typedef int (*fd_get_threads)(void);
 typedef void (*fd_set_threads)(int n);

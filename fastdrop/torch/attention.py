@@ -23,15 +23,12 @@ from fastdrop.functional import inverted_scale
 from fastdrop.torch.autograd import again, is_usual, needs_graph
 from fastdrop.torch.rules import Rule
 from fastdrop.torch.tensors import thread_limit
-from fastdrop.training import blas
 
 __all__ = ["attend", "fits", "has_products"]
 
 # With fewer heads than this, several sums for each head give threads this many parts to work on.
 # The number does not follow the number of threads, because results would depend on it then.
 PARTS = 8
-
-assert blas  # imported because it looks for NumPy's BLAS, which computes the products
 
 
 def fits(
@@ -164,8 +161,8 @@ def _four_axes(x: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor) -> Any:
-    """Return an array of x with rows that BLAS takes: each is contiguous, and none overlap."""
-    if (x.size(-1) > 1 and x.stride(-1) != 1) or x.stride(-2) < x.size(-1):
+    """Return an array of x with contiguous rows."""
+    if x.size(-1) > 1 and x.stride(-1) != 1:
         x = x.contiguous()
     return x.detach().numpy()
 
@@ -196,7 +193,7 @@ def _backward(
     batches, heads, keys, _ = k.shape
     sums = max(1, min(PARTS // (batches * heads), q.size(2) // 256))
     dk, dv = (
-        torch.zeros((sums * batches, heads, keys, x.size(-1)), dtype=q.dtype, device="cpu")
+        torch.empty((sums * batches, heads, keys, x.size(-1)), dtype=q.dtype, device="cpu")
         for x in (k, v)
     )
     p, seed, is_causal, _ = call

@@ -23,7 +23,7 @@ const fd_kernels *const *fd_available(void)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         list[n++] = &fd_avx512;
-    if (__builtin_cpu_supports("avx2") && cpu_has_f16c())
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c())
         list[n++] = &fd_avx2;
 #elif defined(__aarch64__)
     list[n++] = &fd_neon;    /* part of the architecture's base */

@@ -1,4 +1,4 @@
-/* AVX2 and F16C: four 64-bit lanes; a tile is two halves of eight blocks. */
+/* AVX2, F16C and FMA: four 64-bit lanes; a tile is two halves of eight blocks. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>
@@ -8,13 +8,15 @@
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "products.h"
 #include "softmax.h"
 #include "target.h"
 
-FD_TARGET_BEGIN("avx2,f16c")
+FD_TARGET_BEGIN("avx2,f16c,fma")
 
 typedef __m256i vu64;
 enum { STREAMS = 1, VU64_LANES = 4, VF32_LANES = 8, VF64_LANES = 4 };
+enum { TILE_ROWS = 4, TILE_VECTORS = 2 };
 
 static inline vu64 vu64_lanes(uint32_t a)
 {
@@ -38,6 +40,7 @@ typedef __m256 vf32;
 static inline vf32 vf32_set(double a) { return _mm256_set1_ps((float)a); }
 static inline vf32 vf32_add(vf32 a, vf32 b) { return _mm256_add_ps(a, b); }
 static inline vf32 vf32_mul(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
+static inline vf32 vf32_fused(vf32 a, vf32 b, vf32 c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf32 vf32_relu(vf32 a) { return _mm256_max_ps(_mm256_setzero_ps(), a); }
 static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
 {
@@ -93,6 +96,7 @@ typedef __m256d vf64;
 static inline vf64 vf64_set(double a) { return _mm256_set1_pd(a); }
 static inline vf64 vf64_add(vf64 a, vf64 b) { return _mm256_add_pd(a, b); }
 static inline vf64 vf64_mul(vf64 a, vf64 b) { return _mm256_mul_pd(a, b); }
+static inline vf64 vf64_fused(vf64 a, vf64 b, vf64 c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vf64 vf64_relu(vf64 a) { return _mm256_max_pd(_mm256_setzero_pd(), a); }
 static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
 {

@@ -8,6 +8,7 @@
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "products.h"
 #include "softmax.h"
 #include "target.h"
 
@@ -15,6 +16,7 @@ FD_TARGET_BEGIN("popcnt,avx512f,avx512bw,avx512dq,avx512vl")
 
 typedef __m512i vu64;
 enum { STREAMS = 1, VU64_LANES = 8, VF32_LANES = 16, VF64_LANES = 8 };
+enum { TILE_ROWS = 8, TILE_VECTORS = 2 };
 
 static inline vu64 vu64_lanes(uint32_t a)
 {
@@ -42,6 +44,7 @@ typedef __m512 vf32;
 static inline vf32 vf32_set(double a) { return _mm512_set1_ps((float)a); }
 static inline vf32 vf32_add(vf32 a, vf32 b) { return _mm512_add_ps(a, b); }
 static inline vf32 vf32_mul(vf32 a, vf32 b) { return _mm512_mul_ps(a, b); }
+static inline vf32 vf32_fused(vf32 a, vf32 b, vf32 c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf32 vf32_relu(vf32 a) { return _mm512_max_ps(_mm512_setzero_ps(), a); }
 static inline vf32 vf32_keep(vf32 a, uint32_t word, int j)
 {
@@ -91,6 +94,7 @@ typedef __m512d vf64;
 static inline vf64 vf64_set(double a) { return _mm512_set1_pd(a); }
 static inline vf64 vf64_add(vf64 a, vf64 b) { return _mm512_add_pd(a, b); }
 static inline vf64 vf64_mul(vf64 a, vf64 b) { return _mm512_mul_pd(a, b); }
+static inline vf64 vf64_fused(vf64 a, vf64 b, vf64 c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vf64 vf64_relu(vf64 a) { return _mm512_max_pd(_mm512_setzero_pd(), a); }
 static inline vf64 vf64_keep(vf64 a, uint32_t word, int j)
 {

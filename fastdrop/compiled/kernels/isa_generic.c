@@ -7,11 +7,13 @@
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "products.h"
 #include "softmax.h"
 #include "target.h"
 
 typedef uint64_t vu64;
 enum { STREAMS = 0, VU64_LANES = 1, VF32_LANES = 1, VF64_LANES = 1 };
+enum { TILE_ROWS = 2, TILE_VECTORS = 2 };
 
 static inline vu64 vu64_lanes(uint32_t a) { return a; }
 static inline vu64 vu64_set(uint32_t a) { return a | (uint64_t)a << 32; }
@@ -29,6 +31,7 @@ typedef float vf32;
 static inline vf32 vf32_set(double a) { return (float)a; }
 static inline vf32 vf32_add(vf32 a, vf32 b) { return a + b; }
 static inline vf32 vf32_mul(vf32 a, vf32 b) { return a * b; }
+static inline vf32 vf32_fused(vf32 a, vf32 b, vf32 c) { return fmaf(a, b, c); }
 static inline vf32 vf32_relu(vf32 a) { return 0.0f > a ? 0.0f : a; }
 /* The bit becomes a mask of ones or zeros, as a branch would be mispredicted half of the time. */
 static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
@@ -60,6 +63,7 @@ typedef double vf64;
 static inline vf64 vf64_set(double a) { return a; }
 static inline vf64 vf64_add(vf64 a, vf64 b) { return a + b; }
 static inline vf64 vf64_mul(vf64 a, vf64 b) { return a * b; }
+static inline vf64 vf64_fused(vf64 a, vf64 b, vf64 c) { return fma(a, b, c); }
 static inline vf64 vf64_relu(vf64 a) { return 0.0 > a ? 0.0 : a; }
 static inline uint64_t bits_of(vf64 a)
 {

@@ -8,11 +8,13 @@
 #include "normal.h"
 #include "optimizers.h"
 #include "philox.h"
+#include "products.h"
 #include "softmax.h"
 #include "target.h"
 
 typedef uint64x2_t vu64;
 enum { STREAMS = 0, VU64_LANES = 2, VF32_LANES = 4, VF64_LANES = 2 };
+enum { TILE_ROWS = 8, TILE_VECTORS = 2 };
 
 static inline vu64 vu64_lanes(uint32_t a)
 {
@@ -33,6 +35,7 @@ typedef float32x4_t vf32;
 static inline vf32 vf32_set(double a) { return vdupq_n_f32((float)a); }
 static inline vf32 vf32_add(vf32 a, vf32 b) { return vaddq_f32(a, b); }
 static inline vf32 vf32_mul(vf32 a, vf32 b) { return vmulq_f32(a, b); }
+static inline vf32 vf32_fused(vf32 a, vf32 b, vf32 c) { return vfmaq_f32(c, a, b); }
 static inline vf32 vf32_zero_unless(vf32 a, uint32x4_t kept)
 {
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), kept));
@@ -89,6 +92,7 @@ typedef float64x2_t vf64;
 static inline vf64 vf64_set(double a) { return vdupq_n_f64(a); }
 static inline vf64 vf64_add(vf64 a, vf64 b) { return vaddq_f64(a, b); }
 static inline vf64 vf64_mul(vf64 a, vf64 b) { return vmulq_f64(a, b); }
+static inline vf64 vf64_fused(vf64 a, vf64 b, vf64 c) { return vfmaq_f64(c, a, b); }
 static inline vf64 vf64_zero_unless(vf64 a, uint64x2_t kept)
 {
     return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(a), kept));

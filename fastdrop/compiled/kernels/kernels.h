@@ -106,6 +106,7 @@ typedef struct {
 
 struct fd_optimizer_loops;    /* optimizers.h */
 struct fd_softmax_loops;      /* softmax.h */
+struct fd_product_loops;      /* products.h */
 
 typedef struct {
     const char *name;
@@ -129,6 +130,7 @@ typedef struct {
     void (*fence)(void);
     const struct fd_optimizer_loops *optimizers;
     const struct fd_softmax_loops *softmax;
+    const struct fd_product_loops *products;
 } fd_kernels;
 
 extern const fd_kernels fd_generic, fd_avx2, fd_avx512, fd_neon;    /* those this build has */

@@ -14,9 +14,7 @@ from fastdrop.torch import attention
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # of PyTorch's compiler
-    pytest.mark.skipif(
-        not _attention.has_products(), reason="NumPy's BLAS is not the one of its wheels"
-    ),
+    pytest.mark.skipif(not _attention.has_products(), reason="needs fused multiply-adds"),
 ]
 P = 0.3
 
