@@ -31,6 +31,12 @@ from fastdrop.compiled.arrays cimport is_plain
 
 cnp.import_array()
 
+# OpenBLAS's kernels for AVX-512 rearrange nothing in products of up to a million multiplications,
+# unless the second factor is transposed. Copying that one pays from so many rows on: a forward pass
+# of 64-50-10 in batches of 200 rows, float64, takes a sixth less.
+cdef cnp.npy_intp SMALL = 1000000
+cdef cnp.npy_intp ROWS_PAY = 64
+
 cdef mask_rule NOTHING_DROPPED = mask_rule(p=0, scale=1, seed=0, call=0, offset=0)
 
 
@@ -38,6 +44,7 @@ cdef class Used:
     """What a link computes with: all of its layer, or the part that a shared mask leaves."""
 
     cdef cnp.ndarray weight, transposed, bias
+    cdef cnp.ndarray copied    # room for a copy of the transposed weight, where it pays, or None
     cdef cnp.ndarray z, masked, gradient, dbias, partial
     cdef cnp.npy_intp inputs, outputs
 
@@ -341,7 +348,9 @@ cdef class Chain:
         """Return the activation of x @ weight.T + bias, with dropout if kernels do both at once."""
         cdef Used used = link.used
         cdef cnp.ndarray z = used.z
-        multiply_by(self.matmul, x, used.transposed, z)
+        if used.copied is not None:
+            cnp.PyArray_CopyInto(used.copied, used.transposed)
+        multiply_by(self.matmul, x, used.transposed if used.copied is None else used.copied, z)
         self.check(link, z)
         if cnp.PyArray_SIZE(z):
             bias_memory(cnp.PyArray_DATA(z), cnp.PyArray_DATA(used.bias),
@@ -471,6 +480,9 @@ cdef class Chain:
             whole = link.whole
             if link.weight is not None:
                 whole.z = self.buffer("z", number, n, link.width)
+                whole.copied = None
+                if self.ours and n >= ROWS_PAY and n * link.width * link.inputs <= SMALL:
+                    whole.copied = self.buffer("copied", number, link.inputs, link.width)
                 whole.partial = block_sums(n * link.width, link.width, self.type == cnp.NPY_FLOAT64)
                 if link.trains and self.shared is None:
                     whole.gradient = self.buffer("gradient", number, link.width, link.inputs)

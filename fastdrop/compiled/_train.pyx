@@ -122,11 +122,11 @@ STATES = {name: names for name, (_, names) in OPTIMIZERS.items()}
 cdef uint64_t PIECE = 2048
 
 # Bytes read and written, and multiplications, from which a second thread pays: some us on one
-cdef double MOVING_PAYS = 1 << 18
+cdef double MOVING_PAYS = 1 << 17
 cdef int64_t MULTIPLYING_PAYS = 1 << 18
 
-# The least rows or columns of a share of a product: each share rearranges the other factor
-cdef int64_t WIDE = 64
+# The least rows or columns of a share of a product: BLAS may rearrange the other factor for each
+cdef int64_t WIDE = 32
 
 # With fewer elements than this, releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
@@ -905,7 +905,7 @@ cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, produc
     # The longer axis belongs to the weights, so that nothing large is read twice. Gradients,
     # d.T @ x, go by rows: with 256 units and 784 inputs a step takes 3 % less, with 1024 units 1 %
     # more.
-    p.by_rows = p.m > p.n or (p.a.order == TRANSPOSED and p.m >= 2 * WIDE)
+    p.by_rows = p.m > p.n or (p.a.order == TRANSPOSED and p.m >= 4 * WIDE)
     return True
 
 
