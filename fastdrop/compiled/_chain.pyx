@@ -31,11 +31,8 @@ from fastdrop.compiled.arrays cimport is_plain
 
 cnp.import_array()
 
-# OpenBLAS's kernels for AVX-512 rearrange nothing in products of up to a million multiplications,
-# unless the second factor is transposed. Copying that one pays from so many rows on: a forward pass
-# of 64-50-10 in batches of 200 rows, float64, takes a sixth less.
-cdef cnp.npy_intp SMALL = 1000000
-cdef cnp.npy_intp ROWS_PAY = 64
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_View(cnp.ndarray a, void *dtype, void *cls)
 
 cdef mask_rule NOTHING_DROPPED = mask_rule(p=0, scale=1, seed=0, call=0, offset=0)
 
@@ -44,8 +41,7 @@ cdef class Used:
     """What a link computes with: all of its layer, or the part that a shared mask leaves."""
 
     cdef cnp.ndarray weight, transposed, bias
-    cdef cnp.ndarray copied    # room for a copy of the transposed weight, where it pays, or None
-    cdef cnp.ndarray z, masked, gradient, dbias, partial
+    cdef cnp.ndarray z, masked, gradient, dbias, partial, dx
     cdef cnp.npy_intp inputs, outputs
 
 
@@ -220,7 +216,7 @@ cdef class Chain:
                 link.y, columns = x, link.kept
         finally:
             leave_blas(self.ours)
-        return (<object>x).view()    # a view, because others may assign another shape to it
+        return PyArray_View(x, NULL, NULL)    # a view, because others may assign another shape to it
 
     def sample(self, cnp.ndarray x, cnp.ndarray segments, uint64_t row, bint in_lines):
         """Return the outputs of lines, each with the masks of its own sample and row.
@@ -280,7 +276,7 @@ cdef class Chain:
             dy = self.gone_back(dy, need_dx)
         finally:
             leave_blas(self.ours)
-        return dy.view()
+        return dy.view() if need_dx else dy
 
     # ---- the parts of these methods --------------------------------------------------------------
 
@@ -304,7 +300,9 @@ cdef class Chain:
             if link.trains:
                 self.add_gradients(link, d)
             if need_dx or number > last:
-                dy = self.buffer("dx", number, self.samples, link.used.inputs)
+                if link.used.dx is None:
+                    link.used.dx = self.buffer("dx", number, self.samples, link.used.inputs)
+                dy = link.used.dx
                 multiply_by(self.matmul, d, link.used.weight, dy)
         return dy
 
@@ -348,9 +346,7 @@ cdef class Chain:
         """Return the activation of x @ weight.T + bias, with dropout if kernels do both at once."""
         cdef Used used = link.used
         cdef cnp.ndarray z = used.z
-        if used.copied is not None:
-            cnp.PyArray_CopyInto(used.copied, used.transposed)
-        multiply_by(self.matmul, x, used.transposed if used.copied is None else used.copied, z)
+        multiply_by(self.matmul, x, used.transposed, z)
         self.check(link, z)
         if cnp.PyArray_SIZE(z):
             bias_memory(cnp.PyArray_DATA(z), cnp.PyArray_DATA(used.bias),
@@ -478,11 +474,9 @@ cdef class Chain:
         cdef Used whole
         for number, link in enumerate(self.links):
             whole = link.whole
+            whole.dx = None
             if link.weight is not None:
                 whole.z = self.buffer("z", number, n, link.width)
-                whole.copied = None
-                if self.ours and n >= ROWS_PAY and n * link.width * link.inputs <= SMALL:
-                    whole.copied = self.buffer("copied", number, link.inputs, link.width)
                 whole.partial = block_sums(n * link.width, link.width, self.type == cnp.NPY_FLOAT64)
                 if link.trains and self.shared is None:
                     whole.gradient = self.buffer("gradient", number, link.width, link.inputs)
