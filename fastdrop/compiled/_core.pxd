@@ -3,6 +3,10 @@
 cimport numpy as cnp
 from libc.stdint cimport uint8_t, uint64_t
 
+cdef extern from "kernels/softmax.h" nogil:
+    struct fd_softmax_loops:
+        double (*exponentials[2])(size_t n, double top, void *row) noexcept nogil
+
 cdef extern from "kernels/kernels.h" nogil:
     enum:
         FD_TILE
@@ -26,6 +30,7 @@ cdef extern from "kernels/kernels.h" nogil:
         FD_NORMAL_ADD
     ctypedef struct fd_kernels:
         const char *name
+        const fd_softmax_loops *softmax
     ctypedef struct fd_key:
         pass
     ctypedef struct fd_bits:

@@ -2,7 +2,7 @@
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
 """Losses of a batch with their gradients, in one pass each; softmax by itself; sums of samples.
 
-losses.py and layers/activations.py have the formulas.
+losses.py and layers/activations.py have the formulas, kernels/softmax.h that of softmax's exponentials.
 
 Values are added up in double precision, so they do not depend on the instruction set. Each call
 reads its arguments anew; see the top of `_core.pyx`.
@@ -12,7 +12,9 @@ import numpy as np
 cimport numpy as cnp
 from libc.math cimport exp, expf, fabs, fabsf, log, log1p, log1pf, logf, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t
+from libc.string cimport memcpy, memset
 
+from fastdrop.compiled._core cimport active_kernels, fd_kernels
 from fastdrop.compiled.arrays cimport do_meet, is_plain
 
 cnp.import_array()
@@ -109,45 +111,80 @@ cdef double elementwise(int kind, const real *outputs, const real *y, const real
     return total
 
 
-cdef real exponentials(const real *z, uint64_t classes, real *top, real *e) noexcept nogil:
-    """Compute e = exp(z - top), where top is the largest of z; return their sum."""
+# At most so many rows, and so many elements unless one row has more, get their exponentials
+# together: they are still in the first cache when they are read again.
+cdef enum:
+    ROWS = 256
+    ELEMENTS = 2048
+
+
+cdef uint64_t rows_at_once(uint64_t classes) noexcept nogil:
+    return max(<uint64_t>1, min(<uint64_t>ROWS, ELEMENTS // classes))
+
+
+cdef void exponentials(const fd_kernels *kernels, const real *z, uint64_t rows, uint64_t classes,
+                       real *tops, real *e) noexcept nogil:
+    """Compute e = exp(z - top), where top is the largest of a row; put the tops into `tops`."""
+    cdef uint64_t i, j, n = rows * classes, rest = n % 32
+    cdef const real *row = z
+    cdef int is_double = real is double
+    cdef real[32] last
+    cdef real top
+    for i in range(rows):
+        top = row[0]
+        for j in range(1, classes):
+            if row[j] > top:
+                top = row[j]
+        for j in range(classes):
+            e[i * classes + j] = row[j] - top
+        tops[i] = top
+        row += classes
+    kernels.softmax.exponentials[is_double](n - rest, 0, e)
+    if rest:    # the kernel computes 32 at once
+        memset(last, 0, sizeof(last))
+        memcpy(last, e + n - rest, rest * sizeof(real))
+        kernels.softmax.exponentials[is_double](32, 0, last)
+        memcpy(e + n - rest, last, rest * sizeof(real))
+
+
+cdef real sum_of(const real *e, uint64_t classes) noexcept nogil:
     cdef uint64_t j
     cdef real total = 0
-    top[0] = z[0]
-    for j in range(1, classes):
-        if z[j] > top[0]:
-            top[0] = z[j]
     for j in range(classes):
-        e[j] = exponential(z[j] - top[0])
         total += e[j]
     return total
 
 
-cdef void probabilities(const real *z, uint64_t rows, uint64_t classes, real *y) noexcept nogil:
-    cdef uint64_t i, j
-    cdef real top, total
+cdef void probabilities(const fd_kernels *kernels, const real *z, uint64_t rows, uint64_t classes,
+                        real *y) noexcept nogil:
+    cdef uint64_t i, j, at_once = rows_at_once(classes)
+    cdef real[ROWS] tops
+    cdef real total
     for i in range(rows):
-        total = exponentials(z, classes, &top, y)
+        if i % at_once == 0:
+            exponentials(kernels, z, min(at_once, rows - i), classes, tops, y)
+        total = sum_of(y, classes)
         for j in range(classes):
             y[j] /= total
         z += classes
         y += classes
 
 
-cdef real of_label(const real *z, uint64_t label, uint64_t classes, real *gradient) noexcept nogil:
-    """Return the cross-entropy of softmax(z), and its gradient."""
+cdef real of_label(const real *z, real top, uint64_t label, uint64_t classes,
+                   real *gradient) noexcept nogil:
+    """Return the cross-entropy of softmax(z), and turn exponentials into its gradient."""
     cdef uint64_t j
-    cdef real top, total = exponentials(z, classes, &top, gradient)
+    cdef real total = sum_of(gradient, classes)
     for j in range(classes):
         gradient[j] /= total
     gradient[label] -= 1
     return logarithm(total) - (z[label] - top)
 
 
-cdef real of_probabilities(const real *z, const real *y, uint64_t classes,
+cdef real of_probabilities(const real *z, real top, const real *y, uint64_t classes,
                            real *gradient) noexcept nogil:
     cdef uint64_t j
-    cdef real top, total = exponentials(z, classes, &top, gradient), sum = 0, hit = 0
+    cdef real total = sum_of(gradient, classes), sum = 0, hit = 0
     for j in range(classes):
         sum += y[j]
         hit += y[j] * (z[j] - top)
@@ -156,23 +193,27 @@ cdef real of_probabilities(const real *z, const real *y, uint64_t classes,
     return sum * logarithm(total) - hit
 
 
-cdef uint64_t softmax(const real *z, const intptr_t *labels, const real *y, const real *weights,
-                      uint64_t n, uint64_t classes, double scale, real *gradient, real *losses,
-                      double *total) noexcept nogil:
+cdef uint64_t softmax(const fd_kernels *kernels, const real *z, const intptr_t *labels,
+                      const real *y, const real *weights, uint64_t n, uint64_t classes,
+                      double scale, real *gradient, real *losses, double *total) noexcept nogil:
     """Do what `elementwise` does, for rows with a label or with probabilities y. If `losses` are
     wanted, compute each row's loss. Return the index of the first label that is no class number, or
     n."""
-    cdef uint64_t i, j, label
-    cdef real w = <real>scale, loss
+    cdef uint64_t i, j, label, at_once = rows_at_once(classes)
+    cdef real[ROWS] tops
+    cdef real w = <real>scale, loss, top
     total[0] = 0
     for i in range(n):
+        if i % at_once == 0:
+            exponentials(kernels, z, min(at_once, n - i), classes, tops, gradient)
+        top = tops[i % at_once]
         if labels != NULL:
             label = labels[i]    # read once, because other code may write to the labels
             if label >= classes:
                 return i
-            loss = of_label(z, label, classes, gradient)
+            loss = of_label(z, top, label, classes, gradient)
         else:
-            loss = of_probabilities(z, y, classes, gradient)
+            loss = of_probabilities(z, top, y, classes, gradient)
             y += classes
         if weights != NULL:
             w = <real>(weights[i] * scale)
@@ -246,6 +287,7 @@ def mean_loss(str name, cnp.ndarray outputs, cnp.ndarray y, weights, double delt
     cdef int ndim = cnp.PyArray_NDIM(outputs), type = cnp.PyArray_TYPE(outputs)
     cdef uint64_t size = cnp.PyArray_SIZE(outputs), wrong, rows = cnp.PyArray_DIM(outputs, 0)
     cdef uint64_t columns = size // rows
+    cdef const fd_kernels *kernels = active_kernels()
     cdef const void *labels = NULL
     cdef const void *w = NULL if weights is None else cnp.PyArray_DATA(<cnp.ndarray>weights)
     cdef const void *z = cnp.PyArray_DATA(outputs)
@@ -270,11 +312,11 @@ def mean_loss(str name, cnp.ndarray outputs, cnp.ndarray y, weights, double delt
         labels = t
     with nogil:
         if type == cnp.NPY_FLOAT32:
-            wrong = softmax[float](<const float *>z, <const intptr_t *>labels, <const float *>t,
-                                   <const float *>w, rows, columns, 1 / <double>rows, <float *>g,
-                                   NULL, &total)
+            wrong = softmax[float](kernels, <const float *>z, <const intptr_t *>labels,
+                                   <const float *>t, <const float *>w, rows, columns,
+                                   1 / <double>rows, <float *>g, NULL, &total)
         else:
-            wrong = softmax[double](<const double *>z, <const intptr_t *>labels,
+            wrong = softmax[double](kernels, <const double *>z, <const intptr_t *>labels,
                                     <const double *>t, <const double *>w, rows, columns,
                                     1 / <double>rows, <double *>g, NULL, &total)
     if wrong < rows:
@@ -379,6 +421,7 @@ def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
     cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(logits)
     cdef int type = cnp.PyArray_TYPE(logits)
     cdef cnp.ndarray losses, gradient
+    cdef const fd_kernels *kernels = active_kernels()
     cdef const void *labels = NULL
     cdef const void *t = cnp.PyArray_DATA(y)
     cdef uint64_t n, classes, wrong
@@ -403,11 +446,11 @@ def softmax_cross_entropy(cnp.ndarray logits, cnp.ndarray y):
         labels = t
     with nogil:
         if type == cnp.NPY_FLOAT32:
-            wrong = softmax[float](<const float *>cnp.PyArray_DATA(logits),
+            wrong = softmax[float](kernels, <const float *>cnp.PyArray_DATA(logits),
                                    <const intptr_t *>labels, <const float *>t, NULL, n, classes, 1,
                                    <float *>g, <float *>l, &total)
         else:
-            wrong = softmax[double](<const double *>cnp.PyArray_DATA(logits),
+            wrong = softmax[double](kernels, <const double *>cnp.PyArray_DATA(logits),
                                     <const intptr_t *>labels, <const double *>t, NULL, n, classes,
                                     1, <double *>g, <double *>l, &total)
     if wrong < n:
@@ -426,6 +469,7 @@ def softmax_of(cnp.ndarray z, cnp.ndarray out):
     """
     cdef int d, ndim = cnp.PyArray_NDIM(z), type = cnp.PyArray_TYPE(z)
     cdef uint64_t classes, rows
+    cdef const fd_kernels *kernels = active_kernels()
     cdef bint fits = (
         ndim > 0 and ndim == cnp.PyArray_NDIM(out) and type == cnp.PyArray_TYPE(out)
         and type in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) and is_plain(z) and is_plain(out)
@@ -443,9 +487,9 @@ def softmax_of(cnp.ndarray z, cnp.ndarray out):
     cdef void *y = cnp.PyArray_DATA(out)
     with nogil:
         if type == cnp.NPY_FLOAT32:
-            probabilities[float](<const float *>data, rows, classes, <float *>y)
+            probabilities[float](kernels, <const float *>data, rows, classes, <float *>y)
         else:
-            probabilities[double](<const double *>data, rows, classes, <double *>y)
+            probabilities[double](kernels, <const double *>data, rows, classes, <double *>y)
     return True
 
 

@@ -45,6 +45,7 @@ def update(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> None: ...
+def sum_of_squares(a: NDArray[Any]) -> float: ...
 def submatrix(
     matrix: NDArray[Any],
     rows: NDArray[Any] | None,

@@ -27,7 +27,6 @@ from fastdrop._messages import shown
 from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, serialize
 from fastdrop._typed import not_default, typed
-from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.initializers import Initializer
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.schedules import rate_at, rate_config
@@ -49,7 +48,6 @@ __all__ = [
     "deserialize",
     "serialize",
     "shapes_between",
-    "sum_of_squares",
     "sum_over_ranks",
 ]
 
@@ -63,15 +61,6 @@ Backward: TypeAlias = Callable[..., Any]
 sum_over_ranks: ContextVar[Callable[[Array], Array] | None] = ContextVar(
     "sum_over_ranks", default=None
 )
-
-
-def sum_of_squares(a: Array) -> float:
-    """Return the sum of the squares of an array's elements, computed on one thread.
-
-    On more than 10 000 elements NumPy would use OpenBLAS's threads. They go on spinning for 0.1 s,
-    on the cores that the rest of a training step needs.
-    """
-    return float(on_one_blas_thread(np.vdot, a, a))
 
 
 class WeightRule(NamedTuple):

@@ -12,6 +12,7 @@ from fastdrop import initializers
 from fastdrop._checks import as_numbers, check_count, check_number, lookup
 from fastdrop._messages import shown
 from fastdrop._quiet import bare, quiet, underflowing_both_ways
+from fastdrop.compiled._train import sum_of_squares
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
 from fastdrop.layers.base import (
@@ -21,7 +22,6 @@ from fastdrop.layers.base import (
     Shape,
     WeightRule,
     batch_shape,
-    sum_of_squares,
 )
 from fastdrop.layers.batch import Batch
 from fastdrop.random import Key

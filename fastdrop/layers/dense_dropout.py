@@ -11,10 +11,11 @@ import numpy as np
 from fastdrop._checks import as_numbers, check_number, checked_p
 from fastdrop._messages import shown
 from fastdrop._quiet import bare, underflowing, underflowing_both_ways
+from fastdrop.compiled._train import sum_of_squares
 from fastdrop.functional import dropout
 from fastdrop.initializers import Constant, Initializer
 from fastdrop.layers.activations import sigmoid
-from fastdrop.layers.base import Array, Backward, Shape, sum_of_squares
+from fastdrop.layers.base import Array, Backward, Shape
 from fastdrop.layers.batch import Batch
 from fastdrop.layers.core import Dense
 from fastdrop.layers.schedules import Rate, checked_rate, p_or_rate, rate_at

@@ -10,6 +10,7 @@ from scipy.sparse import issparse
 
 from fastdrop.compiled._train import submatrix
 from fastdrop.layers import Array
+from fastdrop.training.block import Buffers
 
 __all__ = ["Chosen", "Rows", "chunks"]
 
@@ -32,7 +33,7 @@ class Rows:
         self.samples, self.features = X.shape
         self._sparse = issparse(X)
         self._plain = not self._sparse and X.flags.c_contiguous and X.flags.aligned
-        self._buffer = np.empty((0, self.features), X.dtype)
+        self._buffers = Buffers(X.dtype)
 
     def take(self, rows: Chosen) -> Array:
         """Return these rows as a dense array, which the next call may rewrite.
@@ -57,9 +58,7 @@ class Rows:
         return room
 
     def _room_for(self, rows: int) -> Array:
-        if len(self._buffer) < rows:
-            self._buffer = np.empty((rows, self.features), self.X.dtype)
-        return self._buffer[:rows]
+        return self._buffers("rows", rows, self.features)
 
 
 def chunks(rows: Rows) -> Iterator[slice]:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
+from fastdrop.compiled._train import sum_of_squares
 from fastdrop.layers import Array, WeightRule
-from fastdrop.layers.base import sum_of_squares
 from fastdrop.models import Sequential
 from fastdrop.optimizers import SGD, Adam, Optimizer
 from fastdrop.sklearn.losses import reported

@@ -420,6 +420,10 @@ class Fuzzer:
         ]
         return [matrix, rows, columns, self.array(tuple(counts), dtype, 0.1)]
 
+    def sum_of_squares(self):
+        shape = self.r.choice([(), (0,), (5,), (3, 4), (50, 100)])
+        return [self.array(shape, self.r.choice([np.float32, np.float64, np.intp]))]
+
     def mean_loss(self):
         r = self.r
         shape = r.choice([(3, 4), (64, 10), (2, 3, 5), (0, 3), (5,)])

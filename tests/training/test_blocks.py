@@ -234,6 +234,16 @@ def test_submatrix(isa, dtype, columns, share):
         assert (memory[expected.size :] == 5).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [1, 30, 3000])
+def test_rows_in_any_order(isa, dtype, width):
+    matrix = uniform(Key(1), (40, width)).astype(dtype)
+    for rows in (np.random.default_rng(0).permutation(40), np.array([39, 0, 39] * 10)):
+        out = np.empty((len(rows), width), dtype)
+        submatrix(matrix, rows, None, out)
+        np.testing.assert_array_equal(out, matrix[rows])
+
+
 class Untidy(Layer):
     """Doubles its input, and keeps notes in its outputs while going back."""
 

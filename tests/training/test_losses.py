@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gradients import central_differences
 
+import fastdrop
 from fastdrop import losses
 from fastdrop.layers import Activation
 from fastdrop.losses import LOSSES, Huber
@@ -120,6 +121,47 @@ def test_a_loss_of_logits_takes_them_in_every_call(name):
         value, gradient = of_logits(case.outputs, y, from_logits)
         assert value == expected
         np.testing.assert_array_equal(gradient, expected_gradient)
+
+
+# fewer rows than are taken together, more, and rows that are longer than these together
+@pytest.mark.parametrize("shape", [(3, 2), (300, 7), (2, 3001)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cross_entropy_of_logits_has_the_same_bits_on_every_instruction_set(isa, dtype, shape):
+    logits = (20 * RNG.normal(size=shape)).astype(dtype)
+    labels = RNG.integers(shape[1], size=shape[0])
+    one_hot = np.eye(shape[1], dtype=dtype)[labels]
+
+    def found():
+        return [
+            *losses.SparseCategoricalCrossentropy()(logits, labels, from_logits=True),
+            *losses.CategoricalCrossentropy()(logits, one_hot, from_logits=True),
+            Activation("softmax")(logits),
+        ]
+
+    with fastdrop.use_isa("generic"):
+        expected = found()
+    for a, b in zip(found(), expected):
+        np.testing.assert_array_equal(a, b)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
+    p = e / e.sum(axis=1, keepdims=True)
+    epsilon = float(np.finfo(dtype).eps)
+    value, gradient, _, _, softmax = expected
+    assert value == pytest.approx(-np.log(p[one_hot > 0]).mean(), rel=10 * epsilon)
+    bound = {"rtol": 100 * epsilon, "atol": 2 * epsilon}
+    np.testing.assert_allclose(gradient * len(p), p - one_hot, **bound)
+    np.testing.assert_allclose(softmax, p, **bound)
+
+
+@pytest.mark.parametrize("place", [0, 1, 6])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_row_that_is_not_finite_spoils_no_other_row(isa, bad, place):
+    logits = RNG.normal(size=(40, 7))
+    expected = Activation("softmax")(logits)
+    logits[20, place] = bad
+    found = Activation("softmax")(logits)
+    assert np.isnan(found[20]).any()
+    others = np.arange(40) != 20
+    np.testing.assert_array_equal(found[others], expected[others])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

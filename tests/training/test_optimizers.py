@@ -10,7 +10,7 @@ from dtypes import assert_same
 
 import fastdrop
 from fastdrop import learning_rates, optimizers
-from fastdrop.compiled._train import ProductGradient
+from fastdrop.compiled._train import ProductGradient, sum_of_squares
 from fastdrop.layers.base import PartialGradient, WeightRule
 from fastdrop.optimizers import SGD, Adam, AdamW, RMSprop
 
@@ -267,6 +267,22 @@ def test_numbers_below_the_normal_ones_stay_what_they_are_elsewhere():
     fastdrop.set_num_threads(threads)
     assert set(np.unique(dropped)) == {0.0, tiny / 2}
     assert np.float32(tiny) / np.float32(4) != 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (7,), (50, 100), (300, 301)])
+def test_sums_of_squares_have_the_same_bits_everywhere(isa, shape, dtype):
+    """Piece after piece of 2048 elements, whoever computes them."""
+    x = np.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+    flat = x.ravel()
+    expected = sum(square_sum(flat[at : at + 2048]) for at in range(0, x.size, 2048))
+    before = fastdrop.get_num_threads()
+    for threads in (1, 3):
+        fastdrop.set_num_threads(threads)
+        assert sum_of_squares(x) == expected
+    fastdrop.set_num_threads(before)
+    twice = np.repeat(x[..., np.newaxis], 2, axis=-1)
+    assert sum_of_squares(twice[..., 1]) == expected
 
 
 def products(memory, dtype, seed):

@@ -174,9 +174,10 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
     fd_restore_float_mode(before);
 }
 
-/* Rows of a shuffled batch lie far apart. So many rows before it is copied, so many bytes of each
-   row are asked for; the processor goes on by itself from there. */
-enum { ROWS_AHEAD = 8, BYTES_AHEAD = 256 };
+/* Rows of a shuffled batch lie far apart, and the processor's own prefetching begins anew with each
+   row and each page. So that many rows before it is copied, that many bytes of each row are asked
+   for, into the second cache: the first one would hold fewer requests. */
+enum { ROWS_AHEAD = 8, BYTES_AHEAD = 8192 };
 
 void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
                   const intptr_t *rows, uint64_t first, uint64_t last, const uint64_t *column_bits,
@@ -189,7 +190,7 @@ void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, 
             const char *const next =
                 (const char *)matrix + (uint64_t)rows[i + ROWS_AHEAD] * width * size;
             for (size_t at = 0; at < width * size && at < BYTES_AHEAD; at += 64)
-                __builtin_prefetch(next + at);
+                __builtin_prefetch(next + at, 0, 2);
         }
         const char *const from = (const char *)matrix + row * width * size;
         char *const to = (char *)values + i * num_columns * size;
