@@ -373,7 +373,7 @@ class Perceptron(BaseEstimator):
     def _new_optimizer(self) -> Any:
         rate = float(self.learning_rate_init)
         if self.solver == "sgd":
-            return solvers.sgd(rate, self.momentum, bool(self.nesterovs_momentum))
+            return solvers.sgd(rate, float(self.momentum), bool(self.nesterovs_momentum))
         return solvers.adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon))
 
     def _split(self, samples: Samples, random: Any) -> tuple[Array | None, Samples | None]:
@@ -528,13 +528,13 @@ class Perceptron(BaseEstimator):
         NotFittedError
             When there is nothing to save.
         ValueError
-            When the estimator holds something that a file cannot hold, such as labels that are
-            neither numbers nor text.
+            When a parameter does not fit its description, or when the estimator holds something
+            that a file cannot hold, such as labels that are neither numbers nor text.
         OSError
-            When the file cannot be written.
             When the file cannot be written.
         """
         check_is_fitted(self)
+        self._validate_params()  # `load` would refuse what it refuses
         files.save(self, self._network(), path)
 
 
