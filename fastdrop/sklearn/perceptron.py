@@ -333,7 +333,7 @@ class Perceptron(BaseEstimator):
                     "clipped",
                     stacklevel=5,
                 )
-            size = min(self.batch_size, count)
+            size = min(int(self.batch_size), count)
         batches = Batches(self._model, self._optimizer, samples, float(self.alpha))
         self._best_weights = self._model.get_weights() if self.early_stopping else None
         order = training
@@ -351,8 +351,8 @@ class Perceptron(BaseEstimator):
                     print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
                 self._count_no_improvement(validation)
                 if self.solver == "sgd" and self.learning_rate == "invscaling":
-                    rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
-                    self._optimizer.learning_rate = float(rate)
+                    rate = float(self.learning_rate_init) / (self.t_ + 1) ** float(self.power_t)
+                    self._optimizer.learning_rate = rate
                 if self._no_improvement_count > self.n_iter_no_change and self._ends():
                     break
                 if incremental:
@@ -394,6 +394,7 @@ class Perceptron(BaseEstimator):
         return training, samples.some(validation)
 
     def _count_no_improvement(self, validation: Samples | None) -> None:
+        tol = float(self.tol)
         if validation is None:
             loss, best = self.loss_curve_[-1], self.best_loss_
             if loss < best:
@@ -401,7 +402,7 @@ class Perceptron(BaseEstimator):
             if any(self._design.dropout):
                 *before, loss = self._mean_losses()
                 best = min(before, default=np.inf)
-            improved = not loss > best - self.tol
+            improved = not loss > best - tol
         else:
             # BLAS's threads would go on spinning on the cores that the next epoch needs.
             outputs = on_one_blas_thread(self._outputs, validation.rows)
@@ -410,7 +411,7 @@ class Perceptron(BaseEstimator):
             self.validation_scores_.append(score)
             if self.verbose:
                 print(f"Validation score: {score:f}")
-            improved = not score < self.best_validation_score_ + self.tol
+            improved = not score < self.best_validation_score_ + tol
             if score > self.best_validation_score_:
                 self.best_validation_score_ = score
                 self._best_weights = self._model.get_weights()
