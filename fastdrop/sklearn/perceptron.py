@@ -455,7 +455,7 @@ class Perceptron(BaseEstimator):
     def _rows_for(self, X: Any) -> Rows:
         """Check X, and return its rows."""
         check_is_fitted(self)
-        return Rows(validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False))
+        return Rows(validate_data(self, X, accept_sparse="csr", reset=False))
 
     def _outputs(self, rows: Rows) -> Array:
         """Return the network's outputs, after the last activation."""
