@@ -362,9 +362,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):
                 "`y` has classes not in `self.classes_`. "
                 f"`self.classes_` has {self.classes_}. 'y' has {classes}."
             )
-        if incremental and isinstance(self.class_weight, str):
+        if incremental and "balanced" in _listed(self.class_weight):
             raise ValueError(
-                f"class_weight '{self.class_weight}' is not supported for partial_fit. In order to "
+                "class_weight 'balanced' is not supported for partial_fit. In order to "
                 "use 'balanced' weights, use compute_class_weight('balanced', classes=classes, "
                 "y=y). Pass the resulting weights as the class_weight parameter."
             )
@@ -393,3 +393,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _listed(class_weight: Any) -> list[Any]:
+    return class_weight if isinstance(class_weight, list) else [class_weight]
