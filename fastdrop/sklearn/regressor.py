@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import StrOptions
@@ -291,8 +292,12 @@ class MLPRegressor(RegressorMixin, Perceptron):
             dtype=self._accepted(),
             reset=first,
         )
+        if y.dtype.kind not in "biuf":
+            raise ValueError(f"y must be numbers, got an array of {y.dtype}.")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if issparse(y):
+            y = y.toarray()
         if self.loss == "poisson" and y.min() < 0:
             raise ValueError(
                 f"Some value(s) of y are out of the valid range of the loss {self.loss!r}: "
