@@ -149,11 +149,18 @@ class Perceptron(BaseEstimator):
         )
         random = check_random_state(self.random_state)
         targets = self._encoded(y, np.dtype(design.dtype))
-        weights = self._weights(y, targets, sample_weight)
+        with np.errstate(over="ignore"):  # the sum shows it
+            weights = self._weights(y, targets, sample_weight)
+            if weights is not None:
+                weights = weights.astype(design.dtype, copy=False)
+                total = weights.sum(dtype=np.float64)
         if weights is not None:
-            if not (incremental or weights.any()):
+            if not (incremental or total):
                 raise ValueError("Weights of classes and samples must leave one that is not 0.")
-            weights = weights.astype(design.dtype, copy=False)
+            if not np.isfinite(total):
+                raise ValueError(
+                    f"Weights of classes and samples are too large for {design.dtype}."
+                )
         samples = Samples(Rows(X), targets, weights)
         if first:
             self._begin(design, random)
