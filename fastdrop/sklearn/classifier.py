@@ -249,10 +249,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         ValueError
             As for `fit`.
         """
-        if _check_partial_fit_first_call(self, classes):
-            multilabel = type_of_target(y).startswith("multilabel")
-            self._labels = Labels(y if multilabel else classes)
-        return self._fit(X, y, sample_weight, incremental=True)
+        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
     def predict(self, X: Any) -> Any:
         """Return the most probable class of each sample, or all labels that are probable.
@@ -340,7 +337,12 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         with np.errstate(divide="ignore"):  # the logarithm of 0
             return np.log(probabilities, out=probabilities)
 
-    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
+    def _validated(
+        self, X: Any, y: Any, classes: Any, incremental: bool, first: bool
+    ) -> tuple[Any, Any]:
+        if incremental and _check_partial_fit_first_call(self, classes):
+            multilabel = type_of_target(y).startswith("multilabel")
+            self._labels = Labels(y if multilabel else classes)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", multi_output=True, dtype=self._accepted(), reset=first
         )
@@ -350,17 +352,17 @@ class MLPClassifier(ClassifierMixin, Perceptron):
             self._labels = Labels(y)
             self.classes_ = self._labels.classes
             return X, y
-        classes = unique_labels(y)
+        present = unique_labels(y)
         if self.warm_start:
-            if set(classes) != set(self.classes_):
+            if set(present) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous "
-                    f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+                    f"call to fit. Previously got {self.classes_}, `y` has {present}"
                 )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+        elif len(np.setdiff1d(present, self.classes_, assume_unique=True)):
             raise ValueError(
                 "`y` has classes not in `self.classes_`. "
-                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+                f"`self.classes_` has {self.classes_}. 'y' has {present}."
             )
         if incremental and "balanced" in _listed(self.class_weight):
             raise ValueError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -65,6 +66,7 @@ class Perceptron(BaseEstimator):
 
     coefs_: list[Array]
     intercepts_: list[Array]
+    _optimizer: Any
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "hidden_layer_sizes": ["array-like", COUNT],
@@ -100,8 +102,13 @@ class Perceptron(BaseEstimator):
 
     # Methods that each subclass defines in its own way
 
-    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
-        """Check X and y, and return them; set what is known about y, such as its classes."""
+    def _validated(
+        self, X: Any, y: Any, classes: Any, incremental: bool, first: bool
+    ) -> tuple[Any, Any]:
+        """Check X and y, and return them; set what is known about y, such as its classes.
+
+        `classes` is what a classifier's `partial_fit` was given.
+        """
         raise NotImplementedError
 
     def _encoded(self, y: Any, dtype: np.dtype[Any]) -> Array:
@@ -126,12 +133,45 @@ class Perceptron(BaseEstimator):
 
     # The course of fit
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None
+    ) -> Self:
+        with self._unchanged_if_refused():
+            samples, random = self._prepared(X, y, sample_weight, incremental, classes)
+            split = self._split(samples, random)
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(samples)
+        else:
+            self._fit_batches(samples, *split, random, incremental)
+        if not all(np.isfinite(weight).all() for weight in self._model.get_weights()):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+        return self
+
+    @contextmanager
+    def _unchanged_if_refused(self) -> Iterator[None]:
+        """Give the estimator back the attributes that it had, if something raises an error.
+
+        What these attributes hold must not be written into meanwhile.
+        """
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _prepared(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any
+    ) -> tuple[Samples, Any]:
+        """Check everything, make the network, and return what it is trained on, and by chance."""
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         hidden, dropout = self._hidden(), self._dropout()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._validated(X, y, incremental, first)
+        X, y = self._validated(X, y, classes, incremental, first)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
             if not np.any(sample_weight):
@@ -166,16 +206,7 @@ class Perceptron(BaseEstimator):
             self._begin(design, random)
         else:
             self._go_on(design, random)
-        if self.solver == "lbfgs":
-            self._fit_lbfgs(samples)
-        else:
-            self._fit_batches(samples, random, incremental)
-        if not all(np.isfinite(weight).all() for weight in self._model.get_weights()):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large "
-                "values and need to be preprocessed."
-            )
-        return self
+        return samples, random
 
     def _accepted(self) -> Any:
         """Return the dtypes of X that are left as they are. Others become the first of them."""
@@ -267,6 +298,7 @@ class Perceptron(BaseEstimator):
         model.network.step = own.network.step  # so that used masks are not used again
         if hasattr(self, "_optimizer"):
             names = dict(zip(own.params, model.params))  # there may be another layer before these
+            self._optimizer = copy.copy(self._optimizer)
             self._optimizer.state = {
                 names[name]: {part: a.astype(model.dtype) for part, a in arrays.items()}
                 for name, arrays in self._optimizer.state.items()
@@ -321,7 +353,14 @@ class Perceptron(BaseEstimator):
             return
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
 
-    def _fit_batches(self, samples: Samples, random: Any, incremental: bool) -> None:
+    def _fit_batches(
+        self,
+        samples: Samples,
+        training: Array | None,
+        validation: Samples | None,
+        random: Any,
+        incremental: bool,
+    ) -> None:
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_optimizer()
         states = (a for state in self._optimizer.state.values() for a in state.values())
@@ -330,7 +369,6 @@ class Perceptron(BaseEstimator):
         validated = getattr(self, "validation_scores_", None) is not None
         if not hasattr(self, "loss_curve_") or validated != bool(self.early_stopping):
             self._begin_curves()  # the old ones are of another solver or another rule for stopping
-        training, validation = self._split(samples, random)
         count = samples.rows.samples if training is None else len(training)
         size = min(200, count)
         if self.batch_size != "auto":
@@ -385,7 +423,7 @@ class Perceptron(BaseEstimator):
 
     def _split(self, samples: Samples, random: Any) -> tuple[Array | None, Samples | None]:
         """Return which samples to train on, or None for all, and the samples to validate on."""
-        if not self.early_stopping:
+        if not self.early_stopping or self.solver == "lbfgs":
             return None, None
         training, validation = train_test_split(
             np.arange(samples.rows.samples),

@@ -281,7 +281,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
             std = np.exp(moments.mean + variance / 2) * np.sqrt(np.expm1(variance))
         return _column_or_table(outputs), _column_or_table(std.astype(self._model.dtype))
 
-    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
+    def _validated(
+        self, X: Any, y: Any, classes: Any, incremental: bool, first: bool
+    ) -> tuple[Any, Any]:
         X, y = validate_data(
             self,
             X,
