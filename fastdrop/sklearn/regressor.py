@@ -219,7 +219,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Raises
         ------
         ValueError
-            When an argument does not fit its description, or the weights are no longer finite.
+            When an argument does not fit its description, which changes nothing in the estimator,
+            or when the weights are no longer finite.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
