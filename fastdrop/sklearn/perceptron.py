@@ -436,6 +436,9 @@ class Perceptron(BaseEstimator):
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
+        weights = samples.weights
+        if weights is not None and not (weights[training].any() and weights[validation].any()):
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         return training, samples.some(validation)
 
     def _count_no_improvement(self, validation: Samples | None) -> None:

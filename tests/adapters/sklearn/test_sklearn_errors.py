@@ -261,6 +261,7 @@ def test_negative_counts():
 
 # What a later call may be given. Classifiers have labels from 0 to 2, regressors the same numbers.
 MORE = np.where(np.arange(60) < 57, Y % 3, 7)
+ONE = (np.arange(60) == 17).astype(float)
 REFUSED = {
     "weights of another length": {"sample_weight": np.ones(3)},
     "weights below 0": {"sample_weight": -np.ones(60)},
@@ -270,6 +271,12 @@ REFUSED = {
     "too few to validate": {"X": X[:8], "y": Y[:8] % 2, "early_stopping": True},
     "one of a class": {"y": np.arange(60) == 3, "early_stopping": True, "of": "MLPClassifier"},
     "nothing to train on": {"early_stopping": True, "validation_fraction": 0.999},
+    **{
+        f"no weight in the other {share:.0%}": {
+            **{"sample_weight": ONE, "early_stopping": True, "validation_fraction": share}
+        }
+        for share in (0.1, 0.9)
+    },
     "another kind of layers": {"solver": "lbfgs", "batch_norm": True},
     "another number of rates": {"dropout": [0.1, 0.2]},
     "other layers": {"hidden_layer_sizes": (5,), "warm_start": True},
