@@ -229,6 +229,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one more epoch.
 
+        The optimiser is that of the last `fit`, or of the first `partial_fit`: later values of
+        `solver`, `learning_rate_init` and the optimiser's other parameters change nothing.
+
         Parameters
         ----------
         X, y, sample_weight
