@@ -503,7 +503,10 @@ class Perceptron(BaseEstimator):
     def _rows_for(self, X: Any) -> Rows:
         """Check X, and return its rows."""
         check_is_fitted(self)
-        return Rows(validate_data(self, X, accept_sparse="csr", reset=False))
+        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        if X.dtype.kind in "mM":  # the number that is a date depends on the array's unit
+            raise ValueError(f"X must be numbers, got an array of {X.dtype}.")
+        return Rows(X)
 
     def _outputs(self, rows: Rows) -> Array:
         """Return the network's outputs, after the last activation."""

@@ -373,6 +373,14 @@ def test_targets_that_are_no_numbers(kind, settings):
         ours.MLPRegressor(**SMALL, **settings).fit(X, NO_NUMBERS[kind])
 
 
+@pytest.mark.parametrize("kind", ["M8[D]", "m8[s]"])
+def test_dates_later(kind):
+    """scikit-learn's `fit` takes them for numbers, and its `predict` fails."""
+    net = ours.MLPRegressor(**SMALL).fit(X, Y)
+    with pytest.raises(ValueError, match="X must be numbers, got an array of "):
+        net.predict((16 * X).astype(kind))
+
+
 @pytest.mark.parametrize("name", ["partial_fit", "fit"])
 def test_other_sizes_go_on_with_nothing(name):
     net = ours.MLPRegressor(warm_start=True, **SMALL).fit(X, Y)
