@@ -312,7 +312,11 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return X, y
 
     def _encoded(self, y: Any, dtype: np.dtype[Any]) -> Array:
-        return np.ascontiguousarray(y.reshape(len(y), -1), dtype)
+        with np.errstate(over="ignore"):
+            targets = np.ascontiguousarray(y.reshape(len(y), -1), dtype)
+        if not np.isfinite(targets).all():
+            raise ValueError(f"Input y contains infinity or a value too large for {dtype!r}.")
+        return targets
 
     def _outputs_and_activation(self, y: Any) -> tuple[int, str]:
         outputs = 1 if y.ndim == 1 else y.shape[1]

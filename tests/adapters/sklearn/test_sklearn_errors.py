@@ -282,6 +282,7 @@ REFUSED = {
     "other layers": {"hidden_layer_sizes": (5,), "warm_start": True},
     "other normalisation": {"batch_norm": True, "warm_start": True},
     "dates": {"y": np.full(60, np.datetime64("2020", "Y")), "of": "MLPRegressor"},
+    "targets too large": {"y": np.full(60, 1e300), "dtype": "float32", "of": "MLPRegressor"},
     "counts below 0": {"y": -Y, "loss": "poisson"},
     "a class without weight": {"y": Y % 3 + 1, "class_weight": {9: 1}},
     "a list of weights": {"y": Y % 3 + 1, "class_weight": [1, 2, 3]},
@@ -399,6 +400,8 @@ def test_normalisation_does_not_come_later(name):
 
 
 def test_too_large_for_float32():
+    with pytest.raises(ValueError, match=r"Input y contains .* too large for dtype\('float32'\)"):
+        ours.MLPRegressor(dtype="float32", **SMALL).fit(X, Y * 1e300)
     with pytest.raises(ValueError, match="too large for dtype"), np.errstate(over="ignore"):
         ours.MLPRegressor(dtype="float32", **SMALL).fit(X * 1e300, Y)
     net = ours.MLPRegressor(dtype="float32", **SMALL).fit(X, Y)
