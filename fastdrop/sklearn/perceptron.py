@@ -473,7 +473,7 @@ class Perceptron(BaseEstimator):
         """
         sums = np.cumsum([0.0, *self.loss_curve_])
         last = np.arange(1, len(sums))
-        first = np.maximum(last - max(1, self.n_iter_no_change), 0).astype(int)
+        first = np.maximum(last - float(max(1, self.n_iter_no_change)), 0).astype(int)
         means: list[float] = ((sums[last] - sums[first]) / (last - first)).tolist()
         return means
 
