@@ -223,7 +223,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         Raises
         ------
         ValueError
-            When an argument does not fit its description, or the weights are no longer finite.
+            When an argument does not fit its description, which changes nothing in the estimator,
+            or when the weights are no longer finite.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -231,6 +232,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one more epoch.
+
+        The optimiser is that of the last `fit`, or of the first `partial_fit`: later values of
+        `solver`, `learning_rate_init` and the optimiser's other parameters change nothing.
 
         Parameters
         ----------
@@ -249,10 +253,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         ValueError
             As for `fit`.
         """
-        if _check_partial_fit_first_call(self, classes):
-            multilabel = type_of_target(y).startswith("multilabel")
-            self._labels = Labels(y if multilabel else classes)
-        return self._fit(X, y, sample_weight, incremental=True)
+        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
     def predict(self, X: Any) -> Any:
         """Return the most probable class of each sample, or all labels that are probable.
@@ -340,7 +341,12 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         with np.errstate(divide="ignore"):  # the logarithm of 0
             return np.log(probabilities, out=probabilities)
 
-    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
+    def _validated(
+        self, X: Any, y: Any, classes: Any, incremental: bool, first: bool
+    ) -> tuple[Any, Any]:
+        if incremental and _check_partial_fit_first_call(self, classes):
+            multilabel = type_of_target(y).startswith("multilabel")
+            self._labels = Labels(y if multilabel else classes)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", multi_output=True, dtype=self._accepted(), reset=first
         )
@@ -350,21 +356,21 @@ class MLPClassifier(ClassifierMixin, Perceptron):
             self._labels = Labels(y)
             self.classes_ = self._labels.classes
             return X, y
-        classes = unique_labels(y)
+        present = unique_labels(y)
         if self.warm_start:
-            if set(classes) != set(self.classes_):
+            if set(present) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous "
-                    f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+                    f"call to fit. Previously got {self.classes_}, `y` has {present}"
                 )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+        elif len(np.setdiff1d(present, self.classes_, assume_unique=True)):
             raise ValueError(
                 "`y` has classes not in `self.classes_`. "
-                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+                f"`self.classes_` has {self.classes_}. 'y' has {present}."
             )
-        if incremental and isinstance(self.class_weight, str):
+        if incremental and "balanced" in _listed(self.class_weight):
             raise ValueError(
-                f"class_weight '{self.class_weight}' is not supported for partial_fit. In order to "
+                "class_weight 'balanced' is not supported for partial_fit. In order to "
                 "use 'balanced' weights, use compute_class_weight('balanced', classes=classes, "
                 "y=y). Pass the resulting weights as the class_weight parameter."
             )
@@ -393,3 +399,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _listed(class_weight: Any) -> list[Any]:
+    return class_weight if isinstance(class_weight, list) else [class_weight]

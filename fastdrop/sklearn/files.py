@@ -7,8 +7,9 @@ Everything else is JSON. What JSON cannot express is a dict of one item, such as
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
 
@@ -19,6 +20,8 @@ from fastdrop._messages import one_line_about, shown
 from fastdrop._serialization import is_ours
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
+from fastdrop.optimizers import Optimizer
+from fastdrop.sklearn import solvers
 from fastdrop.sklearn.networks import Design
 from fastdrop.sklearn.targets import Labels
 from fastdrop.training import files
@@ -31,6 +34,8 @@ LEARNT = (
     *("n_features_in_", "feature_names_in_", "n_iter_", "t_", "loss_", "best_loss_"),
     *("loss_curve_", "validation_scores_", "best_validation_score_", "_no_improvement_count"),
 )
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"Adam": solvers.adam, "SGD": solvers.sgd}
+CANNOT_HOLD = "{}: expected numbers, text, lists or arrays of them, which a file can hold"
 ARRAYS = {
     name: np.dtype(name)
     for name in (
@@ -63,8 +68,13 @@ def save(estimator: Any, model: Sequential, path: str | PathLike[str]) -> None:
         "optimizer": None,
     }
     arrays = dict(model.network.weights())
-    if optimizer is not None:
-        config["optimizer"] = [optimizer.iterations, optimizer.current_learning_rate]
+    if optimizer is not None:  # with its own constants: parameters may have changed since
+        name = type(optimizer).__name__
+        config["optimizer"] = {
+            "class": name,
+            "constants": {each: getattr(optimizer, each) for each in constants(OPTIMIZERS[name])},
+            "iterations": optimizer.iterations,
+        }
         for name, state in optimizer.state_of(model.params).items():
             for part, array in state.items():
                 arrays[f"{files.OPTIMIZER}{name}/{part}"] = array
@@ -95,7 +105,7 @@ def load(path: str | PathLike[str], classes: Mapping[str, type]) -> Any:
             setattr(estimator, lookup("learnt", name, dict(zip(LEARNT, LEARNT))), unpacked(value))
         estimator._take(design, model)
         if config["optimizer"] is not None:
-            estimator._optimizer = _optimizer(estimator, model, config["optimizer"], arrays)
+            estimator._optimizer = _optimizer(model, config["optimizer"], arrays)
     return estimator
 
 
@@ -109,17 +119,22 @@ def _check_design(design: Design, arrays: Mapping[str, Array]) -> None:
         raise ValueError(f"design: expected weights of shapes {expected}, got {shapes}")
 
 
-def _optimizer(
-    estimator: Any, model: Sequential, given: list[Any], arrays: Mapping[str, Array]
-) -> Any:
-    optimizer = estimator._new_optimizer()
-    iterations, optimizer.learning_rate = given
+def constants(make: Callable[..., Optimizer]) -> list[str]:
+    """Return the names of an optimiser's constants, which are the arguments of what makes it."""
+    return list(inspect.signature(make).parameters)
+
+
+def _optimizer(model: Sequential, given: Any, arrays: Mapping[str, Array]) -> Optimizer:
+    files.check_keys("optimizer", given, ("class", "constants", "iterations"))
+    make = lookup("optimizer", given["class"], OPTIMIZERS)
+    files.check_keys("optimizer", given["constants"], constants(make))
+    optimizer = make(**given["constants"])
     state: dict[str, dict[str, Array]] = {}
     for name, array in arrays.items():
         if name.startswith(files.OPTIMIZER):
             param, _, part = name.removeprefix(files.OPTIMIZER).rpartition("/")
             state.setdefault(param, {})[part] = array
-    optimizer.restore(model.params, iterations, state)
+    optimizer.restore(model.params, given["iterations"], state)
     return optimizer
 
 
@@ -147,12 +162,13 @@ def packed(name: str, value: Any) -> Any:
         kind = "str" if value.dtype.kind == "U" else value.dtype.name
         if kind in ARRAYS:
             return {"array": [kind, packed(name, value.tolist())]}
-    if isinstance(value, np.random.RandomState):
+        raise ValueError(f"{CANNOT_HOLD.format(name)}, got an array of {value.dtype}")
+    if (
+        isinstance(value, np.random.RandomState)
+        and value.get_state(legacy=False)["bit_generator"] == "MT19937"
+    ):
         return {"random": packed(name, value.get_state())}
-    raise ValueError(
-        f"{name}: expected numbers, text, lists or arrays of them, which a file can hold, "
-        f"got {type(value).__name__}"
-    )
+    raise ValueError(f"{CANNOT_HOLD.format(name)}, got {type(value).__name__}")
 
 
 def unpacked(value: Any) -> Any:

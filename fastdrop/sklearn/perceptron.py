@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -65,6 +66,7 @@ class Perceptron(BaseEstimator):
 
     coefs_: list[Array]
     intercepts_: list[Array]
+    _optimizer: Any
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "hidden_layer_sizes": ["array-like", COUNT],
@@ -100,8 +102,13 @@ class Perceptron(BaseEstimator):
 
     # Methods that each subclass defines in its own way
 
-    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
-        """Check X and y, and return them; set what is known about y, such as its classes."""
+    def _validated(
+        self, X: Any, y: Any, classes: Any, incremental: bool, first: bool
+    ) -> tuple[Any, Any]:
+        """Check X and y, and return them; set what is known about y, such as its classes.
+
+        `classes` is what a classifier's `partial_fit` was given.
+        """
         raise NotImplementedError
 
     def _encoded(self, y: Any, dtype: np.dtype[Any]) -> Array:
@@ -126,12 +133,45 @@ class Perceptron(BaseEstimator):
 
     # The course of fit
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None
+    ) -> Self:
+        with self._unchanged_if_refused():
+            samples, random = self._prepared(X, y, sample_weight, incremental, classes)
+            split = self._split(samples, random)
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(samples)
+        else:
+            self._fit_batches(samples, *split, random, incremental)
+        if not all(np.isfinite(weight).all() for weight in self._model.get_weights()):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+        return self
+
+    @contextmanager
+    def _unchanged_if_refused(self) -> Iterator[None]:
+        """Give the estimator back the attributes that it had, if something raises an error.
+
+        What these attributes hold must not be written into meanwhile.
+        """
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _prepared(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any
+    ) -> tuple[Samples, Any]:
+        """Check everything, make the network, and return what it is trained on, and by chance."""
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         hidden, dropout = self._hidden(), self._dropout()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._validated(X, y, incremental, first)
+        X, y = self._validated(X, y, classes, incremental, first)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
             if not np.any(sample_weight):
@@ -149,26 +189,24 @@ class Perceptron(BaseEstimator):
         )
         random = check_random_state(self.random_state)
         targets = self._encoded(y, np.dtype(design.dtype))
-        weights = self._weights(y, targets, sample_weight)
+        with np.errstate(over="ignore"):  # the sum shows it
+            weights = self._weights(y, targets, sample_weight)
+            if weights is not None:
+                weights = weights.astype(design.dtype, copy=False)
+                total = weights.sum(dtype=np.float64)
         if weights is not None:
-            if not (incremental or weights.any()):
+            if not (incremental or total):
                 raise ValueError("Weights of classes and samples must leave one that is not 0.")
-            weights = weights.astype(design.dtype, copy=False)
+            if not np.isfinite(total):
+                raise ValueError(
+                    f"Weights of classes and samples are too large for {design.dtype}."
+                )
         samples = Samples(Rows(X), targets, weights)
         if first:
             self._begin(design, random)
         else:
             self._go_on(design, random)
-        if self.solver == "lbfgs":
-            self._fit_lbfgs(samples)
-        else:
-            self._fit_batches(samples, random, incremental)
-        if not all(np.isfinite(weight).all() for weight in self._model.get_weights()):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large "
-                "values and need to be preprocessed."
-            )
-        return self
+        return samples, random
 
     def _accepted(self) -> Any:
         """Return the dtypes of X that are left as they are. Others become the first of them."""
@@ -260,6 +298,7 @@ class Perceptron(BaseEstimator):
         model.network.step = own.network.step  # so that used masks are not used again
         if hasattr(self, "_optimizer"):
             names = dict(zip(own.params, model.params))  # there may be another layer before these
+            self._optimizer = copy.copy(self._optimizer)
             self._optimizer.state = {
                 names[name]: {part: a.astype(model.dtype) for part, a in arrays.items()}
                 for name, arrays in self._optimizer.state.items()
@@ -314,7 +353,14 @@ class Perceptron(BaseEstimator):
             return
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
 
-    def _fit_batches(self, samples: Samples, random: Any, incremental: bool) -> None:
+    def _fit_batches(
+        self,
+        samples: Samples,
+        training: Array | None,
+        validation: Samples | None,
+        random: Any,
+        incremental: bool,
+    ) -> None:
         if not incremental or not hasattr(self, "_optimizer"):
             self._optimizer = self._new_optimizer()
         states = (a for state in self._optimizer.state.values() for a in state.values())
@@ -323,7 +369,6 @@ class Perceptron(BaseEstimator):
         validated = getattr(self, "validation_scores_", None) is not None
         if not hasattr(self, "loss_curve_") or validated != bool(self.early_stopping):
             self._begin_curves()  # the old ones are of another solver or another rule for stopping
-        training, validation = self._split(samples, random)
         count = samples.rows.samples if training is None else len(training)
         size = min(200, count)
         if self.batch_size != "auto":
@@ -333,7 +378,7 @@ class Perceptron(BaseEstimator):
                     "clipped",
                     stacklevel=5,
                 )
-            size = min(self.batch_size, count)
+            size = min(int(self.batch_size), count)
         batches = Batches(self._model, self._optimizer, samples, float(self.alpha))
         self._best_weights = self._model.get_weights() if self.early_stopping else None
         order = training
@@ -351,8 +396,8 @@ class Perceptron(BaseEstimator):
                     print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
                 self._count_no_improvement(validation)
                 if self.solver == "sgd" and self.learning_rate == "invscaling":
-                    rate = self.learning_rate_init / (self.t_ + 1) ** self.power_t
-                    self._optimizer.learning_rate = float(rate)
+                    rate = float(self.learning_rate_init) / (self.t_ + 1) ** float(self.power_t)
+                    self._optimizer.learning_rate = rate
                 if self._no_improvement_count > self.n_iter_no_change and self._ends():
                     break
                 if incremental:
@@ -373,12 +418,12 @@ class Perceptron(BaseEstimator):
     def _new_optimizer(self) -> Any:
         rate = float(self.learning_rate_init)
         if self.solver == "sgd":
-            return solvers.sgd(rate, self.momentum, bool(self.nesterovs_momentum))
+            return solvers.sgd(rate, float(self.momentum), bool(self.nesterovs_momentum))
         return solvers.adam(rate, float(self.beta_1), float(self.beta_2), float(self.epsilon))
 
     def _split(self, samples: Samples, random: Any) -> tuple[Array | None, Samples | None]:
         """Return which samples to train on, or None for all, and the samples to validate on."""
-        if not self.early_stopping:
+        if not self.early_stopping or self.solver == "lbfgs":
             return None, None
         training, validation = train_test_split(
             np.arange(samples.rows.samples),
@@ -391,9 +436,13 @@ class Perceptron(BaseEstimator):
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
+        weights = samples.weights
+        if weights is not None and not (weights[training].any() and weights[validation].any()):
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         return training, samples.some(validation)
 
     def _count_no_improvement(self, validation: Samples | None) -> None:
+        tol = float(self.tol)
         if validation is None:
             loss, best = self.loss_curve_[-1], self.best_loss_
             if loss < best:
@@ -401,7 +450,7 @@ class Perceptron(BaseEstimator):
             if any(self._design.dropout):
                 *before, loss = self._mean_losses()
                 best = min(before, default=np.inf)
-            improved = not loss > best - self.tol
+            improved = not loss > best - tol
         else:
             # BLAS's threads would go on spinning on the cores that the next epoch needs.
             outputs = on_one_blas_thread(self._outputs, validation.rows)
@@ -410,7 +459,7 @@ class Perceptron(BaseEstimator):
             self.validation_scores_.append(score)
             if self.verbose:
                 print(f"Validation score: {score:f}")
-            improved = not score < self.best_validation_score_ + self.tol
+            improved = not score < self.best_validation_score_ + tol
             if score > self.best_validation_score_:
                 self.best_validation_score_ = score
                 self._best_weights = self._model.get_weights()
@@ -424,7 +473,7 @@ class Perceptron(BaseEstimator):
         """
         sums = np.cumsum([0.0, *self.loss_curve_])
         last = np.arange(1, len(sums))
-        first = np.maximum(last - max(1, self.n_iter_no_change), 0).astype(int)
+        first = np.maximum(last - float(max(1, self.n_iter_no_change)), 0).astype(int)
         means: list[float] = ((sums[last] - sums[first]) / (last - first)).tolist()
         return means
 
@@ -454,7 +503,10 @@ class Perceptron(BaseEstimator):
     def _rows_for(self, X: Any) -> Rows:
         """Check X, and return its rows."""
         check_is_fitted(self)
-        return Rows(validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=False))
+        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        if X.dtype.kind in "mM":  # the number that is a date depends on the array's unit
+            raise ValueError(f"X must be numbers, got an array of {X.dtype}.")
+        return Rows(X)
 
     def _outputs(self, rows: Rows) -> Array:
         """Return the network's outputs, after the last activation."""
@@ -528,13 +580,13 @@ class Perceptron(BaseEstimator):
         NotFittedError
             When there is nothing to save.
         ValueError
-            When the estimator holds something that a file cannot hold, such as labels that are
-            neither numbers nor text.
+            When a parameter does not fit its description, or when the estimator holds something
+            that a file cannot hold, such as labels that are neither numbers nor text.
         OSError
-            When the file cannot be written.
             When the file cannot be written.
         """
         check_is_fitted(self)
+        self._validate_params()  # `load` would refuse what it refuses
         files.save(self, self._network(), path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import StrOptions
@@ -218,7 +219,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Raises
         ------
         ValueError
-            When an argument does not fit its description, or the weights are no longer finite.
+            When an argument does not fit its description, which changes nothing in the estimator,
+            or when the weights are no longer finite.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -226,6 +228,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one more epoch.
+
+        The optimiser is that of the last `fit`, or of the first `partial_fit`: later values of
+        `solver`, `learning_rate_init` and the optimiser's other parameters change nothing.
 
         Parameters
         ----------
@@ -280,7 +285,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
             std = np.exp(moments.mean + variance / 2) * np.sqrt(np.expm1(variance))
         return _column_or_table(outputs), _column_or_table(std.astype(self._model.dtype))
 
-    def _validated(self, X: Any, y: Any, incremental: bool, first: bool) -> tuple[Any, Any]:
+    def _validated(
+        self, X: Any, y: Any, classes: Any, incremental: bool, first: bool
+    ) -> tuple[Any, Any]:
         X, y = validate_data(
             self,
             X,
@@ -291,8 +298,12 @@ class MLPRegressor(RegressorMixin, Perceptron):
             dtype=self._accepted(),
             reset=first,
         )
+        if y.dtype.kind not in "biuf":
+            raise ValueError(f"y must be numbers, got an array of {y.dtype}.")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if issparse(y):
+            y = y.toarray()
         if self.loss == "poisson" and y.min() < 0:
             raise ValueError(
                 f"Some value(s) of y are out of the valid range of the loss {self.loss!r}: "
@@ -301,7 +312,11 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return X, y
 
     def _encoded(self, y: Any, dtype: np.dtype[Any]) -> Array:
-        return np.ascontiguousarray(y.reshape(len(y), -1), dtype)
+        with np.errstate(over="ignore"):
+            targets = np.ascontiguousarray(y.reshape(len(y), -1), dtype)
+        if not np.isfinite(targets).all():
+            raise ValueError(f"Input y contains infinity or a value too large for {dtype!r}.")
+        return targets
 
     def _outputs_and_activation(self, y: Any) -> tuple[int, str]:
         outputs = 1 if y.ndim == 1 else y.shape[1]

@@ -25,7 +25,7 @@ class Rows:
     Parameters
     ----------
     X : ndarray or CSR matrix, (samples, features)
-        A matrix of float32 or float64.
+        A matrix of numbers; of float32 or float64 where rows are taken by their numbers.
     """
 
     def __init__(self, X: Any) -> None:

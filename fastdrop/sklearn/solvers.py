@@ -67,8 +67,10 @@ def adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) -> 
 
 def sgd(learning_rate: float, momentum: float, nesterov: bool) -> SGD:
     """Return scikit-learn's SGD, which also takes a momentum of 1."""
+    if momentum != 1:
+        return SGD(learning_rate, momentum, nesterov)
     optimizer = SGD(learning_rate, nesterov=nesterov)
-    optimizer.momentum = float(momentum)
+    optimizer.momentum = 1.0
     return optimizer
 
 

@@ -122,6 +122,11 @@ class Labels:
         """
         if self.kind == "multilabel-indicator":
             weights = compute_sample_weight(class_weight, y)
+        elif isinstance(class_weight, list):
+            raise ValueError(
+                "class_weight can only be a list where samples have several labels, got "
+                f"{shown(class_weight)}"
+            )
         else:
             codes = targets.astype(np.intp).ravel()
             if isinstance(class_weight, str):  # "balanced", in which samples count by their weights

@@ -101,6 +101,12 @@ def test_when_training_ends(input_dropout, patience):
     assert fitted.best_loss_ == min(fitted.loss_curve_)
 
 
+@pytest.mark.parametrize("patience", [np.inf, 2**64, 10**30])
+def test_training_that_never_ends_early(patience):
+    fitted = net(n_iter_no_change=patience, tol=1e9, max_iter=4, dropout=0.1).fit(X, Y)
+    assert fitted.n_iter_ == 4
+
+
 def test_no_mask_comes_twice():
     trained = net(dropout=0.5)
     for _ in range(3):

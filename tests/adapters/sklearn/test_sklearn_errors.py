@@ -1,5 +1,7 @@
 """What is refused, in scikit-learn's words and types."""
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -42,6 +44,9 @@ THEIRS = {
     "NaN": fit(changed(np.nan), Y),
     "infinity": fit(changed(np.inf), Y),
     "NaN later": then(lambda net: net.predict(changed(np.nan))),
+    "complex later": then(lambda net: net.predict(changed(1j))),
+    "text later": then(lambda net: net.predict(X.astype(str))),
+    "no numbers later": then(lambda net: net.predict({"a": [1]})),
     "complex": fit(changed(1j), Y),
     "empty": fit(X[:0], Y[:0]),
     "no features": fit(X[:, :0], Y),
@@ -218,6 +223,9 @@ def test_targets_of_another_kind_go_on_with_nothing(first, later):
         ({"class_weight": "even"}, Y, "'class_weight' parameter"),
         ({"class_weight": {99: 2}}, Y, "The classes, .* are not in class_weight"),
         ({"class_weight": {0: 1}}, np.stack([Y > 2, Y > 4], axis=1), "list of dicts"),
+        ({"class_weight": [0, 1, 2]}, Y % 3, r"several labels, got \[0, 1, 2\]"),
+        ({"class_weight": []}, Y, r"several labels, got \[\]"),
+        ({"class_weight": [{0: 1}]}, Y > 4, r"several labels, got \[{0: 1}\]"),
         ({"class_weight": {0: -1}}, Y, "finite numbers of at least 0, got {0: -1}"),
         ({"class_weight": {0: np.nan}}, Y, "finite numbers of at least 0, got {0: nan}"),
         ({"class_weight": {0: np.inf}}, Y, "finite numbers of at least 0, got {0: inf}"),
@@ -251,6 +259,129 @@ def test_negative_counts():
         ours.MLPRegressor(loss="poisson", **SMALL).fit(X, Y - 2.0)
 
 
+# What a later call may be given. Classifiers have labels from 0 to 2, regressors the same numbers.
+MORE = np.where(np.arange(60) < 57, Y % 3, 7)
+ONE = (np.arange(60) == 17).astype(float)
+REFUSED = {
+    "weights of another length": {"sample_weight": np.ones(3)},
+    "weights below 0": {"sample_weight": -np.ones(60)},
+    "weights of 0": {"sample_weight": np.zeros(60)},
+    "weights whose sum is infinite": {"sample_weight": np.full(60, 1e308)},
+    "other features": {"X": X[:, :5], "sample_weight": np.ones(3)},
+    "too few to validate": {"X": X[:8], "y": Y[:8] % 2, "early_stopping": True},
+    "one of a class": {"y": np.arange(60) == 3, "early_stopping": True, "of": "MLPClassifier"},
+    "nothing to train on": {"early_stopping": True, "validation_fraction": 0.999},
+    **{
+        f"no weight in the other {share:.0%}": {
+            **{"sample_weight": ONE, "early_stopping": True, "validation_fraction": share}
+        }
+        for share in (0.1, 0.9)
+    },
+    "another kind of layers": {"solver": "lbfgs", "batch_norm": True},
+    "another number of rates": {"dropout": [0.1, 0.2]},
+    "other layers": {"hidden_layer_sizes": (5,), "warm_start": True},
+    "other normalisation": {"batch_norm": True, "warm_start": True},
+    "dates": {"y": np.full(60, np.datetime64("2020", "Y")), "of": "MLPRegressor"},
+    "targets too large": {"y": np.full(60, 1e300), "dtype": "float32", "of": "MLPRegressor"},
+    "counts below 0": {"y": -Y, "loss": "poisson"},
+    "a class without weight": {"y": Y % 3 + 1, "class_weight": {9: 1}},
+    "a list of weights": {"y": Y % 3 + 1, "class_weight": [1, 2, 3]},
+    "labels with numbers": {"y": np.where(Y > 4, "x", "y"), "sample_weight": np.ones(3)},
+    "other classes": {"y": MORE, "warm_start": True, "of": "MLPClassifier"},
+    "another dtype, too few": {
+        **{"X": X[:8].astype(np.float32), "y": Y[:8] % 3, "early_stopping": True},
+        **{"warm_start": True, "dropout": 0.1, "dtype": "float32"},
+    },
+}
+STATES = {
+    "new": lambda net: net,
+    "fitted": lambda net: net.fit(X, Y % 3),
+    "partly fitted": lambda net: net.partial_fit(
+        X, Y % 3, **({"classes": [0, 1, 2]} if hasattr(net, "predict_proba") else {})
+    ),
+}
+
+
+def seen(net):
+    """Everything that an estimator holds, as it is now."""
+    held = {name: copy.deepcopy(value) for name, value in vars(net).items()}
+    return {name: pickle.dumps(value) for name, value in held.items() if name != "_model"}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_refused_changes_nothing(name, case, state):
+    given = {"X": X, "y": Y % 3, "sample_weight": None, "of": name} | REFUSED[case]
+    x, y, weights, of = (given.pop(key) for key in ("X", "y", "sample_weight", "of"))
+    net = STATES[state](getattr(ours, name)(random_state=0, **SMALL))
+    if of != name or not set(given) <= set(net.get_params()):
+        return
+    if given.get("warm_start") and state == "new":
+        return
+    net.set_params(**given)
+    before = seen(net)
+    with pytest.raises(ValueError):  # noqa: PT011, each case's message has a test of its own
+        net.fit(x, y, sample_weight=weights)
+    assert seen(net) == before
+
+
+FIRST_PARTS = {
+    "a label that is no class": {"y": Y},
+    "weights of another length": {"sample_weight": np.ones(3)},
+    "NaN": {"X": changed(np.nan)},
+    "parts that validate": {"early_stopping": True},
+    "balanced parts": {"class_weight": "balanced"},
+    "balanced parts of labels": {"class_weight": ["balanced"] * 2, "y": np.eye(2)[Y % 2]},
+}
+
+
+@pytest.mark.parametrize("case", FIRST_PARTS)
+def test_a_first_part_that_is_refused_leaves_no_classes(case):
+    given = {"X": X, "y": Y % 3, "sample_weight": None} | FIRST_PARTS[case]
+    x, y, weights = (given.pop(key) for key in ("X", "y", "sample_weight"))
+    net = ours.MLPClassifier(**SMALL, **given)
+    with pytest.raises(ValueError):  # noqa: PT011
+        net.partial_fit(x, y, weights, classes=[0, 1, 2])
+    assert not hasattr(net, "classes_")
+    net.set_params(early_stopping=False, class_weight=None)
+    net.partial_fit(X, Y > 4, classes=[False, True])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("class_weight", "weights"),
+    [
+        (None, np.full(60, 1e308)),
+        (None, np.r_[np.full(30, 1e308), np.zeros(30)]),
+        ({0: 1e308}, None),
+        ({0: 1e200}, np.full(60, 1e200)),
+    ],
+)
+def test_weights_that_are_too_large(class_weight, weights, dtype):
+    net = ours.MLPClassifier(dtype=dtype, class_weight=class_weight, **SMALL)
+    with pytest.raises(ValueError, match=f"are too large for {dtype}"):
+        net.fit(X, Y, sample_weight=weights)
+
+
+NO_NUMBERS = {kind: Y.astype(kind) for kind in ("U", "S", "M8[D]", "m8[D]")}
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss": "poisson"}, {"solver": "lbfgs"}])
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+def test_targets_that_are_no_numbers(kind, settings):
+    with pytest.raises(ValueError, match="y must be numbers, got an array of"):
+        ours.MLPRegressor(**SMALL, **settings).fit(X, NO_NUMBERS[kind])
+
+
+@pytest.mark.parametrize("kind", ["M8[D]", "m8[s]"])
+def test_dates_later(kind):
+    """scikit-learn's `fit` takes them for numbers, and its `predict` fails."""
+    net = ours.MLPRegressor(**SMALL).fit(X, Y)
+    with pytest.raises(ValueError, match="X must be numbers, got an array of "):
+        net.predict((16 * X).astype(kind))
+
+
 @pytest.mark.parametrize("name", ["partial_fit", "fit"])
 def test_other_sizes_go_on_with_nothing(name):
     net = ours.MLPRegressor(warm_start=True, **SMALL).fit(X, Y)
@@ -269,6 +400,8 @@ def test_normalisation_does_not_come_later(name):
 
 
 def test_too_large_for_float32():
+    with pytest.raises(ValueError, match=r"Input y contains .* too large for dtype\('float32'\)"):
+        ours.MLPRegressor(dtype="float32", **SMALL).fit(X, Y * 1e300)
     with pytest.raises(ValueError, match="too large for dtype"), np.errstate(over="ignore"):
         ours.MLPRegressor(dtype="float32", **SMALL).fit(X * 1e300, Y)
     net = ours.MLPRegressor(dtype="float32", **SMALL).fit(X, Y)

@@ -73,6 +73,59 @@ def test_training_goes_on(case, tmp_path):
     assert net.loss_curve_ == loaded.loss_curve_
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"solver": "adam", "beta_1": 0.5}, {"solver": "sgd"}),
+        ({"solver": "sgd", "momentum": 1.0}, {"solver": "adam"}),
+        ({"solver": "adam"}, {"beta_1": 0.1, "beta_2": 0.1, "epsilon": 1.0}),
+        ({"solver": "sgd"}, {"momentum": 0.1, "nesterovs_momentum": False}),
+        ({"solver": "adam", "learning_rate_init": 0.01}, {"learning_rate_init": 0.1}),
+        ({"solver": "lbfgs"}, {"solver": "adam"}),
+        ({"dropout": 0.5}, {"dropout": 0.1, "alpha": 1.0}),
+        ({"hidden_layer_sizes": 3}, {"hidden_layer_sizes": 4}),
+        ({"early_stopping": True}, {"early_stopping": False, "dtype": "float32"}),
+    ],
+)
+def test_parameters_that_have_changed_since(first, then, tmp_path):
+    net = MLPRegressor(random_state=0, max_iter=3, **{"hidden_layer_sizes": 4} | first).fit(X, Y)
+    net.set_params(**then)
+    net.save(tmp_path / "net")
+    loaded = load(tmp_path / "net")
+    np.testing.assert_array_equal(net.predict(X), loaded.predict(X))
+    if "hidden_layer_sizes" in then:
+        for each in (net, loaded):
+            each.set_params(**first)
+    for each in (net, loaded):
+        each.partial_fit(X, Y)
+    for a, b in zip(net._model.get_weights(), loaded._model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("alpha", -1, "The 'alpha' parameter of MLPClassifier must be"),
+        ("dropout", "half", "The 'dropout' parameter of MLPClassifier must be"),
+        ("random_state", np.random.default_rng(0), "The 'random_state' parameter"),
+        ("random_state", np.random.RandomState(np.random.PCG64(0)), "random_state: .* RandomState"),
+        ("hidden_layer_sizes", range(1, 3), "hidden_layer_sizes: expected .*, got range"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(name, value, match, tmp_path):
+    net = MLPClassifier(4, max_iter=2).fit(X, Y)
+    net.set_params(**{name: value})
+    with pytest.raises(ValueError, match=match):
+        net.save(tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_that_a_file_cannot_hold(tmp_path):
+    net = MLPClassifier(4, max_iter=2).fit(X, Y.astype("M8[D]"))
+    with pytest.raises(ValueError, match=r"classes_: .*, got an array of datetime64\[D\]"):
+        net.save(tmp_path / "net")
+
+
 def test_names_of_features(tmp_path):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=[f"pixel {i}" for i in range(64)])

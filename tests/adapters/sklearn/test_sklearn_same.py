@@ -187,6 +187,46 @@ def test_random_states(random_state):
     np.testing.assert_allclose(*results, rtol=1e-9)
 
 
+SCHEDULE = {"solver": "sgd", "learning_rate": "invscaling"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value"),
+    [
+        ({}, "batch_size", np.int8(100)),
+        ({}, "batch_size", np.uint8(200)),
+        ({}, "tol", np.float16(0.1)),
+        ({"early_stopping": True}, "tol", np.float16(0.001)),
+        ({"dropout": 0.1}, "n_iter_no_change", np.int8(2)),
+        ({"dropout": 0.1}, "tol", np.float16(0.1)),
+        ({}, "hidden_layer_sizes", np.array([100, 200], np.uint8)),
+        ({}, "alpha", np.float16(0.1)),
+        ({}, "beta_2", np.float16(0.99)),
+        ({}, "epsilon", np.float16(1e-4)),
+        ({"solver": "sgd"}, "momentum", np.float16(0.9)),
+        (SCHEDULE, "learning_rate_init", np.float16(1e-3)),
+        (SCHEDULE, "power_t", np.int8(2)),
+        ({"solver": "lbfgs"}, "alpha", np.float16(0.1)),
+        ({"solver": "lbfgs"}, "max_fun", np.int8(10)),
+        ({}, "input_dropout", np.float16(0.1)),
+        ({}, "dropout", np.float16(0.1)),
+        ({}, "max_norm", np.float16(1.5)),
+    ],
+)
+def test_numbers_of_numpy_are_as_exact_as_others(settings, name, value):
+    """A sum with one of 8 or 16 bits has no more bits, and a loss of 1e5 is infinite in float16."""
+    given = {"hidden_layer_sizes": 4, "max_iter": 10, "n_iter_no_change": 1, "random_state": 0}
+    y = 1e3 * Y
+    expected, got = (
+        ours.MLPRegressor(**given | settings | {name: each}).fit(X, y)
+        for each in (value.tolist(), value)
+    )
+    assert got.n_iter_ == expected.n_iter_
+    for a, b in zip(got.coefs_, expected.coefs_):
+        np.testing.assert_array_equal(a, b)
+    assert type(got.loss_) is float
+
+
 def test_what_is_printed(capsys):
     printed = []
     for estimator in pair("MLPClassifier", verbose=True, early_stopping=True, tol=1, max_iter=20):
