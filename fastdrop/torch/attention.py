@@ -153,7 +153,10 @@ def attend(
         y = _attention_of(q, k, v, attn_mask, Call(dropout_p, seed, is_causal, scale))
     else:
         y = _forward(q, k, v, attn_mask, Call(dropout_p, seed, is_causal, scale))
-    return y.to(dtype).view(*shape[:-1], value.size(-1))
+    y = y.to(dtype)
+    if query.dim() != 4:  # not a view, because autograd may refuse to write to one
+        y = torch.ops.aten._unsafe_view(y, (*shape[:-1], value.size(-1)))
+    return y
 
 
 def _four_axes(x: Tensor) -> Tensor:

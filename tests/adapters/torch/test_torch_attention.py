@@ -259,6 +259,20 @@ def test_gradients_of_some(needs):
             assert x.grad is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["self", "three axes", "five axes"])
+def test_results_may_be_written_to(name, dtype):
+    """As PyTorch's, they are no views, to which autograd may refuse to write."""
+    tensors = [x.requires_grad_() for x in tensors_of(*SHAPES[name], dtype=dtype)]
+    expected = torch.autograd.grad((sdpa(*tensors, dropout_p=P) * 2).sum(), tensors)
+    found = torch.autograd.grad(sdpa(*tensors, dropout_p=P).mul_(2).sum(), tensors)
+    assert all(map(torch.equal, found, expected))
+    with torch.no_grad():
+        y = sdpa(*tensors, dropout_p=P)
+    y.mul_(torch.ones(1, dtype=dtype, requires_grad=True)).sum().backward()
+    assert not sdpa(*tensors, dropout_p=P).detach_().requires_grad
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpoints_whose_block_ended(use_reentrant):
     tensors = [x.requires_grad_() for x in tensors_of((2, 2, 70, 8))]

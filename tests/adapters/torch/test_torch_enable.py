@@ -106,6 +106,25 @@ def test_reached_without_gradients(name, mode):
         assert y.is_inference() == (mode is torch.inference_mode)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CALLS)
+def test_results_may_be_written_to(name, layout):
+    """A result is no view, to which autograd may refuse to write: relu_ after dropout, say."""
+    call, _ = CALLS[name]
+    x, factor = LAYOUTS[layout](normal(*X)).requires_grad_(), torch.ones(1, requires_grad=True)
+    with fnn.enable():
+        y = seeded(call, x)
+        (expected,) = torch.autograd.grad(y.sum() * 3, x)
+        y = seeded(call, x)
+        assert not y._is_view()
+        assert torch.equal(torch.autograd.grad(y.mul_(3).sum(), x)[0], expected)
+        with torch.no_grad():
+            y = seeded(call, x)
+        y.mul_(factor).sum().backward()
+        assert factor.grad is not None
+        assert not seeded(call, x).detach_().requires_grad
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_recurrent_layers(kind, batch_first):
