@@ -16,6 +16,7 @@ takes the call, fastdrop computes all of it, also where Inductor compiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -187,12 +188,12 @@ def _attention(
     if whole and fits(*arguments, enable_gqa):
         seed = _claim(dropout_p)
         if isinstance(seed, Seeds):
-            seed.group.see(query.numel() // query.size(-1) * key.size(-2))
+            seed.group.see(math.prod(query.shape[:-1]) * key.size(-2))
             seed = seed.values[0]
         if seed is not None:
             return attend(*arguments, scale, seed)
     elif switch.on and 0 < dropout_p < 1 and key.dim() > 1:
-        scores = query.numel() // query.size(-1) * key.size(-2)
+        scores = math.prod(query.shape[:-1]) * key.size(-2)
         if compilers.is_compiled_better(query, scores) and fits(
             *arguments, enable_gqa, compilers.is_traced
         ):

@@ -376,6 +376,8 @@ OWN = {
     "heads": (tensors_of((2, 4, 8, 4), (2, 3, 8, 4)), {"dropout_p": P}),
     "groups": (tensors_of((2, 4, 8, 4), (2, 3, 8, 4)), {"dropout_p": P, "enable_gqa": True}),
     "one axis": (tensors_of((8,)), {"dropout_p": P}),
+    "no axes": (tensors_of(()), {"dropout_p": P}),
+    "no columns, other heads": (tensors_of((2, 4, 8, 0), (2, 3, 8, 0)), {"dropout_p": P}),
     "complex": (tensors_of((2, 8, 4), dtype=torch.complex64), {"dropout_p": P}),
 }
 
@@ -395,6 +397,10 @@ def test_what_pytorch_says(name):
 NOT_IN_BLOCKS = {
     "two axes": [(9, 4)],
     "no queries": [(2, 3, 0, 4), (2, 3, 8, 4)],
+    "no keys": [(2, 3, 8, 4), (2, 3, 0, 4)],
+    "no columns": [(2, 3, 8, 0)],
+    "no columns but of values": [(2, 3, 8, 0), (2, 3, 8, 0), (2, 3, 8, 4)],
+    "no batch": [(0, 3, 8, 4)],
     "shared batch": [(2, 3, 8, 4), (1, 3, 8, 4)],
     "fewer axes": [(3, 8, 4), (2, 3, 8, 4)],
 }
