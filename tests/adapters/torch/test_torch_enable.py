@@ -328,6 +328,23 @@ def test_gradients(name):
         assert torch.autograd.gradgradcheck(repeatable, x, check_batched_grad=True)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("strategy", ["reverse-mode", "forward-mode"])
+@pytest.mark.parametrize("name", ["dropout", "feature_dropout", "alpha_dropout", "dropout_"])
+def test_jacobians_where_nothing_is_random(name, strategy):
+    def jacobian():
+        return torch.autograd.functional.jacobian(
+            lambda x: FUNCTIONS[name](x * 1, 1.0, True),
+            normal(2, 3),
+            vectorize=True,
+            strategy=strategy,
+        )
+
+    with fnn.enable():
+        found = jacobian()
+    assert torch.equal(found, jacobian())
+
+
 def test_what_is_dropped_is_0():
     x = torch.full((1000,), float("inf"), requires_grad=True)
     with fnn.enable():
