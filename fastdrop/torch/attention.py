@@ -65,7 +65,8 @@ def fits(
         and has_products()
         and all(takes(x) and x.dtype is query.dtype and x.dim() == axes for x in tensors)
         and axes >= 3
-        and query.size(-1) == key.size(-1)
+        and query.size(-1) == key.size(-1) > 0
+        and value.size(-1) > 0
         and key.size(-2) == value.size(-2)
         and key.shape[:-2] == value.shape[:-2]
         and query.shape[:-3] == key.shape[:-3]
