@@ -57,6 +57,8 @@ def _run(
         axes = "two axes for a causal mask" if causal else "one axis"
         raise ValueError(f"scores: expected at least {axes}, got a {scores.ndim}-d array")
     mask = _checked_mask(mask, scores)
+    if mask is not None and isinstance(out, np.ndarray) and np.may_share_memory(mask, out):
+        mask = mask.copy()  # later rows may need what earlier ones write to
     offset = checked_offset(offset, scores.size)
     scale = inverted_scale(p)
     y: NDArray[Any] = function(
@@ -94,7 +96,7 @@ def softmax_dropout(
     mask : array_like of bool or floats, optional
         Which keys a query attends to, in a shape that broadcasts to the shape of `scores`. A mask
         of bool is True where a key takes part. A mask of floats is added to the scores; -inf
-        excludes a key.
+        excludes a key whose score is finite.
     causal : bool
         Whether query i attends to the keys 0 to i only. This counts from the first query and the
         first key, as in PyTorch, even if there are more of one than of the other. With `mask`, a
@@ -112,8 +114,9 @@ def softmax_dropout(
     -------
     ndarray
         Array with the shape and dtype of `scores`. Half types are computed in float32 and rounded
-        once. A row in which no key takes part is all 0, as in PyTorch. A row is NaN where a score
-        that takes part is NaN or infinite, but its dropped weights are still +0.0.
+        once. A row in which no key takes part, or all scores are -inf, is all 0, as in PyTorch. A
+        row is NaN where a score that takes part is NaN or +inf, but its dropped weights are still
+        +0.0.
         `softmax_dropout_backward` computes the gradient.
 
     Raises

@@ -62,7 +62,8 @@ def fits(
         and has_products()
         and all(takes(x) and x.dtype is query.dtype and x.dim() == axes for x in tensors)
         and axes >= 3
-        and query.size(-1) == key.size(-1)
+        and query.size(-1) == key.size(-1) > 0
+        and value.size(-1) > 0
         and key.size(-2) == value.size(-2)
         and key.shape[:-2] == value.shape[:-2]
         and query.shape[:-3] == key.shape[:-3]
@@ -150,7 +151,10 @@ def attend(
         y = _attention_of(q, k, v, attn_mask, Call(dropout_p, seed, is_causal, scale))
     else:
         y = _forward(q, k, v, attn_mask, Call(dropout_p, seed, is_causal, scale))
-    return y.to(dtype).view(*shape[:-1], value.size(-1))
+    y = y.to(dtype)
+    if query.dim() != 4:  # not a view, because autograd may refuse to write to one
+        y = torch.ops.aten._unsafe_view(y, (*shape[:-1], value.size(-1)))
+    return y
 
 
 def _four_axes(x: Tensor) -> Tensor:

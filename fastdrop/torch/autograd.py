@@ -168,7 +168,7 @@ def drop_elements(x: Tensor, p: float, seed: Seed) -> Tensor:
 
 
 def _transformed(x: Tensor, key: Tensor, rule: Rule) -> Tensor:
-    if transforms_are_active():
+    if transforms_are_active() and not is_batched(x):
         y: Tensor = _Transformed.apply(x, key, rule)
         return y
     return operators.masked(x, key, *rule)
@@ -275,8 +275,7 @@ class _Transformed(Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         (key,) = ctx.saved_tensors
-        dy: Tensor = _Transformed.apply(tangent, key, ctx.rule)
-        return dy
+        return _transformed(tangent, key, ctx.rule)
 
     @staticmethod
     def vmap(

@@ -16,6 +16,7 @@ takes the call, fastdrop computes all of it, also where Inductor compiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -187,12 +188,12 @@ def _attention(
     if whole and fits(*arguments, enable_gqa):
         seed = _claim(dropout_p)
         if isinstance(seed, Seeds):
-            seed.group.see(query.numel() // query.size(-1) * key.size(-2))
+            seed.group.see(math.prod(query.shape[:-1]) * key.size(-2))
             seed = seed.values[0]
         if seed is not None:
             return attend(*arguments, scale, seed)
     elif switch.on and 0 < dropout_p < 1 and key.dim() > 1:
-        scores = query.numel() // query.size(-1) * key.size(-2)
+        scores = math.prod(query.shape[:-1]) * key.size(-2)
         if compilers.is_compiled_better(query, scores) and fits(
             *arguments, enable_gqa, compilers.is_traced
         ):
@@ -227,13 +228,13 @@ def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Te
     if not x.numel():
         return x, torch.empty_like(x)
     if train is False:
-        return x.clone(), torch.ones(x.shape, dtype=torch.bool, device=x.device)
+        return x.clone(), torch.ones_like(x, dtype=torch.bool)
     seed = _claim(p) if 0 < p <= 1 and is_usual(x) else None
     if not isinstance(seed, int):  # do what PyTorch's own kernel does, which cannot be reached now
-        mask = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - p)
+        mask = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p)
         return x.mul(mask).mul_(0.0 if p == 1 else 1 / (1 - p)), mask
     order = memory_order(x)
     shape = [x.shape[axis] for axis in order] if order else x.shape
     bits = torch.from_numpy(_core.make_mask(x.numel(), p, seed, 0, 0, False, None))
-    mask = undone(bits.view(torch.bool).view(shape), order).contiguous()
+    mask = undone(bits.view(torch.bool).view(shape), order)
     return apply(x, seed, Rule("scale", p, (), order))[0], mask

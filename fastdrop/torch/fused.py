@@ -25,11 +25,11 @@ class Add(Function):
         ctx.seed, ctx.rule = seed, rule
         source = in_memory_order(x, rule.order)
         z = in_memory_order(residual, rule.order)
-        y = empty(source)
+        y = empty(undone(source, rule.order))
         a, b, out = (array(tensor, (x.numel(),)) for tensor in (source, z, y))
         scale = inverted_scale(rule.p)
         _core.masked_add(a, b, rule.p, scale, seed, 0, (), 0, out, thread_limit())
-        return undone(y, rule.order)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:

@@ -35,6 +35,7 @@ REGISTERED = (  # what `enable` needs to register kernels
     "ops.aten.dropout.default.decompose",
     "ops.aten.native_dropout.default",
     "ops.aten.scaled_dot_product_attention.default",
+    "ops.aten._unsafe_view.default",
     "_safe_softmax",
 )
 

@@ -93,12 +93,12 @@ def apply(
     if kind == "scale" and not (shared or order or inplace or save_mask) and packed is None:
         return scale_elements(x.contiguous(), p, seed), None
     source = in_memory_order(x, order)
-    y = source if inplace else empty(source)
-    packed = _run(source, y, seed, rule, packed, save_mask)
-    if not inplace:
-        return undone(y, order), packed
-    if y.data_ptr() != x.data_ptr():
-        x.copy_(undone(y, order))
+    if not inplace:  # not a view, because autograd refuses to write to a view that a Function makes
+        y = empty(undone(source, order))
+        return y, _run(source, y, seed, rule, packed, save_mask)
+    packed = _run(source, source, seed, rule, packed, save_mask)
+    if source.data_ptr() != x.data_ptr():
+        x.copy_(undone(source, order))
     return x, packed
 
 

@@ -94,7 +94,7 @@ def undone(y: Tensor, order: tuple[int, ...]) -> Tensor:
 
 
 def empty(like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Return uninitialised memory like that of a contiguous tensor, or of another shape.
+    """Return uninitialised memory like that of a tensor without gaps, or contiguous of a shape.
 
     Large memory is in huge pages.
     """

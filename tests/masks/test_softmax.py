@@ -273,6 +273,30 @@ def test_layouts_and_in_place(of_scores, of_other):
         np.testing.assert_array_equal(found, dx)
 
 
+@pytest.mark.parametrize("place", [-4, 0, 1000])
+@pytest.mark.parametrize("kind", ["row", "rows", "bool"])
+def test_out_over_the_mask(kind, place):
+    memory = np.zeros(5000, np.float32)
+    out = memory[1000:3400].reshape(60, 40)
+    shape = (40,) if kind == "row" else (60, 40)
+    if kind == "bool":
+        mask = memory[1000 + place :].view(bool)[: 60 * 40].reshape(shape)
+        mask[...] = normal(shape) > 0
+    else:
+        mask = memory[1000 + place :][: math.prod(shape)].reshape(shape)
+        mask[...] = normal(shape)
+    scores, options = normal((60, 40), seed=1), {"key": KEY, "causal": True}
+    for function in (
+        lambda **more: fastdrop.softmax_dropout(scores, 0.3, **options, **more),
+        lambda **more: fastdrop.softmax_dropout_backward(scores, scores, 0.3, **options, **more),
+    ):
+        kept = memory.copy()
+        y = function(mask=mask)
+        assert function(mask=mask, out=out) is out
+        np.testing.assert_array_equal(out, y)
+        memory[:] = kept
+
+
 def test_default_key():
     scores = normal((10, 100))
     fastdrop.seed(9)

@@ -258,6 +258,20 @@ def test_gradients_of_some(needs):
             assert x.grad is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["self", "three axes", "five axes"])
+def test_results_may_be_written_to(name, dtype):
+    """As PyTorch's, they are no views, to which autograd may refuse to write."""
+    tensors = [x.requires_grad_() for x in tensors_of(*SHAPES[name], dtype=dtype)]
+    expected = torch.autograd.grad((sdpa(*tensors, dropout_p=P) * 2).sum(), tensors)
+    found = torch.autograd.grad(sdpa(*tensors, dropout_p=P).mul_(2).sum(), tensors)
+    assert all(map(torch.equal, found, expected))
+    with torch.no_grad():
+        y = sdpa(*tensors, dropout_p=P)
+    y.mul_(torch.ones(1, dtype=dtype, requires_grad=True)).sum().backward()
+    assert not sdpa(*tensors, dropout_p=P).detach_().requires_grad
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpoints_whose_block_ended(use_reentrant):
     tensors = [x.requires_grad_() for x in tensors_of((2, 2, 70, 8))]
@@ -361,6 +375,8 @@ OWN = {
     "heads": (tensors_of((2, 4, 8, 4), (2, 3, 8, 4)), {"dropout_p": P}),
     "groups": (tensors_of((2, 4, 8, 4), (2, 3, 8, 4)), {"dropout_p": P, "enable_gqa": True}),
     "one axis": (tensors_of((8,)), {"dropout_p": P}),
+    "no axes": (tensors_of(()), {"dropout_p": P}),
+    "no columns, other heads": (tensors_of((2, 4, 8, 0), (2, 3, 8, 0)), {"dropout_p": P}),
     "complex": (tensors_of((2, 8, 4), dtype=torch.complex64), {"dropout_p": P}),
 }
 
@@ -380,6 +396,10 @@ def test_what_pytorch_says(name):
 NOT_IN_BLOCKS = {
     "two axes": [(9, 4)],
     "no queries": [(2, 3, 0, 4), (2, 3, 8, 4)],
+    "no keys": [(2, 3, 8, 4), (2, 3, 0, 4)],
+    "no columns": [(2, 3, 8, 0)],
+    "no columns but of values": [(2, 3, 8, 0), (2, 3, 8, 0), (2, 3, 8, 4)],
+    "no batch": [(0, 3, 8, 4)],
     "shared batch": [(2, 3, 8, 4), (1, 3, 8, 4)],
     "fewer axes": [(3, 8, 4), (2, 3, 8, 4)],
 }

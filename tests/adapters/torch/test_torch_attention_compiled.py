@@ -130,6 +130,19 @@ def test_inductor_has_its_own_for_few_scores(seeds):
     assert not seeds
 
 
+@pytest.mark.parametrize("widths", [(0, 4), (4, 0), (0, 0)])
+def test_inductor_without_columns(widths):
+    query, value = (numbers(2, 4, 64, width).requires_grad_() for width in widths)
+
+    def function(query, value):
+        return functional.scaled_dot_product_attention(query, query, value, dropout_p=P)
+
+    y = torch.compile(function, fullgraph=True)(query, value)
+    assert y.shape == value.shape
+    y.sum().backward()
+    assert value.grad.shape == value.shape
+
+
 @pytest.mark.parametrize("mask", [None, some_true(1, 2, 5, 6)])
 def test_operators(mask):
     tensors = [numbers(1, 2, n, 3, seed=i).requires_grad_() for i, n in enumerate((5, 6, 6))]

@@ -106,6 +106,25 @@ def test_reached_without_gradients(name, mode):
         assert y.is_inference() == (mode is torch.inference_mode)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CALLS)
+def test_results_may_be_written_to(name, layout):
+    """A result is no view, to which autograd may refuse to write: relu_ after dropout, say."""
+    call, _ = CALLS[name]
+    x, factor = LAYOUTS[layout](normal(*X)).requires_grad_(), torch.ones(1, requires_grad=True)
+    with fnn.enable():
+        y = seeded(call, x)
+        (expected,) = torch.autograd.grad(y.sum() * 3, x)
+        y = seeded(call, x)
+        assert not y._is_view()
+        assert torch.equal(torch.autograd.grad(y.mul_(3).sum(), x)[0], expected)
+        with torch.no_grad():
+            y = seeded(call, x)
+        y.mul_(factor).sum().backward()
+        assert factor.grad is not None
+        assert not seeded(call, x).detach_().requires_grad
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_recurrent_layers(kind, batch_first):
@@ -146,10 +165,11 @@ def test_attention_and_models_of_it():
 def test_native_dropout(train):
     for layout in LAYOUTS.values():
         x = layout(normal(*X)).requires_grad_()
+        own = torch.native_dropout(x, 0.3, train)[1]
         with fnn.enable():
             y, mask = torch.native_dropout(x, 0.3, train)
         assert mask.dtype == torch.bool
-        assert mask.is_contiguous()
+        assert mask.stride() == own.stride()
         torch.testing.assert_close(y, torch.where(mask, x / 0.7, 0))
         scale = 0.7 if train else 1  # PyTorch's gradient for None
         torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], mask / scale)
@@ -179,6 +199,7 @@ OTHERS = {
     "view of a leaf": lambda: torch.ones(3, 3, requires_grad=True)[:],
     "one of many views": lambda: (torch.ones(3, 3, requires_grad=True) * 1).split(1)[0],
     "expanded": lambda: torch.ones(1, 3).expand(3, 3),
+    "complex, permuted": lambda: torch.ones(2, 3, 4, dtype=torch.complex64).permute(2, 0, 1),
     "0-d": lambda: torch.ones(()),
     "array": lambda: np.ones(3),
 }
@@ -305,6 +326,23 @@ def test_gradients(name):
             repeatable, x, check_forward_ad=True, check_batched_grad=True
         )
         assert torch.autograd.gradgradcheck(repeatable, x, check_batched_grad=True)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("strategy", ["reverse-mode", "forward-mode"])
+@pytest.mark.parametrize("name", ["dropout", "feature_dropout", "alpha_dropout", "dropout_"])
+def test_jacobians_where_nothing_is_random(name, strategy):
+    def jacobian():
+        return torch.autograd.functional.jacobian(
+            lambda x: FUNCTIONS[name](x * 1, 1.0, True),
+            normal(2, 3),
+            vectorize=True,
+            strategy=strategy,
+        )
+
+    with fnn.enable():
+        found = jacobian()
+    assert torch.equal(found, jacobian())
 
 
 def test_what_is_dropped_is_0():

@@ -1,6 +1,7 @@
 """FASTDROP_TORCH=1 and python -m fastdrop.torch: programs that know nothing of fastdrop."""
 
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -112,11 +113,57 @@ def test_command(run, how, value):
         (["--help"], 0, USAGE),
         (["--unknown"], 2, USAGE),
         (["missing.py"], 2, "fastdrop.torch: no such file: 'missing.py'"),
+        (["-m", "missing"], 2, "fastdrop.torch: no such module: 'missing'"),
+        (["-m", "missing.too"], 2, "fastdrop.torch: no such module: 'missing.too'"),
+        (["-m", "json"], 2, "fastdrop.torch: no such module: 'json'"),  # has no __main__
+        (["-m", ""], 2, "fastdrop.torch: no such module: ''"),
     ],
 )
 def test_command_without_a_program(run, arguments, status, line):
     found = run("-m", "fastdrop.torch", *arguments)
     assert (found.returncode, found.stderr) == (status, f"{line}\n")
+
+
+PLACES = """\
+import atexit, os, pickle, sys
+class Thing: pass
+os.chdir("/")
+print(os.path.isabs(__file__), os.path.exists(__file__), __package__, sys.argv)
+print([os.path.basename(path) for path in sys.path[:2]], os.path.isabs(sys.path[0]))
+atexit.register(lambda: print(type(pickle.loads(pickle.dumps(Thing()))).__name__))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-P"], ["-E"]])
+def test_the_program_sees_what_it_sees_from_python(run, tmp_path, options):
+    if options == ["-P"] and sys.version_info < (3, 11):
+        pytest.skip("new in Python 3.11")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "places.py").write_text(PLACES)
+    program = [os.path.join("sub", "places.py"), "a"]
+    expected = run(*options, *program)
+    assert expected.stdout.startswith("True True None")
+    found = run(*options, "-m", "fastdrop.torch", *program)
+    assert (found.stdout, found.stderr) == (expected.stdout, expected.stderr)
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive", "compiled"])
+def test_programs_that_are_not_text(run, tmp_path, kind):
+    (tmp_path / "folder").mkdir()
+    shutil.copy(tmp_path / "program.py", tmp_path / "folder" / "__main__.py")
+    shutil.make_archive(str(tmp_path / "archive"), "zip", tmp_path / "folder")
+    py_compile.compile(str(tmp_path / "program.py"), str(tmp_path / "compiled.pyc"))
+    name = {"folder": "folder", "archive": "archive.zip", "compiled": "compiled.pyc"}[kind]
+    found = run("-m", "fastdrop.torch", name, "a")
+    assert (found.stdout, found.stderr) == ("__main__ ['a'] True\n", "")
+
+
+def test_modules_whose_package_cannot_be_imported(run, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("import missing")
+    (tmp_path / "package" / "module.py").write_text("")
+    found = run("-m", "fastdrop.torch", "-m", "package.module")
+    assert "No module named 'missing'" in found.stderr
 
 
 def test_nothing_is_imported_without_pytorch(run):
