@@ -101,7 +101,7 @@ def test_core_fight(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("script", "arguments", "lines"),
-    [("inference.py", ["--calls", "1"], 4), ("memory.py", ["--samples", "200"], 4)],
+    [("inference.py", ["--calls", "1"], 10), ("memory.py", ["--samples", "200"], 4)],
 )
 def test_tables(script, arguments, lines):
     if script == "memory.py" and not Path("/proc/self/clear_refs").exists():
