@@ -119,6 +119,11 @@ def searched(candidates, data, parts):
     }
 
 
+def parts_of(run):
+    """Return how many parts told the best candidate; older files do not say."""
+    return run["fastdrop"].get("parts", 1)
+
+
 def table(folder):
     """Return the table of all files in a folder."""
     lines = [
@@ -141,7 +146,7 @@ def table(folder):
         theirs, ours = (f"{value:.{digits}f}" for value in errors.mean(axis=0))
         shown = difference.round(digits)
         what = "test error, %" if digits == 2 else "test RMSE"
-        parts = runs[0]["fastdrop"].get("parts", 1)  # older files have one
+        parts = parts_of(runs[0])
         chosen_on = "a fifth" if parts == 1 else f"{parts} fifths"
         lines.append(
             f"| {name} | {what} | {len(runs)} | {chosen_on} | {theirs} | {ours} "
@@ -163,6 +168,8 @@ def main(arguments=None):
     given = parser.parse_args(arguments)
     path = given.out / f"sklearn_dropout_{given.name}.json"
     runs = json.loads(path.read_text()) if path.exists() else []
+    if any(parts_of(run) != (FOLDS if given.name in UCI else 1) for run in runs):
+        parser.error(f"{path}: expected results of this search, got older ones: move them away")
     for seed in range(len(runs), given.seeds if given.name else 0):
         data = data_of(given.name, given.data, seed)
         sides = sides_of(given.name, seed)
