@@ -43,6 +43,16 @@ cdef extern from "dlfcn.h" nogil:
     void *dlsym(void *library, const char *name)
 
 cdef extern from "blas_threads.h" nogil:
+    ctypedef int (*fd_get_threads)() noexcept nogil
+    ctypedef void (*fd_set_threads)(int n) noexcept nogil
+    ctypedef void (*fd_sgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
+                              int64_t k, float alpha, const float *a, int64_t a_stride,
+                              const float *b, int64_t b_stride, float beta, float *c,
+                              int64_t c_stride) noexcept nogil
+    ctypedef void (*fd_dgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
+                              int64_t k, double alpha, const double *a, int64_t a_stride,
+                              const double *b, int64_t b_stride, double beta, double *c,
+                              int64_t c_stride) noexcept nogil
     int fd_blas_enter(fd_get_threads get, fd_set_threads set)
     void fd_blas_leave(fd_get_threads get, fd_set_threads set)
     void fd_blas_after_fork(fd_set_threads set)
@@ -808,11 +818,13 @@ def sum_of_squares(cnp.ndarray a):
 
 # ---- products, and the parts of weights that take part in them ---------------------------------
 
+cdef struct blas_functions:
+    fd_sgemm multiply_floats
+    fd_dgemm multiply_doubles
+    fd_get_threads get
+    fd_set_threads set
+
 cdef blas_functions blas = blas_functions(NULL, NULL, NULL, NULL)
-
-
-cdef const blas_functions *numpy_blas() noexcept:
-    return &blas if blas.get != NULL else NULL
 
 
 cdef enum:    # of CBLAS
