@@ -161,6 +161,7 @@ EXTENSIONS = [
     ),
     ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
     ("fastdrop.compiled._losses", ["fastdrop/compiled/_losses.pyx"]),
+    ("fastdrop.compiled._sparse", ["fastdrop/compiled/_sparse.pyx"]),
 ]
 
 setup(

@@ -3,6 +3,8 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
+from fastdrop.compiled._sparse import SparseRows
+
 class Link:
     def __init__(
         self,
@@ -20,6 +22,7 @@ class Link:
 class Chain:
     grads: dict[str, Any]
     calls_functions: bool
+    takes_sparse: bool
     def __init__(
         self,
         links: list[Link],
@@ -31,7 +34,9 @@ class Chain:
         rate_at: Callable[[Any, int], float],
         in_parts: Callable[..., Any],
     ) -> None: ...
-    def forward(self, x: NDArray[Any], training: bool, step: int, row: int) -> NDArray[Any]: ...
+    def forward(
+        self, given: NDArray[Any] | SparseRows, training: bool, step: int, row: int
+    ) -> NDArray[Any]: ...
     def sample(
         self, x: NDArray[Any], segments: NDArray[Any], row: int, in_lines: bool
     ) -> NDArray[Any]: ...

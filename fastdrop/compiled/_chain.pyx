@@ -26,6 +26,7 @@ from fastdrop.compiled import _core, _train
 from fastdrop.compiled._core cimport (
     bias_backward_memory, bias_memory, block_sums, cyclic_bytes, mask_memory, mask_rule,
 )
+from fastdrop.compiled._sparse cimport SparseRows
 from fastdrop.compiled._train cimport ProductGradient, enter_blas, leave_blas, multiply_by
 from fastdrop.compiled.arrays cimport is_plain
 
@@ -78,6 +79,7 @@ cdef class Link:
     # About the last batch; kept columns of outputs and inputs are None if these are whole:
     cdef Used used
     cdef cnp.ndarray x, y, kept, columns
+    cdef SparseRows rows    # in place of x
     cdef object activation_gradient
     cdef mask_rule mask
 
@@ -108,6 +110,12 @@ cdef class Link:
         self.whole.inputs, self.whole.weight, self.whole.bias = self.inputs, weight, bias
         self.whole.transposed = cnp.PyArray_Transpose(weight, NULL)
         self.whole.dbias = np.empty(width, weight.dtype)
+
+
+cdef cnp.ndarray check_type(given):
+    if not isinstance(given, cnp.ndarray):
+        raise TypeError(f"x: expected an array or SparseRows, got {type(given).__name__}")
+    return given
 
 
 cdef bint is_matrix(cnp.ndarray a, cnp.npy_intp rows, cnp.npy_intp columns, int type) noexcept:
@@ -149,6 +157,9 @@ cdef class Chain:
         The gradients after a backward pass, by the links' names.
     calls_functions : bool
         Whether any activation is a function.
+    takes_sparse : bool
+        Whether `forward` also takes sparse rows: whether a `Dense` comes first, or second behind a
+        dropout whose mask is element-wise.
     """
 
     cdef list links
@@ -157,7 +168,7 @@ cdef class Chain:
     cdef object dtype, buffers, matmul, shared, rate_at, in_parts
     cdef bint ours    # whether `matmul` is ours
     cdef readonly dict grads
-    cdef readonly bint calls_functions
+    cdef readonly bint calls_functions, takes_sparse
 
     def __cinit__(self, list links, cnp.npy_intp inputs, dtype, buffers, matmul, shared, rate_at,
                   in_parts):
@@ -185,28 +196,45 @@ cdef class Chain:
                 self.first_trained = number
         if not whole:
             raise ValueError("links: expected a Dense behind a shared mask, got no link")
+        link = self.links[0]
+        if link.weight is None and not link.shared and len(self.links) > 1:
+            link = self.links[1]
+        self.takes_sparse = link.weight is not None
 
-    def forward(self, cnp.ndarray x, bint training, uint64_t step, uint64_t row):
-        """Return the outputs for x, (samples, inputs), whose first row is `row` of the batch."""
+    def forward(self, given, bint training, uint64_t step, uint64_t row):
+        """Return the outputs for an array (samples, inputs) or `SparseRows`.
+
+        `row` is the number of the first row in the batch.
+        """
         cdef Link link
-        cdef cnp.ndarray columns = None
-        cdef cnp.npy_intp n = cnp.PyArray_DIM(x, 0) if cnp.PyArray_NDIM(x) else -1
+        cdef cnp.ndarray x = None, columns = None
+        cdef SparseRows rows = given if type(given) is SparseRows else None
+        cdef cnp.npy_intp n
+        if rows is None:
+            x = check_type(given)
+            n = cnp.PyArray_DIM(x, 0) if cnp.PyArray_NDIM(x) else -1
+        else:
+            n = self.samples_of(rows)
         for link in self.links:
             link.mask, link.kept = NOTHING_DROPPED, None
             if training and link.dropout is not None:
                 self.choose(link, step, row)
         if n != self.samples:
             self.make(n)
-        if not is_matrix(x, n, self.inputs, self.type):
+        if rows is None and not is_matrix(x, n, self.inputs, self.type):
             x = self.fitting(x, "x", self.inputs)
         enter_blas(self.ours)
         try:
             for number, link in enumerate(self.links):
-                link.x, link.columns, link.used = x, columns, link.whole
+                link.x, link.rows, link.columns, link.used = x, rows, columns, link.whole
+                if rows is not None and link.weight is None:
+                    rows = rows.masked(&link.mask) if drops(link) else rows
+                    continue
                 if link.kept is not None or columns is not None:
                     link.used = self.part(number, link)
                 if link.weight is not None:
-                    x = self.computed(link, x)
+                    x = self.computed(link, x, rows)
+                    rows = None
                 elif link.kept is not None:
                     _train.submatrix(x, None, link.kept, link.used.masked)
                     x = link.used.masked
@@ -284,6 +312,8 @@ cdef class Chain:
         cdef Link link
         cdef cnp.ndarray d
         cdef int number, last = 0 if need_dx else self.first_trained
+        if need_dx and self.takes_sparse and (<Link>self.links[0]).rows is not None:
+            raise ValueError("need_dx: expected False for sparse rows, which have no gradient")
         for number in range(len(self.links) - 1, last - 1, -1):
             link = self.links[number]
             d = self.fitting(dy, "dy", link.used.outputs)
@@ -342,11 +372,23 @@ cdef class Chain:
             part.gradient = self.buffer("gradient", number, part.outputs, part.inputs)
         return part
 
-    cdef cnp.ndarray computed(self, Link link, cnp.ndarray x):
+    cdef cnp.npy_intp samples_of(self, SparseRows rows) except -1:
+        """Return the number of sparse rows, if they are an input of this chain."""
+        if not (self.takes_sparse and rows.type == self.type and rows.features == self.inputs):
+            raise ValueError(
+                f"x: expected {self.inputs} features of {self.dtype} and, for sparse rows, a Dense "
+                f"first, got sparse rows with {rows.features} features"
+            )
+        return rows.samples
+
+    cdef cnp.ndarray computed(self, Link link, cnp.ndarray x, SparseRows rows):
         """Return the activation of x @ weight.T + bias, with dropout if kernels do both at once."""
         cdef Used used = link.used
         cdef cnp.ndarray z = used.z
-        multiply_by(self.matmul, x, used.transposed, z)
+        if rows is None:
+            multiply_by(self.matmul, x, used.transposed, z)
+        else:
+            rows.multiply(used.weight, z)
         self.check(link, z)
         if cnp.PyArray_SIZE(z):
             bias_memory(cnp.PyArray_DATA(z), cnp.PyArray_DATA(used.bias),
@@ -377,10 +419,11 @@ cdef class Chain:
     cdef int add_gradients(self, Link link, cnp.ndarray d) except -1:
         cdef Used used = link.used
         d = cnp.PyArray_Transpose(d, NULL)
-        if used is link.whole and self.shared is not None:
-            self.grads[link.weight_name] = ProductGradient(d, link.x, used.gradient, self.matmul)
-        else:
-            multiply_by(self.matmul, d, link.x, used.gradient)
+        product = ProductGradient(d, link.x if link.rows is None else link.rows, used.gradient,
+                                  self.matmul)
+        self.grads[link.weight_name] = product
+        if used is not link.whole or self.shared is None:
+            (<ProductGradient>product).multiply()
             self.grads[link.weight_name] = used.gradient
         if used is not link.whole:
             rows, columns = indices(link.kept, link.width), indices(link.columns, link.inputs)

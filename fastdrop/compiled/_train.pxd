@@ -8,6 +8,6 @@ cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) e
 
 
 cdef class ProductGradient:
-    cdef readonly cnp.ndarray a, b, out
-    cdef readonly object matmul
+    cdef readonly cnp.ndarray a, out
+    cdef readonly object b, matmul
     cdef int multiply(self) except -1

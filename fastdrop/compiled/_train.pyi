@@ -4,6 +4,8 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdrop.compiled._sparse import SparseRows
+
 T = TypeVar("T")
 
 STATES: Mapping[str, tuple[str, ...]]
@@ -22,13 +24,13 @@ def are_batch(
 
 class ProductGradient:
     a: NDArray[Any]
-    b: NDArray[Any]
+    b: NDArray[Any] | SparseRows
     out: NDArray[Any]
     matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
     def __init__(
         self,
         a: NDArray[Any],
-        b: NDArray[Any],
+        b: NDArray[Any] | SparseRows,
         out: NDArray[Any],
         matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
     ) -> None: ...

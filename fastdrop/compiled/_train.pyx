@@ -30,6 +30,7 @@ from fastdrop.compiled._core cimport (
     most_threads,
     run_shares,
 )
+from fastdrop.compiled._sparse cimport SparseRows
 from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
@@ -436,18 +437,24 @@ cdef class ProductGradient:
 
     Parameters
     ----------
-    a, b : ndarray
-        The factors.
+    a : ndarray
+        The first factor.
+    b : ndarray or SparseRows
+        The second one.
     out : ndarray
         Where the product is written, with the shape of the matrix.
     matmul : callable
-        ``matmul(a, b, out)`` computes the product.
+        ``matmul(a, b, out)`` computes the product of arrays.
     """
 
-    def __init__(self, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, matmul):
+    def __init__(self, cnp.ndarray a, b, cnp.ndarray out, matmul):
+        if type(b) is not SparseRows and not isinstance(b, cnp.ndarray):
+            raise TypeError(f"b: expected an array or SparseRows, got {type(b).__name__}")
         self.a, self.b, self.out, self.matmul = a, b, out, matmul
 
     cdef int multiply(self) except -1:
+        if type(self.b) is SparseRows:
+            return (<SparseRows>self.b).multiply_gradient(self.a, self.out)
         return multiply_by(self.matmul, self.a, self.b, self.out)
 
 
@@ -525,13 +532,17 @@ cdef class Updates:
 
     cdef cnp.ndarray out_of(self, name, ProductGradient product):
         """Return the array for the gradient, if the factors fit."""
-        cdef cnp.ndarray a = product.a, b = product.b, out = product.out
+        cdef cnp.ndarray a = product.a, b, out = product.out
         cdef int type = cnp.PyArray_TYPE(out)
         if self.by_rows:
             raise TypeError(
                 f"grads[{name!r}]: expected an array where norms are clipped, got a product"
             )
         check_array(out, "grads", name)
+        if isinstance(product.b, SparseRows):
+            (<SparseRows>product.b).check_gradient(a, out)
+            return out
+        b = product.b
         if (cnp.PyArray_NDIM(a) != 2 or cnp.PyArray_NDIM(b) != 2 or cnp.PyArray_NDIM(out) != 2
                 or cnp.PyArray_TYPE(a) != type or cnp.PyArray_TYPE(b) != type
                 or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)

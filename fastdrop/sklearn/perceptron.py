@@ -26,6 +26,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fastdrop._messages import shown
 from fastdrop._quiet import quiet
+from fastdrop.compiled._sparse import SparseRows
 from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
@@ -33,6 +34,8 @@ from fastdrop.sklearn import files, solvers
 from fastdrop.sklearn.networks import Design, first_weights, views
 from fastdrop.sklearn.rows import Rows, chunks
 from fastdrop.sklearn.solvers import Batches, Samples
+from fastdrop.training.expected import check_values
+from fastdrop.training.step import Step
 from fastdrop.uncertainty import Prediction
 
 __all__ = ["Perceptron"]
@@ -511,7 +514,13 @@ class Perceptron(BaseEstimator):
     def _outputs(self, rows: Rows) -> Array:
         """Return the network's outputs, after the last activation."""
         model = self._network()
-        outputs = np.concatenate([model(x) for x in _dense(rows, model.dtype)])
+        step = Step(model.network)
+        if rows.thin:
+            step.follow()
+        if rows.thin and step.takes_sparse():
+            outputs = np.concatenate([step.predict(x).copy() for x in _sparse(rows, model.dtype)])
+        else:
+            outputs = np.concatenate([model(x) for x in _dense(rows, model.dtype)])
         return np.exp(outputs, out=outputs) if self.out_activation_ == "exp" else outputs
 
     def _prediction(self, rows: Rows, mc_samples: int | None = None) -> Prediction:
@@ -596,6 +605,16 @@ def _dense(rows: Rows, dtype: np.dtype[Any]) -> Iterator[Array]:
         with quiet(over="ignore"):  # the model itself refuses numbers that are too large for it
             x = rows.take(some).astype(dtype, copy=False)
         yield x
+
+
+def _sparse(rows: Rows, dtype: np.dtype[Any]) -> Iterator[SparseRows]:
+    """Do what `_dense` does, for rows that stay sparse."""
+    with quiet(over="ignore"):
+        X = rows.X.astype(dtype, copy=False)
+    check_values("x", X.data, dtype)
+    rows = Rows(X)
+    for some in chunks(rows, sparse=True):
+        yield rows.take_sparse(some)
 
 
 def mask_seed(random: Any) -> int:

@@ -1,4 +1,4 @@
-"""The rows of X that make a batch, dense or sparse. Only the rows of a batch become dense."""
+"""The rows of X that make a batch, dense or sparse."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.sparse import issparse
 
+from fastdrop.compiled._sparse import SparseRows
 from fastdrop.compiled._train import submatrix
 from fastdrop.layers import Array
 from fastdrop.training.block import Buffers
@@ -18,6 +19,10 @@ Chosen: TypeAlias = "slice | Array"  # which rows
 
 CHUNK_ROWS, CHUNK_SIZE = 1024, 1 << 20  # the most rows and elements, where any number would do
 
+# The largest share of stored numbers for which products skip the others: each of them takes some
+# ten times as long as one of many in a dense product.
+SPARSE = 0.1
+
 
 class Rows:
     """The rows of a matrix, taken in batches.
@@ -25,13 +30,22 @@ class Rows:
     Parameters
     ----------
     X : ndarray or CSR matrix, (samples, features)
-        A matrix of numbers; of float32 or float64 where rows are taken by their numbers.
+        A matrix of numbers; of float32 or float64 where rows are taken by their numbers, or stay
+        sparse.
+
+    Attributes
+    ----------
+    thin : bool
+        Whether X is sparse and has so few numbers that its rows had better stay sparse.
     """
 
     def __init__(self, X: Any) -> None:
         self.X = X
         self.samples, self.features = X.shape
         self._sparse = issparse(X)
+        self.thin = self._sparse and X.nnz <= SPARSE * self.samples * self.features
+        if self.thin:
+            self._starts = np.asarray(X.indptr, np.int64)  # once for all batches
         self._plain = not self._sparse and X.flags.c_contiguous and X.flags.aligned
         self._buffers = Buffers(X.dtype)
 
@@ -57,12 +71,19 @@ class Rows:
         submatrix(self.X, rows, None, room)
         return room
 
+    def take_sparse(self, rows: Chosen) -> SparseRows:
+        """Return these rows of a `thin` matrix, which stay sparse."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.samples))
+        X = self.X
+        return SparseRows(self._starts, X.indices, X.data, rows, self.features, X.dtype)
+
     def _room_for(self, rows: int) -> Array:
         return self._buffers("rows", rows, self.features)
 
 
-def chunks(rows: Rows) -> Iterator[slice]:
-    """Yield slices that cover all rows, and whose dense arrays are small."""
-    size = max(1, min(CHUNK_ROWS, CHUNK_SIZE // rows.features))
+def chunks(rows: Rows, sparse: bool = False) -> Iterator[slice]:
+    """Yield slices that cover all rows, and are small, whether rows become dense or stay sparse."""
+    size = CHUNK_ROWS if sparse else max(1, min(CHUNK_ROWS, CHUNK_SIZE // rows.features))
     for start in range(0, rows.samples, size):
         yield slice(start, start + size)

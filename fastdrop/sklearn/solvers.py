@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
+from fastdrop.compiled._sparse import SparseRows
 from fastdrop.compiled._train import sum_of_squares
 from fastdrop.layers import Array, WeightRule
 from fastdrop.models import Sequential
@@ -49,15 +50,17 @@ class Samples:
         weights = None if self.weights is None else self.weights[chosen]
         return Samples(Rows(self.rows.X[chosen]), self.targets[chosen], weights)
 
-    def batch(self, chosen: Chosen) -> tuple[Array, Array, Array | None, float]:
+    def batch(
+        self, chosen: Chosen, sparse: bool
+    ) -> tuple[Array | SparseRows, Array, Array | None, float]:
         """Return x, targets, weights scaled to a mean of 1, and the sum of the original weights."""
-        x = self.rows.take(chosen)
+        x = self.rows.take_sparse(chosen) if sparse else self.rows.take(chosen)
         y = self.targets[chosen]
         if self.weights is None:
-            return x, y, None, float(len(x))
+            return x, y, None, float(len(y))
         weights = self.weights[chosen]
         total = float(weights.sum(dtype=np.float64))
-        return x, y, weights * (len(x) / total) if total else weights, total
+        return x, y, weights * (len(y) / total) if total else weights, total
 
 
 def adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) -> Adam:
@@ -120,25 +123,26 @@ class Batches:
         for start in range(0, samples, size):
             end = min(start + size, samples)
             rows = slice(start, end) if order is None else order[start:end]
-            total += (end - start) * self._train(rows)
+            total += (end - start) * self._train(rows, end - start)
         return total / samples
 
-    def _train(self, chosen: Chosen) -> float:
-        """Take a step, and return the loss before it."""
-        x, y, weights, total = self._samples.batch(chosen)
+    def _train(self, chosen: Chosen, count: int) -> float:
+        """Take a step with `count` samples, and return the loss before it."""
+        network = self._model.network
+        step = self._steps.get(count)
+        if step is None:
+            step = self._steps[count] = Step(network, matmul=matmul)
+            self._rules[count] = weight_rules(self._model, self._alpha, count)
+        step.follow()
+        sparse = self._samples.rows.thin and step.takes_sparse()
+        x, y, weights, total = self._samples.batch(chosen, sparse)
         if not total:  # samples without weight teach nothing
             return 0.0
-        network = self._model.network
-        step = self._steps.get(len(x))
-        if step is None:
-            step = self._steps[len(x)] = Step(network, matmul=matmul)
-            self._rules[len(x)] = weight_rules(self._model, self._alpha, len(x))
-        step.follow()
         loss, gradients = step.gradients(x, y, weights)
         loss = reported(network.loss, loss, self._outputs)
         if self._alpha:
             loss += self._alpha / 2 * _squares(self._weights) / total
-        rules = self._rules[len(x)]
+        rules = self._rules[count]
         if weights is not None:
             rules = weight_rules(self._model, self._alpha, total)
         network.step += 1  # now, so that no mask is used again, even if the update is interrupted
@@ -192,10 +196,11 @@ def lbfgs(
             take_over(theta)
         gradient = np.zeros_like(theta)
         loss = total = 0.0
-        for rows in chunks(samples.rows):
-            x, y, weights, weight = samples.batch(rows)
+        step.follow()
+        sparse = samples.rows.thin and step.takes_sparse()
+        for rows in chunks(samples.rows, sparse):
+            x, y, weights, weight = samples.batch(rows, sparse)
             if weight:
-                step.follow()
                 value, gradients = step.gradients(x, y, weights)
                 loss += weight * value
                 total += weight

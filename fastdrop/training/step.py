@@ -10,6 +10,7 @@ import numpy as np
 from fastdrop._quiet import quiet
 from fastdrop._serialization import is_ours
 from fastdrop.compiled._chain import Chain
+from fastdrop.compiled._sparse import SparseRows
 from fastdrop.compiled._train import Layouts, Watched
 from fastdrop.layers import Array, Batch, Dense, Layer
 from fastdrop.layers.base import shapes_between, sum_over_ranks
@@ -215,15 +216,21 @@ class Step:
             self._update(optimizer, grads)
         return loss, outputs, self.from_logits
 
+    def takes_sparse(self) -> bool:
+        """Tell whether `gradients` and `predict` take sparse rows, for the network as it is now."""
+        chain = _only_chain(self._blocks)
+        return chain is not None and chain.takes_sparse
+
     def gradients(
-        self, x: Array, y: Array, sample_weight: Array | None = None
+        self, x: Array | SparseRows, y: Array, sample_weight: Array | None = None
     ) -> tuple[float, Mapping[str, Gradient]]:
         """Return loss and gradients, for callers that make the update themselves.
 
         Parameters
         ----------
         x, y, sample_weight
-            As for `train`, with all rows of the batch.
+            As for `train`, with all rows of the batch. `x` may be sparse, in the network's dtype,
+            if `takes_sparse` says so.
 
         Returns
         -------
@@ -256,7 +263,7 @@ class Step:
         return loss, outputs, self.from_logits
 
     def _loss_and_gradients(
-        self, x: Array, y: Array, sample_weight: Array | None
+        self, x: Array | SparseRows, y: Array, sample_weight: Array | None
     ) -> tuple[float, Array, Mapping[str, Gradient]]:
         outputs = self._forward(self._blocks, x, training=True)
         loss, dy = self._loss(outputs, y, sample_weight)
@@ -319,7 +326,7 @@ class Step:
         self.network.step += 1  # now, so that no mask is used again, even after an interrupt
         optimizer.update(self._params, grads, self._rules)
 
-    def predict(self, x: Array, training: bool = False) -> Array:
+    def predict(self, x: Array | SparseRows, training: bool = False) -> Array:
         """Return the model's outputs for the batch `x`."""
         if self._predicting is None:
             self._predicting = self._make_blocks(logits=False) if self.from_logits else self._blocks
@@ -380,7 +387,7 @@ class Step:
     def _forward(
         self,
         blocks: list[Block],
-        x: Array,
+        x: Array | SparseRows,
         training: bool,
         row: int = 0,
         rows: int | None = None,
@@ -388,6 +395,7 @@ class Step:
         x = self._cast(x)
         if (chain := _only_chain(blocks)) is not None:
             return chain.forward(x, training, self.network.step, row)
+        assert not isinstance(x, SparseRows)  # `takes_sparse` tells it
         key = Key(self.network.seed, self.network.step) if training else None
         batch = Batch(training, key, row, len(x) if rows is None else rows)
         parts = [Part(0, len(x), None, x)]
@@ -395,9 +403,9 @@ class Step:
             parts = block.forward(parts, batch)
         return whole(parts)
 
-    def _cast(self, x: Array) -> Array:
-        """Return x in the network's dtype."""
-        if x.dtype == self._dtype:
+    def _cast(self, x: Array | SparseRows) -> Array | SparseRows:
+        """Return x in the network's dtype, which sparse rows have."""
+        if isinstance(x, SparseRows) or x.dtype == self._dtype:
             return x
         own = self._x("x", *x.shape)
         with np.errstate(all="ignore"):

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fastdrop.compiled import _attention, _chain, _core, _losses, _train
+from fastdrop.compiled import _attention, _chain, _core, _losses, _sparse, _train
 from fastdrop.compiled._train import ProductGradient
 from fastdrop.layers import ACTIVATIONS
 from fastdrop.layers.base import PartialGradient, WeightRule
@@ -537,7 +537,31 @@ class Fuzzer:
 
     def productgradient(self):
         a, b, out = self.matmul()
+        if self.r.random() < 0.3:
+            b = self.sparse_rows(*self.r.choice([(3, 7), (40, 1)]), np.float32)
         return [a, b, out, self.r.choice([_train.matmul, np.matmul])]
+
+    def sparserows(self):
+        r = self.r
+        rows, features = r.choice([0, 1, 9]), r.choice([1, 7, 1000])
+        arrays = [self.like(array) for array in self.stored(rows, features)]
+        chosen = r.choices(range(rows), k=r.choice([0, 3])) if rows else []
+        if r.random() < 0.3:
+            arrays[r.randrange(3)] = self.any_array()
+        features = r.choice([features, features, 3, -1])
+        return [*arrays, np.array(chosen, int), features, r.choice([np.float32, np.float64])]
+
+    def sparse_rows(self, rows, features, dtype):
+        arrays = self.stored(rows, features)
+        return _sparse.SparseRows(*arrays, np.arange(rows), features, dtype)
+
+    def stored(self, rows, features):
+        """The arrays of a CSR matrix."""
+        rng = np.random.default_rng(self.r.randrange(99))
+        index = self.r.choice([np.int32, np.int64])
+        counts = rng.integers(0, 4, rows)
+        columns = rng.integers(0, features, counts.sum()).astype(index)
+        return np.append(0, counts.cumsum()).astype(index), columns, rng.normal(size=len(columns))
 
     def watched(self):
         layer = Parametrised(self.array())
@@ -580,7 +604,10 @@ class Fuzzer:
         """Use a chain, and let others meddle with its arrays."""
         for n in (3, self.r.choice([0, 1, 3, 700])):
             dtype = self.r.choice([np.float32, np.float64])
-            y = chain.forward(self.array((n, self.inputs), dtype), self.r.random() < 0.8, 1, 5)
+            x = self.array((n, self.inputs), dtype)
+            if self.r.random() < 0.3:
+                x = self.sparse_rows(n, self.r.choice([self.inputs, self.inputs, 2]), dtype)
+            y = chain.forward(x, self.r.random() < 0.8, 1, 5)
             meddle(self.r, self.r.choice(self.given))
             dy = self.like(np.ones(y.shape, dtype))
             meddle(self.r, y)
@@ -640,7 +667,7 @@ ADDRESSES = {"memory": [0], "masked_scale_memory": [0, 1, 2, 3]}
 def functions():
     """All that a compiled module lets be called, by name."""
     found = {}
-    for module in (_attention, _core, _train, _chain, _losses):
+    for module in (_attention, _core, _train, _chain, _losses, _sparse):
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == module.__name__
             if callable(value) and own and not name.startswith("_"):

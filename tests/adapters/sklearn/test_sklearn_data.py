@@ -126,6 +126,63 @@ def test_only_a_batch_of_a_sparse_matrix_becomes_dense(solver):
     assert peak < 60 * network + 4 * batch < 4000 * 50_000 * 8 / 8
 
 
+THIN = X * (np.random.default_rng(0).random(X.shape) < 0.1)
+FITS = {
+    "dropout": {"dropout": 0.3},
+    "dropout of the input": {"input_dropout": 0.4, "dropout": 0.1},
+    "shared dropout": {"dropout": 0.3, "shared_dropout": True},
+    "shared dropout of the input": {"input_dropout": 0.3, "shared_dropout": True},
+    "batch normalisation": {"batch_norm": True},
+    "max-norm": {"max_norm": 0.5},
+    "weights of classes": {"class_weight": {3: 2.5, 7: 0}},
+    "float32": {"dtype": "float32"},
+    "sgd": {"solver": "sgd"},
+    "lbfgs": {"solver": "lbfgs", "dropout": 0},
+    "in order": {"shuffle": False, "batch_size": 70},
+    "validates": {"early_stopping": True},
+    "no hidden layer": {"hidden_layer_sizes": (), "dropout": 0},
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_few_stored_numbers_are_as_the_dense_array(name):
+    """The same weights, masks included, and the same predictions, for all methods."""
+    tolerance = 1e-4 if FITS[name].get("dtype") == "float32" else 1e-9
+    nets = []
+    for x in (THIN, sparse.csr_array(THIN)):
+        net = fitted(x, **FITS[name])
+        if net.solver != "lbfgs" and not net.early_stopping:
+            net.partial_fit(x[:100], Y[:100])
+        found = [*net.coefs_, *net.intercepts_, net.loss_, net.predict_proba(x)]
+        found += [net.predict_log_proba(x), net.score(x, Y)]
+        if net.dropout or net.input_dropout:
+            found += [net.predict_entropy(x), net.predict_proba(x, mc_samples=3)]
+        nets.append(found)
+    for a, b in zip(*nets, strict=True):
+        np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("index", ["int32", "int64"])
+def test_few_stored_numbers_of_any_type(dtype, index):
+    x = sparse.csr_matrix((THIN * 3).astype(dtype))
+    x.indptr, x.indices = x.indptr.astype(index), x.indices.astype(index)
+    for array in (x.indptr, x.indices, x.data):
+        array.flags.writeable = False
+    tolerance = 1e-4 if dtype == "float32" else 1e-9
+    for net in (fitted(x), fitted(THIN)):
+        expected = net.predict_proba(x.toarray())
+        np.testing.assert_allclose(net.predict_proba(x), expected, rtol=tolerance)
+
+
+def test_stored_numbers_too_large_for_the_network():
+    x = sparse.csr_array(THIN)
+    net = fitted(x, dtype="float32")
+    x.data[3] = 1e300
+    with pytest.raises(ValueError, match="x: expected"):
+        net.predict(x)
+
+
 def test_multilabel_sparse_indicators():
     y = sparse.csr_array(np.stack([Y > 4, Y % 2], axis=1).astype(int))
     predicted = fitted(X, y).predict(X)
