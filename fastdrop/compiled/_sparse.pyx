@@ -63,7 +63,7 @@ cdef class SparseRows:
         if cnp.PyArray_TYPE(own) != cnp.NPY_INT32 or not is_plain(own):
             own = np.ascontiguousarray(own, np.int64)
         self.type, self.features = cnp.PyArray_TYPE(numbers), features
-        if self.type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64):
+        if self.type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not is_plain(numbers):
             raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
         if (cnp.PyArray_NDIM(pointers) == cnp.PyArray_NDIM(own) == cnp.PyArray_NDIM(numbers) == 1
                 and cnp.PyArray_NDIM(chosen) == 1

@@ -167,9 +167,10 @@ def test_no_csr_matrix(name):
         SparseRows(*map(np.array, arrays), np.array(rows, int), features, "float64")
 
 
-def test_other_dtypes():
-    with pytest.raises(TypeError, match="dtype: expected float32 or float64, got float16"):
-        SparseRows(np.array([0, 0]), np.array([]), np.array([]), np.array([0]), 4, "float16")
+@pytest.mark.parametrize("dtype", ["float16", "int32", np.dtype("f8").newbyteorder()])
+def test_other_dtypes(dtype):
+    with pytest.raises(TypeError, match="dtype: expected float32 or float64, got "):
+        SparseRows(np.array([0, 0]), np.array([]), np.array([]), np.array([0]), 4, dtype)
 
 
 def test_a_chain_for_other_rows():
