@@ -131,11 +131,11 @@ def _sum_of_32(a):
     return sums
 
 
-def exp(a):
-    """exp of numbers that are at most 0, by the polynomial of the kernels."""
+def _exp_parts(a):
+    """m and n: exp of numbers that are at most 0 is m 2^n, by the polynomial of the kernels."""
     double = a.dtype == np.float64
     number = a.dtype.type
-    shift, least, degree = (2.0**52, -708, 11) if double else (2.0**23, -87, 5)
+    shift, degree = (2.0**52, 11) if double else (2.0**23, 5)
     parts = (
         (6.93147180369123816490e-01, 1.90821492927058770002e-10)
         if double
@@ -147,9 +147,49 @@ def exp(a):
     q = c[-1] * r + c[-2]
     for k in range(degree - 3, -1, -2):
         q = q * (r * r) + (c[k + 1] * r + c[k])
-    m = number(1) + (r + (r * r) * q)
-    n = np.where(abs(n) < shift, n, 0)  # the others are infinite, NaN, or far below `least`
-    return np.where(a < least, number(0), np.ldexp(m, n.astype(int)))
+    n = np.where(abs(n) < shift, n, 0)  # for the others, exp is 0 or NaN
+    return number(1) + (r + (r * r) * q), n.astype(int)
+
+
+def exp(a):
+    """exp of numbers that are at most 0."""
+    least = -708 if a.dtype == np.float64 else -87
+    return np.where(a < least, a.dtype.type(0), np.ldexp(*_exp_parts(a)))
+
+
+def sigmoid(z):
+    number = z.dtype.type
+    unit = number(2.0**64)
+    with np.errstate(all="ignore"):
+        m, n = _exp_parts(-abs(z))
+        vanishes = -746 if z.dtype == np.float64 else -104
+        e = np.where(-abs(z) < vanishes, number(0), np.ldexp(m, n + 64))
+        return np.where(z < 0, e, unit) / (unit + e)
+
+
+def tanh(z):
+    number = z.dtype.type
+    with np.errstate(all="ignore"):
+        x, s = abs(z), z * z
+        e = exp(number(-2) * x)
+        p, q = s + number(594), s + number(630)
+        for c in (45045, 675675):
+            p = p * s + number(c)
+        for c in (51975, 945945, 2027025):
+            q = q * s + number(c)
+        near_0 = x - (x * s) * (p / q)
+        far = number(1) - (e + e) / (number(1) + e)
+        return np.copysign(np.where(x < number(0.625), near_0, far), z)
+
+
+def sigmoid_gradient(dy, y):
+    with np.errstate(all="ignore"):
+        return dy * y * (1 - y)
+
+
+def tanh_gradient(dy, y):
+    with np.errstate(all="ignore"):
+        return dy * (1 - y * y)
 
 
 def softmax(scores, added=None):

@@ -7,6 +7,14 @@ cdef extern from "kernels/softmax.h" nogil:
     struct fd_softmax_loops:
         double (*exponentials[2])(size_t n, double top, void *row) noexcept nogil
 
+cdef extern from "kernels/activations.h" nogil:
+    enum:
+        FD_SIGMOID
+        FD_TANH
+    struct fd_activation_loops:
+        void (*apply[2][2])(size_t n, const void *z, void *y) noexcept nogil
+        void (*gradient[2][2])(size_t n, const void *dy, const void *y, void *dz) noexcept nogil
+
 cdef extern from "kernels/kernels.h" nogil:
     enum:
         FD_TILE
@@ -31,6 +39,7 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct fd_kernels:
         const char *name
         const fd_softmax_loops *softmax
+        const fd_activation_loops *activations
     ctypedef struct fd_key:
         pass
     ctypedef struct fd_bits:

@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True, allow_none_for_extension_args=False
-"""Losses of a batch with their gradients, in one pass each; softmax by itself; sums of samples.
+"""Losses of a batch with their gradients, in one pass each; activations; sums of samples.
 
-losses.py and layers/activations.py have the formulas, kernels/softmax.h that of softmax's exponentials.
+losses.py and layers/activations.py have the formulas, kernels/softmax.h that of softmax's exponentials,
+kernels/activations.h those of sigmoid and tanh.
 
 Values are added up in double precision, so they do not depend on the instruction set. Each call
 reads its arguments anew; see the top of `_core.pyx`.
@@ -14,7 +15,16 @@ from libc.math cimport exp, expf, fabs, fabsf, log, log1p, log1pf, logf, sqrt
 from libc.stdint cimport int64_t, intptr_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastdrop.compiled._core cimport active_kernels, fd_kernels
+from fastdrop.compiled._core cimport (
+    FD_SIGMOID,
+    FD_TANH,
+    FD_TILE,
+    active_kernels,
+    crew,
+    crew_for,
+    fd_kernels,
+    run_shares,
+)
 from fastdrop.compiled.arrays cimport do_meet, is_plain
 
 cnp.import_array()
@@ -491,6 +501,138 @@ def softmax_of(cnp.ndarray z, cnp.ndarray out):
         else:
             probabilities[double](kernels, <const double *>data, rows, classes, <double *>y)
     return True
+
+
+# ---- activations of elements ---------------------------------------------------------------------
+
+cdef dict ACTIVATIONS = {"sigmoid": FD_SIGMOID, "tanh": FD_TANH}
+
+# Nanoseconds that one thread takes for an element of float32; float64 takes about twice as long
+cdef double APPLYING = 1.5
+cdef double GRADIENT = 0.1
+
+# With fewer elements than this, releasing the GIL (about 30 ns) is not worth it.
+cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
+
+cdef struct activating:
+    void (*apply)(size_t n, const void *z, void *y) noexcept nogil
+    void (*gradient)(size_t n, const void *dy, const void *y, void *dz) noexcept nogil    # or NULL
+    const char *x    # z, or dy
+    const char *y    # of a gradient
+    char *out
+    uint64_t n
+    uint64_t itemsize
+
+
+cdef void activating_share(int share, int shares, void *argument) noexcept nogil:
+    cdef const activating *a = <const activating *>argument
+    cdef uint64_t tiles = (a.n + <uint64_t>FD_TILE - 1) // <uint64_t>FD_TILE
+    cdef uint64_t first = tiles * share // shares * FD_TILE
+    cdef uint64_t n = min(tiles * (share + 1) // shares * FD_TILE, a.n) - first
+    cdef uint64_t at = first * a.itemsize
+    if a.gradient == NULL:
+        a.apply(n, a.x + at, a.out + at)
+    else:
+        a.gradient(n, a.x + at, a.y + at, a.out + at)
+
+
+cdef int activate(activating *a, double nanoseconds) except -1:
+    """Compute all elements; one of float32 takes one thread so long."""
+    cdef crew who = crew_for(a.n, a.n * nanoseconds * a.itemsize / 4, None)
+    if who.threads == 1 and a.n < GIL_RELEASE_PAYS:
+        activating_share(0, 1, a)
+    else:
+        with nogil:
+            run_shares(activating_share, who, a)
+    return 0
+
+
+cdef bint are_alike(a, b):
+    """Tell whether they are plain NumPy arrays of float32, or of float64, and of one shape."""
+    if type(a) is not cnp.ndarray or type(b) is not cnp.ndarray:
+        return False
+    cdef cnp.ndarray x = a, y = b
+    cdef int d, ndim = cnp.PyArray_NDIM(x), type_num = cnp.PyArray_TYPE(x)
+    if (type_num not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or type_num != cnp.PyArray_TYPE(y)
+            or ndim != cnp.PyArray_NDIM(y) or not is_plain(x) or not is_plain(y)):
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(x, d) != cnp.PyArray_DIM(y, d):
+            return False
+    return ndim > 0    # NumPy's functions return no arrays without axes
+
+
+def activation_of(str name, z, out):
+    """Return the activation of z by this name, in `out` if it is given.
+
+    Parameters
+    ----------
+    name : {"sigmoid", "tanh"}
+        The activation.
+    z : ndarray
+        The inputs.
+    out : ndarray or None
+        Array for the result; it may be z itself.
+
+    Returns
+    -------
+    ndarray or None
+        None, and nothing is written, unless these are C-contiguous arrays of one shape with at least
+        one axis, of float32 or float64.
+    """
+    cdef int activation = ACTIVATIONS[name]
+    if not are_alike(z, z if out is None else out):
+        return None
+    cdef cnp.ndarray x = z, y
+    if out is None:
+        y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    else:
+        y = out
+        if (not cnp.PyArray_ISWRITEABLE(y)
+                or cnp.PyArray_DATA(x) != cnp.PyArray_DATA(y) and do_meet(x, y)):
+            return None
+    cdef bint is_double = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64
+    cdef activating a = activating(
+        apply=active_kernels().activations.apply[activation][is_double], gradient=NULL,
+        x=<const char *>cnp.PyArray_DATA(x), y=NULL, out=<char *>cnp.PyArray_DATA(y),
+        n=cnp.PyArray_SIZE(x), itemsize=8 if is_double else 4,
+    )
+    activate(&a, APPLYING)
+    return y
+
+
+def activation_gradient_of(str name, dy, y):
+    """Return the gradient of what the activation by this name, whose output is y, was given.
+
+    Parameters
+    ----------
+    name : {"sigmoid", "tanh"}
+        The activation.
+    dy : ndarray
+        The gradient of the output.
+    y : ndarray
+        The output.
+
+    Returns
+    -------
+    ndarray or None
+        None unless these are C-contiguous arrays of one shape with at least one axis, of float32 or
+        float64.
+    """
+    cdef int activation = ACTIVATIONS[name]
+    if not are_alike(dy, y):
+        return None
+    cdef cnp.ndarray d = dy
+    cdef cnp.ndarray dz = cnp.PyArray_EMPTY(
+        cnp.PyArray_NDIM(d), cnp.PyArray_DIMS(d), cnp.PyArray_TYPE(d), 0)
+    cdef bint is_double = cnp.PyArray_TYPE(d) == cnp.NPY_FLOAT64
+    cdef activating a = activating(
+        apply=NULL, gradient=active_kernels().activations.gradient[activation][is_double],
+        x=<const char *>cnp.PyArray_DATA(d), y=<const char *>cnp.PyArray_DATA(<cnp.ndarray>y),
+        out=<char *>cnp.PyArray_DATA(dz), n=cnp.PyArray_SIZE(d), itemsize=8 if is_double else 4,
+    )
+    activate(&a, GRADIENT)
+    return dz
 
 
 # ---- samples of a prediction, see uncertainty.py -------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import cheb2poly
 
 from fastdrop._quiet import bare, underflowing, underflowing_both_ways
-from fastdrop.compiled._losses import softmax_of
+from fastdrop.compiled._losses import activation_gradient_of, activation_of, softmax_of
 from fastdrop.layers.base import Array, Backward
 
 __all__ = ["ACTIVATIONS", "ActivationFunction", "normal_cdf", "sigmoid", "softmax"]
@@ -60,6 +60,9 @@ def sigmoid(z: Array, out: Array | None = None) -> Array:
     ndarray
         Numbers in [0, 1], with the shape of z.
     """
+    y = activation_of("sigmoid", z, out)
+    if y is not None:
+        return y
     e = np.exp(-np.abs(z))  # in (0, 1]
     return np.divide(np.maximum(e, z >= 0), 1 + e, out=out)
 
@@ -93,6 +96,21 @@ _sigmoid, _softmax = bare(sigmoid), bare(softmax)
 
 # Functions whose gradient needs only y. They avoid numpy.where, which took 25 times as long, on
 # elements of random sign, as a product with y > 0 or a sum of two parts.
+
+
+def _sigmoid_gradient(dy: Array, y: Array) -> Array:
+    dz = activation_gradient_of("sigmoid", dy, y)
+    return dy * y * (1 - y) if dz is None else dz
+
+
+def _tanh(z: Array, out: Array | None) -> Array:
+    y = activation_of("tanh", z, out)
+    return np.tanh(z, out=out) if y is None else y
+
+
+def _tanh_gradient(dy: Array, y: Array) -> Array:
+    dz = activation_gradient_of("tanh", dy, y)
+    return dy * (1 - y * y) if dz is None else dz
 
 
 def _linear(z: Array, out: Array | None) -> Array:
@@ -191,12 +209,12 @@ _ACTIVATIONS: dict[str, ActivationFunction] = {
     "linear": _of_output(_linear, lambda dy, y: dy),
     "relu": _of_output(_relu, lambda dy, y: dy * (y > 0)),
     "selu": _of_output(_selu, _selu_gradient),
-    "sigmoid": _of_output(_sigmoid, lambda dy, y: dy * y * (1 - y)),
+    "sigmoid": _of_output(_sigmoid, _sigmoid_gradient),
     "silu": _silu,
     "softmax": _of_output(_softmax, lambda dy, y: y * (dy - (dy * y).sum(axis=-1, keepdims=True))),
     "softplus": _of_output(_softplus, lambda dy, y: dy * -np.expm1(-y)),
     "swish": _silu,
-    "tanh": _of_output(np.tanh, lambda dy, y: dy * (1 - y * y)),
+    "tanh": _of_output(_tanh, _tanh_gradient),
 }
 #: The activation functions, by the names that ``activation=`` takes.
 ACTIVATIONS = {name: underflowing_both_ways(function) for name, function in _ACTIVATIONS.items()}

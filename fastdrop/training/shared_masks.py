@@ -116,8 +116,8 @@ class Product(NamedTuple):
 class DenseBlock(Block):
     """A `Dense`, an activation, and the `Dropout` after it.
 
-    Bias, ReLU (or no activation) and dropout are one compiled pass, forward and backward. NumPy
-    computes other activations.
+    Bias, ReLU (or no activation) and dropout are one compiled pass, forward and backward. Other
+    activations are passes of their own.
 
     Parameters
     ----------

@@ -456,6 +456,16 @@ class Fuzzer:
         z = self.array(dtype=self.r.choice([np.float32, np.float64]))
         return [z, self.r.choice([z, self.like(z), z[1:], z[:0]]) if z.ndim else z]
 
+    def activation_of(self):
+        z = self.array(dtype=self.r.choice([np.float32, np.float64]))
+        outs = [None, z, self.like(z), *([z[1:], z[:0]] if z.ndim else [])]
+        return [self.r.choice(["sigmoid", "tanh"]), z, self.r.choice(outs)]
+
+    def activation_gradient_of(self):
+        dy = self.array(dtype=self.r.choice([np.float32, np.float64]))
+        y = self.r.choice([dy, self.like(dy), self.array()])
+        return [self.r.choice(["sigmoid", "tanh"]), dy, y]
+
     def add_samples(self):
         r = self.r
         places, classes = r.choice([(), (1,), (5,), (16, 4)]), r.choice([0, 1, 3, 10])

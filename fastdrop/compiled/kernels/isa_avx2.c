@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "activations.h"
 #include "kernels.h"
 #include "normal.h"
 #include "optimizers.h"
@@ -67,6 +68,15 @@ static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit)
 {
     return _mm256_andnot_ps(_mm256_cmp_ps(d, limit, _CMP_LT_OQ), a);
 }
+static inline vf32 vf32_less(vf32 d, vf32 limit, vf32 a, vf32 b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(d, limit, _CMP_LT_OQ));
+}
+static inline vf32 vf32_copysign(vf32 a, vf32 z)
+{
+    const vf32 sign = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, z));
+}
 static inline vf32 vf32_power(vf32 t)
 {
     const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
@@ -122,6 +132,15 @@ static inline vf64 vf64_sqrt(vf64 a) { return _mm256_sqrt_pd(a); }
 static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit)
 {
     return _mm256_andnot_pd(_mm256_cmp_pd(d, limit, _CMP_LT_OQ), a);
+}
+static inline vf64 vf64_less(vf64 d, vf64 limit, vf64 a, vf64 b)
+{
+    return _mm256_blendv_pd(b, a, _mm256_cmp_pd(d, limit, _CMP_LT_OQ));
+}
+static inline vf64 vf64_copysign(vf64 a, vf64 z)
+{
+    const vf64 sign = _mm256_set1_pd(-0.0);
+    return _mm256_or_pd(_mm256_andnot_pd(sign, a), _mm256_and_pd(sign, z));
 }
 static inline vf64 vf64_power(vf64 t)
 {

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "activations.h"
 #include "kernels.h"
 #include "normal.h"
 #include "optimizers.h"
@@ -67,6 +68,15 @@ static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit)
 {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(d, limit, _CMP_NLT_UQ), a);
 }
+static inline vf32 vf32_less(vf32 d, vf32 limit, vf32 a, vf32 b)
+{
+    return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(d, limit, _CMP_LT_OQ), a);
+}
+static inline vf32 vf32_copysign(vf32 a, vf32 z)
+{
+    const vf32 sign = _mm512_set1_ps(-0.0f);
+    return _mm512_or_ps(_mm512_andnot_ps(sign, a), _mm512_and_ps(sign, z));
+}
 static inline vf32 vf32_power(vf32 t)
 {
     const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
@@ -116,6 +126,15 @@ static inline vf64 vf64_sqrt(vf64 a) { return _mm512_sqrt_pd(a); }
 static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit)
 {
     return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(d, limit, _CMP_NLT_UQ), a);
+}
+static inline vf64 vf64_less(vf64 d, vf64 limit, vf64 a, vf64 b)
+{
+    return _mm512_mask_mov_pd(b, _mm512_cmp_pd_mask(d, limit, _CMP_LT_OQ), a);
+}
+static inline vf64 vf64_copysign(vf64 a, vf64 z)
+{
+    const vf64 sign = _mm512_set1_pd(-0.0);
+    return _mm512_or_pd(_mm512_andnot_pd(sign, a), _mm512_and_pd(sign, z));
 }
 static inline vf64 vf64_power(vf64 t)
 {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "half.h"
+#include "activations.h"
 #include "kernels.h"
 #include "normal.h"
 #include "optimizers.h"
@@ -47,6 +48,8 @@ static inline vf32 vf32_min(vf32 a, vf32 b) { return a < b ? a : b; }
 static inline vf32 vf32_max(vf32 a, vf32 b) { return a > b ? a : b; }
 static inline vf32 vf32_sqrt(vf32 a) { return sqrtf(a); }
 static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit) { return d < limit ? 0.0f : a; }
+static inline vf32 vf32_less(vf32 d, vf32 limit, vf32 a, vf32 b) { return d < limit ? a : b; }
+static inline vf32 vf32_copysign(vf32 a, vf32 z) { return copysignf(a, z); }
 static inline vf32 vf32_power(vf32 t) { return fd_float_of((fd_bits_of(t) << 23) + ONE_F32); }
 static inline int32_t signed_word(uint32_t w) { return (int32_t)(w ^ 0x80000000u); }
 static inline int32_t edge_word(uint32_t w) { return (int32_t)(w >> 31 ? ~w : w); }
@@ -90,6 +93,8 @@ static inline vf64 vf64_min(vf64 a, vf64 b) { return a < b ? a : b; }
 static inline vf64 vf64_max(vf64 a, vf64 b) { return a > b ? a : b; }
 static inline vf64 vf64_sqrt(vf64 a) { return sqrt(a); }
 static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit) { return d < limit ? 0.0 : a; }
+static inline vf64 vf64_less(vf64 d, vf64 limit, vf64 a, vf64 b) { return d < limit ? a : b; }
+static inline vf64 vf64_copysign(vf64 a, vf64 z) { return copysign(a, z); }
 static inline vf64 vf64_power(vf64 t) { return double_of((bits_of(t) << 52) + ONE_F64); }
 static inline vf64 vf64_of_f32(const float *p) { return *p; }
 static inline vf64 vf64_signed(const uint32_t *w) { return signed_word(*w); }

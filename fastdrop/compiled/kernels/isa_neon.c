@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "activations.h"
 #include "kernels.h"
 #include "normal.h"
 #include "optimizers.h"
@@ -64,6 +65,14 @@ static inline vf32 vf32_below(vf32 a, vf32 d, vf32 limit)
 {
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a), vcltq_f32(d, limit)));
 }
+static inline vf32 vf32_less(vf32 d, vf32 limit, vf32 a, vf32 b)
+{
+    return vbslq_f32(vcltq_f32(d, limit), a, b);
+}
+static inline vf32 vf32_copysign(vf32 a, vf32 z)
+{
+    return vbslq_f32(vdupq_n_u32(0x80000000), z, a);
+}
 static inline vf32 vf32_power(vf32 t)
 {
     const uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);
@@ -120,6 +129,14 @@ static inline vf64 vf64_sqrt(vf64 a) { return vsqrtq_f64(a); }
 static inline vf64 vf64_below(vf64 a, vf64 d, vf64 limit)
 {
     return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(a), vcltq_f64(d, limit)));
+}
+static inline vf64 vf64_less(vf64 d, vf64 limit, vf64 a, vf64 b)
+{
+    return vbslq_f64(vcltq_f64(d, limit), a, b);
+}
+static inline vf64 vf64_copysign(vf64 a, vf64 z)
+{
+    return vbslq_f64(vdupq_n_u64(0x8000000000000000), z, a);
 }
 static inline vf64 vf64_power(vf64 t)
 {

@@ -107,6 +107,7 @@ typedef struct {
 struct fd_optimizer_loops;    /* optimizers.h */
 struct fd_softmax_loops;      /* softmax.h */
 struct fd_product_loops;      /* products.h */
+struct fd_activation_loops;   /* activations.h */
 
 typedef struct {
     const char *name;
@@ -131,6 +132,7 @@ typedef struct {
     const struct fd_optimizer_loops *optimizers;
     const struct fd_softmax_loops *softmax;
     const struct fd_product_loops *products;
+    const struct fd_activation_loops *activations;
 } fd_kernels;
 
 extern const fd_kernels fd_generic, fd_avx2, fd_avx512, fd_neon;    /* those this build has */

@@ -370,6 +370,7 @@ FD_DEFINE_DTYPE(f64, double, vf64, VF64_LANES, double, f64)
 #include "optimizer_loops.h"
 #include "softmax_loops.h"
 #include "product_loops.h"
+#include "activation_loops.h"
 
 #define FD_STRING2(name) #name
 #define FD_STRING(name) FD_STRING2(name)
@@ -395,4 +396,5 @@ const fd_kernels FD_NAME3(fd_, FD_ISA, ) = {
     .optimizers = &FD_FN(optimizer_loops),
     .softmax = &FD_FN(softmax_loops),
     .products = &FD_FN(product_loops),
+    .activations = &FD_FN(activation_loops),
 };

@@ -32,12 +32,14 @@ static const double FD_FN(series)[vf64_EXP + 1] = {
 #define vf32_NORMAL 0x1p-126
 #define vf64_NORMAL 0x1p-1022
 
-/* q takes its coefficients in pairs: half as many steps have to wait for each other. */
+/* exp(a) = m 2^n: returns m, and t for vf32_power or vf64_power. q takes its coefficients in pairs:
+   half as many steps have to wait for each other. */
 #define FD_DEFINE_EXP(V)                                                                          \
-    static FD_ALWAYS_INLINE V FD_FN(V##_exp)(V a)                                                 \
+    static FD_ALWAYS_INLINE V FD_FN(V##_exp_parts)(V a, V *t)                                     \
     {                                                                                             \
         const V shift = V##_set(V##_SHIFT);                                                       \
-        const V t = V##_add(V##_mul(a, V##_set(LOG2_E)), shift), n = V##_sub(t, shift);           \
+        *t = V##_add(V##_mul(a, V##_set(LOG2_E)), shift);                                         \
+        const V n = V##_sub(*t, shift);                                                           \
         const V rough = V##_sub(a, V##_mul(n, V##_set(V##_LN2_HIGH)));                            \
         const V r = V##_sub(rough, V##_mul(n, V##_set(V##_LN2_LOW))), r2 = V##_mul(r, r);         \
         V q = V##_set(0);                                                                         \
@@ -47,7 +49,12 @@ static const double FD_FN(series)[vf64_EXP + 1] = {
             const V pair = V##_add(V##_mul(V##_set(c[1]), r), V##_set(c[0]));                     \
             q = k == V##_EXP - 1 ? pair : V##_add(V##_mul(q, r2), pair);                          \
         }                                                                                         \
-        const V m = V##_add(V##_set(1), V##_add(r, V##_mul(r2, q)));                              \
+        return V##_add(V##_set(1), V##_add(r, V##_mul(r2, q)));                                   \
+    }                                                                                             \
+    static FD_ALWAYS_INLINE V FD_FN(V##_exp)(V a)                                                 \
+    {                                                                                             \
+        V t;                                                                                      \
+        const V m = FD_FN(V##_exp_parts)(a, &t);                                                  \
         return V##_below(V##_mul(m, V##_power(t)), a, V##_set(V##_LEAST));                        \
     }
 

@@ -1,6 +1,6 @@
 /* All kernels, without Python: every instruction set of this machine against the reference's masks
- * and values (make_cases.py), optimisers and softmax against the portable ones, and Philox against the
- * published answers.
+ * and values (make_cases.py), optimisers, softmax and activations against the portable ones, and
+ * Philox against the published answers.
  *
  *     test_kernels known_answers.txt cases.bin
  *
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/activations.h"
 #include "kernels/kernels.h"
 #include "kernels/optimizers.h"
 #include "kernels/softmax.h"
@@ -416,6 +417,37 @@ static void softmax(const fd_kernels *isa)
     }
 }
 
+/* Activations and their gradients, of any number of elements, as the portable loops have them. */
+static void activations(const fd_kernels *isa)
+{
+    enum { MOST = 100 };
+    static double z[MOST], dy[MOST], found[2][2][MOST];
+    for (unsigned long number = 0; number < 2000; number++) {
+        const int is_double = number % 2;
+        const unsigned long of = number / 2 % FD_NUM_ACTIVATIONS;
+        const fd_dtype dtype = is_double ? FD_FLOAT64 : FD_FLOAT32;
+        const uint64_t n = random_below(MOST + 1);
+        fill_randomly((uint8_t *)z, sizeof z);    /* of all magnitudes, infinite and NaN, too */
+        fill_randomly((uint8_t *)dy, sizeof dy);
+        for (uint64_t i = 0; i < MOST && number % 8 >= 4; i++) {    /* or such as there are */
+            const double value = (double)random_below(4000) / 100 - 20;
+            if (is_double)
+                z[i] = value;
+            else
+                ((float *)z)[i] = (float)value;
+        }
+        memset(found, 0, sizeof found);
+        for (int own = 0; own < 2; own++) {
+            const struct fd_activation_loops *loops = (own ? isa : &fd_generic)->activations;
+            loops->apply[of][is_double](n, z, found[own][0]);
+            loops->gradient[of][is_double](n, dy, found[own][0], found[own][1]);
+        }
+        for (int which = 0; which < 2; which++)    /* all of it: nothing is written after the last */
+            check(same_numbers(found[0][which], found[1][which], is_double ? MOST : 2 * MOST, dtype),
+                  which ? "activation's gradient" : "activation", isa->name, number);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const size_t sizes[FD_NUM_DTYPES] = {2, 2, 4, 8};
@@ -450,6 +482,7 @@ int main(int argc, char **argv)
         optimizers(*isa);
         flushed_states(*isa);
         softmax(*isa);
+        activations(*isa);
         for (number = 1; number <= 300; number++) {
             shared_axes(*isa, number);
             blocks(*isa, number);
