@@ -131,6 +131,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     True
     """
 
+    loss: ClassVar[str] = "log_loss"  # an attribute in scikit-learn, too, and no parameter
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **Perceptron._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, list, None],

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -170,8 +170,6 @@ class Perceptron(BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any
     ) -> tuple[Samples, Any]:
         """Check everything, make the network, and return what it is trained on, and by chance."""
-        if self.early_stopping and incremental:
-            raise ValueError("partial_fit does not support early_stopping=True")
         hidden, dropout = self._hidden(), self._dropout()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, y = self._validated(X, y, classes, incremental, first)
@@ -179,6 +177,8 @@ class Perceptron(BaseEstimator):
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
             if not np.any(sample_weight):
                 raise ValueError("Sample weights must contain at least one non-zero number.")
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
         outputs, out_activation = self._outputs_and_activation(y)
         design = Design(
             units=(X.shape[1], *hidden, outputs),
@@ -407,7 +407,7 @@ class Perceptron(BaseEstimator):
                     break
                 if self.n_iter_ == self.max_iter:
                     warnings.warn(
-                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and "
+                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter:d}) reached and "
                         "the optimization hasn't converged yet.",
                         ConvergenceWarning,
                         stacklevel=5,
@@ -565,7 +565,7 @@ class Perceptron(BaseEstimator):
         return tags
 
     def _check_solver(self) -> bool:
-        if self.solver == "lbfgs":
+        if self.solver not in ("sgd", "adam"):
             raise AttributeError(
                 "partial_fit is only available for stochastic optimizers. "
                 f"{self.solver} is not stochastic."
@@ -602,8 +602,11 @@ class Perceptron(BaseEstimator):
 def _dense(rows: Rows, dtype: np.dtype[Any]) -> Iterator[Array]:
     """Yield all rows, some at a time, as dense arrays."""
     for some in chunks(rows):
-        with quiet(over="ignore"):  # the model itself refuses numbers that are too large for it
-            x = rows.take(some).astype(dtype, copy=False)
+        x = rows.take(some)
+        if x.dtype != dtype:
+            with quiet(over="ignore", invalid="ignore"):
+                x = x.astype(dtype)
+                assert_all_finite(x, input_name="X")  # it may be too large for dtype
         yield x
 
 

@@ -76,7 +76,8 @@ class Labels:
             if getattr(y, "ndim", 1) != 1:
                 raise ValueError("The object was not fitted with multilabel input.")
             return np.searchsorted(self.classes, y).astype(np.intp, copy=False)
-        return np.asarray(self._binarizer.transform(y), dtype)
+        # as bool, because indicators may also be 1 and 2
+        return np.asarray(self._binarizer.transform(y), bool).astype(dtype)
 
     def chosen(self, outputs: Array) -> Array:
         """Return what a network's outputs choose: class numbers, or flags of labels."""

@@ -190,6 +190,38 @@ def test_multilabel_sparse_indicators():
     assert predicted.shape == y.shape
 
 
+INDICATORS = {
+    "0 and 1": lambda flags: flags.astype(int),
+    "flags": lambda flags: flags,
+    "1 and 2": lambda flags: flags + 1,
+    "0 and 2": lambda flags: flags * 2,
+    "-1 and 1": lambda flags: flags * 2 - 1,
+    "floats": lambda flags: flags * 0.0 + 1,
+    "bytes": lambda flags: flags.astype(np.uint8),
+    "sparse": lambda flags: sparse.csr_matrix(flags.astype(int)),
+    "sparse 0 and 2": lambda flags: sparse.csr_array(flags * 2),
+}
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("kind", INDICATORS)
+def test_several_labels(kind, early_stopping):
+    """scikit-learn takes all numbers but 0 as 1."""
+    y = INDICATORS[kind](np.stack([Y > 4, Y % 2 == 0], axis=1))
+    theirs, mine = (
+        net(8, max_iter=3, random_state=0, early_stopping=early_stopping).fit(X, y)
+        for net in (neural_network.MLPClassifier, MLPClassifier)
+    )
+    for a, b in zip(theirs.coefs_, mine.coefs_):
+        np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(mine.predict_proba(X), theirs.predict_proba(X), rtol=1e-7)
+    expected, got = theirs.predict(X), mine.predict(X)
+    assert type(got) is type(expected)
+    np.testing.assert_array_equal(
+        *(a.toarray() if sparse.issparse(a) else a for a in (got, expected))
+    )
+
+
 @pytest.mark.parametrize("label", [7, "word", 2.0, True])
 def test_one_class(label):
     net = fitted(X, [label] * len(X))
@@ -246,3 +278,21 @@ def test_labels(kind):
     np.testing.assert_array_equal(mine.predict(X), theirs.predict(X))
     assert mine.predict(X).dtype == theirs.predict(X).dtype
     assert mine.score(X, y) == theirs.score(X, y)
+
+
+def test_another_activation_counts_from_the_next_fit_on():
+    net = fitted(X)
+    before = net.predict_proba(X)
+    net.set_params(activation="tanh")
+    np.testing.assert_array_equal(net.predict_proba(X), before)
+    assert not np.allclose(net.partial_fit(X, Y).predict_proba(X), before, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_only_finite_numbers_to_predict_from(value, dtype):
+    net = fitted(X)
+    x = X.astype(dtype)
+    x[3, 4] = value
+    with sklearn.config_context(assume_finite=True), pytest.raises(ValueError, match="finite"):
+        net.predict(x)

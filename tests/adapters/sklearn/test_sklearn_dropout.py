@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from fastdrop import Sequential
 from fastdrop.layers import BatchNormalization, Dense, Dropout, Input
-from fastdrop.sklearn import MLPClassifier, MLPRegressor
+from fastdrop.sklearn import MLPClassifier, MLPRegressor, load
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -224,3 +224,18 @@ def test_weights_may_be_written_and_replaced():
     fitted.coefs_[0] = np.zeros((3, 3))
     with pytest.raises(ValueError, match="coefs_, intercepts_: expected shapes"):
         fitted.predict(X)
+
+
+def test_dropout_that_comes_later_has_masks_of_the_random_state(tmp_path):
+    outputs = []
+    for seed in (0, 0, 1):
+        net = MLPClassifier(8, max_iter=2, random_state=seed).fit(X, Y)
+        if not outputs:  # a file knows as much
+            net.save(tmp_path / "net")
+            net = load(tmp_path / "net")
+        net.set_params(dropout=0.5).partial_fit(X, Y)
+        for coef in net.coefs_:
+            coef[...] = 1 / len(coef)
+        outputs.append(net.predict_proba(X, mc_samples=2))
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert not np.array_equal(outputs[0], outputs[2])

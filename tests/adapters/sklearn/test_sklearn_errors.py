@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ def fit(*arguments, **settings):
 
 def then(action, *first):
     return lambda net: action(net.fit(*(first or (X, Y))))
+
+
+def in_parts(net):
+    """`partial_fit`, of a classifier with the classes."""
+    is_classifier = hasattr(net, "predict_proba")
+    return partial(net.partial_fit, **({"classes": np.unique(Y)} if is_classifier else {}))
 
 
 THEIRS = {
@@ -73,10 +80,41 @@ THEIRS = {
     "shuffle": fit(X, Y, shuffle=2),
     "no progress": fit(X, Y, n_iter_no_change=0),
     "seed": fit(X, Y, random_state="one"),
-    "validated parts": lambda net: net.set_params(early_stopping=True).partial_fit(
-        X, Y, **({"classes": np.unique(Y)} if hasattr(net, "predict_proba") else {})
-    ),
+    "validated parts": lambda net: in_parts(net.set_params(early_stopping=True))(X, Y),
     "huge": fit(X * 1e308, Y, activation="identity"),
+    "NaN in validated parts": lambda net: in_parts(net.set_params(early_stopping=True))(
+        changed(np.nan), Y
+    ),
+}
+
+
+class Array(np.ndarray):
+    """Some other package's kind of array."""
+
+
+# What comes after a first part that was all right
+LATER = {
+    "NaN": (changed(np.nan), Y),
+    "infinity": (changed(-np.inf), Y),
+    "other features": (X[:, 1:], Y),
+    "no features": (X[:, :0], Y),
+    "no samples": (X[:0], Y[:0]),
+    "a vector": (X[0], Y[:1]),
+    "three axes": (X[np.newaxis], Y[:1]),
+    "complex numbers": (changed(1j), Y),
+    "text": (X.astype(str).astype(object) + "x", Y),
+    "NaN in another kind of array": (changed(np.nan).view(Array), Y),
+    "NaN in other bytes": (changed(np.nan).astype(">f8"), Y),
+    "NaN in objects": (changed(np.nan).astype(object), Y),
+    "NaN in Fortran's order": (np.asfortranarray(changed(np.nan)), Y),
+    "NaN in float32": (changed(np.nan).astype(np.float32), Y),
+    "no targets": (X, None),
+    "other targets": (X, Y[:5]),
+    "a number as targets": (X, np.array(1)),
+    "NaN in targets": (X, np.where(Y == 3, np.nan, Y)),
+    "infinity in targets": (X, np.where(Y == 3, np.inf, Y)),
+    "targets of three axes": (X, Y[:, np.newaxis, np.newaxis]),
+    "targets without columns": (X, np.zeros((60, 0))),
 }
 CLASSIFIERS = {
     "numbers": fit(X, Y + 0.5),
@@ -91,6 +129,7 @@ CLASSIFIERS = {
     ),
     "warm start": then(lambda net: net.set_params(warm_start=True).fit(X, Y > 4)),
     "lbfgs in parts": lambda net: net.set_params(solver="lbfgs").partial_fit(X, Y),
+    "no solver in parts": lambda net: net.set_params(solver=None).partial_fit(X, Y),
 }
 OF_1_7 = {"weights", "NaN weights", "too few to validate"}  # 1.6 takes no weights of samples
 VERSION = tuple(map(int, sklearn.__version__.split(".")[:2]))
@@ -118,6 +157,56 @@ def test_as_scikit_learn(name, case, action):
     assert expected is not None
     assert type(got) is type(expected)
     assert in_order(got) == in_order(expected)
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "predict"])
+@pytest.mark.parametrize("case", LATER)
+@pytest.mark.parametrize("name", NAMES)
+def test_later_as_scikit_learn(name, case, method):
+    """What is asked of ordinary arrays, quickly, is all that scikit-learn asks."""
+    x, y = LATER[case]
+    if method == "predict" and "targets" in case:
+        return
+
+    def later(net):
+        in_parts(net)(X, Y)
+        net.predict(x) if method == "predict" else net.partial_fit(x, y)
+
+    expected, got = (raised(package, name, later) for package in (neural_network, ours))
+    assert expected is not None
+    assert type(got) is type(expected)
+    assert in_order(got) == in_order(expected)
+
+
+def test_another_dtype_later():
+    net = ours.MLPRegressor(**SMALL).partial_fit(X, Y).set_params(dtype="float32")
+    with pytest.raises(ValueError, match="Input X contains infinity or a value too large"):
+        net.partial_fit(X * 1e300, Y)
+
+
+@pytest.mark.parametrize(
+    ("y", "other"),
+    [
+        (Y % 2, 2),
+        (Y % 3, -1),
+        (Y % 2 == 1, 2),
+        (Y % 2 * 2.0, 1.0),
+        (Y.astype(np.uint8) % 3, np.uint8(9)),
+        (np.array(["a", "b", "c"])[Y % 3], "d"),
+        (np.array(["a", "b", "c"])[Y % 3], "bb"),
+        (np.array(["a", "b"], object)[Y % 2], "c"),
+    ],
+)
+def test_a_label_that_is_no_class(y, other):
+    later = np.append(y, other)[1:]
+    errors = []
+    for package in (neural_network, ours):
+        net = package.MLPClassifier(**SMALL).partial_fit(X, y, classes=np.unique(y))
+        with pytest.raises(ValueError, match="has classes not in") as error:
+            net.partial_fit(X, later)
+        net.partial_fit(X, y)
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
 
 
 def in_order(error):
@@ -304,7 +393,8 @@ STATES = {
 
 def seen(net):
     """Everything that an estimator holds, as it is now."""
-    held = {name: copy.deepcopy(value) for name, value in vars(net).items()}
+    kept = {name: value for name, value in vars(net).items() if name != "_last_batches"}
+    held = {name: copy.deepcopy(value) for name, value in kept.items()}
     return {name: pickle.dumps(value) for name, value in held.items() if name != "_model"}
 
 
@@ -405,7 +495,7 @@ def test_too_large_for_float32():
     with pytest.raises(ValueError, match="too large for dtype"), np.errstate(over="ignore"):
         ours.MLPRegressor(dtype="float32", **SMALL).fit(X * 1e300, Y)
     net = ours.MLPRegressor(dtype="float32", **SMALL).fit(X, Y)
-    with pytest.raises(ValueError, match="expected finite"):
+    with pytest.raises(ValueError, match=r"Input X contains .* too large for dtype\('float32'\)"):
         net.predict(X * 1e300)
 
 

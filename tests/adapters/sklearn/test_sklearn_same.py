@@ -1,5 +1,9 @@
 """Without dropout the estimators compute what scikit-learn's compute, to rounding."""
 
+import copy
+import pickle
+import weakref
+
 import numpy as np
 import pytest
 
@@ -164,6 +168,60 @@ def test_partial_fit(solver, target):
             estimator.partial_fit(X[rows], y[rows], **first)
         first = {}
     assert_same(theirs, mine, X)
+
+
+# Parts of a stream: which rows, and what is done with the estimator before
+STREAMS = {
+    "equal parts": [(slice(i, i + 50), None) for i in range(0, 300, 50)],
+    "other parts": [(slice(0, 50), None), (slice(50, 90), None), (slice(90, 140), None)],
+    "several batches": [(slice(0, 450), None), (slice(100, 550), None)],
+    "single rows": [(slice(i, i + 1), None) for i in range(20)],
+    "another alpha": [(slice(0, 50), None), (slice(50, 100), {"alpha": 10.0})],
+    "another batch size": [(slice(0, 50), None), (slice(50, 100), {"batch_size": 20})],
+    "another activation": [(slice(0, 50), None), (slice(50, 100), {"activation": "tanh"})],
+    "a copy": [(slice(0, 50), None), (slice(50, 100), copy.deepcopy), (slice(0, 50), None)],
+    "a pickle": [
+        *[(slice(0, 50), None), (slice(50, 100), lambda net: pickle.loads(pickle.dumps(net)))],
+        (slice(100, 150), None),
+    ],
+    "a fit": [
+        *[(slice(0, 50), None), (slice(50, 100), lambda net: net.fit(X[:50], Y[:50] % 3))],
+        (slice(100, 150), None),
+    ],
+}
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+@pytest.mark.parametrize("case", STREAMS)
+def test_a_stream(case, name, weighted, solver):
+    if weighted and VERSION < (1, 7):
+        pytest.skip("scikit-learn's MLPs had no weights before 1.7")
+    nets = []
+    for net in pair(name, solver=solver):
+        first = {"classes": [0, 1, 2]} if name == "MLPClassifier" else {}
+        for rows, before in STREAMS[case]:
+            if isinstance(before, dict):
+                net.set_params(**before)
+            elif before is not None:
+                net = before(net)
+            given = {"sample_weight": WEIGHTS[rows]} if weighted else {}
+            net.partial_fit(X[rows], Y[rows] % 3, **first, **given)
+            first = {}
+        nets.append(net)
+    assert_same(*nets, X)
+
+
+@pytest.mark.parametrize("kind", [np.copy, csr_array])
+@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"batch_size": 30}])
+def test_a_stream_leaves_no_part_in_memory(settings, kind):
+    net = ours.MLPRegressor(hidden_layer_sizes=4, **settings).partial_fit(kind(X[:100]), Y[:100])
+    part = kind(X[:100])
+    seen = weakref.ref(part)
+    net.partial_fit(part, Y[:100])
+    del part
+    assert seen() is None
 
 
 @pytest.mark.parametrize("setting", ["defaults", "sgd", "stops", "validates"])

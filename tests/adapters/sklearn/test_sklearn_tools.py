@@ -157,6 +157,25 @@ def test_copies(estimator, way):
         assert original.coefs_[0].any()
 
 
+def test_subclasses_have_their_own_parameters():
+    class Narrow(MLPClassifier):
+        def __init__(self, units=4, *, max_iter=2):
+            super().__init__(units, max_iter=max_iter)
+            self.units = units
+
+    class Same(Narrow):
+        pass
+
+    assert list(MLPClassifier().get_params()) == sorted(MLPClassifier().get_params())
+    assert Narrow().get_params() == Same().get_params() == {"max_iter": 2, "units": 4}
+    assert clone(Same(5)).fit(X, Y).predict(X).shape == Y.shape
+    with pytest.raises(ValueError, match=r"Valid parameters are: \['max_iter', 'units'\]"):
+        Narrow().set_params(dropout=0.1)
+    names = Narrow._get_param_names()
+    names.clear()
+    assert Narrow().get_params() == {"max_iter": 2, "units": 4}
+
+
 def test_a_pickle_has_each_weight_once():
     net = MLPRegressor(hidden_layer_sizes=200, max_iter=1, solver="lbfgs").fit(X, Y)
     assert len(pickle.dumps(net)) < 1.2 * 8 * 200 * 66
