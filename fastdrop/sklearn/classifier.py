@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from fastdrop.layers import Array
 from fastdrop.sklearn.perceptron import Perceptron
@@ -349,23 +349,22 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         if incremental and _check_partial_fit_first_call(self, classes):
             multilabel = type_of_target(y).startswith("multilabel")
             self._labels = Labels(y if multilabel else classes)
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, dtype=self._accepted(), reset=first
-        )
+        X, y = self._checked(X, y, first)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._labels = Labels(y)
             self.classes_ = self._labels.classes
             return X, y
-        present = unique_labels(y)
+        known = not self.warm_start and self._labels.know(y)
+        present = self.classes_ if known else unique_labels(y)
         if self.warm_start:
             if set(present) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous "
                     f"call to fit. Previously got {self.classes_}, `y` has {present}"
                 )
-        elif len(np.setdiff1d(present, self.classes_, assume_unique=True)):
+        elif not known and len(np.setdiff1d(present, self.classes_, assume_unique=True)):
             raise ValueError(
                 "`y` has classes not in `self.classes_`. "
                 f"`self.classes_` has {self.classes_}. 'y' has {present}."

@@ -11,9 +11,10 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from functools import lru_cache
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -26,8 +27,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fastdrop._messages import shown
 from fastdrop._quiet import quiet
+from fastdrop.compiled._losses import are_finite
 from fastdrop.compiled._sparse import SparseRows
-from fastdrop.compiled._train import on_one_blas_thread
+from fastdrop.compiled._train import are_batch, on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.sklearn import files, solvers
@@ -70,6 +72,7 @@ class Perceptron(BaseEstimator):
     coefs_: list[Array]
     intercepts_: list[Array]
     _optimizer: Any
+    _last_batches: tuple[Any, Batches] | None = None  # those of partial_fit, and what they are for
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "hidden_layer_sizes": ["array-like", COUNT],
@@ -102,6 +105,10 @@ class Perceptron(BaseEstimator):
         "batch_norm": ["boolean"],
         "dtype": [StrOptions({"float32", "float64"}), None],
     }
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return list(_parameter_names(cast(Any, cls), cls.__init__))
 
     # Methods that each subclass defines in its own way
 
@@ -170,7 +177,8 @@ class Perceptron(BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any
     ) -> tuple[Samples, Any]:
         """Check everything, make the network, and return what it is trained on, and by chance."""
-        hidden, dropout = self._hidden(), self._dropout()
+        hidden = self._hidden()
+        dropout = self._dropout(len(hidden))
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, y = self._validated(X, y, classes, incremental, first)
         if sample_weight is not None:
@@ -211,9 +219,36 @@ class Perceptron(BaseEstimator):
             self._go_on(design, random)
         return samples, random
 
-    def _accepted(self) -> Any:
-        """Return the dtypes of X that are left as they are. Others become the first of them."""
-        return FLOATS if self.dtype is None else np.dtype(self.dtype)
+    def _checked(self, X: Any, y: Any, first: bool, **checks: Any) -> tuple[Any, Any]:
+        """Check X and y by themselves, and return them: X in a dtype to compute in."""
+        passes = not first and y is not None and self._are_plain(X, y)
+        if passes and (self.dtype is None or self.dtype == X.dtype.name):
+            return X, y
+        checked: tuple[Any, Any] = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            dtype=FLOATS if self.dtype is None else np.dtype(self.dtype),
+            reset=first,
+            **checks,
+        )
+        return checked
+
+    def _are_plain(self, X: Any, y: Any = None) -> bool:
+        """Tell whether these are ordinary arrays that all of scikit-learn's checks would pass.
+
+        Those checks know many kinds of data, and take most of the time of a small network. This
+        asks the same of the kind that most programs give, in a few us.
+        """
+        if "_model" not in vars(self) or "feature_names_in_" in vars(self):
+            return False
+        if not are_batch(X, y, self._model.dtype, self._design.units[:1]) or not are_finite(X):
+            return False
+        return y is None or (
+            0 < y.ndim <= 2 and y.size > 0 and (y.dtype.kind in "biuU" or are_finite(y))
+        )
 
     def _hidden(self) -> tuple[int, ...]:
         sizes = self.hidden_layer_sizes
@@ -224,9 +259,8 @@ class Perceptron(BaseEstimator):
             raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
         return tuple(int(size) for size in sizes)
 
-    def _dropout(self) -> tuple[float, ...]:
+    def _dropout(self, layers: int) -> tuple[float, ...]:
         """Return the probabilities of dropping for the input and for each hidden layer."""
-        layers = len(self._hidden())
         given = self.dropout
         listed = not isinstance(given, Mapping | Set) and getattr(given, "ndim", 1) == 1
         if not listed and not isinstance(given, Real):  # NumPy's numbers have no axes
@@ -261,7 +295,7 @@ class Perceptron(BaseEstimator):
 
     def _begin(self, design: Design, random: Any) -> None:
         """Forget what was learnt before, and start with new weights."""
-        self._take(design, design.network(mask_seed(random)))
+        self._take(design, design.network(mask_seed(design, random)))
         first_weights(self._model, design.activation, random)
         self.n_iter_ = self.t_ = 0
         if self.solver != "lbfgs":
@@ -278,12 +312,12 @@ class Perceptron(BaseEstimator):
         """Keep what was learnt, in a new network if parameters have changed."""
         if "_model" not in vars(self):  # the estimator was given weights, and never fitted
             given = self.coefs_, self.intercepts_
-            self._take(design, design.network(mask_seed(random)))
+            self._take(design, design.network(mask_seed(design, random)))
             (self.coefs_, self.intercepts_), self.t_ = given, 0
         own = self._network()
         if self._design == design:
             return
-        model = design.network(own.seed)
+        model = design.network(own.seed or mask_seed(design, random))
         shapes = [[w.shape for w in each.network.weights().values()] for each in (own, model)]
         if shapes[0] != shapes[1]:
             if design.units == self._design.units:
@@ -382,7 +416,14 @@ class Perceptron(BaseEstimator):
                     stacklevel=5,
                 )
             size = min(int(self.batch_size), count)
-        batches = Batches(self._model, self._optimizer, samples, float(self.alpha))
+        # A stream of small parts would spend a third of its time on preparing a step for each.
+        made_for = (self._model, self._optimizer, float(self.alpha), count, size)
+        last, self._last_batches = self._last_batches, None
+        if incremental and last is not None and last[0] == made_for:
+            batches = last[1]
+            batches.take(samples)
+        else:
+            batches = Batches(self._model, self._optimizer, samples, float(self.alpha))
         self._best_weights = self._model.get_weights() if self.early_stopping else None
         order = training
         self.n_iter_ = 0
@@ -414,6 +455,10 @@ class Perceptron(BaseEstimator):
                     )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=5)
+        # A step holds on to rows in their own order, and to sparse ones.
+        if incremental and size == count and self.shuffle and not samples.rows.thin:
+            batches.let_go()
+            self._last_batches = made_for, batches
         if self._best_weights is not None:
             self._model.set_weights(self._best_weights)
             self._best_weights = None
@@ -505,6 +550,8 @@ class Perceptron(BaseEstimator):
 
     def _rows_for(self, X: Any) -> Rows:
         """Check X, and return its rows."""
+        if self._are_plain(X):
+            return Rows(X)
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         if X.dtype.kind in "mM":  # the number that is a date depends on the array's unit
@@ -548,6 +595,7 @@ class Perceptron(BaseEstimator):
         if "_model" in vars(self):
             self._network()
         state = dict(super().__getstate__())
+        state.pop("_last_batches", None)
         if "_model" in state:
             for name in ("coefs_", "intercepts_", "_own"):
                 del state[name]
@@ -602,24 +650,39 @@ class Perceptron(BaseEstimator):
 def _dense(rows: Rows, dtype: np.dtype[Any]) -> Iterator[Array]:
     """Yield all rows, some at a time, as dense arrays."""
     for some in chunks(rows):
-        x = rows.take(some)
-        if x.dtype != dtype:
-            with quiet(over="ignore", invalid="ignore"):
-                x = x.astype(dtype)
-                assert_all_finite(x, input_name="X")  # it may be too large for dtype
-        yield x
+        yield _in_dtype(rows.take(some), dtype)
 
 
 def _sparse(rows: Rows, dtype: np.dtype[Any]) -> Iterator[SparseRows]:
     """Do what `_dense` does, for rows that stay sparse."""
-    with quiet(over="ignore"):
-        X = rows.X.astype(dtype, copy=False)
+    X = _in_dtype(rows.X, dtype)
     check_values("x", X.data, dtype)
     rows = Rows(X)
     for some in chunks(rows, sparse=True):
         yield rows.take_sparse(some)
 
 
-def mask_seed(random: Any) -> int:
-    """Return a seed for masks, drawn from a copy, so that dropout changes no other numbers."""
-    return int(copy.deepcopy(random).randint(1 << 31))
+def _in_dtype(X: Any, dtype: np.dtype[Any]) -> Any:
+    """Return an array in this dtype. Numbers that are too large for it are refused."""
+    if X.dtype != dtype:
+        with quiet(over="ignore", invalid="ignore"):
+            X = X.astype(dtype)
+            assert_all_finite(X, input_name="X")
+    return X
+
+
+def mask_seed(design: Design, random: Any) -> int:
+    """Return a seed for masks, drawn from a copy, so that dropout changes no other numbers.
+
+    Where there are no masks it is 0, because a copy takes as long as some batches.
+    """
+    return int(copy.deepcopy(random).randint(1 << 31)) if any(design.dropout) else 0
+
+
+@lru_cache
+def _parameter_names(cls: Any, init: Any) -> tuple[str, ...]:
+    """Return the names of the parameters of `cls`, whose `__init__` is `init`, in order.
+
+    scikit-learn asks for them often. To find them takes most of the time of `clone`.
+    """
+    return tuple(BaseEstimator._get_param_names.__func__(cls))

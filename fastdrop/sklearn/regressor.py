@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from fastdrop.layers import Array
 from fastdrop.sklearn.perceptron import Perceptron
@@ -288,16 +288,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     def _validated(
         self, X: Any, y: Any, classes: Any, incremental: bool, first: bool
     ) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            y_numeric=True,
-            dtype=self._accepted(),
-            reset=first,
-        )
+        X, y = self._checked(X, y, first, y_numeric=True)
         if y.dtype.kind not in "biuf":
             raise ValueError(f"y must be numbers, got an array of {y.dtype}.")
         if y.ndim == 2 and y.shape[1] == 1:

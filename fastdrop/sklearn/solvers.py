@@ -104,6 +104,15 @@ class Batches:
         self._steps: dict[int, Step] = {}
         self._rules: dict[int, dict[str, WeightRule]] = {}
 
+    def take(self, samples: Samples) -> None:
+        """Train on other samples from now on."""
+        self._model.network.optimizer = self._optimizer
+        self._samples = samples
+
+    def let_go(self) -> None:
+        """Keep no samples until `take` brings others."""
+        del self._samples
+
     def epoch(self, order: Array | None, samples: int, size: int) -> float:
         """Take a step for each batch, and return the mean of their losses.
 

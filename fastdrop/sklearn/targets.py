@@ -70,14 +70,31 @@ class Labels:
         """The network's last activation, by scikit-learn's name."""
         return "softmax" if self.kind == "multiclass" else "logistic"
 
+    def know(self, y: Array) -> bool:
+        """Tell whether these are labels of the classes' type that are all among the classes.
+
+        If not, they may still be: this is a quick test, before a thorough one.
+        """
+        classes = self.classes
+        if self.kind == "multilabel-indicator" or y.ndim != 1 or y.dtype != classes.dtype:
+            return False
+        if y.dtype.kind not in "biuU":
+            return False
+        found = classes.take(np.searchsorted(classes, y), mode="clip")
+        return bool((found == y).all())
+
     def encoded(self, y: Any, dtype: Any) -> Array:
-        """Return targets: class numbers (samples,), or numbers 0 and 1 (samples, outputs)."""
-        if self.kind == "multiclass":
-            if getattr(y, "ndim", 1) != 1:
-                raise ValueError("The object was not fitted with multilabel input.")
-            return np.searchsorted(self.classes, y).astype(np.intp, copy=False)
-        # as bool, because indicators may also be 1 and 2
-        return np.asarray(self._binarizer.transform(y), bool).astype(dtype)
+        """Return targets: class numbers (samples,), or numbers 0 and 1 (samples, outputs).
+
+        Labels that are not among the classes are not noticed.
+        """
+        if self.kind == "multilabel-indicator":
+            # as bool, because indicators may also be 1 and 2
+            return np.asarray(self._binarizer.transform(y), bool).astype(dtype)
+        if getattr(y, "ndim", 1) != 1:
+            raise ValueError("The object was not fitted with multilabel input.")
+        numbers = np.searchsorted(self.classes, y).astype(np.intp, copy=False)
+        return numbers if self.kind == "multiclass" else numbers[:, np.newaxis].astype(dtype)
 
     def chosen(self, outputs: Array) -> Array:
         """Return what a network's outputs choose: class numbers, or flags of labels."""
@@ -90,11 +107,9 @@ class Labels:
 
     def decoded(self, outputs: Array) -> Any:
         """Return labels, of the type in which they were given."""
-        if self.kind == "multiclass":
-            return self.classes[outputs.argmax(axis=1)]
-        return self._binarizer.inverse_transform(
-            outputs[:, 0] if self.kind == "binary" else outputs
-        )
+        if self.kind == "multilabel-indicator":
+            return self._binarizer.inverse_transform(outputs)
+        return self.classes[self.chosen(outputs)]
 
     def probabilities(self, outputs: Array) -> Array:
         """Return the probabilities that the outputs are, with a column for each class."""

@@ -179,7 +179,7 @@ def test_stored_numbers_too_large_for_the_network():
     x = sparse.csr_array(THIN)
     net = fitted(x, dtype="float32")
     x.data[3] = 1e300
-    with pytest.raises(ValueError, match="x: expected"):
+    with pytest.raises(ValueError, match="Input X contains infinity or a value too large"):
         net.predict(x)
 
 
