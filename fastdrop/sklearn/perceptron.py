@@ -224,16 +224,17 @@ class Perceptron(BaseEstimator):
         passes = not first and y is not None and self._are_plain(X, y)
         if passes and (self.dtype is None or self.dtype == X.dtype.name):
             return X, y
-        checked: tuple[Any, Any] = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            dtype=FLOATS if self.dtype is None else np.dtype(self.dtype),
-            reset=first,
-            **checks,
-        )
+        with quiet(over="ignore"):  # what is too large for the dtype is refused
+            checked: tuple[Any, Any] = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse="csr",
+                multi_output=True,
+                dtype=FLOATS if self.dtype is None else np.dtype(self.dtype),
+                reset=first,
+                **checks,
+            )
         return checked
 
     def _are_plain(self, X: Any, y: Any = None) -> bool:

@@ -178,6 +178,13 @@ def test_later_as_scikit_learn(name, case, method):
     assert in_order(got) == in_order(expected)
 
 
+@pytest.mark.parametrize("incremental", [False, True])
+def test_numbers_too_large_for_the_dtype(incremental):
+    net = ours.MLPRegressor(**SMALL, dtype="float32")
+    with pytest.raises(ValueError, match="Input X contains infinity or a value too large"):
+        (net.partial_fit if incremental else net.fit)(X * 1e300, Y)
+
+
 def test_another_dtype_later():
     net = ours.MLPRegressor(**SMALL).partial_fit(X, Y).set_params(dtype="float32")
     with pytest.raises(ValueError, match="Input X contains infinity or a value too large"):
