@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastdrop import Sequential, callbacks, losses, metrics
-from fastdrop.layers import Dense, Dropout
+from fastdrop.layers import Dense, Dropout, Input
 
 X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4)
 Y = np.arange(6) % 3
@@ -164,3 +164,17 @@ def test_evaluate_calls_no_method_of_ones_own():
     model = Own([Dense(3, "softmax", input_shape=(4,))], seed=1)
     model.compile("adam", "sparse_categorical_crossentropy")
     assert np.isfinite(model.evaluate(X, Y, verbose=0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_found_wherever_it_is(value, dtype):
+    for size in range(1, 20):
+        model = Sequential([Input((size,)), Dense(1)], dtype=dtype)
+        row = np.full((1, size), np.finfo(dtype).max / 100, dtype)
+        model(row)
+        for place in range(size):
+            x = row.copy()
+            x[0, place] = value
+            with pytest.raises(ValueError, match="x: expected finite"):
+                model(x)
