@@ -211,7 +211,7 @@ def test_other_arrays(kind, name, dtype):
     np.testing.assert_allclose(dz.astype(float), slope, tolerance, 10 * tolerance)
     if kind == "masked":
         np.testing.assert_array_equal(y.mask, z.mask)
-    else:
+    elif kind != "no axis":  # NumPy 1 adds a float32 without axes to 1 in float64
         assert y.dtype.newbyteorder("=") == z.dtype.newbyteorder("=")
 
 
