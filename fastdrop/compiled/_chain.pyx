@@ -112,12 +112,6 @@ cdef class Link:
         self.whole.dbias = np.empty(width, weight.dtype)
 
 
-cdef cnp.ndarray check_type(given):
-    if not isinstance(given, cnp.ndarray):
-        raise TypeError(f"x: expected an array or SparseRows, got {type(given).__name__}")
-    return given
-
-
 cdef bint is_matrix(cnp.ndarray a, cnp.npy_intp rows, cnp.npy_intp columns, int type) noexcept:
     return (cnp.PyArray_NDIM(a) == 2 and cnp.PyArray_DIM(a, 0) == rows
             and cnp.PyArray_DIM(a, 1) == columns and cnp.PyArray_TYPE(a) == type and is_plain(a))
@@ -211,7 +205,9 @@ cdef class Chain:
         cdef SparseRows rows = given if type(given) is SparseRows else None
         cdef cnp.npy_intp n
         if rows is None:
-            x = check_type(given)
+            if not isinstance(given, cnp.ndarray):
+                raise TypeError(f"x: expected an array or SparseRows, got {type(given).__name__}")
+            x = given
             n = cnp.PyArray_DIM(x, 0) if cnp.PyArray_NDIM(x) else -1
         else:
             n = self.samples_of(rows)

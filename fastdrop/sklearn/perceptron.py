@@ -561,15 +561,20 @@ class Perceptron(BaseEstimator):
 
     def _outputs(self, rows: Rows) -> Array:
         """Return the network's outputs, after the last activation."""
-        model = self._network()
-        step = Step(model.network)
-        if rows.thin:
-            step.follow()
-        if rows.thin and step.takes_sparse():
-            outputs = np.concatenate([step.predict(x).copy() for x in _sparse(rows, model.dtype)])
-        else:
-            outputs = np.concatenate([model(x) for x in _dense(rows, model.dtype)])
+        outputs = np.concatenate([*self._parts_of_outputs(rows)])
         return np.exp(outputs, out=outputs) if self.out_activation_ == "exp" else outputs
+
+    def _parts_of_outputs(self, rows: Rows) -> Iterator[Array]:
+        model = self._network()
+        if rows.thin:
+            step = Step(model.network)
+            step.follow()
+            if step.takes_sparse():
+                for sparse in _sparse(rows, model.dtype):
+                    yield step.predict(sparse).copy()
+                return
+        for dense in _dense(rows, model.dtype):
+            yield model(dense)
 
     def _prediction(self, rows: Rows, mc_samples: int | None = None) -> Prediction:
         """Return outputs with their uncertainty, by sampling or, without `mc_samples`, by moments.

@@ -290,9 +290,11 @@ def test_another_activation_counts_from_the_next_fit_on():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_only_finite_numbers_to_predict_from(value, dtype):
+@pytest.mark.parametrize("kind", [np.array, sparse.csr_array])
+def test_only_finite_numbers_to_predict_from(kind, value, dtype):
     net = fitted(X)
-    x = X.astype(dtype)
+    x = THIN.astype(dtype)
     x[3, 4] = value
+    x = kind(x)
     with sklearn.config_context(assume_finite=True), pytest.raises(ValueError, match="finite"):
         net.predict(x)
