@@ -6,27 +6,22 @@ The notes above the table say what is measured.
 """
 
 import argparse
-import statistics
 import sys
-import time
 import warnings
 from functools import partial
 
 import numpy as np
 from rows import add_out, keep_rows
-from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn_speed import SIDES, SPIN
+from threads import medians
 
-import fastdrop.sklearn
-
-SIDES = {"scikit-learn": neural_network, "fastdrop": fastdrop.sklearn}
 NOTES = """\
 Classifiers of two classes with scikit-learn's defaults, one hidden layer of 100 units, of 2000
 samples with 30 features, float64. Both sides take turns, after a pause in which OpenBLAS's threads
 leave the cores; medians.
 """
-SPIN = 0.15  # seconds
 EPOCHS = 10
 FITS = {
     "defaults": {},
@@ -50,12 +45,8 @@ def made(side, **settings):
     return SIDES[side].MLPClassifier(**same | settings)
 
 
-def fit(side, **settings):
-    made(side, **settings).fit(*data())
-
-
 def calls(side):
-    """Return what is called, by its name."""
+    """Return, by its name, what is called and how many calls it is."""
     x, y = data()
     net = made(side).fit(x, y)
     learning = made(side)
@@ -74,30 +65,11 @@ def calls(side):
     }
 
 
-def row_of(name, functions, rounds):
-    """Return a row of the table: of functions and how many calls they are, by side."""
-    times = {side: [] for side in SIDES}
-    for _ in range(rounds):
-        for side, (function, count) in functions.items():
-            time.sleep(SPIN)
-            start = time.perf_counter()
-            function()
-            times[side].append((time.perf_counter() - start) / count)
-    theirs, ours = (1000 * statistics.median(times[side]) for side in SIDES)
+def row_of(name, functions, count, rounds):
+    """Return a row of the table, for both sides' functions, which make so many calls each."""
+    times = medians(dict(zip(SIDES, functions)), rounds, pause=SPIN)
+    theirs, ours = (times[side] / 1000 / count for side in SIDES)
     return f"| {name} | {theirs:.3f} | {ours:.3f} | **{theirs / ours:.1f}** |"
-
-
-def fit_row(name, settings, rounds):
-    functions = {side: (partial(fit, side, **settings), 1) for side in SIDES}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return row_of(f"`fit` with {name}, {EPOCHS} iterations", functions, rounds)
-
-
-def call_row(name, rounds):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return row_of(name, {side: calls(side)[name] for side in SIDES}, rounds)
 
 
 def main():
@@ -105,12 +77,20 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     add_out(parser)
     given = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
     head = f"{NOTES}\n| call | scikit-learn, ms | fastdrop | ratio |\n|---|---:|---:|---:|"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        names = list(calls("fastdrop"))
-    rows = [(name, partial(fit_row, name, FITS[name], given.rounds)) for name in FITS]
-    rows += [(name, partial(call_row, name, given.rounds)) for name in names]
+    x, y = data()
+    timed = {
+        f"`fit` with {name}, {EPOCHS} iterations": (
+            [partial(made(side, **settings).fit, x, y) for side in SIDES],
+            1,
+        )
+        for name, settings in FITS.items()
+    }
+    theirs, ours = (calls(side) for side in SIDES)
+    for name, (function, count) in theirs.items():
+        timed[name] = [function, ours[name][0]], count
+    rows = [(name, partial(row_of, name, *what, given.rounds)) for name, what in timed.items()]
     return keep_rows([(head, rows)], "sklearn_calls.md", given.out)
 
 

@@ -6,21 +6,17 @@ The notes above the table say what is measured.
 """
 
 import argparse
-import statistics
 import sys
-import time
 import warnings
 from functools import partial
 
 import numpy as np
 import scipy.sparse
 from rows import add_out, keep_rows
-from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
+from sklearn_speed import SIDES, SPIN
+from threads import medians
 
-import fastdrop.sklearn
-
-SIDES = {"scikit-learn": neural_network, "fastdrop": fastdrop.sklearn}
 SETS = [  # samples, features, per cent of stored numbers
     (5000, 300, 5),
     (5000, 2000, 0.1),
@@ -37,17 +33,7 @@ matrices with random numbers in random places. "stored" is the share of stored n
 an epoch of `fit`, "predict" a `predict` of all samples. Both sides take turns, after a pause in
 which OpenBLAS's threads leave the cores; medians.
 """
-SPIN = 0.15  # seconds
 EPOCHS = 3
-
-
-def fit(side, hidden, x, y):
-    net = SIDES[side].MLPClassifier(
-        hidden, max_iter=EPOCHS, tol=0, n_iter_no_change=EPOCHS, random_state=0
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return net.fit(x, y)
 
 
 def measure(samples, features, stored, hidden, rounds):
@@ -55,20 +41,13 @@ def measure(samples, features, stored, hidden, rounds):
     rng = np.random.default_rng(0)
     x = scipy.sparse.random_array((samples, features), density=stored / 100, rng=rng, format="csr")
     y = rng.integers(0, 3, samples)
-    times = {(what, side): [] for what in ("epoch", "predict") for side in SIDES}
-    for _ in range(rounds):
-        for side in SIDES:
-            time.sleep(SPIN)
-            start = time.perf_counter()
-            net = fit(side, hidden, x, y)
-            times["epoch", side].append((time.perf_counter() - start) / EPOCHS)
-            time.sleep(SPIN)
-            start = time.perf_counter()
-            net.predict(x)
-            times["predict", side].append(time.perf_counter() - start)
+    settings = {"max_iter": EPOCHS, "tol": 0, "n_iter_no_change": EPOCHS, "random_state": 0}
+    nets = {side: SIDES[side].MLPClassifier(hidden, **settings) for side in SIDES}
     cells = []
-    for what in ("epoch", "predict"):
-        theirs, ours = (1000 * statistics.median(times[what, side]) for side in SIDES)
+    for method, arguments, count in (("fit", (x, y), EPOCHS), ("predict", (x,), 1)):
+        functions = {side: partial(getattr(net, method), *arguments) for side, net in nets.items()}
+        times = medians(functions, rounds, pause=SPIN)
+        theirs, ours = (times[side] / 1000 / count for side in SIDES)
         cells += [f"{theirs:.1f}", f"{ours:.1f}", f"**{theirs / ours:.1f}**"]
     return f"| {samples} x {features} | {stored:g} % | {hidden[0]} | {' | '.join(cells)} |"
 
@@ -78,6 +57,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     add_out(parser)
     given = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
     of_each = "scikit-learn, ms | fastdrop | ratio"
     head = (
         f"{NOTES}\n| X | stored | hidden | epoch: {of_each} | predict: {of_each} |"

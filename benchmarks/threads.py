@@ -22,18 +22,20 @@ TABLE = "threads.md"
 
 
 def medians(
-    calls: dict[str, Callable[[], object]], rounds: int, untimed: int = 0
+    calls: dict[str, Callable[[], object]], rounds: int, untimed: int = 0, pause: float = 0
 ) -> dict[str, float]:
     """Return the median microseconds of each call, where the calls take turns.
 
     With `untimed` calls before each timed one, a call finds the caches as it leaves them itself,
-    and not as the call before leaves them, which may write around them.
+    and not as the call before leaves them, which may write around them. In a `pause`, in seconds,
+    threads that spin after the call before leave the cores.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             for _ in range(untimed):
                 call()
+            time.sleep(pause)
             start = time.perf_counter()
             call()
             times[name].append((time.perf_counter() - start) * 1e6)
