@@ -90,8 +90,10 @@ cdef struct crew:
 cdef int most_threads() noexcept nogil
 cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *
 
-# fd_pool_run of pool.h, with the same helpers for all calls.
+# fd_pool_run, fd_pool_offer and fd_pool_settle of pool.h, with the same helpers for all calls.
 cdef void run_shares(fd_share f, crew who, void *argument) noexcept nogil
+cdef bint offer_shares(fd_share f, int shares, void *argument) noexcept nogil
+cdef void settle_shares(void *argument) noexcept nogil
 
 # An element-wise mask, and the factor of kept elements.
 cdef struct mask_rule:

@@ -57,6 +57,8 @@ cdef extern from "pool.h" nogil:
     void fd_pool_lend(fd_parallel parallel)
     int fd_pool_lends()
     void fd_pool_run(fd_share f, int shares, void *argument, fd_helpers who)
+    int fd_pool_offer(fd_share f, int shares, void *argument)
+    void fd_pool_settle(void *argument)
 
 cdef extern from *:
     """
@@ -405,6 +407,14 @@ cdef int at_most_tiles(uint64_t n, uint64_t threads) noexcept:
 
 cdef void run_shares(fd_share f, crew who, void *argument) noexcept nogil:
     fd_pool_run(f, who.threads, argument, who.helpers)
+
+
+cdef bint offer_shares(fd_share f, int shares, void *argument) noexcept nogil:
+    return fd_pool_offer(f, shares, argument)
+
+
+cdef void settle_shares(void *argument) noexcept nogil:
+    fd_pool_settle(argument)
 
 
 cdef struct walk:

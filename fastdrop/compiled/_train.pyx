@@ -14,6 +14,7 @@ its arguments anew in each call, and nothing beyond them.
 from weakref import ref
 
 import numpy as np
+cimport cython
 cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.ref cimport PyObject
@@ -28,7 +29,9 @@ from fastdrop.compiled._core cimport (
     crew,
     fd_kernels,
     most_threads,
+    offer_shares,
     run_shares,
+    settle_shares,
 )
 from fastdrop.compiled._sparse cimport SparseRows
 from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
@@ -109,7 +112,7 @@ cdef extern from "kernels/optimizers.h" nogil:
     void fd_gradient_squares(const fd_update *update, uint64_t first, uint64_t last, void *scratch,
                              double *sums)
     void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
-                      const intptr_t *rows, uint64_t first, uint64_t last,
+                      const intptr_t *rows, uint64_t num_rows, uint64_t first, uint64_t last,
                       const uint64_t *column_bits, const intptr_t *columns, uint64_t num_columns,
                       void *values)
 
@@ -1121,8 +1124,8 @@ cdef struct picking:
 cdef void picking_share(int share, int shares, void *argument) noexcept nogil:
     cdef const picking *p = <const picking *>argument
     cdef uint64_t first = p.num_rows * share // shares, last = p.num_rows * (share + 1) // shares
-    fd_submatrix(p.kernels, p.is_double, p.matrix, p.width, p.rows, first, last, p.bits, p.columns,
-                 p.num_columns, p.values)
+    fd_submatrix(p.kernels, p.is_double, p.matrix, p.width, p.rows, p.num_rows, first, last, p.bits,
+                 p.columns, p.num_columns, p.values)
 
 
 def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
@@ -1135,14 +1138,7 @@ def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
     cdef uint64_t *bits = NULL
     cdef int shares
     check_picking(matrix, rows, columns, out)
-    p = picking(
-        kernels=active_kernels(), is_double=cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT64,
-        matrix=<const char *>cnp.PyArray_DATA(matrix), width=cnp.PyArray_DIM(matrix, 1), rows=NULL,
-        num_rows=cnp.PyArray_DIM(out, 0), bits=NULL, columns=NULL,
-        num_columns=cnp.PyArray_DIM(out, 1), values=<char *>cnp.PyArray_DATA(out),
-    )
-    if rows is not None:
-        p.rows = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>rows)
+    p = picking_of(matrix, rows, out)
     if columns is not None:
         p.columns = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>columns)
         p.bits = bits = bits_of(columns, p.width)
@@ -1150,6 +1146,72 @@ def submatrix(cnp.ndarray matrix, rows, columns, cnp.ndarray out):
     with nogil:
         run_shares(picking_share, crew(shares, FD_SPINNING), &p)
     free(bits)
+
+
+cdef picking picking_of(cnp.ndarray matrix, rows, cnp.ndarray out):
+    """Describe a submatrix of all columns."""
+    cdef picking p = picking(
+        kernels=active_kernels(), is_double=cnp.PyArray_TYPE(matrix) == cnp.NPY_FLOAT64,
+        matrix=<const char *>cnp.PyArray_DATA(matrix), width=cnp.PyArray_DIM(matrix, 1), rows=NULL,
+        num_rows=cnp.PyArray_DIM(out, 0), bits=NULL, columns=NULL,
+        num_columns=cnp.PyArray_DIM(out, 1), values=<char *>cnp.PyArray_DATA(out),
+    )
+    if rows is not None:
+        p.rows = <const intptr_t *>cnp.PyArray_DATA(<cnp.ndarray>rows)
+    return p
+
+
+# Bytes read and written by a helper before it looks whether there is other work: some us
+cdef double OFFERED_AT_ONCE = 1 << 15
+
+
+cdef void offered_share(int share, int shares, void *argument) noexcept nogil:
+    # The last share is taken first. Rows are asked for in ascending order.
+    picking_share(shares - 1 - share, shares, argument)
+
+
+@cython.no_gc_clear    # a helper may still use the arrays
+cdef class RowsAhead:
+    """Rows that helpers copy while they wait for other work, see `rows_ahead`."""
+
+    cdef cnp.ndarray matrix, rows, out
+    cdef picking p
+    cdef bint offered
+
+    def finish(self):
+        """Return `out`, which has the rows now."""
+        with nogil:
+            settle_shares(&self.p)
+        return self.out
+
+    def __dealloc__(self):
+        if self.offered:
+            settle_shares(&self.p)
+
+
+def rows_ahead(cnp.ndarray matrix, cnp.ndarray rows, cnp.ndarray out):
+    """Begin to compute ``submatrix(matrix, rows, None, out)`` with helpers that wait for other work.
+
+    Until `RowsAhead.finish` nobody may change the matrix or use `out`.
+
+    Returns
+    -------
+    RowsAhead or None
+        None if no helper would do it: there is one thread, or little to copy, or others have asked
+        for such copies.
+    """
+    cdef RowsAhead ahead
+    cdef double size = cnp.PyArray_NBYTES(out) * 2.0
+    if threads_for(size) == 1:
+        return None
+    ahead = RowsAhead.__new__(RowsAhead)
+    ahead.matrix, ahead.rows, ahead.out = matrix, rows.copy(), out    # nobody changes this copy
+    check_picking(matrix, ahead.rows, None, out)
+    ahead.p = picking_of(matrix, ahead.rows, out)
+    ahead.offered = offer_shares(
+        offered_share, <int>max(1.0, min(<double>ahead.p.num_rows, size / OFFERED_AT_ONCE)), &ahead.p
+    )
+    return ahead if ahead.offered else None
 
 
 cdef int check_picking(cnp.ndarray matrix, rows, columns, cnp.ndarray out) except -1:

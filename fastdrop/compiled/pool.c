@@ -24,17 +24,27 @@
    it does not ask again for threads after a refusal, as asking takes as long as a small step. */
 enum { SPIN_NS = 300000, PATIENCE_NS = 20000, REFUSED_NS = 100000000 };
 
+typedef struct {
+    fd_share f;
+    int shares;
+    void *argument;
+    int spin;                       /* whether helpers spin afterwards */
+    fd_float_mode mode;             /* the caller's, in which helpers compute as well */
+    _Atomic int finished;           /* shares */
+    _Atomic uint64_t posted;        /* number of the call << 32 | shares not yet taken */
+} call;
+
 static atomic_flag busy = ATOMIC_FLAG_INIT;    /* a caller has the helpers, and all below */
 static int helpers;
 static int64_t refused;                        /* when the system last refused a thread */
+static call urgent;
 
-static fd_share work;
-static int num_shares;
-static void *argument;
-static int spin;                               /* whether helpers spin afterwards */
-static fd_float_mode mode;                     /* the caller's, in which helpers compute as well */
-static _Atomic int finished;                   /* shares */
-static _Atomic uint64_t posted;                /* number of the call << 32 | shares not yet taken */
+static atomic_flag is_offered = ATOMIC_FLAG_INIT;    /* somebody has what follows */
+static call offered;
+static _Atomic(void *) unsettled;                    /* the offer's argument until somebody settles */
+static uint64_t offered_after;                       /* so many forks */
+
+static _Atomic uint64_t forks;                       /* between this process and the first one */
 
 static _Atomic int sleeping;                   /* helpers */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -52,29 +62,51 @@ static int64_t now(void)
 /* The result of the search for a share */
 typedef enum { NONE, DONE, DONE_SPIN } outcome;
 
-/* Takes a share, or none. A thread with a share may read what has been posted until it has finished
-   it. The number of the call keeps a late helper from taking a share of a call it has not seen. */
-static outcome do_share(void)
+/* Takes a share of a call, or none. A thread with a share may read what has been posted until it has
+   finished it. The number of the call keeps a late helper from taking a share of a call it has not
+   seen. */
+static outcome do_share(call *c)
 {
-    uint64_t seen = atomic_load(&posted);
+    uint64_t seen = atomic_load(&c->posted);
     do {
         if (!(uint32_t)seen)
             return NONE;
-    } while (!atomic_compare_exchange_weak(&posted, &seen, seen - 1));
+    } while (!atomic_compare_exchange_weak(&c->posted, &seen, seen - 1));
     const fd_float_mode own = fd_get_float_mode();
-    fd_restore_float_mode(mode);
-    work((int)(uint32_t)seen - 1, num_shares, argument);
+    fd_restore_float_mode(c->mode);
+    c->f((int)(uint32_t)seen - 1, c->shares, c->argument);
     fd_restore_float_mode(own);
-    const outcome done = spin ? DONE_SPIN : DONE;
-    atomic_fetch_add(&finished, 1);
+    const outcome done = c->spin ? DONE_SPIN : DONE;
+    atomic_fetch_add(&c->finished, 1);
     return done;
+}
+
+/* Nobody else posts this call until all of its shares are finished. */
+static void post(call *c, fd_share f, int shares, void *argument, int spin)
+{
+    c->f = f, c->shares = shares, c->argument = argument, c->spin = spin;
+    c->mode = fd_get_float_mode();
+    atomic_store(&c->finished, 0);
+    atomic_store(&c->posted, ((atomic_load(&c->posted) >> 32) + 1) << 32 | (uint64_t)shares);
+}
+
+/* Does what shares are left, and waits for helpers that have taken one. */
+static void finish(call *c)
+{
+    while (do_share(c) != NONE)
+        ;
+    for (int64_t since = now(); atomic_load(&c->finished) != c->shares;)
+        if (now() - since < PATIENCE_NS)
+            PAUSE();
+        else
+            sched_yield();
 }
 
 static void sleep_until_posted(void)
 {
     pthread_mutex_lock(&lock);
     atomic_fetch_add(&sleeping, 1);
-    while (!(uint32_t)atomic_load(&posted))
+    while (!(uint32_t)atomic_load(&urgent.posted))
         pthread_cond_wait(&wake, &lock);
     atomic_fetch_sub(&sleeping, 1);
     pthread_mutex_unlock(&lock);
@@ -84,14 +116,14 @@ static void *help(void *unused)
 {
     (void)unused;
     for (int64_t awake_until = 0;;) {
-        const outcome done = do_share();
+        const outcome done = do_share(&urgent);
         if (done == DONE_SPIN)
             awake_until = now() + SPIN_NS;
-        else if (done == NONE && now() < awake_until)
+        else if (done == NONE && now() >= awake_until)
+            sleep_until_posted();
+        else if (done == NONE && do_share(&offered) == NONE)
             for (int i = 0; i < 8; i++)
                 PAUSE();
-        else if (done == NONE)
-            sleep_until_posted();
     }
     return NULL;
 }
@@ -120,8 +152,10 @@ static void forget_helpers(void)    /* in a forked child, which has none of the 
     helpers = 0;
     refused = 0;
     atomic_store(&sleeping, 0);
-    atomic_store(&posted, 0);
+    atomic_store(&urgent.posted, 0);
     atomic_flag_clear(&busy);
+    atomic_store(&offered.posted, 0);
+    atomic_fetch_add(&forks, 1);
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     wake = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     atomic_store(&lent, NULL);
@@ -197,17 +231,31 @@ void fd_pool_run(fd_share f, int shares, void *arg, fd_helpers who)
     }
     watch_forks();
     start_helpers(shares - 1);
-    work = f, num_shares = shares, argument = arg, spin = who == FD_SPINNING;
-    mode = fd_get_float_mode();
-    atomic_store(&finished, 0);
-    atomic_store(&posted, ((atomic_load(&posted) >> 32) + 1) << 32 | (uint64_t)shares);
+    post(&urgent, f, shares, arg, who == FD_SPINNING);
     wake_helpers(shares - 1);
-    while (do_share() != NONE)
-        ;
-    for (int64_t since = now(); atomic_load(&finished) != shares;)
-        if (now() - since < PATIENCE_NS)
-            PAUSE();
-        else
-            sched_yield();
+    finish(&urgent);
     atomic_flag_clear(&busy);
+}
+
+int fd_pool_offer(fd_share f, int shares, void *arg)
+{
+    if (atomic_flag_test_and_set(&is_offered))
+        return 0;
+    watch_forks();
+    offered_after = atomic_load(&forks);
+    post(&offered, f, shares, arg, 0);
+    atomic_store(&unsettled, arg);
+    return 1;
+}
+
+void fd_pool_settle(void *arg)
+{
+    if (!arg || !atomic_compare_exchange_strong(&unsettled, &arg, NULL))
+        return;
+    if (offered_after == atomic_load(&forks))
+        finish(&offered);
+    else    /* helpers that had taken shares do not exist in this child */
+        for (int i = offered.shares; i-- > 0;)
+            offered.f(i, offered.shares, arg);
+    atomic_flag_clear(&is_offered);
 }

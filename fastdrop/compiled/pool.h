@@ -40,4 +40,13 @@ int fd_pool_lends(void);
 /* Returns when all shares are done. Any thread may call it, but not a share. */
 void fd_pool_run(fd_share f, int shares, void *argument, fd_helpers who);
 
+/* Offers shares to helpers that spin, until `fd_pool_settle(argument)`. They take one whenever no
+   call has work for them, so a call may have to wait for as long as a share takes. Returns 0, and
+   does nothing, while there is another offer. */
+int fd_pool_offer(fd_share f, int shares, void *argument);
+
+/* Does what nobody has done of the offer with this argument, and returns when all of it is done; or
+   at once if there is no such offer any more. Any thread may call it, but not a share. */
+void fd_pool_settle(void *argument);
+
 #endif

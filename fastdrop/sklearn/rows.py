@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from fastdrop.compiled._sparse import SparseRows
-from fastdrop.compiled._train import submatrix
+from fastdrop.compiled._train import RowsAhead, rows_ahead, submatrix
 from fastdrop.layers import Array
 from fastdrop.training.block import Buffers
 
@@ -48,14 +48,19 @@ class Rows:
             self._starts = np.asarray(X.indptr, np.int64)  # once for all batches
         self._plain = not self._sparse and X.flags.c_contiguous and X.flags.aligned
         self._buffers = Buffers(X.dtype)
+        self._turn = 0
+        self._ahead: tuple[Chosen, RowsAhead] | None = None
 
-    def take(self, rows: Chosen) -> Array:
+    def take(self, rows: Chosen, then: Chosen | None = None) -> Array:
         """Return these rows as a dense array, which the next call may rewrite.
 
         Parameters
         ----------
         rows : slice or ndarray of intp
             Which rows to take.
+        then : slice or ndarray of intp, optional
+            The `rows` of the next call, the same object, or none. Threads that would wait until
+            then copy them meanwhile.
 
         Returns
         -------
@@ -67,8 +72,14 @@ class Rows:
             return np.asarray(some.toarray(out=self._room_for(some.shape[0])))
         if isinstance(rows, slice) or not self._plain:
             return np.ascontiguousarray(self.X[rows])
-        room = self._room_for(len(rows))
-        submatrix(self.X, rows, None, room)
+        if self._ahead is not None and self._ahead[0] is rows:
+            room = self._ahead[1].finish()
+        else:
+            self._ahead = None  # nobody writes to its place any more
+            room = self._room_for(len(rows))
+            submatrix(self.X, rows, None, room)
+        if isinstance(then, np.ndarray):
+            self._copy_ahead(then)
         return room
 
     def take_sparse(self, rows: Chosen) -> SparseRows:
@@ -78,8 +89,18 @@ class Rows:
         X = self.X
         return SparseRows(self._starts, X.indices, X.data, rows, self.features, X.dtype)
 
+    def _copy_ahead(self, rows: Array) -> None:
+        """Have rows copied to another place than the last ones, if anybody would do it."""
+        self._ahead = None
+        turn, self._turn = self._turn, 1 - self._turn
+        copying = rows_ahead(self.X, rows, self._room_for(len(rows)))
+        if copying is None:
+            self._turn = turn  # one place stays in the cache
+        else:
+            self._ahead = rows, copying
+
     def _room_for(self, rows: int) -> Array:
-        return self._buffers("rows", rows, self.features)
+        return self._buffers(self._turn, rows, self.features)
 
 
 def chunks(rows: Rows, sparse: bool = False) -> Iterator[slice]:

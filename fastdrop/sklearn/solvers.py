@@ -51,10 +51,13 @@ class Samples:
         return Samples(Rows(self.rows.X[chosen]), self.targets[chosen], weights)
 
     def batch(
-        self, chosen: Chosen, sparse: bool
+        self, chosen: Chosen, sparse: bool, then: Chosen | None = None
     ) -> tuple[Array | SparseRows, Array, Array | None, float]:
-        """Return x, targets, weights scaled to a mean of 1, and the sum of the original weights."""
-        x = self.rows.take_sparse(chosen) if sparse else self.rows.take(chosen)
+        """Return x, targets, weights scaled to a mean of 1, and the sum of the original weights.
+
+        `then` is what the next call chooses, if that is known.
+        """
+        x = self.rows.take_sparse(chosen) if sparse else self.rows.take(chosen, then)
         y = self.targets[chosen]
         if self.weights is None:
             return x, y, None, float(len(y))
@@ -128,15 +131,23 @@ class Batches:
         float
             The mean of the losses.
         """
-        total = 0.0
+
+        def batch_at(start: int) -> Chosen:
+            rows = slice(start, min(start + size, samples))
+            return rows if order is None else order[rows]
+
+        total, then = 0.0, batch_at(0)
         for start in range(0, samples, size):
-            end = min(start + size, samples)
-            rows = slice(start, end) if order is None else order[start:end]
-            total += (end - start) * self._train(rows, end - start)
+            chosen, then = then, batch_at(start + size)
+            count = min(size, samples - start)
+            total += count * self._train(chosen, count, then)
         return total / samples
 
-    def _train(self, chosen: Chosen, count: int) -> float:
-        """Take a step with `count` samples, and return the loss before it."""
+    def _train(self, chosen: Chosen, count: int, then: Chosen) -> float:
+        """Take a step with `count` samples, and return the loss before it.
+
+        `then` are the samples of the next step, or none.
+        """
         network = self._model.network
         step = self._steps.get(count)
         if step is None:
@@ -144,7 +155,7 @@ class Batches:
             self._rules[count] = weight_rules(self._model, self._alpha, count)
         step.follow()
         sparse = self._samples.rows.thin and step.takes_sparse()
-        x, y, weights, total = self._samples.batch(chosen, sparse)
+        x, y, weights, total = self._samples.batch(chosen, sparse, then)
         if not total:  # samples without weight teach nothing
             return 0.0
         loss, gradients = step.gradients(x, y, weights)

@@ -420,6 +420,13 @@ class Fuzzer:
         ]
         return [matrix, rows, columns, self.array(tuple(counts), dtype, 0.1)]
 
+    def rows_ahead(self):
+        height, width = self.r.choice([1, 130]), self.r.choice([1, 64, 700])
+        dtype = self.r.choice([np.float32, np.float64])
+        rows = self.indices(height)
+        out = self.array((len(rows), width), dtype, 0.1)
+        return [self.array((height, width), dtype, 0.1), rows, out]
+
     def sum_of_squares(self):
         shape = self.r.choice([(), (0,), (5,), (3, 4), (50, 100)])
         return [self.array(shape, self.r.choice([np.float32, np.float64, np.intp]))]
@@ -668,6 +675,7 @@ class Fuzzer:
 PLAIN = {
     *("active_isa", "available_isas", "get_num_threads", "cache_bytes", "openmp_version"),
     *("compiler", "openmp_max_threads", "after_fork_in_child", "has_products", "Used"),
+    "RowsAhead",
 }
 
 # Whose right addresses cannot be told from wrong ones: these arguments stay as they are.
@@ -734,6 +742,9 @@ def perform(name, arguments, options, fuzzer):
                 result.is_still(arguments[0])
             if name == "Chain":
                 fuzzer.pass_through(result)
+            if name == "rows_ahead" and result is not None and fuzzer.r.random() < 0.5:
+                meddle(fuzzer.r, arguments[1])
+                result.finish()
         return "returned"
     except SystemError:  # of a function that does not keep Python's rules
         raise

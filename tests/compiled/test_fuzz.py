@@ -153,6 +153,7 @@ def test_layouts_that_another_thread_changes():
     calls = [
         *operations(x, z, out, 2).values(),
         lambda: _train.submatrix(matrix, rows, None, taken),
+        lambda: _train.rows_ahead(matrix, rows, taken),
         lambda: _losses.softmax_cross_entropy(matrix, labels),
         lambda: _train.update({"w": x}, {"w": z}, None, {}, "adam", {"rate": 0.1}),
         lambda: fd.apply_mask(x, np.full(15_000, 255, np.uint8), 0.5, out=out),
@@ -240,6 +241,10 @@ def test_lists_and_mappings_that_lie_about_their_length():
             "matrix: expected C-contiguous floats",
         ),
         (
+            lambda: _train.rows_ahead(np.ones((3, 9999)), np.array([0, 3]), np.ones((2, 9999))),
+            "matrix: expected C-contiguous floats",
+        ),
+        (
             lambda: _losses.softmax_cross_entropy(np.ones(3), np.zeros(3, np.intp)),
             "outputs: expected C-contiguous",
         ),
@@ -269,6 +274,7 @@ def test_refused(call, message):
         lambda: _core.stream_copy(None, np.ones(8), 1),
         lambda: _train.matmul(None, np.ones((2, 2)), np.ones((2, 2))),
         lambda: _train.submatrix(None, None, None, None),
+        lambda: _train.rows_ahead(None, None, None),
         lambda: _losses.softmax_cross_entropy(None, None),
         lambda: _train.update({}, {}, None, None, "adam", {"rate": 0.1}),
     ],

@@ -8,12 +8,12 @@ import time
 
 import numpy as np
 import pytest
-from processes import OPENMP, run, status_of
+from processes import OPENMP, forked, run, status_of
 from threadpoolctl import threadpool_limits
 
 import fastdrop
 from fastdrop import Key
-from fastdrop.compiled import _core
+from fastdrop.compiled import _core, _train
 
 KEY = Key(1)
 LARGE = np.ones(5 << 20, np.float32)  # large enough for threads by default
@@ -216,3 +216,51 @@ print(time.process_time() - before)
 def test_threads_sleep_between_calls():
     done = run(CPU_TIME, OPENBLAS_NUM_THREADS="1")
     assert float(done.stdout) < 0.1, done.stderr
+
+
+MATRIX = np.arange(300_000.0).reshape(300, 1000)
+SOME, OTHERS = np.array([299, 0, 7, 7, 120] * 20), np.arange(100)
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [2, 5])
+def test_rows_are_copied_ahead(dtype, threads):
+    fastdrop.set_num_threads(threads)
+    matrix = MATRIX.astype(dtype)
+    for between in (lambda: None, lambda: _train.submatrix(matrix, OTHERS, None, matrix[:100] + 1)):
+        rows, out = SOME.copy(), np.empty((len(SOME), 1000), dtype)
+        ahead = _train.rows_ahead(matrix, rows, out)
+        rows[:] = -1  # they have been copied
+        between()
+        assert ahead.finish() is out
+        np.testing.assert_array_equal(out, matrix[SOME])
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_who_copies_ahead():
+    out, other = np.empty((100, 1000)), np.empty((100, 1000))
+    fastdrop.set_num_threads(1)
+    assert _train.rows_ahead(MATRIX, SOME, out) is None
+    fastdrop.set_num_threads(2)
+    assert _train.rows_ahead(MATRIX[:5], OTHERS[:5], out[:5]) is None  # is little
+    ahead = _train.rows_ahead(MATRIX, SOME, out)
+    assert _train.rows_ahead(MATRIX, OTHERS, other) is None  # comes second
+    ahead.finish()
+    second = _train.rows_ahead(MATRIX, OTHERS, other)
+    ahead.finish()  # has nothing to do with the second one
+    del second  # without `finish`, as after an interrupt: nobody writes any more
+    np.testing.assert_array_equal(other, MATRIX[OTHERS])
+    assert _train.rows_ahead(MATRIX, SOME, out).finish() is out
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_finishes_what_its_parent_has_begun():
+    fastdrop.set_num_threads(2)
+    out = np.zeros((100, 1000))
+    _train.submatrix(MATRIX, OTHERS, None, out)  # its helper spins for a while
+    ahead = _train.rows_ahead(MATRIX, SOME, out)
+    in_child = forked(lambda: (ahead.finish() == MATRIX[SOME]).all())
+    assert in_child
+    np.testing.assert_array_equal(ahead.finish(), MATRIX[SOME])

@@ -180,13 +180,14 @@ void fd_gradient_squares(const fd_update *u, uint64_t first, uint64_t last, void
 enum { ROWS_AHEAD = 8, BYTES_AHEAD = 8192 };
 
 void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
-                  const intptr_t *rows, uint64_t first, uint64_t last, const uint64_t *column_bits,
-                  const intptr_t *columns, uint64_t num_columns, void *values)
+                  const intptr_t *rows, uint64_t num_rows, uint64_t first, uint64_t last,
+                  const uint64_t *column_bits, const intptr_t *columns, uint64_t num_columns,
+                  void *values)
 {
     const size_t size = is_double ? sizeof(double) : sizeof(float);
     for (uint64_t i = first; i < last; i++) {
         const uint64_t row = rows ? (uint64_t)rows[i] : i;
-        if (rows && i + ROWS_AHEAD < last) {
+        if (rows && i + ROWS_AHEAD < num_rows) {
             const char *const next =
                 (const char *)matrix + (uint64_t)rows[i + ROWS_AHEAD] * width * size;
             for (size_t at = 0; at < width * size && at < BYTES_AHEAD; at += 64)

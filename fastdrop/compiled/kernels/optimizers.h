@@ -111,11 +111,12 @@ void fd_update_rows(const fd_update *update, uint64_t first, uint64_t last, void
 void fd_gradient_squares(const fd_update *update, uint64_t first, uint64_t last, void *scratch,
                          double *sums);
 
-/* Computes values[i][j] = matrix[rows[i]][columns[j]] for i in [first, last), for rows of `width`.
-   Without rows it takes matrix[i], without columns whole rows. Columns strictly ascend, and are
-   also given as bits. */
+/* Computes values[i][j] = matrix[rows[i]][columns[j]] for i in [first, last) of num_rows, for rows of
+   `width`. Without rows it takes matrix[i], without columns whole rows. Columns strictly ascend, and
+   are also given as bits. */
 void fd_submatrix(const fd_kernels *kernels, int is_double, const void *matrix, uint64_t width,
-                  const intptr_t *rows, uint64_t first, uint64_t last, const uint64_t *column_bits,
-                  const intptr_t *columns, uint64_t num_columns, void *values);
+                  const intptr_t *rows, uint64_t num_rows, uint64_t first, uint64_t last,
+                  const uint64_t *column_bits, const intptr_t *columns, uint64_t num_columns,
+                  void *values);
 
 #endif

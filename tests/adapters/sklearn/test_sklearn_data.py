@@ -1,5 +1,6 @@
 """What X and y may be."""
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -10,7 +11,9 @@ from scipy import sparse
 from sklearn import neural_network
 from sklearn.datasets import load_digits
 
+import fastdrop
 from fastdrop.sklearn import MLPClassifier, MLPRegressor
+from fastdrop.sklearn.rows import Rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -298,3 +301,20 @@ def test_only_finite_numbers_to_predict_from(kind, value, dtype):
     x = kind(x)
     with sklearn.config_context(assume_finite=True), pytest.raises(ValueError, match="finite"):
         net.predict(x)
+
+
+def test_batches_that_are_copied_ahead():
+    X = np.random.default_rng(0).normal(size=(300, 700))
+    rows = Rows(X)
+    a, b, c, none = np.arange(200), np.arange(299, 99, -1), np.arange(50, 90), np.arange(0)
+    before = fastdrop.get_num_threads()
+    try:
+        for threads in (1, 2):
+            fastdrop.set_num_threads(threads)
+            # the last two as after an interrupt: what was announced does not come
+            for chosen, then in ((a, b), (b, c), (c, none), (a, b), (c, b), (a, None)):
+                batch = rows.take(chosen, then)
+                time.sleep(0.001)  # time to copy the next one
+                np.testing.assert_array_equal(batch, X[chosen])
+    finally:
+        fastdrop.set_num_threads(before)

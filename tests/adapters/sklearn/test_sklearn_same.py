@@ -103,6 +103,13 @@ def test_the_same_numbers(setting, target):
     assert_same(theirs, mine, X, 1e-4 if "lbfgs" in setting else 1e-7)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_large_batches(shuffle):
+    x = np.random.default_rng(1).normal(size=(len(X), 500))
+    theirs, mine = (estimator.fit(x, Y) for estimator in pair("MLPClassifier", shuffle=shuffle))
+    assert_same(theirs, mine, x)
+
+
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels", "number", "numbers"])
 @pytest.mark.parametrize("setting", ["defaults", "validates", "lbfgs", "sgd"])
 @pytest.mark.skipif(VERSION < (1, 7), reason="scikit-learn's MLPs had no weights before 1.7")

@@ -1,5 +1,5 @@
 /* The pool: every share is done once, in the caller's floating-point mode, whoever calls, and results
-   are there when the call returns.
+   are there when the call returns. So is every share of an offer, when it has been settled.
    make test-sanitizers runs it under ThreadSanitizer. */
 #include <pthread.h>
 #include <stdio.h>
@@ -20,6 +20,15 @@ typedef struct {
     fd_float_mode mode;
 } call;
 
+/* How many of shares 0 to number % MOST were not done once, and of those behind them not never */
+static int wrong(const call *c)
+{
+    int n = 0;
+    for (int i = 0; i < MOST; i++)
+        n += c->done[i] != (i <= c->number % MOST);
+    return n;
+}
+
 static void share(int i, int shares, void *argument)
 {
     call *c = argument;
@@ -34,12 +43,13 @@ static void *caller(void *failures)
         const fd_float_mode before = fd_get_float_mode();
         if (number % 2)
             fd_flush_denormals();
-        call c = {.number = number, .mode = fd_get_float_mode()};
+        call c = {.number = number, .mode = fd_get_float_mode()}, later = c;
+        const int offers = number % 7 && fd_pool_offer(share, number % MOST + 1, &later);
         fd_pool_run(share, number % MOST + 1, &c, (fd_helpers)(number % 3));
         fd_restore_float_mode(before);
-        for (int i = 0; i < MOST; i++)
-            if (c.done[i] != (i <= number % MOST))
-                ++*(int *)failures;
+        fd_pool_settle(&later);
+        fd_pool_settle(&later);    /* does nothing */
+        *(int *)failures += wrong(&c) + (offers && wrong(&later));
         if (number % 1000 == 999)    /* the helpers fall asleep */
             nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
     }
@@ -85,9 +95,28 @@ static int run(void)
     return sum;
 }
 
+/* A child settles what its parent had offered, without the parent's helpers. */
+static int fork_after_offer(void)
+{
+    int status = 0, n = 0;
+    call c = {.number = MOST - 1, .mode = fd_get_float_mode()}, later = c;
+    n += !fd_pool_offer(share, MOST, &later) + fd_pool_offer(share, MOST, &c);
+    fd_pool_run(share, MOST, &c, FD_SPINNING);
+    const pid_t child = fork();
+    if (!child) {
+        memset(later.done, 0, sizeof later.done);
+        fd_pool_settle(&later);
+        _exit(wrong(&later) || run() != 0);
+    }
+    fd_pool_settle(&later);
+    waitpid(child, &status, 0);
+    return n + wrong(&c) + wrong(&later) + (status != 0);
+}
+
 int main(void)
 {
     int status = 0, failures = run() + (lent_calls != 0);    /* nobody lends so far */
+    failures += fork_after_offer();
     fd_pool_lend(lend);
     failures += run() + (lent_calls == 0);
     lent_calls = 0;
