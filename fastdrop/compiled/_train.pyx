@@ -1201,12 +1201,14 @@ def rows_ahead(cnp.ndarray matrix, cnp.ndarray rows, cnp.ndarray out):
         for such copies.
     """
     cdef RowsAhead ahead
-    cdef double size = cnp.PyArray_NBYTES(out) * 2.0
+    cdef double size
+    rows = rows.copy()    # nobody else can change this copy
+    check_picking(matrix, rows, None, out)
+    size = cnp.PyArray_NBYTES(out) * 2.0
     if threads_for(size) == 1:
         return None
     ahead = RowsAhead.__new__(RowsAhead)
-    ahead.matrix, ahead.rows, ahead.out = matrix, rows.copy(), out    # nobody changes this copy
-    check_picking(matrix, ahead.rows, None, out)
+    ahead.matrix, ahead.rows, ahead.out = matrix, rows, out
     ahead.p = picking_of(matrix, ahead.rows, out)
     ahead.offered = offer_shares(
         offered_share, <int>max(1.0, min(<double>ahead.p.num_rows, size / OFFERED_AT_ONCE)), &ahead.p
