@@ -175,7 +175,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with fashion-mnist and uci")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", help="the data sets that the table has; all by default")
+    parser.add_argument("--only", nargs="*", help="data sets of the table; all by default")
     add_out(parser)
     given = parser.parse_args()
     of_each = "scikit-learn, ms an epoch | fastdrop | ratio | products | at most"
