@@ -49,7 +49,7 @@ class Rows:
         self._plain = not self._sparse and X.flags.c_contiguous and X.flags.aligned
         self._buffers = Buffers(X.dtype)
         self._turn = 0
-        self._ahead: tuple[Chosen, RowsAhead] | None = None
+        self._ahead: tuple[Chosen, RowsAhead] | tuple[None, None] = (None, None)
 
     def take(self, rows: Chosen, then: Chosen | None = None) -> Array:
         """Return these rows as a dense array, which the next call may rewrite.
@@ -72,10 +72,11 @@ class Rows:
             return np.asarray(some.toarray(out=self._room_for(some.shape[0])))
         if isinstance(rows, slice) or not self._plain:
             return np.ascontiguousarray(self.X[rows])
-        if self._ahead is not None and self._ahead[0] is rows:
-            room = self._ahead[1].finish()
-        else:
-            self._ahead = None  # nobody writes to its place any more
+        announced, ahead = self._ahead
+        self._ahead = None, None
+        if ahead is not None:  # even if other rows were announced: their place may be needed
+            room = ahead.finish()
+        if announced is not rows:
             room = self._room_for(len(rows))
             submatrix(self.X, rows, None, room)
         if isinstance(then, np.ndarray):
@@ -91,7 +92,6 @@ class Rows:
 
     def _copy_ahead(self, rows: Array) -> None:
         """Have rows copied to another place than the last ones, if anybody would do it."""
-        self._ahead = None
         turn, self._turn = self._turn, 1 - self._turn
         copying = rows_ahead(self.X, rows, self._room_for(len(rows)))
         if copying is None:

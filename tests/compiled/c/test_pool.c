@@ -20,7 +20,8 @@ typedef struct {
     fd_float_mode mode;
 } call;
 
-/* How many of shares 0 to number % MOST were not done once, and of those behind them not never */
+/* How many shares were done too often or not at all: those up to number % MOST have to be done once,
+   the others never */
 static int wrong(const call *c)
 {
     int n = 0;
