@@ -18,6 +18,7 @@ from fastdrop._serialization import Configurable, deserialize, is_ours, serializ
 from fastdrop._typed import short_name
 from fastdrop.compiled._losses import are_classes, mean_loss, softmax_cross_entropy
 from fastdrop.layers import Array, Shape
+from fastdrop.layers.activations import sigmoid
 from fastdrop.layers.base import batch_shape
 
 __all__ = [
@@ -450,9 +451,8 @@ class BinaryCrossentropy(Loss):
     def _losses(self, outputs: Array, y: Array, from_logits: bool) -> tuple[Array, Array]:
         y = self._smoothed(y)
         if from_logits:
-            e = np.exp(-np.abs(outputs))
-            losses = np.maximum(outputs, 0) - outputs * y + np.log1p(e)
-            return losses, np.where(outputs >= 0, 1, e) / (1 + e) - y
+            losses = np.maximum(outputs, 0) - outputs * y + np.log1p(np.exp(-np.abs(outputs)))
+            return losses, sigmoid(outputs) - y
         q = np.clip(outputs, EPSILON, 1 - EPSILON)
         losses = -(y * np.log(q) + (1 - y) * np.log(1 - q))
         return losses, np.where(q == outputs, (q - y) / (q * (1 - q)), 0)
