@@ -59,6 +59,9 @@ cdef extern from "kernels/softmax.h" nogil:
     uint64_t fd_softmax_scratch(const fd_softmax *softmax)
     void fd_softmax_rows(const fd_softmax *softmax, uint64_t first, uint64_t last, void *scratch)
 
+cdef extern from "kernels/target.h" nogil:
+    int fd_has_fma()
+
 cdef extern from "kernels/attention.h" nogil:
     ctypedef struct fd_heads:
         char *data
@@ -86,7 +89,6 @@ cdef extern from "kernels/attention.h" nogil:
         fd_heads dk
         fd_heads dv
         uint64_t sums
-    int fd_has_fma()
     uint64_t fd_attention_scratch(const fd_attention *attention)
     uint64_t fd_attention_parts(const fd_attention *attention)
     void fd_attention_part(const fd_attention *attention, uint64_t part, void *scratch)
@@ -238,7 +240,7 @@ def softmax_dropout_backward(dy, scores, mask, bint causal, double p, double sca
 # ---- attention -----------------------------------------------------------------------------------
 
 def has_products():
-    """Tell whether this processor has what makes attention's products quick."""
+    """Tell whether this processor has fused multiply-adds, without which attention takes too long."""
     return fd_has_fma() != 0
 
 

@@ -4,18 +4,6 @@
 
 #include "attention.h"
 
-int fd_has_fma(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("fma") != 0;
-#elif defined(FP_FAST_FMAF) && defined(FP_FAST_FMA)
-    return 1;
-#else
-    return 0;
-#endif
-}
-
 /* Columns come in panels `panel` apart, if a product takes it as its second factor. */
 typedef struct {
     char *data;
@@ -43,7 +31,7 @@ static void multiply(const fd_attention *at, uint64_t m, uint64_t n, uint64_t k,
 {
     const fd_product p = {.m = m, .n = n, .k = k, .factor = factor, .a = a.data, .b = b.data,
                           .a_row = a.row, .a_column = a.column, .b_row = b.row, .b_panel = b.panel,
-                          .c_row = c.row, .c = c.data, .add = add};
+                          .b_columns = n, .c_row = c.row, .c = c.data, .add = add};
     loops_of(at)->multiply[is_double(at)](&p);
 }
 
@@ -131,7 +119,7 @@ static void pack(const fd_attention *a, const fd_heads *h, uint64_t batch, uint6
                  uint64_t width, matrix panels)
 {
     const matrix m = rows_of(a, h, batch, head, 0);
-    loops_of(a)->pack[is_double(a)](a->keys, width, m.data, m.row, panels.data);
+    loops_of(a)->pack[is_double(a)](width, a->keys, m.data, 1, m.row, panels.data);
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------- */

@@ -39,10 +39,6 @@ typedef struct {
                            /* it has its own dk and dv, in batch i batches + b of theirs. */
 } fd_attention;
 
-/* Whether this processor multiplies and adds in one step. Where C's fma does it in many, attention
-   would take far too long. */
-int fd_has_fma(void);
-
 /* Returns how many bytes of scratch memory, 64-byte aligned, a thread needs. */
 uint64_t fd_attention_scratch(const fd_attention *attention);
 

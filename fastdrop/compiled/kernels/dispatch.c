@@ -1,5 +1,7 @@
 /* Which instruction sets this build has and this machine runs. */
 #include "kernels.h"
+#include "products.h"
+#include "target.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -28,7 +30,11 @@ const fd_kernels *const *fd_available(void)
 #elif defined(__aarch64__)
     list[n++] = &fd_neon;    /* part of the architecture's base */
 #endif
-    list[n++] = &fd_generic;
+    static fd_kernels generic;
+    generic = fd_generic;
+    if (!fd_has_fma())
+        generic.products = &fd_unfused_products;
+    list[n++] = &generic;
     list[n] = NULL;
     return list;
 }

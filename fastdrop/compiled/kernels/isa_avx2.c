@@ -17,7 +17,7 @@ FD_TARGET_BEGIN("avx2,f16c,fma")
 
 typedef __m256i vu64;
 enum { STREAMS = 1, VU64_LANES = 4, VF32_LANES = 8, VF64_LANES = 4 };
-enum { TILE_ROWS = 4, TILE_VECTORS = 2 };
+enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
 
 static inline vu64 vu64_lanes(uint32_t a)
 {

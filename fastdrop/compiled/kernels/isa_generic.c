@@ -125,3 +125,10 @@ static void stream_fence(void) {}
 #define FD_UNROLL_GROUP FD_PRAGMA(GCC unroll 8)    /* of 32 scalars: enough, and small */
 #define FD_ISA generic
 #include "loops.h"
+
+/* Products of processors without fused multiply-adds, for which fma() takes very long */
+#undef FD_ISA
+#define FD_ISA unfused
+#define vf32_fused(a, b, c) ((a) * (b) + (c))
+#define vf64_fused(a, b, c) ((a) * (b) + (c))
+#include "product_loops.h"

@@ -395,6 +395,6 @@ const fd_kernels FD_NAME3(fd_, FD_ISA, ) = {
     .fence = stream_fence,
     .optimizers = &FD_FN(optimizer_loops),
     .softmax = &FD_FN(softmax_loops),
-    .products = &FD_FN(product_loops),
+    .products = &FD_NAME3(fd_, FD_ISA, _products),
     .activations = &FD_FN(activation_loops),
 };

@@ -1,7 +1,10 @@
 /* FD_TARGET_BEGIN("avx2") ... FD_TARGET_END: functions between them may use that instruction set,
-   in an ordinary C file, without compiler flags. Include all headers before the region. */
+   in an ordinary C file, without compiler flags. Include all headers before the region. And what
+   the processor can do. */
 #ifndef FASTDROP_TARGET_H
 #define FASTDROP_TARGET_H
+
+#include <math.h>
 
 #define FD_PRAGMA(text) _Pragma(#text)
 
@@ -13,6 +16,19 @@
 #define FD_TARGET_BEGIN(isa) FD_PRAGMA(GCC push_options) FD_PRAGMA(GCC target(isa))
 #define FD_TARGET_END FD_PRAGMA(GCC pop_options)
 #endif
+
+/* Whether this processor multiplies and adds in one step. Elsewhere C's fma takes it many. */
+static inline int fd_has_fma(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("fma") != 0;
+#elif defined(FP_FAST_FMAF) && defined(FP_FAST_FMA)
+    return 1;
+#else
+    return 0;
+#endif
+}
 
 #define FD_UNROLL FD_PRAGMA(GCC unroll 64)
 #define FD_ALWAYS_INLINE inline __attribute__((always_inline))

@@ -1,6 +1,6 @@
 /* All kernels, without Python: every instruction set of this machine against the reference's masks
- * and values (make_cases.py), optimisers, softmax and activations against the portable ones, and
- * Philox against the published answers.
+ * and values (make_cases.py), optimisers, softmax and activations against the portable ones, products
+ * against their definition, and Philox against the published answers.
  *
  *     test_kernels known_answers.txt cases.bin
  *
@@ -15,6 +15,7 @@
 #include "kernels/activations.h"
 #include "kernels/kernels.h"
 #include "kernels/optimizers.h"
+#include "kernels/products.h"
 #include "kernels/softmax.h"
 
 static unsigned long failures, checks;
@@ -448,6 +449,77 @@ static void activations(const fd_kernels *isa)
     }
 }
 
+static double get(const void *array, int is_double, int64_t i)
+{
+    return is_double ? ((const double *)array)[i] : ((const float *)array)[i];
+}
+
+static void put(void *array, int is_double, int64_t i, double value)
+{
+    if (is_double)
+        ((double *)array)[i] = value;
+    else
+        ((float *)array)[i] = (float)value;
+}
+
+/* Returns x y + z, rounded once */
+static double fused(int is_double, double x, double y, double z)
+{
+    return is_double ? fma(x, y, z) : fmaf((float)x, (float)y, (float)z);
+}
+
+/* What products.h says of one element */
+static double element(const fd_product *p, int is_double, int64_t a, int64_t b, int64_t b_row, double c)
+{
+    for (uint64_t done = 0; done < p->k; done += FD_DEPTH) {
+        double sum = 0;
+        for (uint64_t r = done; r < p->k && r < done + FD_DEPTH; r++)
+            sum = fused(is_double, get(p->a, is_double, a + (int64_t)r * p->a_column),
+                        get(p->b, is_double, b + (int64_t)r * b_row), sum);
+        c = fused(is_double, p->factor, sum, p->add || done ? c : 0);
+    }
+    return c;
+}
+
+/* Products of any shape and strides; what lies behind a row of c stays. */
+static void products(const fd_kernels *isa)
+{
+    enum { ROWS = 15, COLUMNS = 70, K = 600, GAP = 3 };
+    static double a[(ROWS + GAP) * (K + GAP)], b[(COLUMNS + GAP) * (K + GAP)];
+    static double c[ROWS * (COLUMNS + GAP)];
+    static _Alignas(64) double panels[2 * COLUMNS * FD_DEPTH];
+    const uint64_t ks[] = {1, 7, FD_DEPTH, 300, K};
+    for (unsigned long number = 0; number < 240; number++) {
+        const int is_double = number & 1, a_lies = number >> 1 & 1, b_lies = number >> 2 & 1;
+        const uint64_t k = ks[number % 5];
+        const int64_t m = (int64_t)(1 + random_below(ROWS)), n = (int64_t)(1 + random_below(COLUMNS));
+        const int64_t b_row = b_lies ? 1 : n + GAP, b_column = b_lies ? (int64_t)k + GAP : 1;
+        const fd_product p = {.m = (uint64_t)m, .n = (uint64_t)n, .k = k,
+                              .factor = number % 3 ? 1 : 0.375, .add = number / 3 % 2,
+                              .a = a, .b = b, .c = c, .c_row = n + GAP,
+                              .a_row = a_lies ? 1 : (int64_t)k + GAP, .a_column = a_lies ? m + GAP : 1};
+        const int64_t most = is_double ? 1 : 2;    /* elements in a double's place */
+        for (int64_t i = 0; i < most * (int64_t)(sizeof a / sizeof *a); i++)
+            put(a, is_double, i, (double)random_below(1 << 20) / 7 - 1e5);
+        for (int64_t i = 0; i < most * (int64_t)(sizeof b / sizeof *b); i++)
+            put(b, is_double, i, (double)random_below(1 << 20) / 3 - 1e5);
+        for (int64_t i = 0; i < m * (n + GAP); i++)
+            put(c, is_double, i, (double)i);
+        check(fd_panels_bytes(isa->products, is_double, &p) <= sizeof panels, "product, panels",
+              isa->name, number);
+        fd_multiply(isa->products, is_double, &p, b_row, b_column, panels);
+        int same = 1;
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < n + GAP; j++) {
+                const int64_t at = i * (n + GAP) + j;
+                const double expected = j < n ? element(&p, is_double, i * p.a_row, j * b_column, b_row,
+                                                        (double)at) : (double)at;
+                same &= get(c, is_double, at) == expected;
+            }
+        check(same, "product", isa->name, number);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const size_t sizes[FD_NUM_DTYPES] = {2, 2, 4, 8};
@@ -483,6 +555,7 @@ int main(int argc, char **argv)
         flushed_states(*isa);
         softmax(*isa);
         activations(*isa);
+        products(*isa);
         for (number = 1; number <= 300; number++) {
             shared_axes(*isa, number);
             blocks(*isa, number);
