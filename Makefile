@@ -15,7 +15,7 @@ KERNELS := $(wildcard fastdrop/compiled/kernels/*.c)
 CTEST := tests/compiled/c/test_kernels.c $(KERNELS) -Ifastdrop/compiled -std=c11 -Wall -Wextra -Werror -ffp-contract=off
 # the tests that reach compiled code in all its ways; the others would only repeat that, slowly
 SANITIZED := tests/masks tests/layers tests/compiled tests/test_recorded.py tests/test_numpy_errors.py \
-    $(patsubst %,tests/training/test_%.py,batches blas blocks changed_in_place losses models optimizers)
+    $(patsubst %,tests/training/test_%.py,batches blocks changed_in_place losses models optimizers)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 
 .PHONY: demo test bench docs linkcheck figures test-sanitizers test-aarch64 sdist wheels test-wheels clean

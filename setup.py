@@ -159,6 +159,10 @@ EXTENSIONS = [
             "fastdrop/compiled/kernels/attention.c",
         ],
     ),
+    (
+        "fastdrop.compiled._products",  # likewise
+        ["fastdrop/compiled/_products.pyx", "fastdrop/compiled/kernels/products.c"],
+    ),
     ("fastdrop.compiled._chain", ["fastdrop/compiled/_chain.pyx"]),
     ("fastdrop.compiled._losses", ["fastdrop/compiled/_losses.pyx"]),
     ("fastdrop.compiled._sparse", ["fastdrop/compiled/_sparse.pyx"]),

@@ -7,8 +7,7 @@ ratios are the medians of those within a round. The usual loop calls the network
 sample with dropout on, keeps the outputs, and finally takes their mean and standard deviation.
 
 "Products" are those of the same samples, by NumPy: the first layer's once, and the others' for each
-sample. "In pieces" are the same with the 128 rows in a product by which a sample has the same bits
-beside any other rows. BLAS packs large weights anew for each piece.
+sample.
 
 Moments need products, too: of the mean and of the variance forward, and of a path for each output
 backward. The ratio of the multiplications is the most that moments can gain where products are all
@@ -34,12 +33,12 @@ P, SAMPLES = 0.5, 100
 # widths, rows, and how many calls make a turn; where one does, that of the first round warms up
 POINTS = [((64, 64, 10), 1, 200), ((64, 256, 256, 10), 1024, 2), ((784, 1024, 1024, 10), 1024, 1)]
 OWN = (
-    *("samples", "products", "in pieces", "consistent", "predict x 100"),
+    *("samples", "products", "consistent", "predict x 100"),
     *("moments", "moments' products"),
 )
 OTHERS = {"torch": "PyTorch's loop", "keras": "Keras's loop"}
 COLUMNS = (
-    *("network", "rows", *OWN, "samples over products", "samples over pieces"),
+    *("network", "rows", *OWN, "samples over products"),
     *("consistent over predicts", "samples over moments", "samples' multiplications over moments'"),
     *(f"{name} over samples" for name in OTHERS.values()),
 )
@@ -62,8 +61,6 @@ class Fastdrop:
         weights = [w for w in model.get_weights() if w.ndim == 2]
         if side == "products":
             return partial(self.products, weights, x)
-        if side == "in pieces":
-            return partial(self.products_in_pieces, weights, x)
         if side == "moments' products":
             return partial(self.products_of_moments, weights, x)
         return {
@@ -73,21 +70,15 @@ class Fastdrop:
             "moments": lambda: model.predict_moments(x),
         }[side]
 
-    def products(self, weights, x, rows_in_a_piece=1, matmul=lambda a, b, out: np.matmul(a, b)):
+    def products(self, weights, x):
         together = min(SAMPLES, max(1, 1024 // len(x)))  # samples of few rows are one product
-        lines = -(-len(x) * together // rows_in_a_piece) * rows_in_a_piece
+        lines = len(x) * together
         first, *others = weights
         h = np.matmul(x, first.T)
         for _ in range(-(-SAMPLES // together)):
             a = np.ones((lines, len(first)), np.float32) if len(h) < lines else h
             for w in others:
-                a = matmul(a, w.T, np.empty((lines, len(w)), np.float32))
-
-    def products_in_pieces(self, weights, x):
-        from fastdrop.compiled._train import PiecesMatmul
-        from fastdrop.training.sampling import LINES
-
-        self.products(weights, x, LINES, PiecesMatmul(LINES))
+                a = np.matmul(a, w.T)
 
     def products_of_moments(self, weights, x):
         first, *others = weights
@@ -192,7 +183,7 @@ def measure(peers, started, widths, rows, calls, rounds):
 
     cells = [name_of(widths), str(rows)]
     cells += [f"{1e6 * statistics.median(times[side]):.0f}" for side in OWN]
-    cells += [ratio("samples", "products"), ratio("samples", "in pieces")]
+    cells += [ratio("samples", "products")]
     cells += [ratio("consistent", "predict x 100")]
     of_samples, of_moments = multiplications(widths)
     cells += [ratio("samples", "moments"), f"{of_samples / of_moments:.1f}"]

@@ -20,7 +20,6 @@ from fastdrop._config import listed, loaded_libraries, show_config
 from fastdrop.commands.arguments import Commands, add_command
 from fastdrop.commands.bench.machine import machine
 from fastdrop.compiled import _core
-from fastdrop.training import blas
 
 __all__ = ["Version", "add", "collect", "run"]
 
@@ -86,7 +85,6 @@ def collect() -> dict[str, object]:
     return {
         **config,
         "BLAS libraries in this process": listed(loaded_libraries(_BLAS)),
-        "products in fit": f"{blas.NAME}, on fastdrop's threads" if blas.NAME else "NumPy's",
         "MPI": _mpi(),
         "PyTorch": _version("torch"),
         "NumPy": np.__version__,

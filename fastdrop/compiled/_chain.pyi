@@ -29,7 +29,6 @@ class Chain:
         inputs: int,
         dtype: DTypeLike,
         buffers: Callable[..., NDArray[Any]],
-        matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
         shared: Callable[..., NDArray[Any]] | None,
         rate_at: Callable[[Any, int], float],
         in_parts: Callable[..., Any],

@@ -13,7 +13,7 @@ link's x. Only the rows and columns of weights that they need take part in produ
     mask of link 1    1 0 0 1 1 0            x of link 2 holds 3 of 6 columns,
     mask of link 2    0 1 0 1                so 2 x 3 of its 4 x 6 weights take part
 
-kernels/ and `_train.matmul` compute each of these steps; this file only has their order. Each call
+kernels/ and `_products.multiply` compute each of these steps; this file only has their order. Each call
 reads anew its arguments and the arrays that others can reach; see the top of `_core.pyx`.
 """
 
@@ -27,7 +27,8 @@ from fastdrop.compiled._core cimport (
     bias_backward_memory, bias_memory, block_sums, cyclic_bytes, mask_memory, mask_rule,
 )
 from fastdrop.compiled._sparse cimport SparseRows
-from fastdrop.compiled._train cimport ProductGradient, enter_blas, leave_blas, multiply_by
+from fastdrop.compiled._products cimport multiply
+from fastdrop.compiled._train cimport ProductGradient
 from fastdrop.compiled.arrays cimport is_plain
 
 cnp.import_array()
@@ -135,8 +136,6 @@ cdef class Chain:
         The dtype of all arrays.
     buffers : callable
         ``buffers(name, *shape)`` returns an array of this dtype that belongs to the chain.
-    matmul : callable
-        `_train.matmul`, or a function that does the same.
     shared : callable, optional
         Like `buffers`, for weights' gradients that are left as products for the update; nothing may
         change the chain's input until then. Without it they are multiplied at once.
@@ -159,12 +158,11 @@ cdef class Chain:
     cdef list links
     cdef cnp.npy_intp inputs, samples
     cdef int type, first_trained
-    cdef object dtype, buffers, matmul, shared, rate_at, in_parts
-    cdef bint ours    # whether `matmul` is ours
+    cdef object dtype, buffers, shared, rate_at, in_parts
     cdef readonly dict grads
     cdef readonly bint calls_functions, takes_sparse
 
-    def __cinit__(self, list links, cnp.npy_intp inputs, dtype, buffers, matmul, shared, rate_at,
+    def __cinit__(self, list links, cnp.npy_intp inputs, dtype, buffers, shared, rate_at,
                   in_parts):
         cdef Link link
         cdef cnp.npy_intp width = inputs
@@ -172,9 +170,8 @@ cdef class Chain:
         self.links, self.inputs, self.samples = list(links), inputs, -1
         self.dtype = np.dtype(dtype)
         self.type = self.dtype.num
-        self.buffers, self.matmul, self.shared = buffers, matmul, shared
+        self.buffers, self.shared = buffers, shared
         self.rate_at, self.in_parts, self.grads = rate_at, in_parts, {}
-        self.ours = matmul is _train.matmul
         self.first_trained = len(self.links)
         if self.type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or not self.links:
             raise ValueError(f"links, dtype: expected links of float32 or float64, got {dtype}")
@@ -219,27 +216,23 @@ cdef class Chain:
             self.make(n)
         if rows is None and not is_matrix(x, n, self.inputs, self.type):
             x = self.fitting(x, "x", self.inputs)
-        enter_blas(self.ours)
-        try:
-            for number, link in enumerate(self.links):
-                link.x, link.rows, link.columns, link.used = x, rows, columns, link.whole
-                if rows is not None and link.weight is None:
-                    rows = rows.masked(&link.mask) if drops(link) else rows
-                    continue
-                if link.kept is not None or columns is not None:
-                    link.used = self.part(number, link)
-                if link.weight is not None:
-                    x = self.computed(link, x, rows)
-                    rows = None
-                elif link.kept is not None:
-                    _train.submatrix(x, None, link.kept, link.used.masked)
-                    x = link.used.masked
-                if drops(link) and (link.weight is None or link.activate is not None):
-                    self.mask(link, x, link.used.masked)
-                    x = link.used.masked
-                link.y, columns = x, link.kept
-        finally:
-            leave_blas(self.ours)
+        for number, link in enumerate(self.links):
+            link.x, link.rows, link.columns, link.used = x, rows, columns, link.whole
+            if rows is not None and link.weight is None:
+                rows = rows.masked(&link.mask) if drops(link) else rows
+                continue
+            if link.kept is not None or columns is not None:
+                link.used = self.part(number, link)
+            if link.weight is not None:
+                x = self.computed(link, x, rows)
+                rows = None
+            elif link.kept is not None:
+                _train.submatrix(x, None, link.kept, link.used.masked)
+                x = link.used.masked
+            if drops(link) and (link.weight is None or link.activate is not None):
+                self.mask(link, x, link.used.masked)
+                x = link.used.masked
+            link.y, columns = x, link.kept
         return PyArray_View(x, NULL, NULL)    # a view, because others may assign another shape to it
 
     def sample(self, cnp.ndarray x, cnp.ndarray segments, uint64_t row, bint in_lines):
@@ -269,17 +262,13 @@ cdef class Chain:
             raise ValueError(f"x: expected {self.dtype} of {self.inputs} features, C-contiguous")
         if first and (<Link>self.links[0]).weight is not None:
             raise ValueError("in_lines: expected lines, for there is no dropout to make them")
-        enter_blas(True)
-        try:
-            for link in self.links:
-                if link.weight is not None:
-                    x = self.computed_lines(link, x, segments, row)
-                if first or (drops(link) and (link.weight is None or link.activate is not None)):
-                    self.mask_lines(link, x, link.used.masked, segments, row, first)
-                    x = link.used.masked
-                first = False
-        finally:
-            leave_blas(True)
+        for link in self.links:
+            if link.weight is not None:
+                x = self.computed_lines(link, x, segments, row)
+            if first or (drops(link) and (link.weight is None or link.activate is not None)):
+                self.mask_lines(link, x, link.used.masked, segments, row, first)
+                x = link.used.masked
+            first = False
         return x
 
     def reseed(self, list seeds):
@@ -295,11 +284,7 @@ cdef class Chain:
         `dy` may be overwritten. Without `need_dx` the result has no meaning.
         """
         self.grads = {}
-        enter_blas(self.ours)
-        try:
-            dy = self.gone_back(dy, need_dx)
-        finally:
-            leave_blas(self.ours)
+        dy = self.gone_back(dy, need_dx)
         return dy.view() if need_dx else dy
 
     # ---- the parts of these methods --------------------------------------------------------------
@@ -329,7 +314,7 @@ cdef class Chain:
                 if link.used.dx is None:
                     link.used.dx = self.buffer("dx", number, self.samples, link.used.inputs)
                 dy = link.used.dx
-                multiply_by(self.matmul, d, link.used.weight, dy)
+                multiply(d, link.used.weight, dy)
         return dy
 
     cdef int choose(self, Link link, uint64_t step, uint64_t row) except -1:
@@ -382,7 +367,7 @@ cdef class Chain:
         cdef Used used = link.used
         cdef cnp.ndarray z = used.z
         if rows is None:
-            multiply_by(self.matmul, x, used.transposed, z)
+            multiply(x, used.transposed, z)
         else:
             rows.multiply(used.weight, z)
         self.check(link, z)
@@ -415,8 +400,7 @@ cdef class Chain:
     cdef int add_gradients(self, Link link, cnp.ndarray d) except -1:
         cdef Used used = link.used
         d = cnp.PyArray_Transpose(d, NULL)
-        product = ProductGradient(d, link.x if link.rows is None else link.rows, used.gradient,
-                                  self.matmul)
+        product = ProductGradient(d, link.x if link.rows is None else link.rows, used.gradient)
         self.grads[link.weight_name] = product
         if used is not link.whole or self.shared is None:
             (<ProductGradient>product).multiply()
@@ -466,7 +450,7 @@ cdef class Chain:
         cdef int64_t whole[4]
         cdef cnp.npy_intp count = cnp.PyArray_DIM(segments, 0)
         cdef mask_rule mask
-        multiply_by(self.matmul, x, link.used.transposed, z)
+        multiply(x, link.used.transposed, z)
         self.check(link, z)
         if not here:
             whole[0], whole[1], whole[2], whole[3] = 0, self.samples, 0, -1

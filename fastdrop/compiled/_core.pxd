@@ -7,6 +7,10 @@ cdef extern from "kernels/softmax.h" nogil:
     struct fd_softmax_loops:
         double (*exponentials[2])(size_t n, double top, void *row) noexcept nogil
 
+cdef extern from "kernels/products.h" nogil:
+    struct fd_product_loops:
+        const uint64_t *panel    # columns, for float32 and float64
+
 cdef extern from "kernels/activations.h" nogil:
     enum:
         FD_SIGMOID
@@ -39,6 +43,7 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct fd_kernels:
         const char *name
         const fd_softmax_loops *softmax
+        const fd_product_loops *products
         const fd_activation_loops *activations
     ctypedef struct fd_key:
         pass

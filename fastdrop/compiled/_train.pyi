@@ -1,12 +1,10 @@
-from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdrop.compiled._sparse import SparseRows
-
-T = TypeVar("T")
 
 STATES: Mapping[str, tuple[str, ...]]
 
@@ -26,13 +24,11 @@ class ProductGradient:
     a: NDArray[Any]
     b: NDArray[Any] | SparseRows
     out: NDArray[Any]
-    matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]]
     def __init__(
         self,
         a: NDArray[Any],
         b: NDArray[Any] | SparseRows,
         out: NDArray[Any],
-        matmul: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
     ) -> None: ...
 
 def update(
@@ -59,11 +55,3 @@ class RowsAhead:
     def finish(self) -> NDArray[Any]: ...
 
 def rows_ahead(matrix: NDArray[Any], rows: NDArray[Any], out: NDArray[Any]) -> RowsAhead | None: ...
-def use_blas(path: bytes) -> bool: ...
-def after_fork_in_child() -> None: ...
-def matmul(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]: ...
-def on_one_blas_thread(function: Callable[..., T], *arguments: Any) -> T: ...
-
-class PiecesMatmul:
-    def __init__(self, rows: int) -> None: ...
-    def __call__(self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]: ...

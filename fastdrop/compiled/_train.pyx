@@ -4,8 +4,8 @@
 
 Optimisers: this module checks a model's parameters, gradients and states, and updates all of them
 at once. kernels/optimizers.h has the formulas. Everything is checked before anything is changed.
-optimizers.py, the only caller, checks what describes the optimiser itself. Matrix products and
-parts of weights are at the end of the file.
+optimizers.py, the only caller, checks what describes the optimiser itself. Parts of weights and
+rows of tables are at the end of the file.
 
 Callbacks and other threads may assign an array's shape or dtype at any time. Every function reads
 its arguments anew in each call, and nothing beyond them.
@@ -33,33 +33,11 @@ from fastdrop.compiled._core cimport (
     run_shares,
     settle_shares,
 )
+from fastdrop.compiled._products cimport multiply
 from fastdrop.compiled._sparse cimport SparseRows
 from fastdrop.compiled.arrays cimport check_is_array, check_like, do_meet, is_plain
 
 cnp.import_array()
-
-cdef object numpy_matmul = np.matmul
-
-cdef extern from "dlfcn.h" nogil:
-    int RTLD_LAZY
-    int RTLD_NOLOAD
-    void *dlopen(const char *path, int mode)
-    void *dlsym(void *library, const char *name)
-
-cdef extern from "blas_threads.h" nogil:
-    ctypedef int (*fd_get_threads)() noexcept nogil
-    ctypedef void (*fd_set_threads)(int n) noexcept nogil
-    ctypedef void (*fd_sgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
-                              int64_t k, float alpha, const float *a, int64_t a_stride,
-                              const float *b, int64_t b_stride, float beta, float *c,
-                              int64_t c_stride) noexcept nogil
-    ctypedef void (*fd_dgemm)(int order, int a_transposed, int b_transposed, int64_t m, int64_t n,
-                              int64_t k, double alpha, const double *a, int64_t a_stride,
-                              const double *b, int64_t b_stride, double beta, double *c,
-                              int64_t c_stride) noexcept nogil
-    int fd_blas_enter(fd_get_threads get, fd_set_threads set)
-    void fd_blas_leave(fd_get_threads get, fd_set_threads set)
-    void fd_blas_after_fork(fd_set_threads set)
 
 cdef extern from "kernels/kernels.h" nogil:
     enum:
@@ -136,12 +114,8 @@ STATES = {name: names for name, (_, names) in OPTIMIZERS.items()}
 # Elements of one row where nothing needs the array's own rows
 cdef uint64_t PIECE = 2048
 
-# Bytes read and written, and multiplications, from which a second thread pays: some us on one
+# Bytes read and written from which a second thread pays: some us on one
 cdef double MOVING_PAYS = 1 << 17
-cdef int64_t MULTIPLYING_PAYS = 1 << 18
-
-# The least rows or columns of a share of a product: BLAS may rearrange the other factor for each
-cdef int64_t WIDE = 32
 
 # With fewer elements than this, releasing the GIL (about 30 ns) is not worth it.
 cdef uint64_t GIL_RELEASE_PAYS = 1 << 12
@@ -446,19 +420,17 @@ cdef class ProductGradient:
         The second one.
     out : ndarray
         Where the product is written, with the shape of the matrix.
-    matmul : callable
-        ``matmul(a, b, out)`` computes the product of arrays.
     """
 
-    def __init__(self, cnp.ndarray a, b, cnp.ndarray out, matmul):
+    def __init__(self, cnp.ndarray a, b, cnp.ndarray out):
         if type(b) is not SparseRows and not isinstance(b, cnp.ndarray):
             raise TypeError(f"b: expected an array or SparseRows, got {type(b).__name__}")
-        self.a, self.b, self.out, self.matmul = a, b, out, matmul
+        self.a, self.b, self.out = a, b, out
 
     cdef int multiply(self) except -1:
         if type(self.b) is SparseRows:
             return (<SparseRows>self.b).multiply_gradient(self.a, self.out)
-        return multiply_by(self.matmul, self.a, self.b, self.out)
+        return multiply(self.a, self.b, self.out)
 
 
 cdef class Updates:
@@ -647,17 +619,6 @@ cdef class Updates:
 
     cdef int run_all(self) except -1:
         """Update all parameters; a gradient that is a product is multiplied just before."""
-        cdef bint ours = False
-        for product in self.products:
-            ours = ours or (product is not None and (<ProductGradient>product).matmul is own_matmul)
-        enter_blas(ours)
-        try:
-            self.run_each()
-        finally:
-            leave_blas(ours)
-        return 0
-
-    cdef int run_each(self) except -1:
         cdef uint64_t i, first = 0
         for i in range(self.count):
             if self.products[i] is not None:
@@ -830,283 +791,7 @@ def sum_of_squares(cnp.ndarray a):
     return total
 
 
-# ---- products, and the parts of weights that take part in them ---------------------------------
-
-cdef struct blas_functions:
-    fd_sgemm multiply_floats
-    fd_dgemm multiply_doubles
-    fd_get_threads get
-    fd_set_threads set
-
-cdef blas_functions blas = blas_functions(NULL, NULL, NULL, NULL)
-
-
-cdef enum:    # of CBLAS
-    ROW_MAJOR = 101
-    PLAIN = 111
-    TRANSPOSED = 112
-
-
-# Names of the functions in NumPy's wheels since 1.26, and before. They take 64-bit integers.
-cdef tuple BLAS_NAMES = (
-    (b"scipy_cblas_sgemm64_", b"scipy_cblas_dgemm64_", b"scipy_openblas_get_num_threads64_",
-     b"scipy_openblas_set_num_threads64_"),
-    (b"cblas_sgemm64_", b"cblas_dgemm64_", b"openblas_get_num_threads64_",
-     b"openblas_set_num_threads64_"),
-)
-
-
-def use_blas(bytes path):
-    """Compute products by an OpenBLAS of NumPy's wheels, if it is loaded and is one.
-
-    Parameters
-    ----------
-    path : bytes
-        The path of the library.
-
-    Returns
-    -------
-    bool
-        Whether products are computed by it.
-    """
-    cdef void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)    # stays open, as NumPy's does
-    cdef void *s
-    cdef void *d
-    cdef void *g
-    cdef void *n
-    if library == NULL:
-        return False
-    for floats, doubles, get, set_ in BLAS_NAMES:
-        s, d = dlsym(library, <bytes>floats), dlsym(library, <bytes>doubles)
-        g, n = dlsym(library, <bytes>get), dlsym(library, <bytes>set_)
-        if s != NULL and d != NULL and g != NULL and n != NULL:
-            blas.multiply_floats, blas.multiply_doubles = <fd_sgemm>s, <fd_dgemm>d
-            blas.get, blas.set = <fd_get_threads>g, <fd_set_threads>n
-            return True
-    return False
-
-
-def after_fork_in_child():
-    """Reset what a child cannot inherit, for `os.register_at_fork`."""
-    if blas.set != NULL:
-        fd_blas_after_fork(blas.set)
-
-
-cdef void enter_blas(bint ours) noexcept:
-    """If products are `matmul`'s, change BLAS's threads once for all of them until `leave_blas`,
-    because the change takes time."""
-    if ours and blas.get != NULL:
-        fd_blas_enter(blas.get, blas.set)
-
-
-cdef void leave_blas(bint ours) noexcept:
-    if ours and blas.get != NULL:
-        fd_blas_leave(blas.get, blas.set)
-
-
-cdef struct operand:
-    const char *data
-    int64_t stride      # elements from one row of the memory to the next
-    int order           # PLAIN or TRANSPOSED
-
-
-cdef struct product:
-    operand a, b, c
-    int64_t m, n, k
-    bint is_double, by_rows
-
-
-cdef bint describe(cnp.ndarray array, int type, operand *o):
-    """Tell whether it fits BLAS: two axes, one of them with elements side by side."""
-    cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(array), step
-    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(array)
-    cdef int inner = 1
-    if (cnp.PyArray_NDIM(array) != 2 or cnp.PyArray_TYPE(array) != type
-            or not cnp.PyArray_ISBEHAVED_RO(array) or cnp.PyArray_SIZE(array) == 0):
-        return False
-    if strides[1] != size:
-        inner = 0
-    step = strides[1 - inner]
-    if strides[inner] != size or step % size or step < cnp.PyArray_DIM(array, inner) * size:
-        return False
-    o.data = cnp.PyArray_BYTES(array)
-    o.stride = step // size
-    o.order = PLAIN if inner else TRANSPOSED
-    return True
-
-
-cdef void product_share(int share, int shares, void *argument) noexcept nogil:
-    """Computes some rows or columns of c."""
-    cdef const product *p = <const product *>argument
-    cdef operand a = p.a, b = p.b, c = p.c
-    cdef int64_t m = p.m, n = p.n, first, size = 8 if p.is_double else 4
-    if p.by_rows:
-        first = part_from(m, share, shares)
-        m = part_from(m, share + 1, shares) - first
-        a.data += first * size * (a.stride if a.order == PLAIN else 1)
-        c.data += first * size * c.stride
-    else:
-        first = part_from(n, share, shares)
-        n = part_from(n, share + 1, shares) - first
-        b.data += first * size * (1 if b.order == PLAIN else b.stride)
-        c.data += first * size
-    if m == 0 or n == 0:
-        return
-    if p.is_double:
-        blas.multiply_doubles(ROW_MAJOR, a.order, b.order, m, n, p.k, 1, <const double *>a.data,
-                              a.stride, <const double *>b.data, b.stride, 0, <double *>c.data,
-                              c.stride)
-    else:
-        blas.multiply_floats(ROW_MAJOR, a.order, b.order, m, n, p.k, 1, <const float *>a.data,
-                             a.stride, <const float *>b.data, b.stride, 0, <float *>c.data,
-                             c.stride)
-
-
-cdef int64_t part_from(int64_t n, int64_t share, int64_t shares) noexcept nogil:
-    """Return where a share starts; BLAS multiplies in blocks of whole vectors."""
-    return n if share == shares else n * share // shares // 16 * 16
-
-
-def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
-    """Compute np.matmul(a, b, out) for an `out` apart from `a` and `b`.
-
-    It uses as many threads as NumPy's BLAS would, but those of pool.h. BLAS's own threads would go
-    on spinning for 0.1 s, and keep the cores from everything that follows.
-    """
-    multiply(a, b, out)
-    return out
-
-
-cdef object own_matmul = matmul    # to compare with, without a look into the module
-
-
-cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, product *p):
-    """Tell whether it is a product for BLAS."""
-    cdef int type = cnp.PyArray_TYPE(a)
-    if (blas.get == NULL or type not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)
-            or not cnp.PyArray_ISWRITEABLE(out) or not describe(out, type, &p.c)
-            or p.c.order != PLAIN or not describe(a, type, &p.a) or not describe(b, type, &p.b)
-            or cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(out, 0)
-            or cnp.PyArray_DIM(b, 1) != cnp.PyArray_DIM(out, 1)
-            or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0)):
-        return False
-    p.m, p.n, p.k = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1), cnp.PyArray_DIM(a, 1)
-    p.is_double = type == cnp.NPY_FLOAT64
-    # The longer axis belongs to the weights, so that nothing large is read twice. Gradients,
-    # d.T @ x, go by rows: with 256 units and 784 inputs a step takes 3 % less, with 1024 units 1 %
-    # more.
-    p.by_rows = p.m > p.n or (p.a.order == TRANSPOSED and p.m >= 4 * WIDE)
-    return True
-
-
-cdef int multiply_by(object by, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
-    """Compute by(a, b, out), without Python in between if it is `matmul`, or NumPy's and small.
-
-    NumPy computes a small product on one thread as well.
-    """
-    cdef product p
-    if by is own_matmul:
-        return multiply(a, b, out)
-    if by is numpy_matmul and describe_product(a, b, out, &p) and is_small(&p):
-        product_share(0, 1, &p)
-        return 0
-    by(a, b, out)
-    return 0
-
-
-cdef struct pieces:
-    product whole
-    int64_t rows
-
-
-cdef void pieces_share(int share, int shares, void *argument) noexcept nogil:
-    """Computes some pieces of c, one after the other."""
-    cdef const pieces *p = <const pieces *>argument
-    cdef product piece = p.whole
-    cdef int64_t count = p.whole.m // p.rows, size = 8 if p.whole.is_double else 4, i
-    piece.m, piece.by_rows = p.rows, True
-    for i in range(count * share // shares, count * (share + 1) // shares):
-        piece.a.data = p.whole.a.data + i * p.rows * size * (
-            p.whole.a.stride if p.whole.a.order == PLAIN else 1)
-        piece.c.data = p.whole.c.data + i * p.rows * size * p.whole.c.stride
-        product_share(0, 1, &piece)
-
-
-cdef class PiecesMatmul:
-    """`matmul` in pieces of a fixed number of rows, each by one call of BLAS on one thread.
-
-    The last bits of what BLAS computes for a row depend on how many rows it is given, on the row's
-    place among them, and on the number of threads. Here they depend only on the row's place in its
-    piece.
-
-    Parameters
-    ----------
-    rows : int
-        The number of rows of a piece. Arrays have a multiple of it.
-    """
-
-    cdef int64_t rows
-
-    def __cinit__(self, int64_t rows):
-        if rows < 1:
-            raise ValueError(f"rows: expected at least 1, got {rows}")
-        self.rows = rows
-
-    def __call__(self, cnp.ndarray a, cnp.ndarray b, cnp.ndarray out):
-        cdef pieces p
-        cdef int threads, shares = 1
-        cdef cnp.npy_intp i
-        if cnp.PyArray_NDIM(out) != 2 or cnp.PyArray_DIM(out, 0) % self.rows:
-            raise ValueError(
-                f"out: expected a matrix of a multiple of {self.rows} rows, got {(<object>out).shape}"
-            )
-        if not describe_product(a, b, out, &p.whole):
-            for i in range(0, cnp.PyArray_DIM(out, 0), self.rows):
-                np.matmul(a[i:i + self.rows], b, out=out[i:i + self.rows])
-            return out
-        p.rows = self.rows
-        threads = fd_blas_enter(blas.get, blas.set)
-        if not is_small(&p.whole):
-            shares = <int>min(<int64_t>threads, p.whole.m // self.rows)
-            with nogil:
-                run_shares(pieces_share, crew(max(1, shares), FD_SPINNING), &p)
-        else:
-            pieces_share(0, 1, &p)
-        fd_blas_leave(blas.get, blas.set)
-        return out
-
-
-def on_one_blas_thread(function, *arguments):
-    """Call a function while NumPy's BLAS, if `use_blas` knows it, has one thread."""
-    enter_blas(True)
-    try:
-        return function(*arguments)
-    finally:
-        leave_blas(True)
-
-
-cdef bint is_small(const product *p) noexcept:
-    return p.m * p.n * p.k < MULTIPLYING_PAYS
-
-
-cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
-    """Does `matmul`."""
-    cdef product p
-    cdef int threads, shares = 1
-    if not describe_product(a, b, out, &p):
-        np.matmul(a, b, out=out)
-        return 0
-    threads = fd_blas_enter(blas.get, blas.set)
-    if p.m * p.n * p.k > MULTIPLYING_PAYS:
-        shares = <int>max(1, min(<int64_t>threads, (p.m if p.by_rows else p.n) // WIDE))
-    if shares == 1 and is_small(&p):
-        product_share(0, 1, &p)
-    else:
-        with nogil:
-            run_shares(product_share, crew(shares, FD_SPINNING), &p)
-    fd_blas_leave(blas.get, blas.set)
-    return 0
-
+# ---- parts of weights, and rows of tables -------------------------------------------------------
 
 cdef struct picking:
     const fd_kernels *kernels

@@ -12,6 +12,7 @@ from fastdrop import initializers
 from fastdrop._checks import as_numbers, check_count, check_number, lookup
 from fastdrop._messages import shown
 from fastdrop._quiet import bare, quiet, underflowing_both_ways
+from fastdrop.compiled._products import matmul
 from fastdrop.compiled._train import sum_of_squares
 from fastdrop.initializers import Initializer
 from fastdrop.layers.activations import ACTIVATIONS
@@ -183,16 +184,16 @@ class Dense(Layer):
         """Return x @ weight.T + bias; backward sets the gradients of weight and bias."""
         y_shape = (*x.shape[:1], *self.output_shape(x.shape[1:]))
         inputs = as_numbers("x", x).astype(weight.dtype, copy=False).reshape(-1, weight.shape[1])
-        z = inputs @ weight.T
+        z = matmul(inputs, weight.T)
         if self.use_bias:
             z += self.params["bias"]
 
         def backward(dz: Array, need_dx: bool = True) -> Array | None:
             dz = as_numbers("dy", dz).astype(weight.dtype, copy=False).reshape(-1, self.units)
-            self.grads = {"weight": dz.T @ inputs}
+            self.grads = {"weight": matmul(dz.T, inputs)}
             if self.use_bias:
                 self.grads["bias"] = dz.sum(axis=0)
-            return (dz @ weight).reshape(x.shape) if need_dx else None
+            return matmul(dz, weight).reshape(x.shape) if need_dx else None
 
         return z.reshape(y_shape), backward
 

@@ -29,7 +29,7 @@ from fastdrop._messages import shown
 from fastdrop._quiet import quiet
 from fastdrop.compiled._losses import are_finite
 from fastdrop.compiled._sparse import SparseRows
-from fastdrop.compiled._train import are_batch, on_one_blas_thread
+from fastdrop.compiled._train import are_batch
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.sklearn import files, solvers
@@ -501,8 +501,7 @@ class Perceptron(BaseEstimator):
                 best = min(before, default=np.inf)
             improved = not loss > best - tol
         else:
-            # BLAS's threads would go on spinning on the cores that the next epoch needs.
-            outputs = on_one_blas_thread(self._outputs, validation.rows)
+            outputs = self._outputs(validation.rows)
             score = self._score_of(outputs, validation.targets, validation.weights)
             assert self.validation_scores_ is not None
             self.validation_scores_.append(score)

@@ -21,7 +21,6 @@ from fastdrop.optimizers import SGD, Adam, Optimizer
 from fastdrop.sklearn.losses import reported
 from fastdrop.sklearn.networks import dense_layers, weight_rules
 from fastdrop.sklearn.rows import Chosen, Rows, chunks
-from fastdrop.training.blas import matmul
 from fastdrop.training.step import Step
 
 __all__ = ["Batches", "Samples", "adam", "lbfgs", "sgd"]
@@ -151,7 +150,7 @@ class Batches:
         network = self._model.network
         step = self._steps.get(count)
         if step is None:
-            step = self._steps[count] = Step(network, matmul=matmul)
+            step = self._steps[count] = Step(network)
             self._rules[count] = weight_rules(self._model, self._alpha, count)
         step.follow()
         sparse = self._samples.rows.thin and step.takes_sparse()
@@ -200,7 +199,7 @@ def lbfgs(
         SciPy's result.
     """
     model.network.optimizer = None  # so gradients are arrays
-    step = Step(model.network, matmul=matmul)
+    step = Step(model.network)
     params, all_weights = model.params, _weights(model)
     outputs = len(all_weights[-1])
     start = np.concatenate([param.ravel() for param in params.values()]).astype(np.float64)

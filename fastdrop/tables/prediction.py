@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from fastdrop._checks import check_flag, checked_count
-from fastdrop.compiled._train import on_one_blas_thread
 from fastdrop.layers import Array
 from fastdrop.models import Sequential
 from fastdrop.random import Key
@@ -82,8 +81,7 @@ class Predictor:
     def outputs(self, rows: Iterable[EncodedRows]) -> Iterator[Array]:
         """Give the network's outputs for blocks of rows."""
         for each in _ahead(_regrouped(rows)):
-            # The other core makes the rows that follow; BLAS's threads would spin on it.
-            yield on_one_blas_thread(self._outputs, each)
+            yield self._outputs(each)
 
     def _said(self, x: Array, number: int) -> Prediction:
         if self.mc is None:

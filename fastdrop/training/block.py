@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,10 +12,9 @@ from numpy.typing import DTypeLike
 from fastdrop.compiled._train import ProductGradient
 from fastdrop.layers import Array, Batch, PartialGradient
 
-__all__ = ["Block", "Buffers", "Gradient", "Matmul", "Part", "whole"]
+__all__ = ["Block", "Buffers", "Gradient", "Part", "whole"]
 
 Gradient: TypeAlias = Array | PartialGradient | ProductGradient
-Matmul: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 class Part(NamedTuple):

@@ -19,14 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from fastdrop._quiet import bare
 from fastdrop.compiled._chain import Link
 from fastdrop.layers import Activation, Backward, Batch, Dense, Dropout, Layer, ReLU, Shape, Softmax
 from fastdrop.random import Key
-from fastdrop.training.block import Block, Buffers, Matmul, Part, whole
+from fastdrop.training.block import Block, Buffers, Part, whole
 from fastdrop.training.chains import ChainBlock, dense_link, dropout_link
 from fastdrop.training.shared_masks import DenseBlock, DropoutRule, ShrinkBlock
 
@@ -62,7 +61,6 @@ def make_blocks(
     seed: int,
     logits: bool,
     dtype: DTypeLike,
-    matmul: Matmul = np.matmul,
     shared: Buffers | None = None,
     in_chains: bool = True,
     first: int = 0,
@@ -81,8 +79,6 @@ def make_blocks(
         Whether the last layer stops before its activation.
     dtype : dtype
         The model's dtype.
-    matmul : callable
-        `np.matmul`, or a function that does the same.
     shared : Buffers, optional
         Memory for gradients that are left as products for the update. Without it none are.
     in_chains : bool
@@ -141,7 +137,7 @@ def make_blocks(
         if links:
             trains = any(layer.trainable_params for layer in layers[begin:number])
             shape = shapes[begin]
-            blocks.append(ChainBlock(list(links), trains, shape, dtype, matmul, memory()))
+            blocks.append(ChainBlock(list(links), trains, shape, dtype, memory()))
             links.clear()
         begin = number
 
@@ -159,7 +155,7 @@ def make_blocks(
             end += rule is not None
             if shrunk or (apart and rule is not None and rule.shared):
                 end_chain(number)
-                blocks.append(DenseBlock(first + number, layer, activation, rule, matmul, memory()))
+                blocks.append(DenseBlock(first + number, layer, activation, rule, memory()))
                 shrunk = rule is not None and rule.shared
                 begin = end
             else:

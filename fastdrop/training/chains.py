@@ -11,7 +11,7 @@ from fastdrop._quiet import bare
 from fastdrop.compiled._chain import Chain, Link
 from fastdrop.layers import ACTIVATIONS, Array, Batch, Dense, Dropout, PartialGradient, Shape
 from fastdrop.layers.schedules import rate_at
-from fastdrop.training.block import Block, Buffers, Matmul, Part, whole
+from fastdrop.training.block import Block, Buffers, Part, whole
 
 __all__ = ["ChainBlock", "dense_link", "dropout_link"]
 
@@ -65,8 +65,6 @@ class ChainBlock(Block):
         Shape of an input sample. Only a dropout alone can have more than one axis.
     dtype : dtype
         The model's dtype.
-    matmul : callable
-        `np.matmul`, or a function that does the same.
     shared : Buffers, optional
         Memory for weights' gradients that are left as products for the update; nothing may change
         the block's inputs until then. Without it the block multiplies at once.
@@ -78,14 +76,13 @@ class ChainBlock(Block):
         trains: bool,
         shape: Shape,
         dtype: DTypeLike,
-        matmul: Matmul,
         shared: Buffers | None,
     ) -> None:
         self.trains, self.flat = trains, len(shape) == 1
         self._features = math.prod(shape)
         buffers = Buffers(dtype)
         self.chain = Chain(
-            list(links), self._features, dtype, buffers, matmul, shared, rate_at, PartialGradient
+            list(links), self._features, dtype, buffers, shared, rate_at, PartialGradient
         )
         self.grads = {}
 

@@ -18,7 +18,6 @@ from fastdrop.layers import Array
 from fastdrop.layers.base import shapes_between
 from fastdrop.random import Key
 from fastdrop.training.batches import ArrayBatches, Batches, Minibatch
-from fastdrop.training.blas import matmul
 from fastdrop.training.expected import Expected
 from fastdrop.training.figures import Figures
 from fastdrop.training.network import Network
@@ -104,9 +103,7 @@ def fit(
     ValueError
         When the loss is not finite, or ranks differ.
     """
-    # Where other code runs between the batches, it may compute products of its own.
-    product = matmul if isinstance(training, ArrayBatches) else np.matmul
-    step, validation_step = (Step(network, ranks, product) for _ in range(2))
+    step, validation_step = (Step(network, ranks) for _ in range(2))
     network.stop_training = False
     logs: dict[str, float] = {}
     begun: list[Callback] = []

@@ -5,10 +5,11 @@ Key(seed).fold_in(number of the layer), with call s, from the first element of t
 sample is a function of (seed, s, r), of the weights and of the row itself.
 
 What lies before the first layer of the dropout family is computed once. After it, a sample of a row
-is a line, and many lines are computed at once. The last bits of what a BLAS computes for a line
-depend on the size of the product and on the place of the line. So every product has `LINES` lines
-and one thread, and each line has its place, (s + r) mod `LINES`. Its neighbours may be other rows
-of the same sample, or other samples of the same row::
+is a line, and many lines are computed at once. The bits of our own layers are those of the line
+alone. In layers of users, the last bits of what a BLAS computes for a line depend on the size of
+the product and on the place of the line. So lines come in pieces of `LINES`, and each line has its
+place, (s + r) mod `LINES`. Its neighbours may be other rows of the same sample, or other samples of
+the same row::
 
     line         0      1      2      3    ...
     many rows    s1 r3  s1 r0  s1 r1  s1 r2        four of 1024 rows, sample 1
@@ -29,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdrop._quiet import quiet
-from fastdrop.compiled._train import Layouts, PiecesMatmul, Watched, on_one_blas_thread
+from fastdrop.compiled._train import Layouts, Watched
 from fastdrop.layers import Array, Batch
 from fastdrop.layers.base import shapes_between
 from fastdrop.random import Key
@@ -49,9 +50,9 @@ from fastdrop.uncertainty import Accumulator, Prediction, rows_at_once
 
 __all__ = ["Sampler"]
 
-# Lines of a product. More would hardly be faster, and fewer would waste less on few rows.
+# Lines of a piece. More would hardly be faster, and fewer would waste less on few rows.
 LINES = 128
-ONCE = 32  # rows of a product for what is computed once, where a single row has to be fast
+ONCE = 32  # rows of a piece for what is computed once, where a single row has to be fast
 AT_ONCE = 1024  # lines that go through the network together
 INFERENCE = Batch(training=False)
 SAMPLINGS = 2**41 + 1  # folded into the seed for samples; no layer has this number
@@ -89,7 +90,6 @@ class Sampler:
             0,
             False,
             network.dtype,
-            PiecesMatmul(ONCE),
         )
         self._behind = [
             called(sampled(layer, shape, step, consistent), shape, LINES)
@@ -144,10 +144,9 @@ class Sampler:
         if self._chain is not None:
             self._chain.chain.reseed([key.fold_in(number).seed for number in self._random])
         else:
-            dtype, matmul = self.network.dtype, PiecesMatmul(LINES)
             shapes, number = self._shapes[self._number :], self._number
             self._blocks = make_blocks(
-                self._behind, shapes, key.seed, False, dtype, matmul, first=number
+                self._behind, shapes, key.seed, False, self.network.dtype, first=number
             )
             first = self._blocks[0]
             if self._together and len(self._blocks) == 1 and isinstance(first, ChainBlock):
@@ -185,9 +184,8 @@ class Sampler:
         Prediction
             What the samples tell about these rows.
         """
-        arguments = (x, row, rows, samples, quantiles, return_samples, tell)
         with quiet(over="ignore", invalid="ignore"):
-            return on_one_blas_thread(self._predict, *arguments)
+            return self._predict(x, row, rows, samples, quantiles, return_samples, tell)
 
     def _predict(
         self,
@@ -305,7 +303,7 @@ class Lines(NamedTuple):
 def lines_of(start: int, stop: int, first: int, last: int, by_rows: bool) -> Lines:
     """Return the lines of samples [first, last) of rows [start, stop).
 
-    Each product has `LINES` rows of one sample or, `by_rows`, at most `LINES` samples of one row.
+    Each piece has `LINES` rows of one sample or, `by_rows`, at most `LINES` samples of one row.
     """
     turn, place = first % LINES, start % LINES
     lines = _lines_of(place, place + stop - start, turn, turn + last - first, by_rows)

@@ -21,13 +21,14 @@ from numpy.typing import DTypeLike
 
 from fastdrop._quiet import bare
 from fastdrop.compiled import _core
+from fastdrop.compiled._products import matmul
 from fastdrop.compiled._train import ProductGradient, submatrix
 from fastdrop.functional import inverted_scale
 from fastdrop.layers import ACTIVATIONS, Array, Batch, Dense, Dropout, PartialGradient
 from fastdrop.layers.dropout import group_spans
 from fastdrop.layers.schedules import rate_at
 from fastdrop.random import Key
-from fastdrop.training.block import Block, Buffers, Gradient, Matmul, Part, whole
+from fastdrop.training.block import Block, Buffers, Gradient, Part, whole
 
 __all__ = ["DenseBlock", "DropoutRule", "ShrinkBlock"]
 
@@ -130,8 +131,6 @@ class DenseBlock(Block):
     rule : DropoutRule, optional
         The dropout after it. It may be shared only if another `DenseBlock` follows, and the
         activation takes each element by itself.
-    matmul : callable
-        `np.matmul`, or a function that does the same.
     shared : Buffers, optional
         Memory for the weight's gradient if it is left as a product for the update; nothing may
         change the block's inputs until then. Without it the block multiplies at once.
@@ -143,10 +142,9 @@ class DenseBlock(Block):
         dense: Dense,
         activation: str,
         rule: DropoutRule | None,
-        matmul: Matmul,
         shared: Buffers | None,
     ) -> None:
-        self._number, self._rule, self._matmul = number, rule, matmul
+        self._number, self._rule = number, rule
         self._shared = shared
         self.trains = dense.trainable
         self._compiled, self._relu = activation in ("linear", "relu"), activation == "relu"
@@ -182,7 +180,7 @@ class DenseBlock(Block):
             for product in self._products_of(start, stop, number, columns):
                 part = parts[product.input]
                 x = part.values[product.start - part.start : product.stop - part.start]
-                self._matmul(x, product.weight.T, z[product.start - start : product.stop - start])
+                matmul(x, product.weight.T, z[product.start - start : product.stop - start])
                 self._products.append(product)
             bias = self._bias if columns is None else self._bias[columns]
             if self._compiled:
@@ -223,15 +221,13 @@ class DenseBlock(Block):
             x = self._inputs[i].values[start - x_start : stop - x_start]
             d = dz[o][start - o_start : stop - o_start]
             if self._shared is not None and weight is self._weight:
-                product = ProductGradient(
-                    d.T, x, self._shared("gradient", *weight.shape), self._matmul
-                )
+                product = ProductGradient(d.T, x, self._shared("gradient", *weight.shape))
             else:
                 values = self._buffers(("gradient", number), *weight.shape)
                 gradient.append((self._outputs[o].columns, self._inputs[i].columns, values))
-                self._matmul(d.T, x, values)
+                matmul(d.T, x, values)
             if need_dx:
-                self._matmul(d, weight, dx[i].values[start - x_start : stop - x_start])
+                matmul(d, weight, dx[i].values[start - x_start : stop - x_start])
         self.grads = {f"{self._number}.weight": product or self._gradient(gradient)}
         if self._use_bias and bias is not None:
             self.grads[f"{self._number}.bias"] = bias
@@ -240,7 +236,7 @@ class DenseBlock(Block):
     def _inferred(self, x: Array) -> Part:
         """Return the outputs at inference."""
         z = self._buffers(("y", 0), len(x), len(self._weight))
-        self._matmul(x, self._weight.T, z)
+        matmul(x, self._weight.T, z)
         if self._compiled:
             y = _core.masked_bias(z, self._bias, self._relu, 0.0, 1.0, 0, 0, (), 0, z, None)
         else:

@@ -16,7 +16,7 @@ from fastdrop.layers import Array, Batch, Dense, Layer
 from fastdrop.layers.base import shapes_between, sum_over_ranks
 from fastdrop.optimizers import Optimizer
 from fastdrop.random import Key
-from fastdrop.training.block import Block, Buffers, Gradient, Matmul, Part, whole
+from fastdrop.training.block import Block, Buffers, Gradient, Part, whole
 from fastdrop.training.blocks import make_blocks
 from fastdrop.training.chains import ChainBlock
 from fastdrop.training.expected import Expected
@@ -52,9 +52,6 @@ class Step:
         A network that is built and, except for `predict`, compiled.
     ranks : Ranks
         The processes. Those of a communicator take each step together, each with its own rows.
-    matmul : callable
-        `np.matmul`, or that of `fastdrop.training.blas` if the program computes nothing else
-        between the batches.
 
     Attributes
     ----------
@@ -63,9 +60,8 @@ class Step:
         the network have changed.
     """
 
-    def __init__(self, network: Network, ranks: Ranks = ALONE, matmul: Matmul = np.matmul) -> None:
+    def __init__(self, network: Network, ranks: Ranks = ALONE) -> None:
         self.network = network
-        self._matmul = matmul
         self._ranks = None if ranks.alone else ranks
         self._dtype = network.dtype
         self._x = Buffers(self._dtype)
@@ -347,7 +343,6 @@ class Step:
             network.seed,
             logits,
             self._dtype,
-            self._matmul,
             shared,
             in_chains=self._ranks is None,  # ranks sum gradients as soon as a block has them
         )

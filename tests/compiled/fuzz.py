@@ -21,12 +21,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fastdrop.compiled import _attention, _chain, _core, _losses, _sparse, _train
+from fastdrop.compiled import _attention, _chain, _core, _losses, _products, _sparse, _train
 from fastdrop.compiled._train import ProductGradient
 from fastdrop.layers import ACTIVATIONS
 from fastdrop.layers.base import PartialGradient, WeightRule
 from fastdrop.layers.schedules import Linear, rate_at
-from fastdrop.training import blas
 from fastdrop.training.block import Buffers
 
 try:
@@ -402,12 +401,6 @@ class Fuzzer:
             a = self.array((k, m), dtype).T
         return [a, b, self.array((m, n), dtype)]
 
-    def piecesmatmul(self):
-        return [self.r.choice([1, 20, 128, 0, -1])]
-
-    def on_one_blas_thread(self):
-        return [len, self.array()]
-
     def submatrix(self):
         height, width = (self.r.choice([1, 5, 64, 130]) for _ in range(2))
         dtype = self.r.choice([np.float32, np.float64])
@@ -541,7 +534,7 @@ class Fuzzer:
             return PartialGradient(shape, parts)
         if kind == 1 and len(shape) == 2:
             a, b = self.array((shape[0], 9), dtype), self.array((9, shape[1]), dtype)
-            return ProductGradient(a, b, self.like(param), r.choice([_train.matmul, np.matmul]))
+            return ProductGradient(a, b, self.like(param))
         return self.like(param)
 
     def updates(self):
@@ -557,7 +550,7 @@ class Fuzzer:
         a, b, out = self.matmul()
         if self.r.random() < 0.3:
             b = self.sparse_rows(*self.r.choice([(3, 7), (40, 1)]), np.float32)
-        return [a, b, out, self.r.choice([_train.matmul, np.matmul])]
+        return [a, b, out]
 
     def sparserows(self):
         r = self.r
@@ -614,9 +607,9 @@ class Fuzzer:
                 weight = np.ones((3, width), dtype)
                 links.append(_chain.Link(3, weight, None, ("v", "c"), "relu", None, 3, True))
                 width = 3
-        buffers, matmul = Buffers(dtype), self.r.choice([_train.matmul, np.matmul])
+        buffers = Buffers(dtype)
         shared = self.r.choice([None, buffers])
-        return [links, self.inputs, dtype, buffers, matmul, shared, rate_at, PartialGradient]
+        return [links, self.inputs, dtype, buffers, shared, rate_at, PartialGradient]
 
     def pass_through(self, chain):
         """Use a chain, and let others meddle with its arrays."""
@@ -656,10 +649,6 @@ class Fuzzer:
             return
         meddle(r, y)
 
-    def use_blas(self):
-        libraries = [b"libc.so.6", b"", b"x" * 5000, b"/", b"libm.so.6", os.fsencode(np.__file__)]
-        return [self.r.choice(libraries)]
-
     def set_isa(self):
         return [self.r.choice([*_core.available_isas(), "mmx"])]
 
@@ -675,7 +664,7 @@ class Fuzzer:
 # These take no arguments; each process calls them once.
 PLAIN = {
     *("active_isa", "available_isas", "get_num_threads", "cache_bytes", "openmp_version"),
-    *("compiler", "openmp_max_threads", "after_fork_in_child", "has_products", "Used"),
+    *("compiler", "openmp_max_threads", "has_products", "Used"),
     "RowsAhead",
 }
 
@@ -686,7 +675,7 @@ ADDRESSES = {"memory": [0], "masked_scale_memory": [0, 1, 2, 3]}
 def functions():
     """All that a compiled module lets be called, by name."""
     found = {}
-    for module in (_attention, _core, _train, _chain, _losses, _sparse):
+    for module in (_attention, _core, _train, _chain, _losses, _products, _sparse):
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == module.__name__
             if callable(value) and own and not name.startswith("_"):
@@ -802,6 +791,3 @@ def fuzz(seed, calls, at_once=500):
                 break
             first = int(call.split()[1]) + 1  # go on behind it
     return outcomes, failures
-
-
-assert blas  # so that `matmul` is BLAS's

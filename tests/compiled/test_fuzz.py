@@ -13,7 +13,7 @@ from processes import run
 
 import fastdrop as fd
 from fastdrop import Key
-from fastdrop.compiled import _core, _losses, _train
+from fastdrop.compiled import _core, _losses, _products, _train
 
 KEY = Key(1)
 
@@ -272,7 +272,7 @@ def test_refused(call, message):
         lambda: _core.apply_packed(np.ones(8), None, 2.0, (), None, None),
         lambda: _core.masked_scale(np.ones(8), 0.5, 2.0, 0, 0, None, 0, None, False, None),
         lambda: _core.stream_copy(None, np.ones(8), 1),
-        lambda: _train.matmul(None, np.ones((2, 2)), np.ones((2, 2))),
+        lambda: _products.matmul(None, np.ones((2, 2)), np.ones((2, 2))),
         lambda: _train.submatrix(None, None, None, None),
         lambda: _train.rows_ahead(None, None, None),
         lambda: _losses.softmax_cross_entropy(None, None),
@@ -282,8 +282,3 @@ def test_refused(call, message):
 def test_none_is_no_array(call):
     with pytest.raises(TypeError, match="NoneType"):
         call()
-
-
-def test_nothing_is_a_blas_but_numpys():
-    for path in (b"", b"libc.so.6", b"/nowhere"):
-        assert not _train.use_blas(path)

@@ -1,19 +1,19 @@
-"""Matrix products on the trainer's own threads."""
+"""Matrix products: their values, and what their bits do not depend on."""
 
 import os
 import threading
 
 import numpy as np
 import pytest
-import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import status_of
+from processes import run, status_of
 from sleeping_blas import assert_they_sleep
 
+import fastdrop
 from fastdrop import layers, optimizers
+from fastdrop.compiled._products import matmul
 from fastdrop.models import Sequential
-from fastdrop.training import blas
 
 SMALL, LARGE = (5, 7, 6), (200, 80, 130)  # the large one is split
 
@@ -21,8 +21,10 @@ SMALL, LARGE = (5, 7, 6), (200, 80, 130)  # the large one is split
 @pytest.fixture(autouse=True)
 def three_threads():
     """Whatever the machine has."""
-    with threadpoolctl.threadpool_limits(3, "blas"):
-        yield
+    before = fastdrop.get_num_threads()
+    fastdrop.set_num_threads(3)
+    yield
+    fastdrop.set_num_threads(before)
 
 
 def matrix(rows, columns, dtype, layout, seed=0):
@@ -49,7 +51,7 @@ LAYOUTS = ["plain", "transposed", "rows of a wider one", "every second column", 
 def assert_product(a, b, out):
     expected = a.astype(np.float64) @ b.astype(np.float64)
     out[...] = np.nan
-    assert blas.matmul(a, b, out) is out
+    assert matmul(a, b, out) is out
     epsilon = np.finfo(out.dtype).eps
     bound = np.abs(a).astype(np.float64) @ np.abs(b).astype(np.float64)
     assert (abs(out - expected) <= epsilon * a.shape[1] * bound).all()
@@ -77,7 +79,7 @@ def test_what_lies_beside_the_output_stays():
     wide = np.full((LARGE[0] + 2, LARGE[2] + 5), 7, np.float32)
     out = wide[1:-1, 2:-3]
     a, b = matrix(*LARGE[:2], "float32", "plain"), matrix(*LARGE[1:], "float32", "plain")
-    blas.matmul(a, b, out)
+    matmul(a, b, out)
     out[...] = 7
     assert (wide == 7).all()
 
@@ -85,44 +87,89 @@ def test_what_lies_beside_the_output_stays():
 @pytest.mark.parametrize(("m", "k", "n"), [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
 def test_empty_products(m, k, n):
     out = np.full((m, n), 7, np.float32)
-    blas.matmul(np.ones((m, k), np.float32), np.ones((k, n), np.float32), out)
+    matmul(np.ones((m, k), np.float32), np.ones((k, n), np.float32), out)
     assert (out == 0).all()
 
 
 def test_other_types_are_numpys():
     for a, b, out in (("float32", "float64", "float64"), ("int64", "int64", "int64")):
         result = np.zeros((2, 2), out)
-        blas.matmul(np.ones((2, 3), a), np.ones((3, 2), b), result)
+        matmul(np.ones((2, 3), a), np.ones((3, 2), b), result)
         assert (result == 3).all()
 
 
 def test_errors_are_numpys():
     ones = np.ones((3, 4), np.float32)
     with pytest.raises(ValueError, match="mismatch in its core dimension"):
-        blas.matmul(ones, ones, np.empty((3, 4), np.float32))
+        matmul(ones, ones, np.empty((3, 4), np.float32))
     with pytest.raises(ValueError, match="mismatch in its core dimension"):
-        blas.matmul(ones, ones.T, np.empty((3, 4), np.float32))
+        matmul(ones, ones.T, np.empty((3, 4), np.float32))
     fixed = np.empty((3, 3), np.float32)
     fixed.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
-        blas.matmul(ones, ones.T, fixed)
+        matmul(ones, ones.T, fixed)
 
 
-@pytest.mark.skipif(blas.NAME is None, reason="NumPy's BLAS is not the OpenBLAS of its wheels")
-def test_numpys_number_of_threads_is_kept():
-    def threads():
-        return [lib["num_threads"] for lib in threadpoolctl.threadpool_info()]
+# Around the sizes of tiles, panels and blocks of every instruction set, for any number of rows.
+SHAPES = [
+    (m, k, n)
+    for m in (1, 2, 6, 7, 13, 50)
+    for k, n in [(1, 1), (3, 5), (255, 8), (256, 17), (257, 33), (600, 9), (5, 300), (300, 131)]
+]
 
-    a, out = matrix(*LARGE[:2], "float32", "plain"), np.empty((LARGE[0],) * 2, np.float32)
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bits_depend_on_nothing_but_a_row_and_a_column(shape, dtype, isa):
+    m, k, n = shape
+    a, b = matrix(m, k, dtype, "plain"), matrix(k, n, dtype, "plain", 1)
+    expected = reference(a, b)
+    if dtype == "float64":  # no type of NumPy's holds these products
+        with fastdrop.use_isa("generic"):
+            generic = matmul(a, b)
+        np.testing.assert_allclose(generic, expected, rtol=1e-10, atol=1e-13)
+        expected = generic
+    for layout_of_a in LAYOUTS[:3]:
+        for layout_of_b in LAYOUTS[:3]:
+            got = matmul(matrix(m, k, dtype, layout_of_a), matrix(k, n, dtype, layout_of_b, 1))
+            np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(matmul(a[m // 2 :], b), expected[m // 2 :])
+    np.testing.assert_array_equal(matmul(a, b[:, n // 2 :]), expected[:, n // 2 :])
+
+
+def reference(a, b):
+    """Sums of at most 256 products in their order, each product added without rounding it."""
+    total = 0
+    for start in range(0, a.shape[1], 256):
+        part = np.zeros((len(a), b.shape[1]), a.dtype)
+        for i in range(start, min(start + 256, a.shape[1])):
+            exact = np.multiply.outer(a[:, i].astype(np.longdouble), b[i].astype(np.longdouble))
+            part = (part + exact).astype(a.dtype)
+        total = part + total
+    return total
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [LARGE, LARGE[::-1], (64, 300, 2000)], ids=str)
+def test_threads_change_no_bit(shape, dtype, isa):
+    m, k, n = shape
+    a, b = matrix(m, k, dtype, "plain"), matrix(k, n, dtype, "transposed", 1)
     results = []
-    for limit in (1, 2, 3):
-        with threadpoolctl.threadpool_limits(limit, "blas"):
-            before = threads()
-            blas.matmul(a, a.T, out)
-            assert threads() == before
-            results.append(out.copy())
-    for other in results[1:]:
-        np.testing.assert_allclose(results[0], other, rtol=1e-5, atol=1e-5)
+    for threads in (1, 2, 3, 7):
+        fastdrop.set_num_threads(threads)
+        results.append(matmul(a, b).tobytes())
+    assert len(set(results)) == 1
+
+
+def test_values_that_are_not_finite_stay_in_their_rows_and_columns():
+    a, b = matrix(20, 30, "float32", "plain"), matrix(30, 17, "float32", "plain", 1)
+    expected = matmul(a, b)
+    a[3, 5], b[7, 16] = np.nan, np.inf
+    got = matmul(a, b)
+    assert np.isnan(got[3]).all()
+    assert np.isinf(np.delete(got[:, 16], 3)).all()
+    kept = np.delete(np.arange(20), 3)
+    np.testing.assert_array_equal(got[kept, :16], expected[kept, :16])
 
 
 def work(seed=0):
@@ -130,7 +177,7 @@ def work(seed=0):
     a, out = matrix(256, 256, "float32", "plain", seed), np.empty((256, 256), np.float32)
     w, optimizer = matrix(512, 256, "float32", "plain", seed + 1), optimizers.Adam(0.1)
     for _ in range(20):
-        blas.matmul(a, a.T, out)
+        matmul(a, a.T, out)
         optimizer.update({"w": w}, {"w": np.vstack([out, out])})
     return w.tobytes()
 
@@ -160,33 +207,6 @@ def test_a_forked_child_works():
     assert work() == expected
 
 
-@pytest.mark.skipif(blas.NAME is None or not hasattr(os, "fork"), reason="nothing to restore")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_forked_in_the_middle_of_a_product_has_its_threads_back():
-    def threads():
-        return [lib["num_threads"] for lib in threadpoolctl.threadpool_info()]
-
-    stop, a, before = threading.Event(), np.ones((300, 300), np.float32), threads()
-
-    def multiply():
-        while not stop.is_set():
-            blas.matmul(a, a, np.empty_like(a))
-
-    thread = threading.Thread(target=multiply)
-    thread.start()
-    try:
-        for _ in range(5):
-            child = os.fork()
-            if child == 0:
-                ok = threads() == before
-                blas.matmul(a, a, np.empty_like(a))
-                os._exit(0 if ok and threads() == before else 1)
-            assert status_of(child) == 0
-    finally:
-        stop.set()
-        thread.join()
-
-
 def network():
     model = Sequential(
         [
@@ -203,19 +223,61 @@ def network():
     return model
 
 
-def test_fit_gives_numpys_results_and_its_own_bits_again():
+def test_a_fit_has_the_same_bits_with_any_threads_and_instruction_set(isa):
     x = matrix(400, 80, "float32", "plain")
     y = np.arange(400) % 4
-    once, again, numpys = network(), network(), network()
-    once.fit(x, y, 100, 2, shuffle=False, verbose=0)
-    again.fit(x, y, 100, 2, shuffle=False, verbose=0)
+    results = []
+    for threads in (1, 2, 3):
+        fastdrop.set_num_threads(threads)
+        model = network()
+        model.fit(x, y, 100, 2, shuffle=False, verbose=0)
+        results.append(b"".join(w.tobytes() for w in model.get_weights()))
+    fastdrop.use_isa(fastdrop.available_isas()[0])
+    batches = network()
     for epoch in range(2):
         for start in range(0, 400, 100):
-            numpys.train_on_batch(x[start : start + 100], y[start : start + 100])
-        numpys.epoch = epoch + 1
-    for a, b, c in zip(once.get_weights(), again.get_weights(), numpys.get_weights()):
-        assert a.tobytes() == b.tobytes()
-        np.testing.assert_allclose(a, c, rtol=1e-3, atol=1e-4)
+            batches.train_on_batch(x[start : start + 100], y[start : start + 100])
+        batches.epoch = epoch + 1
+    results.append(b"".join(w.tobytes() for w in batches.get_weights()))
+    assert len(set(results)) == 1
+
+
+TRAINED = """
+import zlib
+
+import numpy as np
+from fastdrop import Sequential
+from fastdrop.layers import BatchNormalization, Dense, Dropout
+
+x = np.random.default_rng(0).normal(size=(300, 40))
+for loss, units, activation, y in [
+    ("sparse_categorical_crossentropy", 3, "softmax", np.abs(x[:, :3]).argmax(axis=1)),
+    ("binary_crossentropy", 1, "sigmoid", x[:, :1] > 0),
+    ("mse", 2, "tanh", x[:, :2]),
+]:
+    for dtype in ("float32", "float64"):
+        hidden = [Dense(60, "relu"), Dropout(0.3), Dense(50), BatchNormalization()]
+        outer = [Dense(20, "silu"), Dense(units, activation)]
+        model = Sequential([*hidden, *outer], seed=1, dtype=dtype)
+        model.compile("adam", loss)
+        model.fit(x.astype(dtype), y, epochs=2, verbose=0)
+        print(dtype, loss, [zlib.crc32(w.tobytes()) for w in model.get_weights()])
+"""
+
+
+def test_weights_are_those_of_another_machine():
+    """What NumPy and its BLAS compute with older instructions stands for other processors."""
+    core = getattr(np, "_core", None) or np.core
+    older = {
+        "NPY_DISABLE_CPU_FEATURES": " ".join(core._multiarray_umath.__cpu_dispatch__),
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "FASTDROP_ISA": "generic",
+        "FASTDROP_NUM_THREADS": "1",
+    }
+    here, there = run(TRAINED), run(TRAINED, **older)
+    assert here.returncode == there.returncode == 0, here.stderr + there.stderr
+    assert here.stdout.count("\n") == 6
+    assert here.stdout == there.stdout
 
 
 @pytest.mark.parametrize("settings", ["", "l2=1e-3", "l1=1e-3, l2=1e-3", "max_norm=1.0"])
