@@ -36,8 +36,8 @@ the same weights, as the scores show (of the test parts, means over the seeds). 
 says otherwise, batches of 200, `tol=0`; medians.
 
 "products" are the matrix products of an epoch and nothing else, by NumPy, with the same shapes,
-dtype and threads. "at most" is scikit-learn's time divided by them: the ratio of a step that does
-nothing besides. fastdrop computes products itself.
+dtype and threads. "at most" is scikit-learn's time divided by them: the ratio that a step
+would have if it did nothing else. fastdrop computes products itself.
 
 Two jobs at once are joblib's `n_jobs=2`, with a thread each. Their times are the processor's, which
 others on the machine hardly change. "at once / one by one" compares a job beside another with one

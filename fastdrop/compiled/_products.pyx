@@ -58,7 +58,8 @@ cdef struct product:
 
 
 cdef bint describe(cnp.ndarray array, int type, const void **data, int64_t *row, int64_t *column):
-    """Tell whether it is a matrix of this type with whole strides; they are in elements."""
+    """Tell whether it is a matrix of this type whose strides are multiples of its itemsize, and
+    store them, in elements."""
     cdef cnp.npy_intp size = cnp.PyArray_ITEMSIZE(array)
     cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(array)
     if (cnp.PyArray_NDIM(array) != 2 or cnp.PyArray_TYPE(array) != type
@@ -90,7 +91,7 @@ cdef bint describe_product(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, produc
     p.whole.factor, p.whole.add = 1, 0
     p.is_double = type == cnp.NPY_FLOAT64
     p.loops = active_kernels().products
-    p.by_rows = p.whole.m > p.whole.n    # so that what is not split is small
+    p.by_rows = p.whole.m > p.whole.n    # each share goes through all of the other factor
     return True
 
 
@@ -136,7 +137,7 @@ cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
     if memory == NULL:
         raise MemoryError
     p.memory = <char *>((<uintptr_t>memory + 63) // 64 * 64)
-    if work < SPLITTING_PAYS:
+    if work <= SPLITTING_PAYS:
         product_share(0, 1, &p)
     else:
         with nogil:
@@ -148,8 +149,8 @@ cdef int multiply(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out) except -1:
 def matmul(cnp.ndarray a, cnp.ndarray b, out=None):
     """Compute np.matmul(a, b, out) for matrices, and an `out` apart from `a` and `b`.
 
-    If they are not of float32 or float64, all of one dtype, or the elements of a row of `out` lie
-    apart, NumPy does it.
+    NumPy does it if they are not all of float32 or of float64, aligned and in native byte order,
+    with strides that are multiples of the itemsize, or if the elements of a row of `out` lie apart.
     """
     if out is None:
         if cnp.PyArray_NDIM(a) != 2 or cnp.PyArray_NDIM(b) != 2:

@@ -8,7 +8,7 @@
  * or they are busy for another caller or do not get a core in time, the caller does all shares.
  * (OpenMP's libraries end the process if they cannot start a thread.)
  *
- * Helpers sleep between calls. In a step of training NumPy's products, updates and what lies between
+ * Helpers sleep between calls. In a step of training products, updates and what lies between
  * them alternate every few microseconds. So a helper in a call with FD_SPINNING waits for more work
  * by spinning before it sleeps.
  *

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdrop._quiet import quiet
+from fastdrop.compiled._products import matmul
 from fastdrop.layers import ACTIVATIONS, Array, Dense, Flatten, Input, Layer
 from fastdrop.models import Sequential
 from fastdrop.tables.encoding import EncodedRows, Encoding
@@ -51,7 +52,7 @@ class Lookup:
         if self._dense is None:
             return self._network(rows[:])
         with quiet():
-            sums = rows.numbers @ self._of_numbers
+            sums = matmul(rows.numbers, self._of_numbers)
             part = np.empty_like(sums)
             for weights, codes in zip(self._of_words, rows.codes.T, strict=True):
                 # "clip" writes to `part` as it goes; no code is out of range

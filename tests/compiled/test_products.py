@@ -232,12 +232,12 @@ def test_a_fit_has_the_same_bits_with_any_threads_and_instruction_set(isa):
         model = network()
         model.fit(x, y, 100, 2, shuffle=False, verbose=0)
         results.append(b"".join(w.tobytes() for w in model.get_weights()))
-    fastdrop.use_isa(fastdrop.available_isas()[0])
     batches = network()
-    for epoch in range(2):
-        for start in range(0, 400, 100):
-            batches.train_on_batch(x[start : start + 100], y[start : start + 100])
-        batches.epoch = epoch + 1
+    with fastdrop.use_isa(fastdrop.available_isas()[0]):
+        for epoch in range(2):
+            for start in range(0, 400, 100):
+                batches.train_on_batch(x[start : start + 100], y[start : start + 100])
+            batches.epoch = epoch + 1
     results.append(b"".join(w.tobytes() for w in batches.get_weights()))
     assert len(set(results)) == 1
 

@@ -244,17 +244,16 @@ def test_threads_and_instruction_sets_change_no_bit(name, isa):
         [Dense(300, "relu", input_shape=(200,)), Dropout(0.5), Dense(257, "relu"), Dropout(0.1),
          Dense(10, "softmax")], seed=1,
     )  # fmt: skip
-    threads, before = fastdrop.get_num_threads(), fastdrop.available_isas()[0]
+    threads = fastdrop.get_num_threads()
     whole = [(m, x, predict(m, x, 20)) for m in (model, wide) for x in [rows_for(m, 300)]]
     try:
-        fastdrop.use_isa(isa)
-        for count in (1, 2, 3):
-            fastdrop.set_num_threads(count)
-            for m, x, expected in whole:
-                assert_same(predict(m, x, 20), expected)
+        with fastdrop.use_isa(isa):
+            for count in (1, 2, 3):
+                fastdrop.set_num_threads(count)
+                for m, x, expected in whole:
+                    assert_same(predict(m, x, 20), expected)
     finally:
         fastdrop.set_num_threads(threads)
-        fastdrop.use_isa(before)
 
 
 def test_blas_threads_change_no_bit():

@@ -32,8 +32,8 @@ const fd_kernels *const *fd_available(void)
 #endif
     static fd_kernels generic;
     generic = fd_generic;
-    if (!fd_has_fma())
-        generic.products = &fd_unfused_products;
+    if (fd_has_fma())
+        generic.products = &fd_fused_products;
     list[n++] = &generic;
     list[n] = NULL;
     return list;

@@ -32,7 +32,6 @@ typedef float vf32;
 static inline vf32 vf32_set(double a) { return (float)a; }
 static inline vf32 vf32_add(vf32 a, vf32 b) { return a + b; }
 static inline vf32 vf32_mul(vf32 a, vf32 b) { return a * b; }
-static inline vf32 vf32_fused(vf32 a, vf32 b, vf32 c) { return fmaf(a, b, c); }
 static inline vf32 vf32_relu(vf32 a) { return 0.0f > a ? 0.0f : a; }
 /* The bit becomes a mask of ones or zeros, as a branch would be mispredicted half of the time. */
 static inline vf32 vf32_pick(vf32 a, vf32 b, uint32_t word, int j)
@@ -66,7 +65,6 @@ typedef double vf64;
 static inline vf64 vf64_set(double a) { return a; }
 static inline vf64 vf64_add(vf64 a, vf64 b) { return a + b; }
 static inline vf64 vf64_mul(vf64 a, vf64 b) { return a * b; }
-static inline vf64 vf64_fused(vf64 a, vf64 b, vf64 c) { return fma(a, b, c); }
 static inline vf64 vf64_relu(vf64 a) { return 0.0 > a ? 0.0 : a; }
 static inline uint64_t bits_of(vf64 a)
 {
@@ -122,13 +120,23 @@ static inline void f64_store(double *p, vf64 a) { *p = a; }
 #define f64_stream f64_store
 static void stream_fence(void) {}
 
+/* Products where there is no fused multiply-add, for which fma() takes very long */
+static inline vf32 vf32_fused(vf32 a, vf32 b, vf32 c) { return a * b + c; }
+static inline vf64 vf64_fused(vf64 a, vf64 b, vf64 c) { return a * b + c; }
+
 #define FD_UNROLL_GROUP FD_PRAGMA(GCC unroll 8)    /* of 32 scalars: enough, and small */
 #define FD_ISA generic
 #include "loops.h"
 
-/* Products of processors without fused multiply-adds, for which fma() takes very long */
+/* Products where there is one */
 #undef FD_ISA
-#define FD_ISA unfused
-#define vf32_fused(a, b, c) ((a) * (b) + (c))
-#define vf64_fused(a, b, c) ((a) * (b) + (c))
+#define FD_ISA fused
+#define vf32_fused fmaf
+#define vf64_fused fma
+#if defined(__x86_64__)
+FD_TARGET_BEGIN("fma")
 #include "product_loops.h"
+FD_TARGET_END
+#else
+#include "product_loops.h"
+#endif

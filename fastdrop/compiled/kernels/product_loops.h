@@ -1,12 +1,12 @@
-/* The loops of products.h, written once over the vector operations that loops.h lists, and included
- * by it. They need these as well:
+/* The loops of products.h, written once over the vector operations that loops.h lists. They need
+ * these as well:
  *
  *   vf32_fused(a, b, c)           a b + c, rounded once; vf64_fused
  *   TILE_ROWS, TILE_VECTORS       a tile's size: what fits into registers; a row has two vectors
  */
 
-/* A transposed a, whose rows' elements lie apart, is copied for a tile if the tiles beside it use it
-   again: so many panels of c. */
+/* The rows of a transposed a, whose elements lie apart, are copied for a tile from this many panels
+   on: the tiles beside it use them again. */
 enum { FD_FN(COPY_PAYS) = 8 };
 
 #define FD_DEFINE_PRODUCTS(S, V, LANES, SF)                                                       \
@@ -24,19 +24,28 @@ enum { FD_FN(COPY_PAYS) = 8 };
             FD_UNROLL                                                                             \
             for (int j = 0; j < vectors; j++)                                                     \
                 sum[i][j] = V##_set(0);                                                           \
-        FD_PRAGMA(GCC unroll 4)                                                                   \
-        for (; k; k--, a += a_column, b += b_row) {                                               \
+        /* Three rows from each pointer on, as a processor addresses them by one distance */      \
+        const char *from[(TILE_ROWS + 2) / 3];                                                    \
+        const int64_t distance = a_row * (int64_t)sizeof(S), next = a_column * (int64_t)sizeof(S);\
+        FD_UNROLL                                                                                 \
+        for (int i = 0; i < rows; i += 3)                                                         \
+            from[i / 3] = (const char *)a + i * distance;                                         \
+        FD_PRAGMA(GCC unroll 2)                                                                   \
+        for (; k; k--, b += b_row) {                                                              \
             V row[TILE_VECTORS];                                                                  \
             FD_UNROLL                                                                             \
             for (int j = 0; j < vectors; j++)                                                     \
                 row[j] = SF##_load(b + j * LANES);                                                \
             FD_UNROLL                                                                             \
             for (int i = 0; i < rows; i++) {                                                      \
-                const V element = V##_set(a[i * a_row]);                                          \
+                const V element = V##_set(*(const S *)(from[i / 3] + i % 3 * distance));          \
                 FD_UNROLL                                                                         \
                 for (int j = 0; j < vectors; j++)                                                 \
                     sum[i][j] = V##_fused(element, row[j], sum[i][j]);                            \
             }                                                                                     \
+            FD_UNROLL                                                                             \
+            for (int i = 0; i < rows; i += 3)                                                     \
+                from[i / 3] += next;                                                              \
         }                                                                                         \
         FD_UNROLL                                                                                 \
         for (int i = 0; i < rows; i++)                                                            \
@@ -48,73 +57,85 @@ enum { FD_FN(COPY_PAYS) = 8 };
             }                                                                                     \
     }                                                                                             \
                                                                                                   \
-    /* A row of tiles, from k products of each element, and the copies that they need */          \
-    static FD_ALWAYS_INLINE void FD_FN(row_of_tiles_##SF)(                                        \
-        int rows, size_t k, V factor, const S *a, int64_t a_row, int64_t a_column, int to_copy,   \
-        const S *b, int64_t b_row, int64_t b_panel, uint64_t panels, const S *last,               \
-        int64_t last_row, uint64_t rest, S *c, int64_t c_row, int add)                            \
+    /* Tiles side by side, so that a's rows stay in the first cache. The compiler makes loops for \
+       each number of rows; `add` is hidden, so that it makes them once. */                       \
+    static FD_NEVER_INLINE void FD_FN(tiles_##SF)(int rows, int vectors, uint64_t panels, size_t k,\
+                                                  S factor, const S *a, int64_t a_row,            \
+                                                  int64_t a_column, const S *b, int64_t b_row,    \
+                                                  int64_t b_panel, S *c, int64_t c_row, int add)  \
     {                                                                                             \
-        S copy[FD_DEPTH * TILE_ROWS];                                                             \
-        if (to_copy) {                                                                            \
-            for (uint64_t r = 0; r < k; r++)                                                      \
-                FD_UNROLL                                                                         \
-                for (int i = 0; i < rows; i++)                                                    \
-                    copy[r * TILE_ROWS + i] = a[i * a_row + (int64_t)r * a_column];               \
-            a = copy;                                                                             \
-            a_row = 1;                                                                            \
-            a_column = TILE_ROWS;                                                                 \
-        }                                                                                         \
-        for (; panels; panels--, b += b_panel, c += FD_FN(PANEL_##SF))                            \
-            FD_FN(tile_##SF)(rows, TILE_VECTORS, k, factor, a, a_row, a_column, b, b_row, c,      \
-                             c_row, add);                                                         \
-        if (rest) {                                                                               \
-            S tile[TILE_ROWS * FD_FN(PANEL_##SF)] = {0};                                          \
-            for (int i = 0; add && i < rows; i++)                                                 \
-                memcpy(tile + i * FD_FN(PANEL_##SF), c + i * c_row, rest * sizeof(S));            \
-            if (rest <= LANES)                                                                    \
-                FD_FN(tile_##SF)(rows, 1, k, factor, a, a_row, a_column, last, last_row, tile,    \
-                                 FD_FN(PANEL_##SF), add);                                         \
-            else                                                                                  \
-                FD_FN(tile_##SF)(rows, TILE_VECTORS, k, factor, a, a_row, a_column, last,         \
-                                 last_row, tile, FD_FN(PANEL_##SF), add);                         \
-            for (int i = 0; i < rows; i++)                                                        \
-                memcpy(c + i * c_row, tile + i * FD_FN(PANEL_##SF), rest * sizeof(S));            \
-        }                                                                                         \
+        FD_UNROLL                                                                                 \
+        for (int r = 1; r <= TILE_ROWS; r++)                                                      \
+            FD_UNROLL                                                                             \
+            for (int v = 1; v <= TILE_VECTORS; v++)                                               \
+                if (r == rows && v == vectors)                                                    \
+                    for (; panels; panels--, b += b_panel, c += FD_FN(PANEL_##SF)) {              \
+                        FD_HIDE(add);                                                             \
+                        FD_FN(tile_##SF)(r, v, k, V##_set(factor), a, a_row, a_column, b, b_row, c,\
+                                         c_row, add);                                             \
+                    }                                                                             \
     }                                                                                             \
                                                                                                   \
-    static void FD_FN(product_##SF)(const fd_product *p)                                         \
+    /* Copies the rows of a tile, whose elements lie apart */                                     \
+    static FD_NEVER_INLINE void FD_FN(copy_##SF)(int rows, size_t k, const S *a, int64_t a_row,   \
+                                                 int64_t a_column, S *to)                         \
     {                                                                                             \
-        const V factor = V##_set(p->factor);                                                      \
-        const uint64_t panels = p->n / FD_FN(PANEL_##SF), rest = p->n % FD_FN(PANEL_##SF);        \
+        FD_UNROLL                                                                                 \
+        for (int r = 1; r <= TILE_ROWS; r++)                                                      \
+            if (r == rows)                                                                        \
+                for (; k; k--, a += a_column, to += TILE_ROWS)                                    \
+                    FD_UNROLL                                                                     \
+                    for (int i = 0; i < r; i++)                                                   \
+                        to[i] = a[i * a_row];                                                     \
+    }                                                                                             \
+                                                                                                  \
+    static void FD_FN(product_##SF)(const fd_product *p)                                          \
+    {                                                                                             \
+        enum { PANEL = FD_FN(PANEL_##SF) };                                                       \
+        const S factor = (S)p->factor;                                                            \
+        const uint64_t panels = p->n / PANEL, rest = p->n % PANEL;                                \
         const uint64_t tiles = (p->m + TILE_ROWS - 1) / TILE_ROWS;                                \
         const int to_copy = p->a_column != 1 && panels >= FD_FN(COPY_PAYS);                       \
-        S last_of_b[FD_DEPTH * FD_FN(PANEL_##SF)];                                                \
+        S rows_of_a[FD_DEPTH * TILE_ROWS], last_of_b[FD_DEPTH * PANEL];                           \
+        S tile[TILE_ROWS * PANEL] = {0};                                                          \
         for (uint64_t done = 0; done < p->k; done += FD_DEPTH) {                                  \
             const uint64_t left = p->k - done, k = left < FD_DEPTH ? left : FD_DEPTH;             \
+            const int add = p->add || done;                                                       \
             const S *const b = (const S *)p->b + (int64_t)done * p->b_row;                        \
             const S *last = b + (int64_t)panels * p->b_panel;                                     \
             int64_t last_row = p->b_row;                                                          \
-            if (rest && p->b_columns < (panels + 1) * FD_FN(PANEL_##SF)) {                        \
-                memset(last_of_b, 0, k * FD_FN(PANEL_##SF) * sizeof(S));                          \
+            if (rest && p->b_columns < (panels + 1) * PANEL) {                                    \
+                memset(last_of_b, 0, k * PANEL * sizeof(S));                                      \
                 for (uint64_t r = 0; r < k; r++)                                                  \
-                    memcpy(last_of_b + r * FD_FN(PANEL_##SF), last + (int64_t)r * last_row,       \
-                           rest * sizeof(S));                                                     \
+                    memcpy(last_of_b + r * PANEL, last + (int64_t)r * last_row, rest * sizeof(S));\
                 last = last_of_b;                                                                 \
-                last_row = FD_FN(PANEL_##SF);                                                     \
+                last_row = PANEL;                                                                 \
             }                                                                                     \
             for (uint64_t t = 0; t < tiles; t++) {                                                \
-                /* of nearly the same number of rows: a low one takes hardly less time */         \
+                /* tiles of nearly equal height: a low one takes nearly as long as a high one */  \
                 const uint64_t first = t * p->m / tiles;                                          \
                 const int rows = (int)((t + 1) * p->m / tiles - first);                           \
                 const S *a = (const S *)p->a + (int64_t)first * p->a_row +                        \
                              (int64_t)done * p->a_column;                                         \
-                FD_UNROLL                                                                         \
-                for (int r = 1; r <= TILE_ROWS; r++)    /* the compiler makes loops for each */   \
-                    if (r == rows)                                                                \
-                        FD_FN(row_of_tiles_##SF)(                                                 \
-                            r, k, factor, a, p->a_row, p->a_column, to_copy, b, p->b_row,         \
-                            p->b_panel, panels, last, last_row, rest,                             \
-                            (S *)p->c + (int64_t)first * p->c_row, p->c_row, p->add || done);     \
+                int64_t a_row = p->a_row, a_column = p->a_column;                                 \
+                S *c = (S *)p->c + (int64_t)first * p->c_row;                                     \
+                if (to_copy) {                                                                    \
+                    FD_FN(copy_##SF)(rows, k, a, a_row, a_column, rows_of_a);                     \
+                    a = rows_of_a;                                                                \
+                    a_row = 1;                                                                    \
+                    a_column = TILE_ROWS;                                                         \
+                }                                                                                 \
+                FD_FN(tiles_##SF)(rows, TILE_VECTORS, panels, k, factor, a, a_row, a_column, b,   \
+                                  p->b_row, p->b_panel, c, p->c_row, add);                        \
+                if (!rest)                                                                        \
+                    continue;                                                                     \
+                c += panels * PANEL;    /* which has no room for a whole tile */                  \
+                for (int i = 0; add && i < rows && i < TILE_ROWS; i++)                            \
+                    memcpy(tile + i * PANEL, c + i * p->c_row, rest * sizeof(S));                 \
+                FD_FN(tiles_##SF)(rows, rest > LANES ? TILE_VECTORS : 1, 1, k, factor, a, a_row,  \
+                                  a_column, last, last_row, 0, tile, PANEL, add);                 \
+                for (int i = 0; i < rows; i++)                                                    \
+                    memcpy(c + i * p->c_row, tile + i * PANEL, rest * sizeof(S));                 \
             }                                                                                     \
         }                                                                                         \
     }                                                                                             \

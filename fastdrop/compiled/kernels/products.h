@@ -27,7 +27,7 @@ typedef struct {
     double factor;
     const void *a, *b;
     int64_t a_row, a_column, b_row, b_panel, c_row;    /* in elements */
-    uint64_t b_columns;           /* that may be read: n, or more behind them */
+    uint64_t b_columns;           /* of b and, behind them, of its last panel that may be read */
     void *c;
     int add;                      /* to c */
 } fd_product;
@@ -41,7 +41,7 @@ struct fd_product_loops {
                     void *panels);
 };
 
-extern const struct fd_product_loops fd_generic_products, fd_unfused_products, fd_avx2_products,
+extern const struct fd_product_loops fd_generic_products, fd_fused_products, fd_avx2_products,
     fd_avx512_products, fd_neon_products;    /* those this build has */
 
 /* A product whose b has any strides, b_row and b_column, with memory for panels of it: so many bytes,

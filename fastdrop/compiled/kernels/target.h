@@ -23,6 +23,8 @@ static inline int fd_has_fma(void)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     return __builtin_cpu_supports("fma") != 0;
+#elif defined(__aarch64__)
+    return 1;
 #elif defined(FP_FAST_FMAF) && defined(FP_FAST_FMA)
     return 1;
 #else
@@ -32,5 +34,11 @@ static inline int fd_has_fma(void)
 
 #define FD_UNROLL FD_PRAGMA(GCC unroll 64)
 #define FD_ALWAYS_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define FD_NEVER_INLINE __attribute__((noinline))
+#else
+#define FD_NEVER_INLINE __attribute__((noinline, noclone))    /* nor copied for some arguments */
+#endif
+#define FD_HIDE(number) __asm__("" : "+r"(number))    /* what it is, from the compiler */
 
 #endif

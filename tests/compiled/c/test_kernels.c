@@ -17,6 +17,7 @@
 #include "kernels/optimizers.h"
 #include "kernels/products.h"
 #include "kernels/softmax.h"
+#include "kernels/target.h"
 
 static unsigned long failures, checks;
 
@@ -462,9 +463,11 @@ static void put(void *array, int is_double, int64_t i, double value)
         ((float *)array)[i] = (float)value;
 }
 
-/* Returns x y + z, rounded once */
+/* Returns x y + z, rounded once if this processor does that in one step */
 static double fused(int is_double, double x, double y, double z)
 {
+    if (!fd_has_fma())
+        return is_double ? x * y + z : (float)((float)x * (float)y + (float)z);
     return is_double ? fma(x, y, z) : fmaf((float)x, (float)y, (float)z);
 }
 
@@ -484,10 +487,10 @@ static double element(const fd_product *p, int is_double, int64_t a, int64_t b, 
 /* Products of any shape and strides; what lies behind a row of c stays. */
 static void products(const fd_kernels *isa)
 {
-    enum { ROWS = 15, COLUMNS = 70, K = 600, GAP = 3 };
+    enum { ROWS = 15, COLUMNS = 300, K = 600, GAP = 3 };
     static double a[(ROWS + GAP) * (K + GAP)], b[(COLUMNS + GAP) * (K + GAP)];
     static double c[ROWS * (COLUMNS + GAP)];
-    static _Alignas(64) double panels[2 * COLUMNS * FD_DEPTH];
+    static _Alignas(64) double panels[2 * COLUMNS * K];
     const uint64_t ks[] = {1, 7, FD_DEPTH, 300, K};
     for (unsigned long number = 0; number < 240; number++) {
         const int is_double = number & 1, a_lies = number >> 1 & 1, b_lies = number >> 2 & 1;
