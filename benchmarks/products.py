@@ -24,6 +24,7 @@ as long NumPy takes. Both sides take turns; medians.
 """
 # samples of a batch, inputs, units
 SHAPES = [
+    (1, 1024, 1024),
     (200, 8, 64),
     (200, 13, 50),
     (200, 50, 10),

@@ -52,7 +52,7 @@ class Lookup:
         if self._dense is None:
             return self._network(rows[:])
         with quiet():
-            sums = matmul(rows.numbers, self._of_numbers)
+            sums = matmul(rows.numbers.astype(self._of_numbers.dtype, copy=False), self._of_numbers)
             part = np.empty_like(sums)
             for weights, codes in zip(self._of_words, rows.codes.T, strict=True):
                 # "clip" writes to `part` as it goes; no code is out of range

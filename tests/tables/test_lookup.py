@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sleeping_blas import assert_they_sleep
 from table_files import columns
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra tables")
@@ -57,3 +58,18 @@ def test_rounding_does_not_depend_on_the_blocks(monkeypatch):
     parts = [prepared.x.part(slice(i, i + 7)) for i in range(0, len(prepared.x), 7)]
     np.testing.assert_array_equal(np.concatenate(list(predictor.outputs(parts))), whole)
     assert list(predictor.outputs([])) == []
+
+
+def test_numpys_threads_sleep_while_rows_are_predicted():
+    assert_they_sleep("""
+from fastdrop import TableModel
+
+rng = np.random.default_rng(0)
+table = {f"x{i}": rng.normal(size=4000) for i in range(30)}
+table |= {"town": rng.choice(list("abc"), 4000), "y": rng.normal(size=4000)}
+model = TableModel(hidden=(64,), epochs=1).fit(table, "y", verbose=0)
+
+
+def train():
+    model.predict(table)
+""")
