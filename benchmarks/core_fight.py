@@ -1,4 +1,4 @@
-"""Which settings make NumPy's threads and ours fight for cores, when they alternate at every layer?
+"""Which settings make threads fight for cores while a network trains?
 
     python benchmarks/core_fight.py --data ../shared/data/mnist --out docs/bench
 

@@ -13,8 +13,8 @@ link's x. Only the rows and columns of weights that they need take part in produ
     mask of link 1    1 0 0 1 1 0            x of link 2 holds 3 of 6 columns,
     mask of link 2    0 1 0 1                so 2 x 3 of its 4 x 6 weights take part
 
-kernels/ and `_products.multiply` compute each of these steps; this file only has their order. Each call
-reads anew its arguments and the arrays that others can reach; see the top of `_core.pyx`.
+kernels/ and `_products.multiply` compute each of these steps; this file only has their order. Each
+call reads anew its arguments and the arrays that others can reach; see the top of `_core.pyx`.
 """
 
 import numpy as np
@@ -283,16 +283,10 @@ cdef class Chain:
 
         `dy` may be overwritten. Without `need_dx` the result has no meaning.
         """
-        self.grads = {}
-        dy = self.gone_back(dy, need_dx)
-        return dy.view() if need_dx else dy
-
-    # ---- the parts of these methods --------------------------------------------------------------
-
-    cdef object gone_back(self, dy, bint need_dx):
         cdef Link link
         cdef cnp.ndarray d
         cdef int number, last = 0 if need_dx else self.first_trained
+        self.grads = {}
         if need_dx and self.takes_sparse and (<Link>self.links[0]).rows is not None:
             raise ValueError("need_dx: expected False for sparse rows, which have no gradient")
         for number in range(len(self.links) - 1, last - 1, -1):
@@ -315,7 +309,9 @@ cdef class Chain:
                     link.used.dx = self.buffer("dx", number, self.samples, link.used.inputs)
                 dy = link.used.dx
                 multiply(d, link.used.weight, dy)
-        return dy
+        return dy.view() if need_dx else dy
+
+    # ---- the parts of these methods --------------------------------------------------------------
 
     cdef int choose(self, Link link, uint64_t step, uint64_t row) except -1:
         """Choose the mask of this step."""

@@ -84,13 +84,9 @@ class Sampler:
         self.activation = layers[-1].activation
         before, behind = layers[: self._number], layers[self._number :]
         shapes = self._shapes[: self._number + 1]
-        self._once = make_blocks(
-            [called(layer, shape, ONCE) for layer, shape in zip(before, shapes)],
-            shapes,
-            0,
-            False,
-            network.dtype,
-        )
+        once = [called(layer, shape, ONCE) for layer, shape in zip(before, shapes)]
+        self._piece = 1 if once == before else ONCE  # no layer depends on the rows beside a row
+        self._once = make_blocks(once, shapes, 0, False, network.dtype)
         self._behind = [
             called(sampled(layer, shape, step, consistent), shape, LINES)
             for layer, shape in zip(behind, self._shapes[self._number :])
@@ -220,10 +216,11 @@ class Sampler:
 
     def _computed_once(self, x: Array, row: int) -> Array:
         """Return what lies before the first random layer."""
-        dtype, n, skipped = self.network.dtype, len(x), row % ONCE
+        dtype, n, piece = self.network.dtype, len(x), self._piece
+        skipped = row % piece
         if not self._once:
             return np.ascontiguousarray(x, dtype)
-        padded = np.zeros((-(-(skipped + n) // ONCE) * ONCE, *x.shape[1:]), dtype)
+        padded = np.zeros((-(-(skipped + n) // piece) * piece, *x.shape[1:]), dtype)
         padded[skipped : skipped + n] = x
         parts = [Part(0, len(padded), None, padded)]
         for block in self._once:

@@ -256,7 +256,7 @@ def test_threads_and_instruction_sets_change_no_bit(name, isa):
         fastdrop.set_num_threads(threads)
 
 
-def test_blas_threads_change_no_bit():
+def test_limits_of_all_libraries_threads_change_no_bit():
     threadpoolctl = pytest.importorskip("threadpoolctl")
     residual = Residual([Dense(300), Dropout(0.2)])
     layers = [Dense(300, "relu", input_shape=(200,)), Dropout(0.5), residual, Dense(10, "softmax")]

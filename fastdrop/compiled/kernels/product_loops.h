@@ -30,7 +30,7 @@ enum { FD_FN(COPY_PAYS) = 8 };
         FD_UNROLL                                                                                 \
         for (int i = 0; i < rows; i += 3)                                                         \
             from[i / 3] = (const char *)a + i * distance;                                         \
-        FD_PRAGMA(GCC unroll 2)                                                                   \
+        FD_PRAGMA(GCC unroll 4)                                                                   \
         for (; k; k--, b += b_row) {                                                              \
             V row[TILE_VECTORS];                                                                  \
             FD_UNROLL                                                                             \

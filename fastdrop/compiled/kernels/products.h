@@ -9,7 +9,7 @@
  *    |    |      |      |      sums are added up. So results do not depend on the instruction set,
  *                              nor on which rows and columns are computed together.
  *
- * a may have any strides, so transposing it costs nothing. A processor without fused multiply-adds
+ * a may have any strides. A processor without fused multiply-adds
  * rounds each product before it adds it.
  */
 #ifndef FASTDROP_PRODUCTS_H
@@ -27,7 +27,7 @@ typedef struct {
     double factor;
     const void *a, *b;
     int64_t a_row, a_column, b_row, b_panel, c_row;    /* in elements */
-    uint64_t b_columns;           /* of b and, behind them, of its last panel that may be read */
+    uint64_t b_columns;           /* of a row of b that may be read: n, or up to a panel's end */
     void *c;
     int add;                      /* to c */
 } fd_product;

@@ -1,6 +1,6 @@
 /* FD_TARGET_BEGIN("avx2") ... FD_TARGET_END: functions between them may use that instruction set,
-   in an ordinary C file, without compiler flags. Include all headers before the region. And what
-   the processor can do. */
+   in an ordinary C file, without compiler flags. Include all headers before the region. Also what
+   such files ask of the compiler and the processor. */
 #ifndef FASTDROP_TARGET_H
 #define FASTDROP_TARGET_H
 
@@ -17,7 +17,7 @@
 #define FD_TARGET_END FD_PRAGMA(GCC pop_options)
 #endif
 
-/* Whether this processor multiplies and adds in one step. Elsewhere C's fma takes it many. */
+/* Whether this processor multiplies and adds in one step. Elsewhere C's fma takes many steps. */
 static inline int fd_has_fma(void)
 {
 #if defined(__x86_64__)

@@ -17,7 +17,6 @@
 #include "kernels/optimizers.h"
 #include "kernels/products.h"
 #include "kernels/softmax.h"
-#include "kernels/target.h"
 
 static unsigned long failures, checks;
 
@@ -463,23 +462,23 @@ static void put(void *array, int is_double, int64_t i, double value)
         ((float *)array)[i] = (float)value;
 }
 
-/* Returns x y + z, rounded once if this processor does that in one step */
-static double fused(int is_double, double x, double y, double z)
+/* Returns x y + z, rounded once or, for loops that do not fuse, twice */
+static double fused(int is_double, int once, double x, double y, double z)
 {
-    if (!fd_has_fma())
+    if (!once)
         return is_double ? x * y + z : (float)((float)x * (float)y + (float)z);
     return is_double ? fma(x, y, z) : fmaf((float)x, (float)y, (float)z);
 }
 
 /* What products.h says of one element */
-static double element(const fd_product *p, int is_double, int64_t a, int64_t b, int64_t b_row, double c)
+static double element(const fd_product *p, int is_double, int once, int64_t a, int64_t b, int64_t b_row, double c)
 {
     for (uint64_t done = 0; done < p->k; done += FD_DEPTH) {
         double sum = 0;
         for (uint64_t r = done; r < p->k && r < done + FD_DEPTH; r++)
-            sum = fused(is_double, get(p->a, is_double, a + (int64_t)r * p->a_column),
+            sum = fused(is_double, once, get(p->a, is_double, a + (int64_t)r * p->a_column),
                         get(p->b, is_double, b + (int64_t)r * b_row), sum);
-        c = fused(is_double, p->factor, sum, p->add || done ? c : 0);
+        c = fused(is_double, once, p->factor, sum, p->add || done ? c : 0);
     }
     return c;
 }
@@ -492,6 +491,7 @@ static void products(const fd_kernels *isa)
     static double c[ROWS * (COLUMNS + GAP)];
     static _Alignas(64) double panels[2 * COLUMNS * K];
     const uint64_t ks[] = {1, 7, FD_DEPTH, 300, K};
+    const int once = isa->products != &fd_generic_products;
     for (unsigned long number = 0; number < 240; number++) {
         const int is_double = number & 1, a_lies = number >> 1 & 1, b_lies = number >> 2 & 1;
         const uint64_t k = ks[number % 5];
@@ -515,7 +515,7 @@ static void products(const fd_kernels *isa)
         for (int64_t i = 0; i < m; i++)
             for (int64_t j = 0; j < n + GAP; j++) {
                 const int64_t at = i * (n + GAP) + j;
-                const double expected = j < n ? element(&p, is_double, i * p.a_row, j * b_column, b_row,
+                const double expected = j < n ? element(&p, is_double, once, i * p.a_row, j * b_column, b_row,
                                                         (double)at) : (double)at;
                 same &= get(c, is_double, at) == expected;
             }
@@ -564,6 +564,7 @@ int main(int argc, char **argv)
             blocks(*isa, number);
         }
     }
+    products(&fd_generic);    /* the loops of processors that do not fuse */
     for (const fd_kernels *const *isa = fd_available(); *isa; isa++)
         printf("%s ", (*isa)->name);
     printf("\n%lu passed, %lu failed\n", checks - failures, failures);
