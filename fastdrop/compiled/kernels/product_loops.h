@@ -2,12 +2,26 @@
  * these as well:
  *
  *   vf32_fused(a, b, c)           a b + c, rounded once; vf64_fused
- *   TILE_ROWS, TILE_VECTORS       a tile's size: what fits into registers; a row has two vectors
+ *   TILE_ROWS, TILE_VECTORS       a tile's size, which fits into registers: at most 8 rows of two
+ *                                 vectors
  */
 
 /* The rows of a transposed a, whose elements lie apart, are copied for a tile from this many panels
    on: the tiles beside it use them again. */
 enum { FD_FN(COPY_PAYS) = 8 };
+
+/* In tiles_f32 and tiles_f64: a loop for each size of a tile, written out, as clang warns that it
+   can't unroll a loop over the sizes. `add` is hidden, so that no size has two loops. */
+#define FD_TILES(r, v, V, SF)                                                                     \
+    if (r <= TILE_ROWS && r == rows && v == vectors)                                              \
+        for (; panels; panels--, b += b_panel, c += FD_FN(PANEL_##SF)) {                          \
+            FD_HIDE(add);                                                                         \
+            FD_FN(tile_##SF)(r, v, k, V##_set(factor), a, a_row, a_column, b, b_row, c,           \
+                             c_row, add);                                                         \
+        }
+#define FD_BOTH_WIDTHS(r, V, SF)                                                                  \
+    FD_TILES(r, 1, V, SF) FD_TILES(r, TILE_VECTORS, V, SF)
+_Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
 
 #define FD_DEFINE_PRODUCTS(S, V, LANES, SF)                                                       \
     enum { FD_FN(PANEL_##SF) = TILE_VECTORS * LANES };                                            \
@@ -57,23 +71,16 @@ enum { FD_FN(COPY_PAYS) = 8 };
             }                                                                                     \
     }                                                                                             \
                                                                                                   \
-    /* Tiles side by side, so that a's rows stay in the first cache. The compiler makes loops for \
-       each number of rows; `add` is hidden, so that it makes them once. */                       \
+    /* Tiles side by side, so that a's rows stay in the first cache */                            \
     static FD_NEVER_INLINE void FD_FN(tiles_##SF)(int rows, int vectors, uint64_t panels, size_t k,\
                                                   S factor, const S *a, int64_t a_row,            \
                                                   int64_t a_column, const S *b, int64_t b_row,    \
                                                   int64_t b_panel, S *c, int64_t c_row, int add)  \
     {                                                                                             \
-        FD_UNROLL                                                                                 \
-        for (int r = 1; r <= TILE_ROWS; r++)                                                      \
-            FD_UNROLL                                                                             \
-            for (int v = 1; v <= TILE_VECTORS; v++)                                               \
-                if (r == rows && v == vectors)                                                    \
-                    for (; panels; panels--, b += b_panel, c += FD_FN(PANEL_##SF)) {              \
-                        FD_HIDE(add);                                                             \
-                        FD_FN(tile_##SF)(r, v, k, V##_set(factor), a, a_row, a_column, b, b_row, c,\
-                                         c_row, add);                                             \
-                    }                                                                             \
+        FD_BOTH_WIDTHS(1, V, SF) FD_BOTH_WIDTHS(2, V, SF)                                         \
+        FD_BOTH_WIDTHS(3, V, SF) FD_BOTH_WIDTHS(4, V, SF)                                         \
+        FD_BOTH_WIDTHS(5, V, SF) FD_BOTH_WIDTHS(6, V, SF)                                         \
+        FD_BOTH_WIDTHS(7, V, SF) FD_BOTH_WIDTHS(8, V, SF)                                         \
     }                                                                                             \
                                                                                                   \
     /* Copies the rows of a tile, whose elements lie apart */                                     \
