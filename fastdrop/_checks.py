@@ -277,6 +277,19 @@ def check_choice(argument: str, value: object, *choices: object) -> None:
         raise ValueError(f"{argument}: expected {', '.join(others)} or {last}, got {shown(value)}")
 
 
+def check_mapping(argument: str, value: object) -> None:
+    """Refuse `value` unless it is a mapping, such as a dict."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{argument}: expected a dict, got {shown(value)}")
+
+
+def check_keys(argument: str, value: object, keys: Sequence[str]) -> None:
+    """Refuse `value` unless it is a mapping with exactly these keys."""
+    if not isinstance(value, Mapping) or value.keys() != set(keys):
+        got = f"one of {', '.join(map(str, value))}" if isinstance(value, Mapping) else shown(value)
+        raise ValueError(one_line(f"{argument}: expected a dict of {', '.join(keys)}, got {got}"))
+
+
 def check_flag(argument: str, value: object) -> None:
     """Refuse `value` unless it is True or False, or 1 or 0."""
     check_choice(argument, value, True, False)

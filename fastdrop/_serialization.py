@@ -20,7 +20,7 @@ from typing import (
 import numpy as np
 
 from fastdrop._attributes import Declared, is_ours
-from fastdrop._checks import lookup
+from fastdrop._checks import check_mapping, lookup
 from fastdrop._messages import shown
 
 __all__ = [
@@ -85,6 +85,11 @@ class Configurable(Declared):
         TypeError, ValueError
             When an argument is unknown, or does not fit its description.
         """
+        check_mapping("config", config)
+        arguments = _signature(cls)
+        if not any(argument.kind == argument.VAR_KEYWORD for argument in arguments.values()):
+            for name in config:
+                lookup(f"config of {cls.__name__}", name, arguments)
         return cls(**config)
 
     def _arguments(self) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from fastdrop._checks import check_number, lookup
+from fastdrop._checks import check_count, check_mapping, check_number, lookup
+from fastdrop._messages import one_line, shown
 from fastdrop._serialization import Configurable
 from fastdrop.compiled._train import STATES, ProductGradient, update
 from fastdrop.layers.base import Array, PartialGradient, WeightRule
@@ -132,6 +133,7 @@ class Optimizer(Configurable):
         dict of str to dict of str to ndarray
             The part of `state` that the next update needs.
         """
+        check_mapping("params", params)
         everything = not self._updates_by_rule
         return {name: s for name, s in self.state.items() if everything or name in params}
 
@@ -158,6 +160,11 @@ class Optimizer(Configurable):
             When the rule keeps no such arrays for these parameters. Then nothing is changed. The
             state of a class with an `update` of its own is not checked.
         """
+        check_mapping("params", params)
+        check_count("iterations", iterations, least=0)
+        check_mapping("state", state)
+        for name, arrays in state.items():
+            check_mapping(f"state[{shown(name)}]", arrays)
         if self._updates_by_rule:
             for name, arrays in state.items():
                 self._check_state(name, params.get(name), arrays)
@@ -166,7 +173,7 @@ class Optimizer(Configurable):
 
     def _check_state(self, name: str, param: Array | None, arrays: Mapping[str, Array]) -> None:
         if param is None:
-            raise ValueError(f"optimizer: expected states of parameters, got some of {name!r}")
+            raise ValueError(f"optimizer: expected states of parameters, got some of {shown(name)}")
         # The class may have used another of its rules before an argument was assigned.
         kept = [set(STATES[rule]) for rule in self._rules]
         explained = set[str]().union(*(names for names in kept if names <= arrays.keys()))
@@ -232,8 +239,9 @@ class Optimizer(Configurable):
                 self.clipvalue,
                 self.global_clipnorm,
             )
-        except Exception:  # an argument was refused, so nothing has changed
+        except Exception as refusal:  # of an argument, so nothing has changed
             self.iterations -= 1
+            refusal.args = (one_line(refusal),)  # names are of any length
             raise
 
     @property

@@ -119,11 +119,17 @@ def add_out(parser: Parser, more: str = "") -> None:
     """Add the option of the folder that results are written to."""
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_folder,
         default=Path(),
         metavar="DIR",
         help=f"folder for the results, made if missing (the current one){more}",
     )
+
+
+def _folder(text: str) -> Path:
+    if text == "-":
+        raise argparse.ArgumentTypeError("expected a folder, got -, standard output")
+    return Path(text)
 
 
 def count(text: str) -> int:

@@ -11,6 +11,7 @@ Callbacks and other threads may assign an array's shape or dtype at any time. Ev
 its arguments anew in each call, and nothing beyond them.
 """
 
+from collections.abc import Mapping
 from weakref import ref
 
 import numpy as np
@@ -725,6 +726,10 @@ def update(params, grads, rules, dict state, str optimizer, dict constants, doub
 
     `constants` has those of the optimizer's formula by name, "rate" among them. Others are 0.
     """
+    rules = {} if rules is None else rules
+    for argument, given in ("params", params), ("grads", grads), ("rules", rules):
+        if type(given) is not dict and not isinstance(given, Mapping):
+            raise TypeError(f"{argument}: expected a dict, got {type(given).__name__}")
     cdef dict own_params = dict(params), own_grads = dict(grads)    # which nobody else changes
     cdef Updates updates = Updates.__new__(Updates)
     updates.take(own_params, own_grads, state)
@@ -741,7 +746,7 @@ def update(params, grads, rules, dict state, str optimizer, dict constants, doub
     cdef PyObject *grad
     if len(own_grads) != len(own_params):
         raise other_names(params, grads)
-    if rules and not rules.keys() <= params.keys():
+    if not rules.keys() <= params.keys():
         raise ValueError(
             f"rules: expected names out of {', '.join(params)}, got {', '.join(rules)}"
         )
@@ -749,7 +754,7 @@ def update(params, grads, rules, dict state, str optimizer, dict constants, doub
         grad = PyDict_GetItemWithError(own_grads, name)
         if grad == NULL:
             raise other_names(params, grads)
-        updates.add(name, param, <object>grad, rules.get(name) if rules else None)
+        updates.add(name, param, <object>grad, rules.get(name))
     if clipnorm is not None:
         updates.clip_norms(clipnorm, together=False)
     elif global_clipnorm is not None:

@@ -22,7 +22,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import _serialization
 from fastdrop._attributes import Declared
-from fastdrop._checks import as_array, as_numbers, described, is_count, is_series, unsigned
+from fastdrop._checks import (
+    as_array,
+    as_numbers,
+    check_mapping,
+    described,
+    is_count,
+    is_series,
+    unsigned,
+)
 from fastdrop._messages import shown
 from fastdrop._quiet import quiet, underflowing
 from fastdrop._serialization import Configurable, serialize
@@ -301,6 +309,7 @@ class Layer(Configurable):
         TypeError, ValueError
             When an argument is unknown, or does not fit its description.
         """
+        check_mapping("config", config)
         arguments = dict(config)
         trainable = arguments.pop("trainable", True)
         if not isinstance(trainable, bool):

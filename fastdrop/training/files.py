@@ -28,12 +28,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdrop._checks import is_count
+from fastdrop._checks import check_keys, is_count
 from fastdrop._messages import NotFiniteError, about, one_line_about, shown
 from fastdrop._output import replace_file
 from fastdrop._version import __version__
 
-__all__ = ["OPTIMIZER", "check_keys", "read", "write"]
+__all__ = ["OPTIMIZER", "read", "write"]
 
 FORMAT = 2
 KEY, CHECKSUM = "fastdrop", "crc32"
@@ -139,13 +139,6 @@ def read(
         if not isinstance(config, dict):
             raise ValueError(f"expected a dict as configuration, got {shown(config)}")
     return config, arrays
-
-
-def check_keys(argument: str, value: Any, keys: Sequence[str]) -> None:
-    """Refuse an object that is not a dict with exactly these keys."""
-    if not isinstance(value, dict) or value.keys() != set(keys):
-        got = f"one of {', '.join(value)}" if isinstance(value, dict) else repr(value)
-        raise ValueError(f"{argument}: expected a dict of {', '.join(keys)}, got {got}")
 
 
 def _read(path: str | PathLike[str]) -> tuple[Any, Any, dict[str, Array]]:

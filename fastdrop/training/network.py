@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastdrop import metrics as metrics_module
-from fastdrop._checks import lookup
+from fastdrop._checks import check_keys, checked_count, lookup
 from fastdrop._messages import shown
 from fastdrop._serialization import deserialize, serialize
 from fastdrop.layers import Array, Input, Layer, Residual, Shape
@@ -302,10 +302,13 @@ class Network:
         Raises
         ------
         ValueError
-            When the weights belong to another network.
+            When `config` is something else, or the weights belong to another network.
         """
+        named = ["name"] if isinstance(config, Mapping) and "name" in config else []  # or older
+        check_keys("config", config, ["seed", "dtype", *named, "input_shape", "layers"])
         layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
-        network = cls(Generator(config["seed"]), config["dtype"], config.get("name", cls.name))
+        seed = checked_count("seed", config["seed"], least=0)
+        network = cls(Generator(seed), config["dtype"], config.get("name", cls.name))
         if config["input_shape"] is not None:
             network.add(Input(config["input_shape"]))
         if weights is None:

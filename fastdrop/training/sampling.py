@@ -181,38 +181,29 @@ class Sampler:
             What the samples tell about these rows.
         """
         with quiet(over="ignore", invalid="ignore"):
-            return self._predict(x, row, rows, samples, quantiles, return_samples, tell)
-
-    def _predict(
-        self,
-        x: Array,
-        row: int,
-        rows: int | None,
-        samples: int,
-        quantiles: Array | None,
-        return_samples: bool,
-        tell: Callable[[int], Any],
-    ) -> Prediction:
-        last, shape = row + len(x), self._shapes[-1]
-        most = len(x)
-        if quantiles is not None:
-            itemsize = self.network.dtype.itemsize
-            most = rows_at_once(samples, math.prod(shape), itemsize, most)
-        x = self._computed_once(x, row)
-        predictions = []
-        for start, stop, by_rows in self._parts(row, last, most, samples):
-            sums = Accumulator(stop - start, shape, self.activation, quantiles, return_samples)
-            part, step = x[start - row : stop - row], self._samples_at_once(start, stop, by_rows)
-            for first in range(0, samples, step):
-                end = min(samples, first + step)
-                if self._together:
-                    lines = lines_of(start, stop, first, end, by_rows)
-                    sums.add(self._draw_lines(part, start, lines))
-                else:
-                    sums.add(self._draw_alone(part, start, first, rows)[np.newaxis])
-                tell((end - first) * len(part))
-            predictions.append(sums.prediction())
-        return Prediction.concatenate(predictions)
+            last, shape = row + len(x), self._shapes[-1]
+            most = len(x)
+            if quantiles is not None:
+                itemsize = self.network.dtype.itemsize
+                most = rows_at_once(samples, math.prod(shape), itemsize, most)
+            x = self._computed_once(x, row)
+            predictions = []
+            for start, stop, by_rows in self._parts(row, last, most, samples):
+                sums = Accumulator(stop - start, shape, self.activation, quantiles, return_samples)
+                part, step = (
+                    x[start - row : stop - row],
+                    self._samples_at_once(start, stop, by_rows),
+                )
+                for first in range(0, samples, step):
+                    end = min(samples, first + step)
+                    if self._together:
+                        lines = lines_of(start, stop, first, end, by_rows)
+                        sums.add(self._draw_lines(part, start, lines))
+                    else:
+                        sums.add(self._draw_alone(part, start, first, rows)[np.newaxis])
+                    tell((end - first) * len(part))
+                predictions.append(sums.prediction())
+            return Prediction.concatenate(predictions)
 
     def _computed_once(self, x: Array, row: int) -> Array:
         """Return what lies before the first random layer."""

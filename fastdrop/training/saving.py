@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop._checks import is_count
+from fastdrop._checks import check_keys, is_count
 from fastdrop._messages import one_line_about, shown
 from fastdrop._serialization import check_can_be_read, deserialize, serialize
 from fastdrop.layers import Array
 from fastdrop.losses import Loss
 from fastdrop.metrics import Metric
 from fastdrop.optimizers import Optimizer
-from fastdrop.training.files import OPTIMIZER, check_keys
+from fastdrop.training.files import OPTIMIZER
 from fastdrop.training.network import Network
 
 __all__ = ["load_weights", "pack", "pack_weights", "unpack"]
@@ -98,12 +98,8 @@ def unpack(
     """
     with one_line_about(path):
         check_keys("config", config, ["model", "epoch", "step", "compiled"])
-        model = config["model"]
-        named = ["name"] if "name" in model else []  # format 1 has none
-        check_keys("model", model, ["seed", "dtype", *named, "input_shape", "layers"])
-        _check_number("seed", model["seed"], bits=64)
         weights, state = _weights(arrays), _optimizer_state(arrays)
-        network = Network.from_config(model, weights)
+        network = Network.from_config(config["model"], weights)
         network.epoch = _check_number("epoch", config["epoch"])
         network.step = _check_number("step", config["step"])
         if config["compiled"] is not None:
@@ -153,10 +149,10 @@ def _optimizer_state(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]
     return state
 
 
-def _check_number(argument: str, value: Any, bits: int = 63) -> int:
-    """Return a seed or a count that still has room to grow."""
-    if not is_count(value, least=0) or value >= 1 << bits:
+def _check_number(argument: str, value: Any) -> int:
+    """Return a count that still has room to grow."""
+    if not is_count(value, least=0) or value >= 1 << 63:
         raise ValueError(
-            f"{argument}: expected a whole number from 0 to 2**{bits} - 1, got {shown(value)}"
+            f"{argument}: expected a whole number from 0 to 2**63 - 1, got {shown(value)}"
         )
     return int(value)

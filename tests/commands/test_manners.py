@@ -141,6 +141,14 @@ def test_near_misses(capsys, arguments, message):
 # Streams
 
 
+@pytest.mark.parametrize("name", ["train", "bench"])
+def test_standard_output_is_no_folder(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    assert status_of(name, "--out", "-") == 2
+    assert "--out: expected a folder, got -, standard output" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_json_is_all_of_standard_output(given, capsys, name):
     assert status_of(*given(name, "--json")) == 0
