@@ -13,7 +13,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from fastdrop._checks import check_count, check_mapping, check_number, lookup
+import numpy as np
+
+from fastdrop._checks import check_mapping, check_number, checked_count, lookup
 from fastdrop._messages import one_line, shown
 from fastdrop._serialization import Configurable
 from fastdrop.compiled._train import STATES, ProductGradient, update
@@ -132,6 +134,11 @@ class Optimizer(Configurable):
         -------
         dict of str to dict of str to ndarray
             The part of `state` that the next update needs.
+
+        Raises
+        ------
+        TypeError
+            When `params` is no mapping.
         """
         check_mapping("params", params)
         everything = not self._updates_by_rule
@@ -156,12 +163,13 @@ class Optimizer(Configurable):
 
         Raises
         ------
-        ValueError
-            When the rule keeps no such arrays for these parameters. Then nothing is changed. The
-            state of a class with an `update` of its own is not checked.
+        TypeError, ValueError
+            When an argument does not fit its description, or the rule keeps no such arrays for
+            these parameters. Then nothing is changed. Whether the state of a class with an `update`
+            of its own fits is not checked.
         """
         check_mapping("params", params)
-        check_count("iterations", iterations, least=0)
+        iterations = checked_count("iterations", iterations, least=0)
         check_mapping("state", state)
         for name, arrays in state.items():
             check_mapping(f"state[{shown(name)}]", arrays)
@@ -172,21 +180,27 @@ class Optimizer(Configurable):
         self.state = {name: dict(arrays) for name, arrays in state.items()}
 
     def _check_state(self, name: str, param: Array | None, arrays: Mapping[str, Array]) -> None:
+        named = shown(name)
         if param is None:
-            raise ValueError(f"optimizer: expected states of parameters, got some of {shown(name)}")
+            raise ValueError(f"optimizer: expected states of parameters, got some of {named}")
         # The class may have used another of its rules before an argument was assigned.
         kept = [set(STATES[rule]) for rule in self._rules]
         explained = set[str]().union(*(names for names in kept if names <= arrays.keys()))
         if explained != arrays.keys():
+            got = one_line(", ".join(map(str, arrays)), 60)
             raise ValueError(
-                f"optimizer: expected the states of {type(self).__name__} for {name!r}, "
-                f"got {', '.join(arrays)}"
+                f"optimizer: expected the states of {type(self).__name__} for {named}, got {got}"
             )
         for part, array in arrays.items():
+            for value in (param, array):
+                if not isinstance(value, np.ndarray):
+                    raise TypeError(
+                        f"optimizer: expected arrays for {named}, got {type(value).__name__}"
+                    )
             if array.shape != param.shape or array.dtype != param.dtype:
                 raise ValueError(
                     f"optimizer: expected {param.dtype} of shape {param.shape} as {part!r} of "
-                    f"{name!r}, got {array.dtype} {array.shape}"
+                    f"{named}, got {array.dtype} {array.shape}"
                 )
 
     def update(

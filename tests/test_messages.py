@@ -32,6 +32,9 @@ HOSTILE = {
     "two lines": "a\nb",
     "an integer of 5000 digits": 10**5000,
 }
+LONG = "x" * 1000
+MOMENTS = {"w": {"m": np.ones(1), "v": np.ones(1)}}
+CONFIG = Sequential([Dense(1)], seed=1).get_config()
 ARGUMENTS = {
     "dropout, p": lambda v: fastdrop.dropout(X, v, key=KEY),
     "dropout, shared_axes": lambda v: fastdrop.dropout(X, key=KEY, shared_axes=v),
@@ -62,9 +65,24 @@ ARGUMENTS = {
     "Adam.restore, iterations": lambda v: optimizers.Adam().restore({}, [v], {}),
     "Adam.restore, state": lambda v: optimizers.Adam().restore({}, 0, v),
     "Adam.restore, a state": lambda v: optimizers.Adam().restore({}, 0, {"w": v}),
+    "Adam.restore, a parameter": lambda v: optimizers.Adam().restore({"w": v}, 0, MOMENTS),
+    "Adam.restore, an array": lambda v: optimizers.Adam().restore(
+        {"w": np.ones(1)}, 0, {"w": {"m": v, "v": v}}
+    ),
+    "Adam.restore, names": lambda v: optimizers.Adam().restore(
+        {LONG: np.ones(1)}, 0, {LONG: {LONG: v}}
+    ),
+    "Adam.restore, shape": lambda v: optimizers.Adam().restore(
+        {LONG: np.ones(2)}, 0, {LONG: MOMENTS["w"]}
+    ),
     "Adam.from_config": lambda v: optimizers.Adam.from_config(v),
     "Dense.from_config": lambda v: Dense.from_config(v),
     "Sequential.from_config": lambda v: Sequential.from_config(v),
+    "Sequential.from_config, layers": lambda v: Sequential.from_config(CONFIG | {"layers": v}),
+    "Sequential.from_config, seed": lambda v: Sequential.from_config(CONFIG | {"seed": v}),
+    "Sequential.from_config, input_shape": lambda v: Sequential.from_config(
+        CONFIG | {"input_shape": v}
+    ),
     "compile, optimizer": lambda v: model().compile(v, "mse"),
     "compile, loss": lambda v: model().compile("adam", v),
     "compile, metrics": lambda v: model().compile("adam", "mse", metrics=[v]),

@@ -306,6 +306,8 @@ class Network:
         """
         named = ["name"] if isinstance(config, Mapping) and "name" in config else []  # or older
         check_keys("config", config, ["seed", "dtype", *named, "input_shape", "layers"])
+        if not isinstance(config["layers"], list | tuple):
+            raise ValueError(f"layers: expected a list, got {shown(config['layers'])}")
         layers = [deserialize("layers", layer, Layer) for layer in config["layers"]]
         seed = checked_count("seed", config["seed"], least=0)
         network = cls(Generator(seed), config["dtype"], config.get("name", cls.name))

@@ -190,10 +190,8 @@ class Sampler:
             predictions = []
             for start, stop, by_rows in self._parts(row, last, most, samples):
                 sums = Accumulator(stop - start, shape, self.activation, quantiles, return_samples)
-                part, step = (
-                    x[start - row : stop - row],
-                    self._samples_at_once(start, stop, by_rows),
-                )
+                part = x[start - row : stop - row]
+                step = self._samples_at_once(start, stop, by_rows)
                 for first in range(0, samples, step):
                     end = min(samples, first + step)
                     if self._together:
