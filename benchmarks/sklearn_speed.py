@@ -40,12 +40,13 @@ says otherwise, batches of 200, `tol=0`; medians.
 
 "least" is the time of what no epoch can do without, and of nothing else: its matrix products, by
 NumPy or by fastdrop, whichever takes less; the rows of its batches, copied in a random order; and
-Adam's updates, by fastdrop. "at most" is scikit-learn's time divided by it.
+Adam's updates, by fastdrop. "at most" is scikit-learn's time divided by it. Both are measured, too:
+where an epoch has hardly more to do, its ratio may come out above.
 
-Two jobs at once are joblib's `n_jobs=2`, with a thread each. Their times are the processor's, which
-others on the machine hardly change. "at once / one by one" compares a job beside another with one
-on its own, as a share of the time of both: it is 0.5 if neither job hinders the other. What it is
-for the least is the machine's doing.
+Two jobs at once are joblib's `n_jobs=2`, with a thread each. Their times are the processor's, so
+they leave out what others on the machine take of it, but not of its memory. "at once / one by one"
+compares a job beside another with one on its own, as a share of the time of both: it is 0.5 if
+neither job hinders the other. What it is for the least is the machine's doing.
 """
 SPIN = 0.15  # seconds after which OpenBLAS's threads leave the cores to what is measured next
 IMAGES = 6000  # of Fashion-MNIST's 60 000, because an epoch's time is proportional to them

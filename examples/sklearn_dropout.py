@@ -6,8 +6,8 @@ Both sides have the same network, the same optimiser and number of epochs, and a
 nine values of `alpha` for scikit-learn's perceptron, and for ours nine rates of `dropout` with
 `input_dropout`, or nine of `dropout` with `alpha`, no dropout among them. The best candidate is
 trained again on all of the training part, and tested once. Which is best is told by each of five
-fifths of it or, of 5000 images, by one. Each seed draws other images, or
-takes another of the published splits.
+fifths of it or, of 5000 images, by one. Each seed draws other images, or takes another of the
+published splits.
 
 The script goes on where its files end. `--table` prints the results so far. OPENBLAS_NUM_THREADS=1
 saves scikit-learn the threads that wait for each other in such small products.

@@ -9,8 +9,8 @@
  *    |    |      |      |      sums are added up. So results do not depend on the instruction set,
  *                              nor on which rows and columns are computed together.
  *
- * a may have any strides. A processor without fused multiply-adds
- * rounds each product before it adds it.
+ * a may have any strides. A processor without fused multiply-adds rounds each product before it adds
+ * it.
  */
 #ifndef FASTDROP_PRODUCTS_H
 #define FASTDROP_PRODUCTS_H

@@ -1,5 +1,6 @@
 """The examples of docs/how-to/sklearn.md run, with others' tools on top, and give what it says."""
 
+import json
 import re
 import sys
 from importlib.util import find_spec
@@ -57,6 +58,18 @@ def test_the_search(tmp_path, capsys):
     run("sklearn_search", "--candidates", 3, "--epochs", 5, "--jobs", 1, "--out", picture)
     assert "cross-validation: 0." in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_of_dropout_against_alpha(capsys):
+    results = ROOT / "docs" / "results"
+    run("sklearn_dropout", "--out", results, "--table")
+    page = (ROOT / "docs" / "reference" / "results.md").read_text()
+    made = page.split("<!-- made by examples/sklearn_dropout.py -->\n")[1]
+    assert made.split("<!-- /made -->")[0] == capsys.readouterr().out
+    runs = json.loads((results / "sklearn_dropout_fashion-500.json").read_text())
+    better = [r["fastdrop"] for r in runs if r["fastdrop"]["error"] < r["scikit-learn"]["error"]]
+    without = [r for r in better if not r["chosen"]["dropout"] + r["chosen"]["input_dropout"]]
+    assert (len(better), len(runs), len(without)) == (7, 8, 3)  # as the page's sentences say
 
 
 def test_dropout_against_alpha(tmp_path, capsys):
