@@ -4,6 +4,10 @@
  *   vf32_fused(a, b, c)           a b + c, rounded once; vf64_fused
  *   TILE_ROWS, TILE_VECTORS       a tile's size, which fits into registers: at most 8 rows of two
  *                                 vectors
+ *
+ * Processors foresee what is read in order, but not the next rows of a matrix. So its lines are asked
+ * for in advance: c's at the start of its tile, those of a during the tiles before, those of b some
+ * rows or columns before they are packed.
  */
 
 /* The rows of a transposed a, whose elements lie apart, are copied for a tile from this many panels
@@ -16,6 +20,10 @@ enum { FD_FN(COPY_PAYS) = 8 };
     if (r <= TILE_ROWS && r == rows && v == vectors)                                              \
         for (; panels; panels--, b += b_panel, c += FD_FN(PANEL_##SF)) {                          \
             FD_HIDE(add);                                                                         \
+            for (uint64_t i = 0; i < lines; i++, next += FD_FN(LINE_##SF))                        \
+                FD_UNROLL                                                                         \
+                for (int j = 0; j < r; j++)                                                       \
+                    __builtin_prefetch(next + j * a_row);                                         \
             FD_FN(tile_##SF)(r, v, k, V##_set(factor), a, a_row, a_column, b, b_row, c,           \
                              c_row, add);                                                         \
         }
@@ -24,7 +32,7 @@ enum { FD_FN(COPY_PAYS) = 8 };
 _Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
 
 #define FD_DEFINE_PRODUCTS(S, V, LANES, SF)                                                       \
-    enum { FD_FN(PANEL_##SF) = TILE_VECTORS * LANES };                                            \
+    enum { FD_FN(PANEL_##SF) = TILE_VECTORS * LANES, FD_FN(LINE_##SF) = 64 / sizeof(S) };         \
                                                                                                   \
     /* A tile of c, from k products of each element */                                            \
     static FD_ALWAYS_INLINE void FD_FN(tile_##SF)(int rows, int vectors, size_t k, V factor,      \
@@ -44,6 +52,9 @@ _Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
         FD_UNROLL                                                                                 \
         for (int i = 0; i < rows; i += 3)                                                         \
             from[i / 3] = (const char *)a + i * distance;                                         \
+        FD_UNROLL                                                                                 \
+        for (int i = 0; i < rows; i++)                                                            \
+            __builtin_prefetch(c + i * c_row, 1);                                                 \
         FD_PRAGMA(GCC unroll 4)                                                                   \
         for (; k; k--, b += b_row) {                                                              \
             V row[TILE_VECTORS];                                                                  \
@@ -71,11 +82,13 @@ _Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
             }                                                                                     \
     }                                                                                             \
                                                                                                   \
-    /* Tiles side by side, so that a's rows stay in the first cache */                            \
+    /* Tiles side by side, so that a's rows stay in the first cache. Beside each of them so many  \
+       lines of each of the next rows are asked for. */                                           \
     static FD_NEVER_INLINE void FD_FN(tiles_##SF)(int rows, int vectors, uint64_t panels, size_t k,\
                                                   S factor, const S *a, int64_t a_row,            \
                                                   int64_t a_column, const S *b, int64_t b_row,    \
-                                                  int64_t b_panel, S *c, int64_t c_row, int add)  \
+                                                  int64_t b_panel, S *c, int64_t c_row, int add,  \
+                                                  const S *next, uint64_t lines)                  \
     {                                                                                             \
         FD_BOTH_WIDTHS(1, V, SF) FD_BOTH_WIDTHS(2, V, SF)                                         \
         FD_BOTH_WIDTHS(3, V, SF) FD_BOTH_WIDTHS(4, V, SF)                                         \
@@ -90,10 +103,12 @@ _Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
         FD_UNROLL                                                                                 \
         for (int r = 1; r <= TILE_ROWS; r++)                                                      \
             if (r == rows)                                                                        \
-                for (; k; k--, a += a_column, to += TILE_ROWS)                                    \
+                for (; k; k--, a += a_column, to += TILE_ROWS) {                                  \
+                    __builtin_prefetch(a + (r + TILE_ROWS - 1) * a_row);                          \
                     FD_UNROLL                                                                     \
                     for (int i = 0; i < r; i++)                                                   \
                         to[i] = a[i * a_row];                                                     \
+                }                                                                                 \
     }                                                                                             \
                                                                                                   \
     static void FD_FN(product_##SF)(const fd_product *p)                                          \
@@ -108,6 +123,8 @@ _Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
         for (uint64_t done = 0; done < p->k; done += FD_DEPTH) {                                  \
             const uint64_t left = p->k - done, k = left < FD_DEPTH ? left : FD_DEPTH;             \
             const int add = p->add || done;                                                       \
+            const uint64_t lines_of_a = (k + FD_FN(LINE_##SF) - 1) / FD_FN(LINE_##SF);            \
+            const uint64_t lines = panels ? (lines_of_a + panels - 1) / panels : 0;               \
             const S *const b = (const S *)p->b + (int64_t)done * p->b_row;                        \
             const S *last = b + (int64_t)panels * p->b_panel;                                     \
             int64_t last_row = p->b_row;                                                          \
@@ -133,14 +150,15 @@ _Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
                     a_column = TILE_ROWS;                                                         \
                 }                                                                                 \
                 FD_FN(tiles_##SF)(rows, TILE_VECTORS, panels, k, factor, a, a_row, a_column, b,   \
-                                  p->b_row, p->b_panel, c, p->c_row, add);                        \
+                                  p->b_row, p->b_panel, c, p->c_row, add, a + rows * a_row,       \
+                                  a_column == 1 && t + 1 < tiles ? lines : 0);                    \
                 if (!rest)                                                                        \
                     continue;                                                                     \
                 c += panels * PANEL;    /* which has no room for a whole tile */                  \
                 for (int i = 0; add && i < rows && i < TILE_ROWS; i++)                            \
                     memcpy(tile + i * PANEL, c + i * p->c_row, rest * sizeof(S));                 \
                 FD_FN(tiles_##SF)(rows, rest > LANES ? TILE_VECTORS : 1, 1, k, factor, a, a_row,  \
-                                  a_column, last, last_row, 0, tile, PANEL, add);                 \
+                                  a_column, last, last_row, 0, tile, PANEL, add, a, 0);           \
                 for (int i = 0; i < rows; i++)                                                    \
                     memcpy(c + i * p->c_row, tile + i * PANEL, rest * sizeof(S));                 \
             }                                                                                     \
@@ -170,6 +188,7 @@ _Static_assert(TILE_ROWS <= 8, "tiles_f32 and tiles_f64 have no higher tiles");
                 S *y = to + j * k * PANEL + i;                                                    \
                 for (uint64_t r = 0; r < k; r++, x += row, y += PANEL) {                          \
                     S group[GROUP];                                                               \
+                    __builtin_prefetch(x + (int64_t)(GROUP + r % GROUP) * column);                \
                     FD_UNROLL                                                                     \
                     for (int q = 0; q < GROUP; q++)                                               \
                         group[q] = x[q * column];                                                 \
