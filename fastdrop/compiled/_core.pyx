@@ -186,6 +186,10 @@ cdef double THREADS_PAY = 190e3
 # This was not measured by itself; models of benchmarks/torch_enable.py are faster with it.
 cdef double LENT_THREADS_PAY = 50e3
 
+# The same for passes between the products of a training step, whose helpers are awake. Measured in
+# steps of two layers of 512, float64, on a Zen 3.
+cdef double AWAKE_THREADS_PAY = 20e3
+
 # How many times as long as `work` estimates have calls on one thread taken, by the number of bits
 # in their count of bytes written: what one processor has in its cache another one has to fetch.
 cdef double[64] slowness
@@ -398,6 +402,12 @@ cdef crew crew_for(uint64_t n, double nanoseconds, num_threads) except *:
 cdef crew own_crew(uint64_t n, double nanoseconds) noexcept:
     """As many threads as gain on n elements that take one thread so long."""
     return crew(1 if nanoseconds < THREADS_PAY else at_most_tiles(n, most_threads()), FD_ASLEEP)
+
+
+cdef crew step_crew(uint64_t n, double nanoseconds) noexcept:
+    """The same between the products of a training step."""
+    pays = nanoseconds >= AWAKE_THREADS_PAY
+    return crew(at_most_tiles(n, most_threads()) if pays else 1, FD_SPINNING)
 
 
 cdef int at_most_tiles(uint64_t n, uint64_t threads) noexcept:
@@ -1181,7 +1191,7 @@ cdef int mask_memory(const void *x, void *y, uint64_t n, bint is_double,
     cdef fd_bits bits
     cdef uint64_t itemsize = 8 if is_double else 4
     own_job(&job, FD_SCALE, &bits, mask, is_double, x, y)
-    run_aligned(&job, n, itemsize, own_crew(n, estimate(&job, n, n * itemsize)))
+    run_aligned(&job, n, itemsize, step_crew(n, estimate(&job, n, n * itemsize)))
     return 0
 
 
@@ -1196,7 +1206,7 @@ cdef int bias_memory(void *z, const void *bias, char *cyclic, uint64_t n, uint64
     own_job(&job, FD_BIAS_RELU if relu else FD_BIAS, &bits, mask, is_double, z, z)
     job.z = cyclic
     job.z_period = units
-    run_aligned(&job, n, itemsize, own_crew(n, estimate(&job, n, n * itemsize)))
+    run_aligned(&job, n, itemsize, step_crew(n, estimate(&job, n, n * itemsize)))
     return 0
 
 
@@ -1215,7 +1225,7 @@ cdef int bias_backward_memory(void *dy, const void *y, uint64_t n, bint is_doubl
         job.bits = NULL    # y shows what was kept
         job.z = y
     memset(cnp.PyArray_DATA(partial), 0, cnp.PyArray_NBYTES(partial))
-    run_blocks(&job, n, partial, own_crew(n, estimate(&job, n, n * itemsize)))
+    run_blocks(&job, n, partial, step_crew(n, estimate(&job, n, n * itemsize)))
     sum_of(partial, dbias)
     return 0
 
