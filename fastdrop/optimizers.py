@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastdrop._checks import check_mapping, check_number, checked_count, lookup
+from fastdrop._checks import check_flag, check_mapping, check_number, checked_count, lookup
 from fastdrop._messages import one_line, shown
 from fastdrop._serialization import Configurable
 from fastdrop.compiled._train import STATES, ProductGradient, update
@@ -28,6 +28,37 @@ from fastdrop.learning_rates import (
 )
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
+
+CLIPS = "clipnorm", "clipvalue", "global_clipnorm"
+
+
+def _number(argument: str, value: Any) -> float:
+    check_number(argument, value)
+    return float(value)
+
+
+def _above_zero(argument: str, value: Any) -> float:
+    check_number(argument, value, above_zero=True)
+    return float(value)
+
+
+def _below_one(argument: str, value: Any) -> float:
+    check_number(argument, value, below=1)
+    return float(value)
+
+
+def _flag(argument: str, value: Any) -> bool:
+    check_flag(argument, value)
+    return bool(value)
+
+
+def _states(argument: str, value: Any) -> dict[str, Any]:
+    check_mapping(argument, value)
+    return value if type(value) is dict else dict(value)
+
+
+def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda argument, value: None if value is None else check(argument, value)
 
 
 class Optimizer(Configurable):
@@ -63,7 +94,8 @@ class Optimizer(Configurable):
     Raises
     ------
     ValueError
-        When an argument is outside its range, or more than one way to clip is given.
+        When an argument is outside its range, or more than one way to clip is given; also where it
+        is assigned later.
     """
 
     renamed: ClassVar = {
@@ -76,6 +108,12 @@ class Optimizer(Configurable):
     iterations: int
     state: dict[str, dict[str, Array]]
     _rules: ClassVar[Iterable[str]] = STATES  # the names that `_step` may return
+    _checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {
+        **dict.fromkeys(CLIPS, _or_none(_above_zero)),
+        "weight_decay": _or_none(_number),
+        "iterations": lambda argument, value: checked_count(argument, value, least=0),
+        "state": _states,
+    }
 
     def __init__(
         self,
@@ -86,16 +124,23 @@ class Optimizer(Configurable):
         weight_decay: float | None = None,
     ) -> None:
         self.learning_rate = learning_rate
-        self.clipnorm = _checked_clip("clipnorm", clipnorm)
-        self.clipvalue = _checked_clip("clipvalue", clipvalue)
-        self.global_clipnorm = _checked_clip("global_clipnorm", global_clipnorm)
-        if [clipnorm, clipvalue, global_clipnorm].count(None) < 2:
-            raise ValueError(
-                "clipnorm, clipvalue, global_clipnorm: expected at most one of them, "
-                f"got {clipnorm}, {clipvalue}, {global_clipnorm}"
-            )
-        self.weight_decay = None if weight_decay is None else _checked("weight_decay", weight_decay)
+        self.clipnorm, self.clipvalue = clipnorm, clipvalue
+        self.global_clipnorm = global_clipnorm
+        self.weight_decay = weight_decay
         self.model, self.iterations, self.state = None, 0, {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = self._checks.get(name)
+        if check is not None:
+            value = check(name, value)
+        if name in CLIPS and value is not None:
+            clips = {clip: vars(self).get(clip) for clip in CLIPS} | {name: value}
+            if [*clips.values()].count(None) < 2:
+                raise ValueError(
+                    f"{', '.join(CLIPS)}: expected at most one of them, "
+                    f"got {', '.join(map(str, clips.values()))}"
+                )
+        super().__setattr__(name, value)
 
     @property
     def learning_rate(self) -> LearningRate:
@@ -237,8 +282,8 @@ class Optimizer(Configurable):
         if callable(rate):
             rate = self.current_learning_rate
         name, constants = self._step(rate)
-        # Before the update, so that an interrupt right after it finds it. It is a known attribute:
-        # `Declared.__setattr__` would look for its name, which takes long beside a small update.
+        # Before the update, so that an interrupt right after it finds it. To check the name and the
+        # number would take long beside a small update.
         object.__setattr__(self, "iterations", self.iterations + 1)
         try:
             update(
@@ -308,6 +353,7 @@ class SGD(Optimizer):
     """
 
     _rules = ("sgd", "momentum", "nesterov")
+    _checks: ClassVar = {**Optimizer._checks, "momentum": _below_one, "nesterov": _flag}
 
     def __init__(
         self,
@@ -321,8 +367,7 @@ class SGD(Optimizer):
         weight_decay: float | None = None,
     ) -> None:
         super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay)
-        self.momentum = _checked("momentum", momentum, below=1)
-        self.nesterov = nesterov
+        self.momentum, self.nesterov = momentum, nesterov
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         if not self.momentum:
@@ -352,6 +397,11 @@ class Adam(Optimizer):
     """
 
     _rules = ("adam",)
+    _checks: ClassVar = {
+        **Optimizer._checks,
+        **dict.fromkeys(("beta_1", "beta_2"), _below_one),
+        "epsilon": _above_zero,
+    }
 
     def __init__(
         self,
@@ -366,9 +416,7 @@ class Adam(Optimizer):
         weight_decay: float | None = None,
     ) -> None:
         super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay)
-        self.beta_1 = _checked("beta_1", beta_1, below=1)
-        self.beta_2 = _checked("beta_2", beta_2, below=1)
-        self.epsilon = _checked("epsilon", epsilon, above_zero=True)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         t = self.iterations + 1
@@ -441,6 +489,12 @@ class RMSprop(Optimizer):
     """
 
     _rules = ("rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum")
+    _checks: ClassVar = {
+        **Optimizer._checks,
+        **dict.fromkeys(("rho", "momentum"), _below_one),
+        "epsilon": _above_zero,
+        "centered": _flag,
+    }
 
     def __init__(
         self,
@@ -456,10 +510,8 @@ class RMSprop(Optimizer):
         weight_decay: float | None = None,
     ) -> None:
         super().__init__(learning_rate, clipnorm, clipvalue, global_clipnorm, weight_decay)
-        self.rho = _checked("rho", rho, below=1)
-        self.momentum = _checked("momentum", momentum, below=1)
-        self.epsilon = _checked("epsilon", epsilon, above_zero=True)
-        self.centered = centered
+        self.rho, self.momentum = rho, momentum
+        self.epsilon, self.centered = epsilon, centered
 
     def _step(self, rate: float) -> tuple[str, dict[str, float]]:
         name = "rmsprop" + "_centered" * self.centered + "_momentum" * (self.momentum > 0)
@@ -470,17 +522,6 @@ class RMSprop(Optimizer):
             "square_gain": 1 - self.rho,
             "epsilon": self.epsilon,
         }
-
-
-def _checked(
-    argument: str, value: float, *, above_zero: bool = False, below: float = math.inf
-) -> float:
-    check_number(argument, value, above_zero=above_zero, below=below)
-    return float(value)
-
-
-def _checked_clip(argument: str, value: float | None) -> float | None:
-    return None if value is None else _checked(argument, value, above_zero=True)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

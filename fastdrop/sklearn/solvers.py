@@ -75,7 +75,7 @@ def sgd(learning_rate: float, momentum: float, nesterov: bool) -> SGD:
     if momentum != 1:
         return SGD(learning_rate, momentum, nesterov)
     optimizer = SGD(learning_rate, nesterov=nesterov)
-    optimizer.momentum = 1.0
+    object.__setattr__(optimizer, "momentum", 1.0)  # which SGD itself refuses
     return optimizer
 
 

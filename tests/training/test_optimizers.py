@@ -1,8 +1,10 @@
 """Each optimiser, bit for bit against its formula in NumPy, and against Keras where it is there."""
 
+import inspect
 import json
 import math
 import platform
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -555,6 +557,53 @@ BAD_ARGUMENTS = {
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Of each attribute: an optimiser, and values that it cannot have
+BAD_ASSIGNMENTS = {
+    "clipnorm": (Adam(), [0, -1, "a", math.nan, [1]]),
+    "clipvalue": (RMSprop(), [0, "a", True]),
+    "global_clipnorm": (SGD(), [0, "a", {}]),
+    "weight_decay": (AdamW(), [-1, "a", [0.1]]),
+    "learning_rate": (SGD(), [-1, "a", None]),
+    "momentum": (SGD(), [1, -0.1, "a", None]),
+    "nesterov": (SGD(momentum=0.5), ["no", None, 2, []]),
+    "beta_1": (Adam(), [1, "a", None]),
+    "beta_2": (AdamW(), [1, math.inf]),
+    "epsilon": (RMSprop(), [0, None]),
+    "rho": (RMSprop(), [1, "a"]),
+    "centered": (RMSprop(), ["no", 0.5]),
+    "iterations": (Adam(), [-1, 1.5, "1", None, True]),
+    "state": (SGD(), [None, [], "w", 3]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ASSIGNMENTS)
+def test_what_cannot_be_assigned(name):
+    optimizer, values = BAD_ASSIGNMENTS[name]
+    before = getattr(optimizer, name)
+    for value in values:
+        with pytest.raises((ValueError, TypeError), match=f"{name}: expected "):
+            setattr(optimizer, name, value)
+        assert getattr(optimizer, name) == before
+        if name in inspect.signature(type(optimizer)).parameters:
+            with pytest.raises((ValueError, TypeError), match=f"{name}: expected "):
+                type(optimizer)(**{name: value})
+
+
+def test_a_second_clip_is_not_assigned():
+    optimizer = SGD(clipnorm=1.0)
+    with pytest.raises(ValueError, match=r"expected at most one of them, got 1\.0, 2\.0, None"):
+        optimizer.clipvalue = 2
+    optimizer.clipnorm, optimizer.clipvalue = None, 2
+    assert (optimizer.clipnorm, optimizer.clipvalue) == (None, 2.0)
+
+
+def test_states_of_another_mapping():
+    optimizer, w = SGD(momentum=0.5), full()
+    optimizer.state = MappingProxyType({"w": {"velocity": full()}})
+    optimizer.update({"w": w}, {"w": full()})
+    assert (optimizer.state["w"]["velocity"] != 1).all()
 
 
 def full(shape=(3, 4), dtype="f", **layout):
