@@ -93,9 +93,9 @@ class Optimizer(Configurable):
 
     Raises
     ------
-    ValueError
-        When an argument is outside its range, or more than one way to clip is given; also where it
-        is assigned later.
+    TypeError, ValueError
+        When an argument does not fit its description, or more than one way to clip is given; also
+        when it is assigned later, as `iterations` and `state` may be.
     """
 
     renamed: ClassVar = {

@@ -242,6 +242,20 @@ def test_a_fit_has_the_same_bits_with_any_threads_and_instruction_set(isa):
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_so_wide_that_threads_share_what_lies_between_products(isa, dtype):
+    x, results = matrix(800, 20, dtype, "plain"), set()
+    for threads in (1, 2, 3, 5):
+        fastdrop.set_num_threads(threads)
+        hidden = [layers.Dropout(0.1), layers.Dense(300, "relu"), layers.Dropout(0.4)]
+        hidden += [layers.Dense(257, "tanh"), layers.Dropout(0.2), layers.Dense(1)]
+        model = Sequential([layers.Input((20,)), *hidden], seed=1, dtype=dtype)
+        model.compile("adam", "mse")
+        model.fit(x, x[:, :1], 400, 2, verbose=0)
+        results.add(b"".join(w.tobytes() for w in model.get_weights()))
+    assert len(results) == 1
+
+
 TRAINED = """
 import zlib
 
