@@ -541,8 +541,11 @@ cdef class Updates:
             state_name = self.state_names[k]
             array = None if states is None else states.get(state_name)
             if array is None:
-                array = cnp.PyArray_ZEROS(cnp.PyArray_NDIM(param), cnp.PyArray_DIMS(param),
+                # Not PyArray_ZEROS: of its pages the first read makes pages of zeros, and the first
+                # write makes them anew.
+                array = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(param), cnp.PyArray_DIMS(param),
                                           cnp.PyArray_TYPE(param), 0)
+                memset(cnp.PyArray_DATA(array), 0, cnp.PyArray_NBYTES(array))
                 self.new_states.append((name, state_name, array))
             elif not is_like(param, array):
                 check_array(array, state_name, name)
