@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fastdrop.layers import (
     Activation,
     Array,
@@ -73,15 +75,25 @@ class Design:
         name = ACTIVATIONS[self.activation]
         for units, p in zip(hidden, self.dropout[1:], strict=True):
             first = "linear" if self.batch_norm else name
-            layers.append(Dense(units, first, kernel_initializer="zeros", max_norm=self.max_norm))
+            layers.append(self._dense(features, units, first, self.max_norm))
+            features = units
             if self.batch_norm:
                 layers += [BatchNormalization(MOMENTUM), Activation(name)]
             layers += self._dropout(p)
         last = ACTIVATIONS[self.out_activation]
-        layers.append(Dense(outputs, last, kernel_initializer="zeros"))
+        layers.append(self._dense(features, outputs, last, None))
         model = Sequential(layers, seed=seed, dtype=self.dtype)
         model.network.loss = LOSSES[self.out_activation]()
         return model
+
+    def _dense(self, inputs: int, units: int, activation: str, max_norm: float | None) -> Dense:
+        dense = Dense(units, activation, max_norm=max_norm)
+        # Memory that nobody has written to yet. An initialiser would write to it three times.
+        dense.params = {
+            "weight": np.zeros((units, inputs), self.dtype),
+            "bias": np.zeros(units, self.dtype),
+        }
+        return dense
 
     def _dropout(self, p: float) -> list[Layer]:
         return [Dropout(p, shared_axes=0 if self.shared_dropout else ())] if p else []
