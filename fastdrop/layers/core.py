@@ -143,11 +143,14 @@ class Dense(Layer):
         return {} if rule == WeightRule() else {"weight": rule}
 
     def penalty(self) -> float:
-        if not self.params or not (self.l1 or self.l2):
+        if not self.params:
             return 0.0
-        weight = self.params["weight"]
-        sums = float(np.abs(weight).sum()), sum_of_squares(weight)
-        return float(self.l1) * sums[0] + float(self.l2) * sums[1]
+        weight, penalty = self.params["weight"], 0.0
+        if self.l1:
+            penalty += float(self.l1) * float(np.abs(weight).sum())
+        if self.l2:
+            penalty += float(self.l2) * sum_of_squares(weight)
+        return penalty
 
     def output_shape(self, input_shape: Shape) -> Shape:
         expected = self.params["weight"].shape[1] if self.params else "features"
