@@ -243,10 +243,11 @@ class Sequential(Declared):
         ----------
         x : array_like, (samples, ...), or iterable of batches
             Finite numbers, which are cast to the model's dtype batch by batch. An array in memory
-            is checked before training starts. An array on disk (`numpy.memmap`, HDF5, Zarr) is read
-            and checked batch by batch. An iterable yields (x, y) or (x, y, sample_weight), and is
-            iterated once for every epoch. An object with the interface of Keras's `Sequence` or
-            `PyDataset`, with or without ``__iter__``, is asked for batches by number.
+            is checked before training starts. If it lies by columns, as pandas has it, it is
+            copied when its samples are shuffled. An array on disk (`numpy.memmap`, HDF5, Zarr) is
+            read and checked batch by batch. An iterable yields (x, y) or (x, y, sample_weight),
+            and is iterated once for every epoch. An object with the interface of Keras's
+            `Sequence` or `PyDataset`, with or without ``__iter__``, is asked for batches by number.
         y : array_like, (samples, ...)
             Labels, with the shape and values that the loss expects. None with an iterable.
         batch_size : int, optional

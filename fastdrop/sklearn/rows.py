@@ -70,8 +70,12 @@ class Rows:
         if self._sparse:
             some = self.X[rows]
             return np.asarray(some.toarray(out=self._room_for(some.shape[0])))
-        if isinstance(rows, slice) or not self._plain:
+        if isinstance(rows, slice):
             return np.ascontiguousarray(self.X[rows])
+        if not self._plain:
+            # Once, because pandas has numbers by columns, and gathering rows number by number
+            # takes several times as long
+            self.X, self._plain = np.require(self.X, requirements=["C", "A"]), True
         announced, ahead = self._ahead
         self._ahead = None, None
         if ahead is not None:  # even if other rows were announced: their place may be needed

@@ -254,18 +254,21 @@ class _Samples:
         self.on_disk = isinstance(array, np.memmap) or _is_stored(array)
         if self.on_disk:
             check_complete(argument, array)
-        self.array = array if self.on_disk else as_array(argument, array)
+        self._set(array if self.on_disk else as_array(argument, array))
         self._buffer = np.empty((0, *self.array.shape[1:]), self.array.dtype)
         self._latest = self._buffer
         own = {argument: self.array} if isinstance(self.array, np.ndarray) else {}
         self._check_layout = Layouts(own).check
+
+    def _set(self, array: Any) -> None:
+        self.array = array
         # Of any other array, NumPy's `take` would copy the whole.
-        self._plain = isinstance(self.array, np.ndarray) and (
-            self.array.flags.c_contiguous and self.array.flags.aligned and self.array.dtype.isnative
+        self._plain = isinstance(array, np.ndarray) and (
+            array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
         )
-        self._compiled = (
-            self._plain and self.array.ndim == 2 and self.array.dtype in (np.float32, np.float64)
-        )
+        self._compiled = self._plain and array.ndim == 2 and array.dtype in (np.float32, np.float64)
+        # As in an array by columns, such as pandas has
+        self._scattered = not self.on_disk and not array[:1].flags.c_contiguous
 
     def facts(self) -> dict[str, Any]:
         array = self.array
@@ -284,6 +287,9 @@ class _Samples:
             When somebody, such as a callback, has assigned another shape or dtype to the array.
         """
         self._check_layout()
+        if self._scattered and type(rows) is not slice:
+            # Once, because gathering samples number by number takes several times as long
+            self._set(np.ascontiguousarray(self.array))
         array = self.array
         if self._plain and type(rows) is not slice:
             samples = self._room_for(len(rows))

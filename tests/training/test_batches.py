@@ -170,18 +170,25 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 # Memory
 
 
-def test_data_in_memory_are_not_copied():
-    x = np.zeros((20000, 250), np.float32)  # 20 MB
-    y = np.zeros((20000, 250), np.float32)
+@pytest.mark.parametrize(
+    ("order", "shuffle", "copies"), [("C", True, 0), ("F", False, 0), ("F", True, 2)]
+)
+def test_data_in_memory_are_not_copied(order, shuffle, copies):
+    """But those by columns are, once, where samples are gathered in another order."""
+    x = np.zeros((20000, 250), np.float32, order)  # 20 MB
+    y = np.zeros((20000, 250), np.float32, order)
     model = Sequential([Dense(250, input_dim=250)], seed=0)
     model.compile("sgd", "mse")
     model.train_on_batch(x[:32], y[:32])
     tracemalloc.start()
     try:
-        model.fit(x, y, batch_size=256, verbose=0)
-        assert tracemalloc.get_traced_memory()[1] < 8e6
+        model.fit(x, y, 256, 2, verbose=0, shuffle=shuffle)
+        model.evaluate(x, y, 256, verbose=0)
+        model.predict(x[:256], verbose=0)
+        most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+    assert copies * x.nbytes <= most < copies * x.nbytes + 8e6
 
 
 def test_data_on_disk_are_read_batch_by_batch():
