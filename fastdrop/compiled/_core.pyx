@@ -187,8 +187,7 @@ cdef double THREADS_PAY = 190e3
 cdef double LENT_THREADS_PAY = 50e3
 
 # The same for passes between the products of a training step, whose helpers are awake: to call them
-# takes less than a microsecond. The limit was not measured by itself; passes of 50 us, in float64 at
-# 200 x 512, run on two threads with it.
+# takes less than a microsecond. docs/explanation/findings.md says what other limits gave.
 cdef double AWAKE_THREADS_PAY = 20e3
 
 # How many times as long as `work` estimates have calls on one thread taken, by the number of bits

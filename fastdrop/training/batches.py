@@ -267,8 +267,8 @@ class _Samples:
             array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
         )
         self._compiled = self._plain and array.ndim == 2 and array.dtype in (np.float32, np.float64)
-        # As in an array by columns, such as pandas has
-        self._scattered = not self.on_disk and not array[:1].flags.c_contiguous
+        # Whether the numbers of a sample lie apart, as by columns in pandas
+        self._scattered = not (self.on_disk or array.ndim < 2 or array[:1].flags.c_contiguous)
 
     def facts(self) -> dict[str, Any]:
         array = self.array
