@@ -47,6 +47,14 @@ def _below_one(argument: str, value: Any) -> float:
     return float(value)
 
 
+def _updates(argument: str, value: Any) -> int:
+    """Return a number of updates, with which formulas compute as with a float."""
+    updates = checked_count(argument, value, least=0)
+    if updates >= 1 << 63:
+        raise ValueError(f"{argument}: expected fewer than 2^63, got {shown(value)}")
+    return updates
+
+
 def _flag(argument: str, value: Any) -> bool:
     check_flag(argument, value)
     return bool(value)
@@ -111,7 +119,7 @@ class Optimizer(Configurable):
     _checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {
         **dict.fromkeys(CLIPS, _or_none(_above_zero)),
         "weight_decay": _or_none(_number),
-        "iterations": lambda argument, value: checked_count(argument, value, least=0),
+        "iterations": _updates,
         "state": _states,
     }
 
@@ -214,7 +222,7 @@ class Optimizer(Configurable):
             of its own fits is not checked.
         """
         check_mapping("params", params)
-        iterations = checked_count("iterations", iterations, least=0)
+        iterations = _updates("iterations", iterations)
         check_mapping("state", state)
         for name, arrays in state.items():
             check_mapping(f"state[{shown(name)}]", arrays)

@@ -573,7 +573,7 @@ BAD_ASSIGNMENTS = {
     "epsilon": (RMSprop(), [0, None]),
     "rho": (RMSprop(), [1, "a"]),
     "centered": (RMSprop(), ["no", 0.5]),
-    "iterations": (Adam(), [-1, 1.5, "1", None, True]),
+    "iterations": (Adam(), [-1, 1.5, "1", None, True, 1 << 63, 10**400, 10**5000]),
     "state": (SGD(), [None, [], "w", 3]),
 }
 
