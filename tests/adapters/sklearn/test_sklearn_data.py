@@ -28,6 +28,16 @@ def fitted(x, y=Y, **settings):
     return MLPClassifier(**given).fit(x, y)
 
 
+def peak(call):
+    """Return how many bytes a call takes at most."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def read_only(array, tmp_path):
     np.save(tmp_path / "array.npy", array)
     return np.load(tmp_path / "array.npy", mmap_mode="r")
@@ -119,14 +129,9 @@ def test_only_a_batch_of_a_sparse_matrix_becomes_dense(solver):
     x = sparse.random_array((4000, 50_000), density=1e-3, rng=rng, format="csr")
     y = rng.integers(0, 2, 4000)
     net = MLPClassifier(4, solver=solver, max_iter=1, max_fun=1, batch_size=20)
-    tracemalloc.start()
-    try:
-        net.fit(x, y).predict(x)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    most = peak(lambda: net.fit(x, y).predict(x))
     batch, network = 20 * 50_000 * 8, 8 * 50_000 * 4
-    assert peak < 60 * network + 4 * batch < 4000 * 50_000 * 8 / 8
+    assert most < 60 * network + 4 * batch < 4000 * 50_000 * 8 / 8
 
 
 THIN = X * (np.random.default_rng(0).random(X.shape) < 0.1)
@@ -318,3 +323,14 @@ def test_batches_that_are_copied_ahead():
                 np.testing.assert_array_equal(batch, X[chosen])
     finally:
         fastdrop.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("order", "shuffle", "copies"), [("C", True, 0), ("F", False, 0), ("F", True, 1)]
+)
+def test_an_array_by_columns_is_copied_once_to_be_shuffled(order, shuffle, copies):
+    X = np.zeros((20000, 250), np.float32, order)  # 20 MB
+    y = np.arange(20000) % 2
+    net = MLPClassifier((4,), max_iter=2, shuffle=shuffle, n_iter_no_change=5)
+    assert copies * X.nbytes <= peak(lambda: net.fit(X, y)) < copies * X.nbytes + 8e6
+    assert peak(lambda: net.predict(X)) < 8e6
